@@ -1,0 +1,33 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format plan hooks
+
+help: ## show what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## make the environment, linters included
+	uv sync --group lint
+
+run: ## build and test the project on the embedded warehouse
+	uv run python -m flows run
+
+plan: ## show what setup would change on the Prefect server
+	uv run python -m infrastructure.setup_profiles --plan
+
+test: ## run the test suite
+	uv run pytest
+
+check: setup ## lint, type-check, and hold the architecture to its arrows
+	uv run --group lint ruff format --check .
+	uv run --group lint ruff check .
+	uv run --group lint basedpyright
+	uv run --group lint lint-imports
+	uv run --group lint sqlfluff lint dbt
+	uv run --group lint check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci deployments/dbt_cloud/.gitlab-ci.yml
+
+format: setup ## format Python and SQL
+	uv run --group lint ruff format .
+	uv run --group lint ruff check --fix .
+	uv run --group lint sqlfluff fix dbt
+
+hooks: setup ## run `make check` before every commit
+	uv run --group lint pre-commit install

@@ -1,0 +1,1 @@
+"""What runs where and when: schedules, work pools and receivers for the flows."""

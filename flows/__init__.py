@@ -1,0 +1,1 @@
+"""What runs often: the pipeline, its tasks and the loaders of raw data."""

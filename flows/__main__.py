@@ -1,0 +1,49 @@
+"""The command line: `python -m flows COMMAND`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+# In the order in which help lists them. A command is imported when it is asked for.
+COMMANDS = {
+    "run": "flows.commands.run:run",
+    "plan": "flows.commands.plan:plan",
+    "transform": "flows.commands.transform:transform",
+    "fast-transform": "flows.commands.transform:fast_transform",
+    "new-data": "flows.commands.transform:new_data",
+    "reconcile": "flows.commands.reconcile:reconcile",
+    "history": "flows.commands.history:history",
+    "health": "flows.commands.health:health",
+    "report": "flows.commands.report:report",
+    "ingest-git": "flows.commands.ingest_git:ingest_git",
+    "sample-data": "flows.commands.sample_data:sample_data",
+    "alerts": "flows.commands.alerts:alerts",
+}
+
+
+class _Commands(click.Group):
+    """The commands of the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        return getattr(import_module(module), name)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExit codes: 0 all well (warnings included), 1 data or SQL failed, 2 usage or configuration.",
+)
+def main() -> None:
+    """Run dbt on Prefect: build and test a project on one of your environments."""
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m flows")

@@ -1,0 +1,260 @@
+"""The incidents of one target that are open, and what each destination was last told of them: one file each.
+
+What is to be told follows from the file alone. So a run that dies before it tells, or a destination that is away,
+costs nothing but time: the next report of that target finds what is owed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from flows.alerts.incident import Incident, OpenIncident, incident_of
+from flows.engine.state import state_root
+
+_LOCK_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+# A text beyond this is in the run's log; the book is written whole at every change.
+_TEXT_LIMIT = 6000
+# From so many incidents on, each keeps less of its text, so that 10,000 of them stay a file of some megabytes.
+_MANY, _TEXT_LIMIT_OF_MANY = 200, 400
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a book holds.
+
+    Attributes:
+        incidents: by key, in the order in which they were opened.
+        digests: when each destination last had the digest, ISO 8601.
+    """
+
+    incidents: dict[str, OpenIncident] = field(default_factory=dict[str, OpenIncident])
+    digests: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What one destination is to be told of one target, all at once.
+
+    Attributes:
+        new, changed: to be told now.
+        still: told before, and long ago; to be told again.
+        recovered: was told as open, and is over.
+        quiet: open and told before; only counted.
+    """
+
+    target: str
+    new: tuple[OpenIncident, ...] = ()
+    changed: tuple[OpenIncident, ...] = ()
+    still: tuple[OpenIncident, ...] = ()
+    recovered: tuple[OpenIncident, ...] = ()
+    quiet: tuple[OpenIncident, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to say."""
+        return not (self.new or self.changed or self.still or self.recovered)
+
+    @property
+    def open(self) -> tuple[OpenIncident, ...]:
+        """Return what is told as open."""
+        return (*self.new, *self.changed, *self.still)
+
+    def only(self, keys: Iterable[str]) -> Notice:
+        """Return the part that is about these incidents."""
+        wanted = set(keys)
+
+        def kept(entries: tuple[OpenIncident, ...]) -> tuple[OpenIncident, ...]:
+            return tuple(entry for entry in entries if entry.incident.key in wanted)
+
+        return Notice(self.target, kept(self.new), kept(self.changed), kept(self.still), kept(self.recovered))
+
+
+class Book:
+    """The file of one target's incidents; whoever edits it holds its lock for that moment only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether anything was ever written down."""
+        return self.path.exists()
+
+    def read(self) -> Entries:
+        """Return what is in the file; a file that cannot be read any more is put aside and counts as empty."""
+        try:
+            document = cast(dict[str, Any], orjson.loads(self.path.read_bytes()))
+            incidents = {key: _open_incident(entry) for key, entry in document["incidents"].items()}
+            return Entries(incidents, dict(document["digests"]))
+        except FileNotFoundError:
+            return Entries()
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+            self.path.replace(self.path.with_suffix(".unreadable"))
+            return Entries()
+
+    @contextmanager
+    def edit(self) -> Iterator[Entries]:
+        """Change what is in the file, alone; what the block leaves is written whole or not at all.
+
+        Raises:
+            OSError: the folder can't be written, or somebody held the lock for too long.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.path.with_suffix(".lock"), _LOCK_SECONDS):
+            entries = self.read()
+            yield entries
+            draft = self.path.with_suffix(f".{os.getpid()}.draft")
+            # It takes dataclasses as they are, which is many times faster for 10,000 of them than their `asdict`.
+            draft.write_bytes(orjson.dumps(entries))
+            draft.replace(self.path)
+
+
+def book_of(target: str, environ: Mapping[str, str]) -> Book:
+    """Return the book of a target, in the state folder."""
+    return Book(state_root(environ) / "alerts" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', target) or '_'}.json")
+
+
+@contextmanager
+def file_lock(path: Path, timeout_seconds: float) -> Iterator[None]:
+    """Hold a lock file for the time of the block.
+
+    Raises:
+        TimeoutError: somebody else held it for all that time.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{path} was held by somebody else for {timeout_seconds:.0f} s") from None
+                time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(file)
+
+
+def record(entries: Entries, opened: Iterable[Incident], closed: Iterable[str], now: datetime) -> None:
+    """Write down what is wrong now and what no longer is."""
+    at = now.isoformat(timespec="seconds")
+    found = list(opened)
+    limit = _TEXT_LIMIT if len(found) < _MANY else _TEXT_LIMIT_OF_MANY
+    for incident in found:
+        kept = replace(incident, text=_shortened(incident.text, limit))
+        known = entries.incidents.get(incident.key)
+        if known is None:
+            entries.incidents[incident.key] = OpenIncident(kept, opened_at=at, seen_at=at)
+        else:
+            told = {name: _lowered(entry, kept.count) for name, entry in known.told.items()}
+            entries.incidents[incident.key] = replace(known, incident=kept, seen_at=at, closed_at=None, told=told)
+    for key in closed:
+        known = entries.incidents.get(key)
+        if known is None:
+            continue
+        if known.told:
+            entries.incidents[key] = replace(known, closed_at=at)
+        else:
+            # Nobody has heard of it, so nobody needs to hear that it is over.
+            del entries.incidents[key]
+
+
+def notice_for(
+    entries: Entries,
+    target: str,
+    destination: str,
+    is_routed: Callable[[Incident], bool],
+    now: datetime,
+    remind_after: timedelta,
+) -> Notice:
+    """Work out what a destination is to be told."""
+    found: dict[str, list[OpenIncident]] = {"new": [], "changed": [], "still": [], "recovered": [], "quiet": []}
+    for entry in entries.incidents.values():
+        told = entry.told.get(destination)
+        if entry.closed_at is not None:
+            if told is not None:
+                found["recovered"].append(entry)
+        elif told is not None:
+            found[_state_of(entry, told, now, remind_after)].append(entry)
+        elif is_routed(entry.incident):
+            found["new"].append(entry)
+    return Notice(target, **{name: tuple(listed) for name, listed in found.items()})
+
+
+def mark_told(entries: Entries, destination: str, notice: Notice, now: datetime, **more: Mapping[str, str]) -> None:
+    """Write down that a destination was told a notice.
+
+    Args:
+        more: further facts to keep by incident key, such as PagerDuty's dedup keys.
+    """
+    at = now.isoformat(timespec="seconds")
+    for entry in notice.open:
+        known = entries.incidents.get(entry.incident.key)
+        if known is None:
+            continue
+        told: dict[str, Any] = {"fingerprint": entry.incident.fingerprint, "count": entry.incident.count, "at": at}
+        told |= {name: values[entry.incident.key] for name, values in more.items() if entry.incident.key in values}
+        entries.incidents[entry.incident.key] = replace(known, told={**known.told, destination: told})
+    for entry in notice.recovered:
+        known = entries.incidents.get(entry.incident.key)
+        if known is None:
+            continue
+        left = {name: told for name, told in known.told.items() if name != destination}
+        if known.closed_at is not None and not left:
+            del entries.incidents[entry.incident.key]
+        else:
+            entries.incidents[entry.incident.key] = replace(known, told=left)
+
+
+def _state_of(entry: OpenIncident, told: Mapping[str, Any], now: datetime, remind_after: timedelta) -> str:
+    incident = entry.incident
+    is_warning = incident.severity in ("warning", "info")
+    before = told.get("count")
+    # A warning is told when it grows at all; what failed anyway, when it is twice as bad.
+    grown = before is not None and (before + 1 if is_warning else max(2 * before, 2))
+    if grown and incident.count is not None and incident.count >= grown:
+        return "changed"
+    if told.get("fingerprint") != incident.fingerprint:
+        return "changed"
+    # Warnings that stay as they are stand in the digest.
+    if not is_warning and now - datetime.fromisoformat(str(told["at"])) >= remind_after:
+        return "still"
+    return "quiet"
+
+
+def _lowered(told: Mapping[str, Any], count: int | None) -> Mapping[str, Any]:
+    """Let a count that has gone down be what growth is measured from."""
+    before = told.get("count")
+    if count is None or before is None or count >= before:
+        return told
+    return {**told, "count": count}
+
+
+def _shortened(text: str, limit: int) -> str:
+    # What a warehouse says can hold half a character, which JSON has no form for.
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _open_incident(document: Mapping[str, Any]) -> OpenIncident:
+    return OpenIncident(
+        incident=incident_of(document["incident"]),
+        opened_at=document["opened_at"],
+        seen_at=document["seen_at"],
+        closed_at=document["closed_at"],
+        told=document["told"],
+    )

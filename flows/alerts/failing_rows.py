@@ -1,0 +1,149 @@
+"""The rows that failing tests found: asked for with dbt's own `show`, so through any warehouse's adapter.
+
+`--store-failures` would leave tables behind in the warehouse, personal data among them, and would have to be on before
+a test fails. `show` reads a few rows afterwards and leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from flows.alerts.delivery import Deadline
+from flows.alerts.incident import FailingRows
+from flows.engine.command import DbtCommand, Place, arguments
+from flows.engine.lock import held_files
+from flows.engine.process import DbtProcess, child_environment
+from flows.engine.state import dbt_log_folder, state_of
+
+if TYPE_CHECKING:
+    from flows.alerts.manifest import Manifest
+    from flows.alerts.routes import FailingRowsSettings
+    from flows.engine.project import Project
+    from flows.engine.results import NodeResult
+    from infrastructure.profiles import Profile
+
+MASK = "•••"
+_STOP_SECONDS = 3.0
+# As many as a message tells in detail; dbt starts once for each, which takes some two seconds.
+TEST_LIMIT = 3
+# What dbt's own generic tests call what they count, which is no value out of anybody's table.
+_COUNTS = frozenset({"n_records", "failures"})
+
+
+def fetch_failing_rows(
+    tests: Sequence[NodeResult],
+    manifest: Manifest,
+    project: Project,
+    profile: Profile,
+    vars: Mapping[str, Any],
+    settings: FailingRowsSettings,
+    run_path: Path,
+) -> dict[str, FailingRows]:
+    """Ask the warehouse again for some rows of failed tests; what cannot be had in time is left out.
+
+    Args:
+        settings: how many rows, and how long to wait for them.
+        run_path: the run's folder, for dbt's log.
+    """
+    state = state_of(project.name, profile.target, os.environ)
+    place = Place(
+        project=project.folder,
+        profiles=state.write_profiles(profile.profiles_yml(project.profile)),
+        profile=project.profile,
+        target_path=state.target_path,
+        log_path=dbt_log_folder(run_path) / "show",
+    )
+    environment = child_environment(os.environ, profile.child_environment())
+    deadline = Deadline.after(settings.patience_seconds)
+    found: dict[str, FailingRows] = {}
+    # One after the other: dbt 1.11.16 shows a single node at a time, and a DuckDB file has a single writer.
+    for test in list(tests)[:TEST_LIMIT]:
+        if deadline.left_seconds:
+            # Without --no-write-json dbt would put its own artifacts in the place of the run's.
+            asked = [*_asking(test, manifest), "--limit", str(settings.limit), "--output", "json", "--no-write-json"]
+            argv = arguments(DbtCommand("show", vars=vars, flags=tuple(asked)), place, profile.target)
+            rows = _show(argv, environment, deadline.left_seconds)
+            if rows and rows.rows:
+                found[test.unique_id] = rows
+    return found
+
+
+def _asking(test: NodeResult, manifest: Manifest) -> list[str]:
+    """Return what to show for a test: what it found, and for `not_null` the rows, not a column of nulls."""
+    whole = manifest.null_rows(test.unique_id)
+    return ["--inline", whole] if whole else ["--select", test.name]
+
+
+def _show(argv: Sequence[str], environment: Mapping[str, str], timeout_seconds: float) -> FailingRows | None:
+    with DbtProcess(argv, environment, Path.cwd(), held_files()) as child:
+        timer = threading.Timer(timeout_seconds, child.interrupt, (_STOP_SECONDS,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return next((rows for rows in map(_shown, child.lines()) if rows), None)
+        finally:
+            timer.cancel()
+
+
+def _shown(line: bytes) -> FailingRows | None:
+    """Return the rows, where a line of dbt has them."""
+    try:
+        document = cast(dict[str, Any], orjson.loads(line))
+        if document["info"]["name"] != "ShowNode":
+            return None
+        rows = cast(list[dict[str, Any]], orjson.loads(document["data"]["preview"]))
+        columns = tuple(rows[0]) if rows else ()
+        values = tuple(tuple(_text(row.get(column)) for column in columns) for row in rows)
+        return FailingRows(columns, values)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def why_hidden(manifest: Manifest, unique_id: str, settings: FailingRowsSettings) -> str:
+    """Return why the rows of a test may not be shown; empty when they may."""
+    if not settings.limit:
+        return "Rows are not shown, as routes.yml says."
+    if not settings.personal_data and manifest.is_personal(unique_id):
+        return "Its rows are not shown, as they are personal data."
+    return ""
+
+
+def masked(rows: FailingRows, manifest: Manifest, unique_id: str, settings: FailingRowsSettings) -> FailingRows:
+    """Return rows whose columns are masked that must not be seen."""
+    is_masked = _masking(manifest, unique_id, settings)
+    hidden = [is_masked(column.lower()) for column in rows.columns]
+    return FailingRows(
+        rows.columns,
+        tuple(
+            tuple(MASK if hide and value != "null" else value for value, hide in zip(row, hidden, strict=True))
+            for row in rows.rows
+        ),
+    )
+
+
+def _masking(manifest: Manifest, unique_id: str, settings: FailingRowsSettings) -> Callable[[str], bool]:
+    personal = set[str]() if settings.personal_data else manifest.personal_columns(unique_id)
+    known = manifest.known_columns(unique_id)
+
+    def is_masked(column: str) -> bool:
+        if any(fnmatchcase(column, pattern.lower()) for pattern in settings.masked_columns):
+            return True
+        if not personal or column in _COUNTS:
+            return False
+        # Beside personal columns, what nobody has described may be one of them under another name.
+        return column in personal or column not in known
+
+    return is_masked
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

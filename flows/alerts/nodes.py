@@ -1,0 +1,127 @@
+"""What came of dbt's nodes as incidents: those that are wrong now, and those that no longer are. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from flows.alerts.incident import Incident, Severity
+from flows.alerts.manifest import Manifest
+from flows.engine.results import DbtResult, NodeResult
+
+# A node is the same incident whichever command meets it: what `build` found wrong, `run` may find mended.
+NODES = "dbt"
+FRESHNESS = "source freshness"
+_TESTS = ("test", "unit_test")
+
+
+def key_of(unique_id: str) -> str:
+    """Return the key of the incident that is about a node."""
+    return f"{FRESHNESS if unique_id.startswith('source.') else NODES}/{unique_id}"
+
+
+def incidents_of(
+    result: DbtResult,
+    manifest: Manifest,
+    link: str | None,
+    retry_command: str | None,
+) -> dict[str, Incident]:
+    """Return an incident for each node that failed or warned, by its unique id."""
+    unproven = _unproven(result, manifest)
+    ages = read_source_ages(result.target_path / "sources.json") if result.command.endswith("freshness") else {}
+    return {
+        node.unique_id: Incident(
+            key=key_of(node.unique_id),
+            severity=_severity(node, manifest, unproven),
+            title=title_of(node),
+            text=node.message.strip() or ages.get(node.unique_id, ""),
+            target=result.target,
+            owners=manifest.owners(node.unique_id),
+            tags=manifest.tags(node.unique_id),
+            link=link,
+            retry_command=retry_command,
+            count=node.failures if node.resource_type in _TESTS else None,
+            affects=manifest.affects(node.unique_id),
+        )
+        for node in result.of("failed", "warned")
+    }
+
+
+def mended(result: DbtResult, manifest: Manifest, open_keys: Iterable[str]) -> list[str]:
+    """Return the keys of open incidents that are over: their node succeeded, or is no longer in the project."""
+    succeeded = {key_of(node.unique_id) for node in result.of("succeeded")}
+    closed = [key for key in open_keys if key in succeeded]
+    gone = [
+        key
+        for key in open_keys
+        if key.partition("/")[0] in (NODES, FRESHNESS)
+        and manifest.project
+        # A unique id is <type>.<package>.<name>…; another project may be built on the same target.
+        and key.partition("/")[2].split(".")[1:2] == [manifest.project]
+        and key.partition("/")[2] not in manifest
+    ]
+    return list(dict.fromkeys([*closed, *gone]))
+
+
+def title_of(node: NodeResult) -> str:
+    """Return what happened to a node, in one line."""
+    if node.unique_id.startswith("source."):
+        name = ".".join(node.unique_id.split(".")[2:])
+        if node.outcome == "warned":
+            return f"source {name} is getting old"
+        return f"source {name} is too old" if node.status in ("error", "fail") else f"source {name} could not be read"
+    verb = "warns" if node.outcome == "warned" else "failed"
+    if node.resource_type in _TESTS and node.failures:
+        return f"{node.name} {verb}: {node.failures:,} row{'' if node.failures == 1 else 's'}"
+    return f"{node.name} {verb}"
+
+
+def read_source_ages(path: Path) -> dict[str, str]:
+    """Return how old each source is and may be, in a sentence, from dbt's sources.json."""
+    try:
+        document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
+        return {
+            entry["unique_id"]: _age(entry) for entry in document["results"] if entry.get("max_loaded_at") is not None
+        }
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _age(entry: Mapping[str, Any]) -> str:
+    age = timedelta(seconds=round(float(entry.get("max_loaded_at_time_ago_in_s") or 0)))
+    loaded_at = datetime.fromisoformat(str(entry["max_loaded_at"]).replace("Z", "+00:00"))
+    said = f"Its newest row is of {loaded_at:%Y-%m-%d %H:%M} UTC, {_span(age)} ago"
+    if loaded_at.year == 1:
+        # How dbt shows a table without rows.
+        said = "It has no rows at all"
+    limits = [
+        f"{kind} after {threshold['count']} {threshold['period']}{'' if threshold['count'] == 1 else 's'}"
+        for kind in ("warn", "error")
+        if (threshold := (entry.get("criteria") or {}).get(f"{kind}_after") or {}).get("count") is not None
+    ]
+    return f"{said}; its freshness: {', '.join(limits)}." if limits else f"{said}."
+
+
+def _span(age: timedelta) -> str:
+    hours = age.total_seconds() / 3600
+    if hours < 2:
+        return f"{round(hours * 60)} minutes"
+    return f"{round(hours)} hours" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def _severity(node: NodeResult, manifest: Manifest, unproven: set[str]) -> Severity:
+    if node.outcome == "warned":
+        return "warning"
+    # A test that fails holds up what stands on the model that it tests.
+    under = {node.unique_id, *manifest.tested(node.unique_id)}
+    return "critical" if manifest.is_critical(node.unique_id) or under & unproven else "error"
+
+
+def _unproven(result: DbtResult, manifest: Manifest) -> set[str]:
+    """Return all that stands under a critical node which could not run: whatever failed there is as bad."""
+    skipped = [node.unique_id for node in result.of("skipped") if manifest.is_critical(node.unique_id)]
+    return manifest.upstream(skipped) if skipped else set()

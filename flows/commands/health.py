@@ -1,0 +1,80 @@
+"""`python -m flows health`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
+from flows.commands.options import examples, json_option, project_option, target_option
+
+if TYPE_CHECKING:
+    from flows.operations.health_check import HealthReport
+
+_COLOURS = {"passed": "green", "warned": "yellow", "failed": "red", "could not run": "red"}
+
+
+@click.command(
+    epilog=examples(
+        "python -m flows health",
+        "python -m flows health --target prod --quick",
+        "python -m flows health --json | jq '.checks[] | select(.outcome != \"passed\")'",
+    )
+)
+@target_option
+@project_option
+@click.option("--quick", is_flag=True, help="Only freshness, last test results, row counts and lag; no test is run.")
+@click.option("--thresholds", metavar="FILE", help="Other limits than those of flows/operations/health.yml.")
+@json_option
+def health(target: str, project_dir: str | None, quick: bool, thresholds: str | None, as_json: bool) -> None:
+    """Check freshness, runs, tests, tables and schedules against their thresholds; exit code 1 when one fails."""
+    from infrastructure.errors import HealthCheckFailed
+
+    with in_words(as_json):
+        quiet_prefect()
+        try:
+            report = _check(target, project_dir, quick, thresholds)
+        except HealthCheckFailed as exc:
+            report: HealthReport = exc.report
+        if as_json:
+            from flows.operations.health_check import table_rows
+
+            click.echo(dumps({"target": target, "checked_at": report.checked_at, "checks": table_rows(report)}))
+        else:
+            _print(report)
+        if report.unhealthy:
+            sys.exit(EXIT_FAILED)
+
+
+def _check(target: str, project_dir: str | None, quick: bool, thresholds: str | None) -> HealthReport:
+    from rich.console import Console
+
+    from flows.engine.reporting import reporting_to
+    from flows.operations.health_check import check_transform_health, morning_health_check
+    from flows.terminal import TerminalReporter
+    from infrastructure.local_server import prefect_server
+    from infrastructure.setup_profiles import ensure_target
+
+    check = check_transform_health if quick else morning_health_check
+    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+        for sentence in ensure_target(target):
+            say(sentence)
+        return check(target, project_dir, thresholds)
+
+
+def _print(report: HealthReport) -> None:
+    for checked in report.checks:
+        finding = checked.finding
+        name = checked.name.replace("_", " ")
+        click.echo(f"{click.style(f'{finding.outcome:<13}', fg=_COLOURS[finding.outcome])} {name:<20} {finding.found}")
+        if finding.outcome == "passed":
+            continue
+        for item in finding.items[:5]:
+            click.echo(f"{'':35}- {item}")
+        if len(finding.items) > 5:
+            click.echo(f"{'':35}  and {len(finding.items) - 5} more")
+        click.echo(f"{'':35}normal: {checked.check.normal}")
+        click.echo(f"{'':35}do:     {checked.check.action}")
+    click.echo(f"\n{report.sentence()}")

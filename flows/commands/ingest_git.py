@@ -1,0 +1,35 @@
+"""`python -m flows ingest-git`."""
+
+from __future__ import annotations
+
+import click
+
+from flows.commands.console import dumps, say
+from flows.commands.options import examples, json_option, raw_schema_option, target_option
+from flows.commands.target import writing_to
+from infrastructure.targets import ROOT
+
+
+@click.command(
+    "ingest-git",
+    epilog=examples(
+        "python -m flows ingest-git",
+        "python -m flows ingest-git --repo ../my-project --repo https://example.org/team/project.git",
+    ),
+)
+@target_option
+@click.option(
+    "--repo", "repositories", multiple=True, metavar="PATH_OR_URL", help="Default: the one this project is in."
+)
+@raw_schema_option
+@json_option
+def ingest_git(target: str, repositories: tuple[str, ...], raw_schema: str, as_json: bool) -> None:
+    """Load the commits of git repositories into the raw tables; only what is new is read."""
+    with writing_to(target, as_json) as profile:
+        from flows import ingest_git as loader
+
+        result = loader.ingest_git(profile, repositories or (str(ROOT),), raw_schema, None if as_json else say)
+        if as_json:
+            from dataclasses import asdict
+
+            click.echo(dumps(asdict(result)))

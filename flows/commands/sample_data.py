@@ -1,0 +1,27 @@
+"""`python -m flows sample-data`."""
+
+from __future__ import annotations
+
+import click
+
+from flows.commands.console import dumps, say
+from flows.commands.options import examples, json_option, raw_schema_option, target_option
+from flows.commands.target import writing_to
+
+
+@click.command("sample-data", epilog=examples("python -m flows sample-data --rows 1000000 --seed 7"))
+@target_option
+@click.option("--rows", type=click.IntRange(1), default=20_000, show_default=True, help="Rows over all tables.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same rows.")
+@raw_schema_option
+@json_option
+def sample_data(target: str, rows: int, seed: int, raw_schema: str, as_json: bool) -> None:
+    """Write marketing and payroll data as Airbyte would."""
+    with writing_to(target, as_json) as profile:
+        from flows.sample_data import write_sample_data
+
+        result = write_sample_data(profile, rows, seed, raw_schema=raw_schema, report=None if as_json else say)
+        if as_json:
+            from dataclasses import asdict
+
+            click.echo(dumps(asdict(result)))

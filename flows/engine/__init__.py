@@ -1,0 +1,1 @@
+"""Running dbt: one child process per command, its JSON log stream as the contract."""

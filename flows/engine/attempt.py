@@ -1,0 +1,65 @@
+"""What one dbt child process did and said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flows.engine.events import STARTED, DbtEvent, NodeEvent
+
+# Where dbt says why a node failed when its artifact does not, as with sources whose table is missing.
+_NODE_ERRORS = frozenset(
+    {"RunResultError", "RunResultErrorNoMessage", "CatchableExceptionOnRun", "GenericExceptionOnRun"}
+)
+# What dbt says about a run as a whole and a person should read.
+_NOTES = frozenset({"NoNodesForSelectionCriteria", "NothingToDo"})
+_CRASHES = frozenset({"MainEncounteredError", "MainStackTrace"})
+
+
+@dataclass
+class Attempt:
+    """What one child process left behind.
+
+    Attributes:
+        begun: names of the nodes that started or were skipped, by unique id.
+        running: unique ids of those that have not ended.
+        total: how many nodes it was to run; None where dbt has not said.
+        said: its last lines that are not dbt's JSON.
+        errors: what dbt called an error of the command as a whole.
+        node_errors: why nodes failed, by unique id, where the log says so.
+    """
+
+    exit_code: int = 0
+    invocation_id: str | None = None
+    begun: dict[str, str] = field(default_factory=dict[str, str])
+    running: set[str] = field(default_factory=set[str])
+    total: int | None = None
+    said: list[str] = field(default_factory=list[str])
+    errors: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+    node_errors: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def left_undone(self) -> bool:
+        """Return whether nodes that it was to run did not end."""
+        return bool(self.running) or self.total is None or len(self.begun) < self.total
+
+    def take_node(self, node: NodeEvent) -> None:
+        """Take note that a node started or ended."""
+        self.begun[node.unique_id] = node.name
+        self.total = node.total or self.total
+        if node.status == STARTED:
+            self.running.add(node.unique_id)
+        else:
+            self.running.discard(node.unique_id)
+
+    def take_line(self, event: DbtEvent) -> None:
+        """Keep what a line says about the command as a whole, or about why a node failed."""
+        self.invocation_id = event.invocation_id or self.invocation_id
+        if event.unique_id and event.level == "error" and event.name in _NODE_ERRORS:
+            self.node_errors[event.unique_id] = event.text
+        if event.name in _NOTES:
+            self.notes.append(event.text)
+        elif event.name in _CRASHES and not self.errors:
+            self.errors.append(event.text)
+        elif event.name == "":
+            self.said = [*self.said[-20:], event.text]

@@ -1,0 +1,160 @@
+"""The dbt child process: dbt itself, writing its events where the flow process reads them.
+
+Run as a file by `process.DbtProcess`, so it imports nothing of this project.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from typing import Any
+
+PARENT_VARIABLE = "TRIBUTARY_PARENT_PID"
+# The file that events are kept in, whatever becomes of the flow process.
+EVENTS_VARIABLE = "TRIBUTARY_EVENTS_FILE"
+# The socket that a child started ahead of time is told its command through, and the adapter that it will want.
+CONTROL_VARIABLE = "TRIBUTARY_CONTROL"
+ADAPTER_VARIABLE = "TRIBUTARY_ADAPTER"
+_MOST_DESCRIPTORS = 16
+# What statements and sessions say of themselves; see statement_tags.py.
+COMMENT_VARIABLE = "TRIBUTARY_QUERY_COMMENT"
+QUERY_TAG_VARIABLE = "TRIBUTARY_QUERY_TAG"
+# From <sys/prctl.h>: the signal to be sent when the parent is gone.
+_PR_SET_PDEATHSIG = 1
+
+
+def _follow_the_parent() -> None:
+    """Have dbt cancel its queries when the flow process is killed, which could not tell it any more."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        # It may have been killed in between. (In a container the parent itself can be process 1.)
+        if os.environ.get(PARENT_VARIABLE, str(os.getppid())) != str(os.getppid()):
+            sys.exit(1)
+
+
+class _Relay:
+    """Write dbt's events as its JSON log has them, first into the run's own file, then to the flow process.
+
+    In place of dbt's own loggers, which turn every event into a line before they look at its level: of the twenty
+    events of a node two are wanted, and a log file doubles the work (a tenth of a build of cheap nodes, 2026-11-21).
+    """
+
+    def __init__(self, file: str | None) -> None:
+        from dbt_common.events.functions import msg_to_dict
+        from dbt_common.exceptions import env_secrets, scrub_secrets
+
+        self._as_document = msg_to_dict
+        self._scrub = scrub_secrets
+        self._secrets = env_secrets()
+        self._lock = threading.Lock()
+        self._files = [sys.stdout.fileno()]
+        if file:
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            self._files.insert(0, os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+
+    def __call__(self, event: Any) -> None:  # noqa: ANN401  (dbt's EventMsg, a class that dbt makes at run time)
+        if event.info.level == "debug" or event.info.name == "Formatting":
+            return
+        line = self._scrub(json.dumps(self._as_document(event), default=str), self._secrets).encode() + b"\n"
+        with self._lock:
+            for file in self._files:
+                # A full disk or a flow process that is gone is no reason for dbt to fail in the middle of a node.
+                with contextlib.suppress(OSError):
+                    _write_all(file, line)
+
+
+def _write_all(file: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(file, line) :]
+
+
+def _wait_for_the_command(control: int) -> None:
+    """Import dbt, then take over the arguments, the environment and the folder that the flow process sends."""
+    importlib.import_module("dbt.cli.main")
+
+    if adapter := os.environ.get(ADAPTER_VARIABLE):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"dbt.adapters.{adapter}")
+    with socket.socket(fileno=control) as told:
+        # The descriptors that come along are left open: a lock is held for as long as this process lives.
+        head, _, _, _ = socket.recv_fds(told, 4, _MOST_DESCRIPTORS)
+        if len(head) < 4:
+            # Not needed, or the flow process is gone.
+            sys.exit(0)
+        command = json.loads(_read_exactly(told, struct.unpack("!I", head)[0]))
+    os.environ.clear()
+    os.environ.update(command["environment"])
+    os.chdir(command["folder"])
+    sys.argv[1:] = command["arguments"]
+
+
+def _read_exactly(told: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = told.recv(size - len(received))
+        if not part:
+            sys.exit(0)
+        received += part
+    return received
+
+
+def _say_whose_statements_these_are(comment: str | None, query_tag: str | None) -> None:
+    """Set the query comment of a project that has none of its own, and the query tag of a profile that has none.
+
+    dbt takes the one from dbt_project.yml only, which is the user's, and parses anew when the other changes.
+    """
+    if comment:
+        from dbt.adapters.contracts.connection import QueryComment
+
+        project: Any = importlib.import_module("dbt.config.project")
+        as_configured = project._query_comment_from_cfg
+
+        def with_the_run(configured: Any) -> Any:  # noqa: ANN401  (dbt's, a union of four)
+            if isinstance(configured, project.NoValue):
+                return QueryComment(comment=comment, job_label=True)
+            return as_configured(configured)
+
+        project._query_comment_from_cfg = with_the_run
+    if query_tag:
+        connections: Any = importlib.import_module("dbt.adapters.snowflake.connections")
+        opened = connections.SnowflakeConnectionManager.open.__func__
+
+        def open_tagged(cls: Any, connection: Any) -> Any:  # noqa: ANN401  (dbt's classes)
+            if not connection.credentials.query_tag:
+                connection.credentials = dataclasses.replace(connection.credentials, query_tag=query_tag)
+            return opened(cls, connection)
+
+        connections.SnowflakeConnectionManager.open = classmethod(open_tagged)
+
+
+def main() -> None:
+    """Run dbt with the arguments of this process."""
+    # Started from a shell's background, a process ignores SIGINT, and so would its child: dbt could not be stopped.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _follow_the_parent()
+    # dbt holds a project's whole manifest in memory, which the collector would look through again and again.
+    gc.set_threshold(50_000, 20, 50)
+    if control := os.environ.get(CONTROL_VARIABLE):
+        _wait_for_the_command(int(control))
+    _say_whose_statements_these_are(os.environ.get(COMMENT_VARIABLE), os.environ.get(QUERY_TAG_VARIABLE))
+    from dbt.cli.main import cli
+
+    # What is imported stays: the collector need not look at it again before the end.
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+
+    cli(prog_name="dbt", obj={"callbacks": [_Relay(os.environ.get(EVENTS_VARIABLE))]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The part of dbt's manifest that a run needs: which node stands on which."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from infrastructure.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of a manifest.
+
+    Attributes:
+        fqn: its dotted path in the project.
+        depends_on: unique ids of the nodes right before it.
+        tests: unique ids of what a test is about; empty for other nodes.
+        path: its file, from the project's folder.
+        is_critical: whether its owner marked it so, with `meta: {critical: true}`.
+    """
+
+    unique_id: str
+    name: str
+    resource_type: str
+    fqn: str
+    depends_on: tuple[str, ...]
+    materialized: str
+    tags: tuple[str, ...]
+    path: str
+    severity: str
+    description: str
+    relation: str | None
+    is_incremental: bool
+    tests: tuple[str, ...] = ()
+    is_critical: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The nodes of one manifest by unique id, sources, exposures and unit tests included."""
+
+    nodes: Mapping[str, Node]
+
+    def parents(self, unique_id: str, among: Iterable[str]) -> list[str]:
+        """Return the nearest nodes upstream that are `among` these, looking through those that are not."""
+        wanted = among if isinstance(among, (set, frozenset, dict)) else set(among)
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        waiting = list(self._before(unique_id))
+        while waiting:
+            parent = waiting.pop()
+            if parent in seen:
+                continue
+            seen.add(parent)
+            if parent in wanted:
+                found[parent] = None
+            elif parent in self.nodes and self.nodes[parent].materialized == "ephemeral":
+                # An ephemeral model never runs: who reads it stands on what it reads.
+                waiting.extend(self._before(parent))
+        return sorted(found)
+
+    def downstream(self, roots: Iterable[str]) -> set[str]:
+        """Return all nodes that stand on these, not the roots themselves."""
+        children: dict[str, list[str]] = {}
+        for node in self.nodes.values():
+            for parent in node.depends_on:
+                children.setdefault(parent, []).append(node.unique_id)
+        return _reach(roots, children)
+
+    def upstream(self, roots: Iterable[str]) -> set[str]:
+        """Return all nodes that these stand on, not the roots themselves."""
+        return _reach(roots, {unique_id: list(node.depends_on) for unique_id, node in self.nodes.items()})
+
+    def selectors(self, unique_ids: Iterable[str]) -> list[str]:
+        """Return the dbt selections that mean these nodes and no others."""
+        named = Counter(node.fqn for node in self.nodes.values())
+        return [
+            selector_of(node.fqn, node.resource_type, named)
+            for unique_id in unique_ids
+            if (node := self.nodes.get(unique_id))
+        ]
+
+    def _before(self, unique_id: str) -> tuple[str, ...]:
+        node = self.nodes.get(unique_id)
+        return node.depends_on if node else ()
+
+
+def selector_of(fqn: str, resource_type: str, named: Mapping[str, int]) -> str:
+    """Return the selection of one node, given how many nodes of the project have each fqn.
+
+    Without a wildcard, `fqn:shop.orders` would also mean whatever is in a folder `orders`; with one, dbt matches the
+    path to its end.
+    """
+    folders, dot, name = fqn.rpartition(".")
+    exact = f"fqn:{folders}{dot}[{name[:1]}]{name[1:]}"
+    # A model and a singular test may have the same name and place.
+    return exact if named[fqn] == 1 else f"{exact},resource_type:{resource_type}"
+
+
+def _reach(roots: Iterable[str], edges: Mapping[str, list[str]]) -> set[str]:
+    start = set(roots)
+    seen: set[str] = set()
+    waiting = [other for root in start for other in edges.get(root, ())]
+    while waiting:
+        here = waiting.pop()
+        if here not in seen:
+            seen.add(here)
+            waiting.extend(edges.get(here, ()))
+    return seen - start
+
+
+def load_graph(manifest: Path) -> Graph:
+    """Read the slim graph from a manifest.json.
+
+    Raises:
+        ConfigError: the file is missing or is no manifest.
+    """
+    try:
+        document = cast(dict[str, Any], orjson.loads(manifest.read_bytes()))
+        return graph_of(document)
+    except OSError as exc:
+        raise ConfigError(f"There is no manifest at {manifest}. Run the project once: python -m flows run") from exc
+    except (orjson.JSONDecodeError, KeyError, AttributeError, TypeError) as exc:
+        raise ConfigError(f"{manifest} is not a dbt manifest. Delete it and run again.") from exc
+
+
+def graph_of(manifest: Mapping[str, Any]) -> Graph:
+    """Return the slim graph of a manifest that has been read."""
+    nodes: dict[str, Node] = {}
+    for section in ("nodes", "sources", "exposures", "unit_tests"):
+        for unique_id, entry in manifest.get(section, {}).items():
+            nodes[unique_id] = _node(unique_id, entry)
+    return Graph(_in_build_order(nodes))
+
+
+def _in_build_order(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """Put unit tests where `dbt build` has them: before the model that they are about, and after what it reads."""
+    ordered = dict(nodes)
+    for node in nodes.values():
+        if node.resource_type == "unit_test":
+            for tested in (unique_id for unique_id in node.depends_on if unique_id in nodes):
+                model = ordered[tested]
+                ordered[node.unique_id] = replace(node, depends_on=nodes[tested].depends_on, tests=(tested,))
+                ordered[tested] = replace(model, depends_on=(*model.depends_on, node.unique_id))
+        elif node.resource_type == "test":
+            ordered[node.unique_id] = replace(node, tests=node.depends_on)
+    return ordered
+
+
+def _node(unique_id: str, entry: Mapping[str, Any]) -> Node:
+    config = entry.get("config") or {}
+    materialized = config.get("materialized") or ""
+    return Node(
+        unique_id=unique_id,
+        name=entry["name"],
+        resource_type=entry["resource_type"],
+        fqn=".".join(entry.get("fqn") or ()),
+        depends_on=tuple((entry.get("depends_on") or {}).get("nodes") or ()),
+        materialized=materialized,
+        tags=tuple(entry.get("tags") or ()),
+        path=entry.get("original_file_path") or "",
+        severity=str(config.get("severity") or "").lower(),
+        description=entry.get("description") or "",
+        relation=entry.get("relation_name"),
+        is_incremental=materialized == "incremental",
+        is_critical=(config.get("meta") or {}).get("critical") is True,
+    )

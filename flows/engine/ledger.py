@@ -1,0 +1,110 @@
+"""The run's own record: every node event is on disk before anything else sees it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import orjson
+
+from flows.engine.events import NodeEvent
+from infrastructure.errors import ConfigError
+
+_TIMES = {"at", "started_at", "finished_at"}
+
+
+class _AppendedFile:
+    """A file that is only ever added to, each time in a single write, so that a kill loses at most the last one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as exc:
+            raise _unwritable(path, exc) from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = os.write(self._file, line)
+        except OSError as exc:
+            raise _unwritable(self.path, exc) from exc
+        if written != len(line):
+            raise _unwritable(self.path, OSError(28, "No space left on device"))
+
+
+class TextLog(_AppendedFile):
+    """The log of a run that people read."""
+
+    def line(self, text: str) -> None:
+        """Add a line; see `Ledger.node` for the errors."""
+        self._write(f"{text}\n".encode("utf-8", "replace"))
+
+
+class Ledger(_AppendedFile):
+    """Every event of a run as one JSON document a line."""
+
+    def node(self, event: NodeEvent, attempt: int) -> None:
+        """Write down that a node started or ended.
+
+        Raises:
+            ConfigError: the disk is full or the file can't be written any more.
+        """
+        self.append(
+            {
+                "kind": "node",
+                "attempt": attempt,
+                "event": asdict(event),
+            }
+        )
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write one entry down; see `node` for the errors."""
+        self._write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a ledger; a line that cannot be read, such as a last one that was cut off, is left out."""
+    with path.open("rb") as lines:
+        for line in lines:
+            entry = _entry(line)
+            if entry is not None:
+                yield entry
+
+
+def is_damaged(path: Path) -> bool:
+    """Say whether a ledger has lines, other than a last one that was cut off, that cannot be read."""
+    with path.open("rb") as lines:
+        return any(line.endswith(b"\n") and _entry(line) is None for line in lines)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = orjson.loads(line)
+        for document in (entry, entry.get("event") or {}):
+            for key in _TIMES & document.keys():
+                document[key] = datetime.fromisoformat(document[key]) if document[key] else None
+        if entry.get("kind") == "node":
+            NodeEvent(**entry["event"])
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return cast(dict[str, Any], entry)
+
+
+def _unwritable(path: Path, exc: OSError) -> ConfigError:
+    return ConfigError(
+        f"The record of this run can't be written to {path}: {exc.strerror}. "
+        "Free some space or choose another folder with TRIBUTARY_STATE, then run again."
+    )

@@ -1,0 +1,144 @@
+"""One writer per target: two at once are how a slowly changing dimension gets two current rows.
+
+On one machine a file lock does it, which the operating system lets go of whatever happens to the process. Between
+machines the server's concurrency limit `dbt-<target>` does, with a lease that runs out when its holder is gone
+(`lease.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.engine.deadline import require_time
+from flows.engine.lease import Lease, server_slot
+from flows.engine.reporting import current_reporter
+from flows.engine.state import STATE_VARIABLE, state_root
+from infrastructure.errors import ConfigError, UpstreamUnavailable
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A target that this run holds: its lock file, and its slot where the server is shared."""
+
+    file: int
+    lease: Lease | None
+
+
+# A pipeline's tasks must not wait for their own pipeline.
+_held: ContextVar[Mapping[str, _Held]] = ContextVar("tributary_held_targets")
+
+
+@contextmanager
+def one_writer(target: str, holder: str, wait: bool = True) -> Iterator[None]:
+    """Hold a target for the time of the block; wait, and say for whom, while another run holds it.
+
+    Args:
+        holder: what others are told they wait for, such as the flow run's name.
+        wait: otherwise a target that is held is an error at once.
+
+    Raises:
+        UpstreamUnavailable: the target is held, and it was asked not to wait.
+        RunTimedOut: the time limit in force passed while waiting.
+        ConfigError: the server has no limit for the target.
+    """
+    held = _held.get({})
+    if target in held:
+        yield
+        return
+    with ExitStack() as stack:
+        file = stack.enter_context(
+            _file_lock(state_root(os.environ) / "locks" / f"{target}.lock", target, holder, wait)
+        )
+        lease = stack.enter_context(server_slot(target, holder, wait)) if _is_shared_server() else None
+        token = _held.set({**held, target: _Held(file, lease)})
+        stack.callback(_held.reset, token)
+        yield
+
+
+def held_files() -> list[int]:
+    """Return the descriptors of the lock files that this run holds.
+
+    A child that inherits them keeps its target locked for as long as it lives, even when this process is killed.
+    """
+    return [held.file for held in _held.get({}).values()]
+
+
+@contextmanager
+def calling_when_lost(target: str, act: Callable[[str], None]) -> Iterator[None]:
+    """Call a function when another run gets hold of a target that this one holds, from a thread of its own.
+
+    It is called with the words for who has the target now. That can be so when the server was away for longer than a
+    lease: on its return it gave the target to another machine.
+    """
+    held = _held.get({}).get(target)
+    if held is None or held.lease is None:
+        yield
+        return
+    with held.lease.calling_when_lost(act):
+        yield
+
+
+@contextmanager
+def _file_lock(path: Path, target: str, holder: str, wait: bool) -> Iterator[int]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as exc:
+        raise ConfigError(
+            f"The lock of target {target} can't be taken at {path}: {exc.strerror}. "
+            f"Choose a folder that can be written to with {STATE_VARIABLE}."
+        ) from exc
+    try:
+        told = False
+        while not _try_lock(file):
+            if not wait:
+                raise UpstreamUnavailable(f"Target {target} is not free: {_held_by(path)}. Try again when it is done.")
+            if not told:
+                current_reporter().note(f"Waiting for target {target}: {_held_by(path)}.")
+                told = True
+            require_time(f"Target {target} did not become free: {_held_by(path)}")
+            time.sleep(_POLL_SECONDS)
+        os.ftruncate(file, 0)
+        about = {
+            "holder": holder,
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        os.pwrite(file, json.dumps(about).encode(), 0)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held_by(path: Path) -> str:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return f"{about['holder']} (process {about['pid']}) has been writing to it since {about['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run is writing to it"
+
+
+def _is_shared_server() -> bool:
+    # Without an address every process has a temporary server of its own, and leases end with it.
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() is not None

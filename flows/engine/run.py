@@ -1,0 +1,406 @@
+"""Run one dbt command to its end: child, ledger, Prefect, retries."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from flows.engine.attempt import Attempt
+from flows.engine.change_plan import ChangePlan, plan_changes
+from flows.engine.child import EVENTS_VARIABLE
+from flows.engine.command import DbtCommand, Place, arguments, only_these
+from flows.engine.deadline import calling_at, current_deadline, require_time
+from flows.engine.events import FAILED, SKIPPED, STARTED, DbtEvent, parse_line
+from flows.engine.failures import crash_of, failure_of, log_of
+from flows.engine.graph import Graph, load_graph
+from flows.engine.ledger import Ledger, TextLog
+from flows.engine.listing import list_nodes
+from flows.engine.lock import calling_when_lost, held_files
+from flows.engine.process import DbtProcess, child_environment
+from flows.engine.project import Project
+from flows.engine.recorder import Recorder
+from flows.engine.remember import Memory
+from flows.engine.reporting import current_reporter
+from flows.engine.results import (
+    DbtResult,
+    NodeResult,
+    Stopped,
+    enriched,
+    read_run_results,
+    result_of,
+    with_messages,
+)
+from flows.engine.resume import Interrupted, fingerprint, interrupted_run
+from flows.engine.retries import Retries, with_what_they_kept_back
+from flows.engine.skips import with_causes
+from flows.engine.state import CHANGES, LEDGER, TEXT_LOG, State, dbt_log, dbt_log_folder, state_of
+from flows.engine.statement_tags import tag_variables
+from flows.engine.undone import stopped_of
+from infrastructure.errors import (
+    ConfigError,
+    DbtRunFailed,
+    RunStopped,
+    RunTimedOut,
+    TributaryError,
+    UpstreamUnavailable,
+)
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+# dbt writes its own debug log until it has this size, keeping five; it must not fill a worker's disk.
+_LOG_BYTES = 20_000_000
+# dbt's debug log costs 5 % of a build of 250 cheap nodes (measured 2026-11-20) and repeats the SQL that stands in
+# target/run anyway. Whoever wants it sets dbt's own variable.
+_LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
+
+RecorderFactory = Callable[[State], Recorder | None]
+
+
+# Told what came of a command, however it ended: well, with failures, out of time or stopped by somebody.
+Ended = Callable[[DbtResult, TributaryError | None], None]
+
+
+def run_dbt(
+    command: DbtCommand,
+    project: Project,
+    profile: Profile,
+    run_id: str,
+    recorder_factory: RecorderFactory | None = None,
+    retries: Retries | None = None,
+    resume: bool = False,
+    ended: Ended | None = None,
+    changed: bool = False,
+) -> DbtResult:
+    """Run a dbt command and return what came of every node.
+
+    Args:
+        run_id: names the run's folder, such as the flow run's id.
+        recorder_factory: makes what sends the nodes to Prefect; nothing is sent when None.
+        resume: do only what the last run of this command left undone, if it did not get to a good end.
+        ended: told the result before it is returned or an error raised, also when a signal stops the run.
+        changed: build only what changed in code or data since it was built last; see `change_plan`.
+
+    Raises:
+        DbtRunFailed: a node failed, after everything about it is written down.
+        RunTimedOut: the time limit in force has passed; dbt is stopped.
+        ConfigError: dbt could not start with these settings.
+    """
+    require_time(f"{command.name} did not begin on target {profile.target}")
+    started_at = datetime.now(UTC)
+    state = state_of(project.name, profile.target, os.environ)
+    run_path = state.new_run(started_at, f"{command.verb.replace(' ', '-')}-{run_id}")
+    place = Place(
+        project=project.folder,
+        profiles=state.write_profiles(profile.profiles_yml(project.profile)),
+        profile=project.profile,
+        target_path=state.target_path,
+        log_path=dbt_log_folder(run_path),
+    )
+    memory = Memory(state, command, project, profile, run_path.name, run_id)
+    earlier = interrupted_run(state, command) if resume else None
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger(run_path / LEDGER))
+        recorder = recorder_factory(state) if recorder_factory else None
+        if recorder:
+            stack.enter_context(recorder)
+        head = {"kind": "run", "command": fingerprint(command), "target": profile.target, "at": started_at}
+        ledger.append(head | memory.entry() | ({"resumes": earlier.run_path.name} if earlier else {}))
+        run = _Run(command, profile, place, run_path, ledger, recorder, started_at, run_id)
+        try:
+            left = command
+            if earlier:
+                left = _what_is_left(command, earlier, project, profile)
+                run.take_over(earlier)
+            elif resume:
+                current_reporter().note("Nothing to resume: the last run of this came to its end. Running it all.")
+            elif changed:
+                left = run.only_what_changed(plan_changes(memory, project, profile))
+            if left is not None:
+                run.to_the_end(left, retries or Retries())
+        except BaseException as exc:
+            if not isinstance(exc, Exception):
+                # A signal: what becomes of this process is not ours to say, what became of the run is.
+                stopped = RunStopped(f"{command.name} on target {profile.target} was stopped: {run.stopped()}.")
+                current_reporter().note(str(stopped))
+                stack.close()
+                if ended:
+                    ended(run.result(), stopped)
+            raise
+        memory.keep(run.own_results(earlier), run.started, run.details, run.invocation_ids)
+        ledger.append({"kind": "end", "at": datetime.now(UTC), "is_ok": run.is_ok, "nodes": len(run.results)})
+    if recorder and recorder.unsent:
+        current_reporter().note(
+            f"The Prefect server did not take {recorder.unsent} events of this run; {ledger.path} has them all."
+        )
+    return run.finish(ended)
+
+
+def _what_is_left(command: DbtCommand, earlier: Interrupted, project: Project, profile: Profile) -> DbtCommand | None:
+    """Return the command for the nodes that an interrupted run did not finish; None when it finished them all."""
+    if not earlier.done:
+        return command
+    selected, graph = list_nodes(command, project, profile)
+    left = [
+        unique_id
+        for unique_id in selected
+        if unique_id not in earlier.done and not unique_id.startswith(("source.", "analysis."))
+    ]
+    current_reporter().note(
+        f"Resuming the run of {earlier.run_path.name.partition('.')[0]}: {len(earlier.done)} nodes are done, "
+        f"{len(left)} are left."
+    )
+    return only_these(command, graph.selectors(left)) if left else None
+
+
+class _Run:
+    """One command over its attempts, merged so that it reads as one run."""
+
+    def __init__(
+        self,
+        command: DbtCommand,
+        profile: Profile,
+        place: Place,
+        run_path: Path,
+        ledger: Ledger,
+        recorder: Recorder | None,
+        started_at: datetime,
+        run_id: str,
+    ) -> None:
+        self._run_id = run_id
+        self._command = command
+        self._profile = profile
+        self._place = place
+        self._run_path = run_path
+        self._ledger = ledger
+        self._recorder = recorder
+        self._started_at = started_at
+        self._attempt = Attempt()
+        self._stopped: Stopped | None = None
+        self._lost_to: str | None = None
+        self.results: dict[str, NodeResult] = {}
+        # What this run's own children did, over all attempts; the details are those of dbt's artifacts.
+        self.started: set[str] = set()
+        self.details: dict[str, Mapping[str, Any]] = {}
+        self.invocation_ids: list[str] = []
+        self._notes: list[str] = []
+        self._error: TributaryError | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        """Return whether nothing failed so far."""
+        return self._error is None and not any(node.outcome == "failed" for node in self.results.values())
+
+    def take_over(self, earlier: Interrupted) -> None:
+        """Make what an interrupted run finished part of this one, also for the next crash."""
+        for result in earlier.done.values():
+            self._ledger.node(result.as_event(), 0)
+            self.results[result.unique_id] = result
+        if self._recorder:
+            self._recorder.results(earlier.done.values())
+
+    def own_results(self, earlier: Interrupted | None) -> dict[str, NodeResult]:
+        """Return the results without those that were taken over."""
+        return {key: node for key, node in self.results.items() if not earlier or key not in earlier.done}
+
+    def only_what_changed(self, plan: ChangePlan) -> DbtCommand | None:
+        """Write down every decision of a plan, and return its command."""
+        for note in plan.notes:
+            current_reporter().note(note)
+        self._notes += plan.notes
+        (self._run_path / CHANGES).write_bytes(orjson.dumps(plan.decisions))
+        return plan.command
+
+    def to_the_end(self, command: DbtCommand, retries: Retries) -> None:
+        """Run a command, and again what failed for a transient reason; leaves the outcome in `results`."""
+        first_ended_at: float | None = None
+        for number in range(1, retries.run_limit + 2):
+            self._attempt = attempt = Attempt()
+            try:
+                self._run_child(command, number)
+            finally:
+                self._learn(attempt)
+            self._error = self._error or self._error_of(attempt)
+            first_ended_at = first_ended_at or time.monotonic()
+            again = self._again(command, retries, number) if number <= retries.run_limit else None
+            if again is None:
+                return
+            delay = retries.delay_seconds(number + 1)
+            if time.monotonic() + delay > first_ended_at + retries.budget_seconds or not _time_for(delay):
+                current_reporter().note("What failed for a passing reason is not tried again: there is no time left.")
+                return
+            current_reporter().note(
+                f"Trying again in {delay:.0f} s what failed for a passing reason (attempt {number + 1})."
+            )
+            retries.sleep(delay)
+            self._error, command = None, again
+
+    def stopped(self) -> Stopped:
+        """Work out what a command that was ended before its end left undone, and write that down."""
+        self._stopped = stopped_of(
+            self._command.verb, self.results, self._attempt, self._place.target_path / "manifest.json"
+        )
+        self._ledger.append({"kind": "stopped", "at": datetime.now(UTC), "undone": str(self._stopped)})
+        return self._stopped
+
+    def finish(self, ended: Ended | None) -> DbtResult:
+        """Return the result, or raise what went wrong; in both cases after it is told."""
+        result = self.result()
+        error = self._error or (failure_of(result, self._profile.warehouse) if result.of("failed") else None)
+        if ended and not isinstance(error, ConfigError):
+            ended(result, error)
+        if error is None:
+            return result
+        if isinstance(error, DbtRunFailed):
+            error.result = result
+        raise error
+
+    def result(self) -> DbtResult:
+        """Return what came of the command so far."""
+        return DbtResult(
+            command=self._command.name,
+            target=self._profile.target,
+            nodes=tuple(self.results.values()),
+            started_at=self._started_at,
+            finished_at=datetime.now(UTC),
+            target_path=self._place.target_path,
+            run_path=self._run_path,
+            notes=tuple(dict.fromkeys(self._notes)),
+            stopped=self._stopped,
+        )
+
+    def _run_child(self, command: DbtCommand, number: int) -> None:
+        argv = arguments(command, self._place, self._profile.target)
+        argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
+        environment = child_environment(os.environ, self._profile.child_environment())
+        environment |= tag_variables(self._run_id, self._profile.target, self._profile.warehouse)
+        if _LOG_LEVEL_VARIABLE not in os.environ:
+            argv += ["--log-level-file", "none"]
+            environment[EVENTS_VARIABLE] = str(dbt_log(self._run_path))
+        with (
+            TextLog(self._run_path / TEXT_LOG) as text_log,
+            DbtProcess(argv, environment, Path.cwd(), held_files()) as child,
+        ):
+            with (
+                calling_at(current_deadline(), child.interrupt),
+                calling_when_lost(self._profile.target, lambda to: self._lose(child, to)),
+            ):
+                try:
+                    self._read_lines(child, text_log, number)
+                except BaseException as exc:
+                    if isinstance(exc, Exception):
+                        raise
+                    # What dbt says while it ends is part of the record: a node may end well in this very moment.
+                    child.interrupt()
+                    self._read_lines(child, text_log, number)
+                    raise
+            self._attempt.exit_code = child.wait()
+            if child.is_interrupted and self._attempt.left_undone:
+                self._error = self._cut_short()
+
+    def _read_lines(self, child: DbtProcess, text_log: TextLog, number: int) -> None:
+        reporter = current_reporter()
+        for line in child.lines():
+            event = parse_line(line)
+            if event is None:
+                continue
+            if event.node is not None:
+                if child.is_interrupted and event.node.status in FAILED:
+                    # Its query was cancelled: it is cut off, which is no failure of its own.
+                    event = replace(event, node=None)
+                else:
+                    self._take_node(event, number)
+            text_log.line(f"{event.at:%H:%M:%S} {event.text}")
+            self._attempt.take_line(event)
+            if self._recorder:
+                self._recorder.event(event)
+            reporter.event(event)
+
+    def _lose(self, child: DbtProcess, to: str) -> None:
+        self._lost_to = to
+        child.interrupt()
+
+    def _cut_short(self) -> TributaryError:
+        what = f"{self._command.name} on target {self._profile.target} was stopped"
+        rest = f"{self.stopped()}. Run it again with --resume to do what is left. Log: {log_of(self._run_path)}"
+        if self._lost_to is not None:
+            return UpstreamUnavailable(
+                f"{what} because {self._lost_to} writes to it since the Prefect server was away: {rest}"
+            )
+        deadline = current_deadline()
+        assert deadline is not None
+        return RunTimedOut(f"{what} after {deadline.spoken}, the time that the run was given: {rest}")
+
+    def _learn(self, attempt: Attempt) -> None:
+        """Add what only dbt's artifacts say to the results of an attempt, and send it on."""
+        self._notes += attempt.notes
+        details = read_run_results(self._place.target_path / "run_results.json", attempt.invocation_id)
+        self.details |= details
+        self.invocation_ids += [attempt.invocation_id] if attempt.invocation_id else []
+        updated = with_messages(enriched(self.results.values(), details), attempt.node_errors)
+        if any(node.outcome == "skipped" for node in updated):
+            with contextlib.suppress(ConfigError):
+                updated = with_causes(updated, self._graph())
+        for node in updated:
+            if node.adapter_response and node.unique_id in details:
+                figures = {"kind": "figures", "unique_id": node.unique_id, "response": dict(node.adapter_response)}
+                self._ledger.append(figures)
+        if self._recorder:
+            told = [node for node in updated if node.message and not self.results[node.unique_id].message]
+            self._recorder.results(told)
+        self.results = {node.unique_id: node for node in updated}
+
+    def _take_node(self, event: DbtEvent, number: int) -> None:
+        node = event.node
+        assert node is not None
+        self._ledger.node(node, number)
+        self._attempt.take_node(node)
+        self.started.add(node.unique_id)
+        if node.status != STARTED:
+            self.results[node.unique_id] = result_of(node, self.results.get(node.unique_id))
+
+    def _error_of(self, attempt: Attempt) -> TributaryError | None:
+        """Return an error that is about no single node; None when the nodes themselves tell it all."""
+        if attempt.exit_code == 0:
+            return None
+        nodes_tell = any(node.status in FAILED | SKIPPED for node in self.results.values())
+        if attempt.exit_code == 1 and nodes_tell and not attempt.errors:
+            return None
+        said = "\n".join(attempt.errors or attempt.said)
+        return crash_of(
+            self._command.name,
+            self._profile.target,
+            attempt.exit_code,
+            said,
+            self._run_path,
+            self._profile.warehouse,
+        )
+
+    def _again(self, command: DbtCommand, retries: Retries, number: int) -> DbtCommand | None:
+        """Return the command that runs what failed and what it kept from running; None when that can't help."""
+        if self._error is not None:
+            is_transient = isinstance(self._error, DbtRunFailed) and self._error.is_transient
+            return command if is_transient and not self.results and number <= retries.limit else None
+        failed = retries.to_try_again(self.results.values(), self._profile.warehouse)
+        if not failed:
+            return None
+        graph = self._graph()
+        left = with_what_they_kept_back(failed, self.results.values(), graph)
+        return only_these(self._command, graph.selectors(left))
+
+    def _graph(self) -> Graph:
+        return load_graph(self._place.target_path / "manifest.json")
+
+
+def _time_for(seconds: float) -> bool:
+    deadline = current_deadline()
+    return deadline is None or deadline.left_seconds() > seconds

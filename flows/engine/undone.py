@@ -1,0 +1,57 @@
+"""What a command that was ended before its end has left undone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.engine.attempt import Attempt
+from flows.engine.graph import load_graph
+from flows.engine.results import NodeResult, Stopped
+from infrastructure.errors import ConfigError
+
+_TESTS = frozenset({"test", "unit_test"})
+# What each command runs when it is given no selection.
+_RUNS: Mapping[str, frozenset[str]] = {
+    "build": frozenset({"model", "seed", "snapshot"}) | _TESTS,
+    "run": frozenset({"model"}),
+    "seed": frozenset({"seed"}),
+    "snapshot": frozenset({"snapshot"}),
+    "test": _TESTS,
+}
+
+
+def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, manifest: Path) -> Stopped:
+    """Return what was left undone.
+
+    Args:
+        results: of all attempts, by unique id.
+        attempt: the last one.
+        manifest: of the last one.
+    """
+    done = {unique_id for unique_id, node in results.items() if node.outcome != "skipped"} - attempt.running
+    left = None if attempt.total is None else max(0, attempt.total - len(attempt.begun))
+    # dbt does not name the nodes that it was to run. They are known where it was to run all there are.
+    waiting = [
+        name
+        for unique_id, name in (_all_of(verb, manifest) if left else {}).items()
+        if unique_id not in attempt.begun and unique_id not in done
+    ]
+    return Stopped(
+        done_count=len(done),
+        cut_off=tuple(sorted(attempt.begun[unique_id] for unique_id in attempt.running)),
+        not_begun_count=left,
+        not_begun=tuple(waiting) if len(waiting) == left else (),
+    )
+
+
+def _all_of(verb: str, manifest: Path) -> dict[str, str]:
+    try:
+        graph = load_graph(manifest)
+    except ConfigError:
+        return {}
+    return {
+        node.unique_id: node.name
+        for node in graph.nodes.values()
+        if node.resource_type in _RUNS.get(verb, ()) and node.materialized != "ephemeral"
+    }

@@ -1,0 +1,1 @@
+"""What every run did, kept as one small Parquet file per run and read with SQL."""

@@ -1,0 +1,72 @@
+"""Write a finished command down: called at the end of each, and never the reason that one fails."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from prefect.context import FlowRunContext
+
+from flows.engine.command import DbtCommand
+from flows.engine.failures import one_line
+from flows.engine.project import Project
+from flows.engine.reporting import current_reporter
+from flows.engine.results import DbtResult
+from flows.engine.state import State
+from flows.history.cut_off import cut_off_runs
+from flows.history.rows import FlowTimes, Row, read_declared, read_freshness, rows_of
+from flows.history.store import history_store
+from flows.history.warehouse_table import add_run, table_schema
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+
+def record(
+    result: DbtResult, command: DbtCommand, project: Project, profile: Profile, error: Exception | None = None
+) -> None:
+    """Add a run to the history, and to the table in the warehouse where one is wished; what fails is noted, not raised.
+
+    A run before it that was killed is added as well. Call it while the target is held: it reads what dbt left in the
+    target's folder, and a run that is still going on looks like one that was killed.
+
+    Args:
+        error: what the command failed with; None when it did not.
+    """
+    rows = record_run(result, command, project.name, profile.warehouse, error)
+    schema = table_schema(os.environ)
+    if not rows or not schema:
+        return
+    try:
+        add_run(profile, schema, rows)
+    except Exception as exc:  # noqa: BLE001  (the run's outcome must not hang on its history)
+        current_reporter().note(f"This run is missing in the history's table: {one_line(str(exc))}")
+
+
+def record_run(
+    result: DbtResult, command: DbtCommand, project: str, warehouse: str, error: Exception | None = None
+) -> list[Row]:
+    """Add a run to the history alone, wherever dbt ran, and return its rows; none when that failed, which is noted."""
+    try:
+        state, store = State(result.target_path.parent), history_store(os.environ)
+        declared = read_declared(state.manifest)
+        for cut in cut_off_runs(state, but_not=result.run_path):
+            store.write(rows_of(cut.result, cut.command, project, warehouse, declared, error=cut.error))
+        freshness = read_freshness(result.target_path / "sources.json", result)
+        said = str(error) if error else None
+        rows = rows_of(result, command, project, warehouse, declared, freshness, _flow_times(), said)
+        store.write(rows)
+        return rows
+    except Exception as exc:  # noqa: BLE001  (the run's outcome must not hang on its history)
+        current_reporter().note(f"This run is missing in the history: {one_line(str(exc))}")
+        return []
+
+
+def _flow_times() -> FlowTimes | None:
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return None
+    flow_run = context.flow_run
+    # Prefect expects every run at some moment; only that of a schedule is a promise.
+    scheduled_at = flow_run.expected_start_time if flow_run.auto_scheduled else None
+    return FlowTimes(str(flow_run.id), context.start_time, scheduled_at)

@@ -1,0 +1,190 @@
+"""A finished Airbyte sync, and the rule by which it becomes a run: the same for the receiver and the reconciler.
+
+Pure and cheap: no client, no clock and no environment of its own, so that both can be sure to follow one rule.
+
+A run is tagged with every sync that it stands for. Prefect keeps an idempotency key for ever, but the key of a union is
+not that of its parts; so whoever starts runs looks for the tags first, and gives the key to be safe from itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import yaml
+
+from infrastructure.errors import ConfigError, preview
+
+# The deployment that finished syncs start, as <flow>/<deployment>.
+DEPLOYMENT = "dbt-transformation-flow/production"
+# Held by whoever looks for the tags of syncs and then starts a run of them: a global concurrency limit of one.
+START_LIMIT = "airbyte-sync-runs"
+# The setting under a source's `meta` that says which connections load it: one id, or a list of them.
+CONNECTION_KEY = "airbyte_connection_id"
+FRESHNESS_KEY = "freshness_hours"
+
+_TAG = "airbyte-sync"
+# Prefect takes longer keys, but people read them.
+_MAX_KEY = 200
+_ENV_VAR = re.compile(
+    r"\{\{-?\s*env_var\(\s*(['\"])(?P<name>\w+)\1\s*(?:,\s*(['\"])(?P<default>[^'\"]*)\3\s*)?\)\s*-?\}\}"
+)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Sync:
+    """One job of one Airbyte connection.
+
+    Attributes:
+        connection_id: UUID, in lower case.
+    """
+
+    connection_id: str
+    job_id: int
+
+    @property
+    def tag(self) -> str:
+        """Return the tag of the run that stands for this sync."""
+        return f"{_TAG}:{self.connection_id}:{self.job_id}"
+
+
+def sync_of(connection_id: object, job_id: object) -> Sync | None:
+    """Return the sync that two values from outside name, however they are spelt; None when they name none."""
+    try:
+        connection = str(UUID(str(connection_id)))
+        job = int(cast(Any, job_id)) if not isinstance(job_id, (bool, float)) else 0
+    except (ValueError, TypeError):
+        return None
+    return Sync(connection, job) if 0 < job < 2**63 else None
+
+
+def syncs_of(tags: Iterable[str]) -> list[Sync]:
+    """Return the syncs that a run stands for, by its tags."""
+    found = (tag.split(":") for tag in tags if tag.startswith(f"{_TAG}:"))
+    read = (sync_of(parts[1], parts[2]) for parts in found if len(parts) == 3)
+    return sorted(sync for sync in read if sync)
+
+
+def idempotency_key(syncs: Iterable[Sync], deployment: str = DEPLOYMENT) -> str:
+    """Return the key under which Prefect starts one run of these syncs, whatever their order and number of repeats.
+
+    The deployment is part of it: Prefect keeps keys per flow, and would answer with another deployment's run.
+    """
+    tags = sorted({sync.tag for sync in syncs})
+    key = f"{deployment}:{'+'.join(tags)}"
+    if len(key) <= _MAX_KEY:
+        return key
+    return f"{deployment}:{_TAG}:{len(tags)}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def sources_of(syncs: Iterable[Sync], connections: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the dbt sources that these syncs load, each once; connections that are not known load none."""
+    return sorted({source for sync in syncs for source in connections.get(sync.connection_id, ())})
+
+
+def run_parameters(syncs: Iterable[Sync], connections: Mapping[str, Sequence[str]], target: str) -> dict[str, Any]:
+    """Return the parameters of `dbt_transformation_flow` for the union of these syncs.
+
+    A connection's newest job stands for its earlier ones.
+    """
+    each = sorted(set(syncs))
+    newest = {sync.connection_id: sync.job_id for sync in each}
+    return {"source": sources_of(each, connections), "jobs": newest, "target": target}
+
+
+def connections_of(project: Path, environ: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the dbt sources by the Airbyte connection that loads them, as the project's YAML files say.
+
+    They are read without starting dbt, so that a receiver needs the project's folder and nothing else. `env_var()` is
+    looked up in `environ`; other Jinja in a connection's id is an error.
+
+    Raises:
+        ConfigError: the project or one of its files can't be read, or an id is no UUID.
+    """
+    found: dict[str, set[str]] = {}
+    wrong: list[str] = []
+    for path, source in _sources(project):
+        for value in _ids(source):
+            text = _looked_up(value, environ)
+            try:
+                connection = str(UUID(text))
+            except ValueError:
+                wrong.append(f"{text or value!r} of source {source.get('name')} in {path}")
+                continue
+            found.setdefault(connection, set()).add(str(source.get("name")))
+    if wrong:
+        raise ConfigError(
+            f"{CONNECTION_KEY} has to be the UUID of an Airbyte connection, or a list of them: {preview(wrong)}. "
+            "Airbyte shows it in the address of the connection's page; an environment variable is looked up with "
+            "\"{{ env_var('NAME', 'default') }}\"."
+        )
+    return {connection: tuple(sorted(names)) for connection, names in sorted(found.items())}
+
+
+def freshness_hours_of(project: Path) -> dict[str, float]:
+    """Return how many hours the sources may go without new data, by name, for those whose meta says so.
+
+    Raises:
+        ConfigError: the project or one of its files can't be read.
+    """
+    found: dict[str, float] = {}
+    for _, source in _sources(project):
+        for value in _meta(source, FRESHNESS_KEY):
+            if isinstance(value, int | float) and value > 0:
+                found[str(source.get("name"))] = float(value)
+    return found
+
+
+def source_names(project: Path) -> list[str]:
+    """Return the names of all sources of a dbt project.
+
+    Raises:
+        ConfigError: the project or one of its files can't be read.
+    """
+    return sorted({str(source.get("name")) for _, source in _sources(project)})
+
+
+def _sources(project: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the sources that a project's own YAML files declare, with the file."""
+    settings = _read(project / "dbt_project.yml")
+    for folder in settings.get("model-paths") or ["models"]:
+        for path in sorted((project / str(folder)).rglob("*.y*ml")):
+            declared = _read(path).get("sources")
+            for source in cast(list[Any], declared) if isinstance(declared, list) else []:
+                if isinstance(source, dict):
+                    yield path.relative_to(project), cast(dict[str, Any], source)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{path} can't be read ({exc.strerror}). Name the folder of a dbt project.") from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(exc).split())[:200]}.") from exc
+    return cast(dict[str, Any], document) if isinstance(document, dict) else {}
+
+
+def _ids(source: Mapping[str, Any]) -> list[str]:
+    """Return the connection ids that a source and its tables name."""
+    tables = [table for table in source.get("tables") or () if isinstance(table, dict)]
+    owners = [source, *cast(list[dict[str, Any]], tables)]
+    values = [value for owner in owners for value in _meta(owner, CONNECTION_KEY)]
+    each = [item for value in values for item in (cast(list[Any], value) if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(str(item) for item in each if item))
+
+
+def _meta(owner: Mapping[str, Any], key: str) -> list[Any]:
+    """Return what stands at a key under `config: meta:` and under the older `meta:`."""
+    places = [owner, owner.get("config")]
+    metas = [cast(dict[str, Any], place).get("meta") for place in places if isinstance(place, dict)]
+    return [cast(dict[str, Any], meta)[key] for meta in metas if isinstance(meta, dict) and key in meta]
+
+
+def _looked_up(text: str, environ: Mapping[str, str]) -> str:
+    return _ENV_VAR.sub(lambda match: environ.get(match["name"], match["default"] or ""), text).strip()

@@ -1,0 +1,1 @@
+"""What runs once, or when configuration changes: targets, blocks, profiles and limits."""

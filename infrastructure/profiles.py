@@ -1,0 +1,293 @@
+"""A target as a dbt profile: a profiles.yml that looks its secrets up, and the secrets to be found there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import yaml
+
+from infrastructure.blocks import PROFILE_TYPE, SOURCES_KEY, Reference, SavedDocument, profile_block
+from infrastructure.errors import ConfigError, preview
+from infrastructure.key_files import path_of_key
+from infrastructure.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
+from infrastructure.targets import ROOT, Targets, load_targets
+from infrastructure.warehouses import WAREHOUSES, Target
+from infrastructure.yaml_file import meant
+
+if TYPE_CHECKING:
+    from infrastructure.server import Server
+
+# dbt looks for a profiles.yml in the folder that it is started in.
+LOCAL_PROFILES = ROOT / "dbt" / "profiles.yml"
+
+_MARK = "# Written by `uv run python -m infrastructure.setup_profiles` from infrastructure/targets.yml."
+_ENV_VAR = re.compile(r"\{\{ env_var\('([A-Z0-9_]+)'\) \}\}")
+# Settings that are paths on the machine where dbt runs, by warehouse.
+_PATHS = {
+    "duckdb": ("path",),
+    "postgres": ("sslrootcert", "sslcert", "sslkey"),
+    "snowflake": ("private_key_path",),
+    "bigquery": ("keyfile",),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One dbt output that is ready to run.
+
+    Attributes:
+        target: the dbt target.
+        name: the dbt profile.
+        output: what stands under `outputs.<target>`; secrets as `{{ env_var('DBT_ENV_SECRET_…') }}`.
+        secrets: the values of those variables.
+    """
+
+    target: str
+    name: str
+    output: dict[str, Any]
+    secrets: dict[str, str] = field(repr=False)
+
+    @property
+    def warehouse(self) -> str:
+        """Return dbt's name for the kind of warehouse, such as duckdb."""
+        return self.output["type"]
+
+    def profiles_yml(self, profile_name: str | None = None) -> str:
+        """Return the text of a profiles.yml with this output alone, and no secret in it.
+
+        Args:
+            profile_name: the name that the dbt project asks for; this profile's own when None.
+        """
+        profile = {"target": self.target, "outputs": {self.target: self.output}}
+        return _yaml({profile_name or self.name: profile})
+
+    def child_environment(self) -> dict[str, str]:
+        """Return the variables that the dbt child needs besides the environment that it inherits."""
+        return dict(self._values())
+
+    def _values(self) -> Mapping[str, str]:
+        """Return the secrets, with a path in place of a key that the client reads from a file."""
+        looked_up = [_ENV_VAR.fullmatch(str(self.output.get(setting))) for setting in KEYS_AS_FILES]
+        keys = {found[1] for found in looked_up if found and found[1] in self.secrets}
+        return self.secrets | {name: path_of_key(self.secrets[name]) for name in keys}
+
+    def connection(self) -> dict[str, Any]:
+        """Return the output with the secrets put in, for a Python client of the warehouse.
+
+        Raises:
+            ConfigError: it looks up a variable that is none of this profile's secrets.
+        """
+        return cast(dict[str, Any], self._filled(self.output))
+
+    def _filled(self, value: object) -> object:
+        if isinstance(value, dict):
+            return {key: self._filled(inner) for key, inner in cast(dict[str, object], value).items()}
+        if not is_env_var(value):
+            return value
+        found = _ENV_VAR.fullmatch(str(value))
+        if not found or found[1] not in self.secrets:
+            raise ConfigError(
+                f"The profile of target {self.target} looks up {value}, which is in none of its credentials "
+                f"blocks. {_again(self.target)}"
+            )
+        return self._values()[found[1]]
+
+
+def profile_of(target_name: str, target: Target, secrets: Mapping[str, str], profile: str = "tributary") -> Profile:
+    """Return the profile of a target as it is declared, without asking a server.
+
+    Args:
+        secrets: value by environment variable, as `read_secrets` returns them.
+        profile: name of the dbt profile.
+
+    Raises:
+        ConfigError: a secret is not what its setting needs.
+    """
+    output = output_of(target_name, target, secrets)
+    return Profile(target_name, profile, located(output.settings), output.secrets)
+
+
+def declared_profile(target: str) -> Profile | None:
+    """Return the profile of a target as targets.yml has it; None when it is not there or needs a secret.
+
+    Raises:
+        ConfigError: targets.yml can't be read.
+    """
+    targets = load_targets()
+    declared = targets.targets.get(target)
+    if declared is None or declared.secret_variables():
+        return None
+    return profile_of(target, declared, {}, targets.profile)
+
+
+def load_profile(target: str) -> Profile:
+    """Return the profile of a target from its Prefect blocks, and make the folder of a DuckDB file.
+
+    Raises:
+        ConfigError: a block is missing or unsafe, or the warehouse's dbt adapter is not installed.
+        UpstreamUnavailable: the Prefect server does not answer.
+    """
+    from infrastructure.server import api_address, connect
+
+    block = profile_block(target)
+    with connect() as server:
+        saved = server.read_block(PROFILE_TYPE, block)
+        if saved is None:
+            server.check()
+            raise _missing_profile(target, server.block_names(PROFILE_TYPE), api_address())
+        output, sources = _read_profile(target, saved)
+        require_adapter(output["type"], target)
+        secrets = _fetch(server, target, sources)
+    profile = Profile(target, str(saved.data["name"]), located(output), secrets)
+    make_folder(profile)
+    return profile
+
+
+def _missing_profile(target: str, blocks: list[str], address: str | None) -> ConfigError:
+    saved = [name.removeprefix(profile_block("")) for name in blocks]
+    where = f"the Prefect server at {address}" if address else "this machine's own Prefect server"
+    there = f" It has the targets {preview(saved)}{meant(target, saved) or '.'}" if saved else ""
+    return ConfigError(
+        f"Target {target!r} is not set up on {where}: it has no block {PROFILE_TYPE}/{profile_block(target)}."
+        f"{there} Make it with: {_setup_command(target)}"
+    )
+
+
+def _read_profile(target: str, saved: SavedDocument) -> tuple[dict[str, Any], dict[str, str]]:
+    """Take a saved profile block apart into dbt's output and the places of its secrets."""
+    configs = saved.data.get("target_configs")
+    inside: list[str] = []
+    if isinstance(configs, Reference):
+        inside = [f"target_configs, a reference to {configs}"]
+    elif not isinstance(configs, dict):
+        raise ConfigError(f"The block {profile_block(target)} has no target configs. {_again(target)}")
+    else:
+        inside = _credentials_in(cast(dict[str, Any], configs))
+    if inside:
+        raise ConfigError(
+            f"The block {PROFILE_TYPE}/{profile_block(target)} holds credentials itself ({preview(inside)}), "
+            "and Prefect shows what is in such a block to everybody who can read its API. "
+            f"{_again(target)} Then change those credentials."
+        )
+    plain = cast(dict[str, Any], configs)
+    extras = dict(plain.get("extras") or {})
+    sources = cast(dict[str, str], extras.pop(SOURCES_KEY, {}))
+    outer = {"type": plain.get("type"), "schema": plain.get("schema"), "threads": plain.get("threads")}
+    if not outer["type"]:
+        raise ConfigError(f"The block {profile_block(target)} does not name a warehouse. {_again(target)}")
+    return {key: value for key, value in outer.items() if value is not None} | extras, sources
+
+
+def _credentials_in(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name, value in settings.items():
+        if name in ("credentials", "connector") and value and not prefix:
+            found.append(name)
+        elif isinstance(value, dict):
+            found += _credentials_in(cast(dict[str, Any], value), f"{prefix}{name}.")
+        elif name in SECRET_SETTINGS and value and not is_env_var(value):
+            found.append(prefix + name)
+    return found
+
+
+def _fetch(server: Server, target: str, sources: Mapping[str, str]) -> dict[str, str]:
+    """Read the secrets of a profile from the credentials blocks that it names, one read per block."""
+    blocks: dict[str, SavedDocument] = {}
+    secrets: dict[str, str] = {}
+    for variable, source in sources.items():
+        block, _, path = source.partition("#")
+        type_slug, _, name = block.partition("/")
+        if block not in blocks:
+            saved = server.read_block(type_slug, name)
+            if saved is None:
+                raise ConfigError(f"The block {block}, which target {target} needs, is missing. {_again(target)}")
+            blocks[block] = saved
+        value = _value_at(blocks[block].data, path)
+        if not value:
+            raise ConfigError(f"The block {block} has no {path}, which target {target} needs. {_again(target)}")
+        secrets[variable] = value
+    return secrets
+
+
+def _value_at(data: object, path: str) -> str | None:
+    for part in path.split("."):
+        if isinstance(data, str):
+            # Typed into the UI, the JSON of a key file can be kept as text.
+            try:
+                data = json.loads(data)
+            except ValueError:
+                return None
+        data = cast(dict[str, object], data).get(part) if isinstance(data, dict) else None
+    return data if isinstance(data, str) else None
+
+
+def require_adapter(warehouse: str, target: str) -> None:
+    """Make sure that dbt can speak to a kind of warehouse, without importing its client.
+
+    Raises:
+        ConfigError: names the command that installs the adapter.
+    """
+    if find_spec(f"dbt.adapters.{warehouse}") is not None:
+        return
+    install = f"uv sync --extra {warehouse}" if warehouse in WAREHOUSES else f"uv pip install dbt-{warehouse}"
+    raise ConfigError(
+        f"Target {target} is on {warehouse}, and dbt-{warehouse} is not installed. Install it with: {install}"
+    )
+
+
+def located(output: dict[str, Any]) -> dict[str, Any]:
+    """Return an output whose relative paths start at the repository, wherever dbt is started."""
+    changed = {name: _absolute(output[name]) for name in _PATHS.get(output["type"], ()) if name in output}
+    return output | changed
+
+
+def _absolute(path: str) -> str:
+    if is_env_var(path):
+        return path
+    # md:, s3://, ducklake: and their like name something else than a file of this machine.
+    if re.match(r"[a-z0-9+]{2,}:", path):
+        return path
+    return str(ROOT / Path(path).expanduser())
+
+
+def make_folder(profile: Profile) -> None:
+    """Make the folder that a DuckDB file is to be in, which DuckDB does not do."""
+    path = Path(profile.output["path"]) if profile.warehouse == "duckdb" else None
+    if path and path.is_absolute():
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def local_profiles_text(targets: Targets) -> str:
+    """Return the text of a profiles.yml for work on this machine: every target, secrets looked up by dbt."""
+    outputs = {name: located(local_settings(target)) for name, target in targets.targets.items()}
+    head = f"{_MARK}\n# Change that file, not this one. It holds no secret: dbt looks the variables up.\n"
+    default = targets.default if targets.default in outputs else next(iter(outputs), targets.default)
+    return head + _yaml({targets.profile: {"target": default, "outputs": outputs}})
+
+
+def local_profiles_action(path: Path, text: str) -> Literal["create", "update", "unchanged", "not ours"]:
+    """Say what writing the local profiles.yml would do; a file that setup did not write is left alone."""
+    if not path.exists():
+        return "create"
+    found = path.read_text(encoding="utf-8")
+    if found == text:
+        return "unchanged"
+    return "update" if found.startswith(_MARK) else "not ours"
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _setup_command(target: str) -> str:
+    return f"uv run python -m infrastructure.setup_profiles --target {target}"
+
+
+def _again(target: str) -> str:
+    return f"Make it anew: {_setup_command(target)}."

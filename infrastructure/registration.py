@@ -1,0 +1,208 @@
+"""What targets.yml asks a Prefect server to hold, how that differs from what it holds, and the change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from infrastructure.automations import (
+    AutomationChange,
+    AutomationDocument,
+    automation_documents,
+    change_of_automation,
+)
+from infrastructure.blocks import (
+    BlockChange,
+    BlockDocument,
+    Reference,
+    airbyte_documents,
+    cache_documents,
+    change_of,
+    merge,
+    pagerduty_documents,
+    slack_documents,
+    target_documents,
+)
+from infrastructure.errors import ConfigError
+from infrastructure.outputs import blanked_names, output_of, read_secrets
+from infrastructure.targets import SERVICES, Airbyte, DashboardCache, PagerDuty, SlackWebhook, Targets
+from infrastructure.yaml_file import all_of
+
+if TYPE_CHECKING:
+    from infrastructure.server import Server
+
+# Two dbt commands that write to one target at once can leave two current rows in a snapshot.
+WRITERS_PER_TARGET = 1
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A target or service that is not set up, and the variables that it waits for."""
+
+    name: str
+    variables: tuple[str, ...]
+
+    def __str__(self) -> str:
+        verb = "is" if len(self.variables) == 1 else "are"
+        return f"{self.name}: {all_of(self.variables)} {verb} not set"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Everything that can be set up with the secrets at hand.
+
+    Attributes:
+        documents: the blocks, each after those that it refers to.
+        limits: the names of the concurrency limits.
+        targets: the targets and services behind them.
+        warnings: sentences about what works and will give trouble.
+        automations: what the server is to watch, once there is somebody to tell.
+    """
+
+    documents: tuple[BlockDocument, ...]
+    limits: tuple[str, ...]
+    targets: tuple[str, ...]
+    passed_over: tuple[PassedOver, ...]
+    warnings: tuple[str, ...] = ()
+    automations: tuple[AutomationDocument, ...] = ()
+
+
+@dataclass(frozen=True)
+class LimitChange:
+    """What has to happen to one concurrency limit."""
+
+    name: str
+    action: Literal["create", "update", "unchanged"]
+    old: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The changes that bring a server to what is declared."""
+
+    blocks: tuple[BlockChange, ...]
+    limits: tuple[LimitChange, ...]
+    automations: tuple[AutomationChange, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the server already is as declared."""
+        return all(change.action == "unchanged" for change in (*self.blocks, *self.limits, *self.automations))
+
+
+def limit_name(target: str) -> str:
+    """Return the name of the concurrency limit that whoever writes to a target holds."""
+    return f"dbt-{target}"
+
+
+def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = ()) -> Declared:
+    """Work out what can be set up.
+
+    Args:
+        environ: where secrets are looked up.
+        only: the targets that are asked for by name; when empty, all of them and the services.
+
+    Raises:
+        ConfigError: a target that is asked for does not exist or lacks variables, or a secret is not what its
+            setting needs.
+    """
+    documents: list[BlockDocument] = []
+    limits: list[str] = []
+    ready: list[str] = []
+    passed_over: list[PassedOver] = []
+    warnings: list[str] = []
+    for name in only or targets.names:
+        missing = targets.unset.get(name, ())
+        target = targets.find(name) if only or not missing else None
+        secrets, unset = read_secrets(target, environ) if target else ({}, [])
+        if missing or unset:
+            passed_over.append(PassedOver(name, (*missing, *unset)))
+        elif target:
+            documents += target_documents(targets.profile, name, target, secrets)
+            if blanked := blanked_names(targets.profile, output_of(name, target, secrets)):
+                warnings.append(
+                    f"{name}: a secret of this target is also a part of its {', '.join(blanked)}. dbt blanks "
+                    "secrets out in its logs, and such names with them: choose another password."
+                )
+            limits.append(limit_name(name))
+            ready.append(name)
+    if only and passed_over:
+        raise _lacking(passed_over)
+    if not only:
+        for name in SERVICES:
+            found = _service(targets, name, environ)
+            if isinstance(found, PassedOver):
+                passed_over.append(found)
+            elif found:
+                documents += found
+                ready.append(name)
+    return Declared(
+        tuple(merge(documents)),
+        tuple(limits),
+        tuple(ready),
+        tuple(passed_over),
+        tuple(warnings),
+        tuple(_automations(documents)),
+    )
+
+
+def _automations(documents: Sequence[BlockDocument]) -> list[AutomationDocument]:
+    found = {document.slug: Reference(document.type_slug, document.name) for document in documents}
+    return automation_documents(found.get("webhook/slack-webhook"), found.get("pager-duty-webhook/pagerduty"))
+
+
+def _service(targets: Targets, name: str, environ: Mapping[str, str]) -> list[BlockDocument] | PassedOver | None:
+    if name in targets.unset:
+        return PassedOver(name, targets.unset[name])
+    service: SlackWebhook | PagerDuty | Airbyte | DashboardCache | None = getattr(targets, name)
+    if service is None:
+        return None
+    secrets, unset = read_secrets(service, environ)
+    if unset:
+        return PassedOver(name, tuple(unset))
+    if isinstance(service, SlackWebhook):
+        return slack_documents(service, secrets)
+    if isinstance(service, PagerDuty):
+        return pagerduty_documents(service, secrets)
+    if isinstance(service, DashboardCache):
+        return cache_documents(service, secrets)
+    return airbyte_documents(service, secrets)
+
+
+def _lacking(passed_over: Sequence[PassedOver]) -> ConfigError:
+    lines = [f"Target {entry}." for entry in passed_over]
+    names = all_of(list(dict.fromkeys(variable for entry in passed_over for variable in entry.variables)))
+    return ConfigError(
+        "\n".join([*lines, f"Set {names} and run the same command again; infrastructure/targets.yml says which."])
+    )
+
+
+def plan(server: Server, declared: Declared) -> Plan:
+    """Compare what is declared with what a server holds; changes nothing."""
+    blocks = [change_of(doc, server.read_block(doc.type_slug, doc.name)) for doc in declared.documents]
+    limits = [_limit_change(name, server.read_limit(name)) for name in declared.limits]
+    automations = [change_of_automation(doc, server.read_automation(doc.name)) for doc in declared.automations]
+    return Plan(tuple(blocks), tuple(limits), tuple(automations))
+
+
+def _limit_change(name: str, size: int | None) -> LimitChange:
+    if size is None:
+        return LimitChange(name, "create")
+    return LimitChange(name, "unchanged" if size == WRITERS_PER_TARGET else "update", size)
+
+
+def apply(server: Server, planned: Plan) -> None:
+    """Make the changes of a plan: limits first, so that a profile that can be loaded has its limit.
+
+    Automations come last, as they refer to blocks.
+    """
+    for limit in planned.limits:
+        if limit.action != "unchanged":
+            server.save_limit(limit.name, WRITERS_PER_TARGET)
+    for change in planned.blocks:
+        if change.action != "unchanged":
+            server.save_block(change)
+    for automation in planned.automations:
+        if automation.action != "unchanged":
+            server.save_automation(automation)

@@ -1,0 +1,411 @@
+"""Set up what targets.yml says: Prefect blocks, concurrency limits and a local profiles.yml."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infrastructure.blocks import PROFILE_TYPE, SavedDocument, change_of, profile_block, target_documents
+from infrastructure.connection_check import Check, check
+from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.local_server import server_in_reach
+from infrastructure.outputs import read_secrets
+from infrastructure.profiles import (
+    LOCAL_PROFILES,
+    Profile,
+    load_profile,
+    local_profiles_action,
+    local_profiles_text,
+    profile_of,
+)
+from infrastructure.registration import WRITERS_PER_TARGET, Declared, Plan, apply, declare, plan
+from infrastructure.targets import ROOT, TARGETS_FILE, Targets, load_targets
+from infrastructure.yaml_file import all_of
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_CHANGES = 3
+
+_DONE = {"create": "created", "update": "updated", "unchanged": "unchanged"}
+_COLOURS = {"create": "green", "update": "yellow", "not ours": "yellow"}
+_COMMAND = "uv run python -m infrastructure.setup_profiles"
+
+_EPILOG = f"""\b
+Examples:
+  {_COMMAND} --plan
+      show what would change on the server, and change nothing
+  {_COMMAND}
+      set up every target whose secrets are at hand
+  uv run --env-file .env python -m infrastructure.setup_profiles --target prod
+      set up one target, with the secrets of a file that git ignores
+  {_COMMAND} --check
+      see whether dbt can connect
+  {_COMMAND} --plan --exit-code
+      for CI: exit code 3 when there is something to change
+
+\b
+Exit codes: 0 done, 1 a server or warehouse failed, 2 wrong settings or usage, 3 changes (with --exit-code).
+
+A server is named by PREFECT_API_URL, or by the Prefect profile in use. Without one, Prefect keeps blocks on
+this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAME` does.
+"""
+
+
+@click.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help="Show what would change; change nothing. Secrets are never shown.",
+)
+@click.option("--check", "check_only", is_flag=True, help="Connect to each target with dbt; change nothing.")
+@click.option("--blocks-only", is_flag=True, help="Set up blocks and limits, and leave profiles.yml alone.")
+@click.option("--profiles-only", is_flag=True, help="Write profiles.yml alone; needs no server.")
+@click.option("--target", "only", multiple=True, metavar="T", help="This target alone; may be given more than once.")
+@click.option("--exit-code", is_flag=True, help="With --plan: exit with 3 when there is something to change.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document for a program to read.")
+@click.option(
+    "--targets-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=TARGETS_FILE,
+    help="Read this file in place of infrastructure/targets.yml.",
+)
+@click.option(
+    "--profiles-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=LOCAL_PROFILES,
+    help="Write this file in place of dbt/profiles.yml.",
+)
+def main(
+    plan_only: bool,
+    check_only: bool,
+    blocks_only: bool,
+    profiles_only: bool,
+    only: tuple[str, ...],
+    exit_code: bool,
+    as_json: bool,
+    targets_file: Path,
+    profiles_file: Path,
+) -> None:
+    """Set up the environments of infrastructure/targets.yml.
+
+    Registers, for every target whose secrets are at hand, its credentials, target configs and dbt profile as
+    Prefect blocks, and a concurrency limit; writes a dbt/profiles.yml that holds no secret. A second run
+    changes nothing.
+    """
+    if plan_only and check_only:
+        raise click.UsageError("--plan and --check are two things to do: give one of them.")
+    if blocks_only and profiles_only:
+        raise click.UsageError("--blocks-only and --profiles-only exclude each other: give one of them, or neither.")
+    if exit_code and not plan_only:
+        raise click.UsageError("--exit-code goes with --plan.")
+    with _in_words():
+        targets = load_targets(targets_file)
+        if check_only:
+            with server_in_reach(_silent if as_json else _note):
+                sys.exit(_check(targets, only, as_json))
+        outcome = _Outcome(declare(targets, os.environ, only), only)
+        if not profiles_only:
+            report = _silent if as_json else _note
+            with server_in_reach(report):
+                outcome.reconcile_server(plan_only, report)
+        if not blocks_only:
+            outcome.reconcile_profiles_file(plan_only, profiles_file, local_profiles_text(targets))
+        click.echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
+        if exit_code and outcome.has_changes:
+            sys.exit(EXIT_CHANGES)
+
+
+class _Outcome:
+    """What one run found and did."""
+
+    def __init__(self, declared: Declared, only: Sequence[str]) -> None:
+        self.declared = declared
+        self.command = " ".join([_COMMAND, *(f"--target {name}" for name in only)])
+        self.address: str | None = None
+        self.plan: Plan | None = None
+        self.file: tuple[Path, str] | None = None
+        self.is_applied = False
+
+    @property
+    def has_changes(self) -> bool:
+        in_file = self.file is not None and self.file[1] in ("create", "update")
+        return in_file or (self.plan is not None and not self.plan.is_empty)
+
+    def reconcile_server(self, plan_only: bool, report: Callable[[str], None] | None) -> None:
+        from infrastructure.server import api_address, connect
+
+        self.address = api_address()
+        with connect(report) as server:
+            self.plan = plan(server, self.declared)
+            if not plan_only:
+                apply(server, self.plan)
+                self.is_applied = True
+
+    def reconcile_profiles_file(self, plan_only: bool, path: Path, text: str) -> None:
+        action = local_profiles_action(path, text)
+        if not plan_only and action in ("create", "update"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            self.is_applied = True
+        self.file = (path, action)
+
+    def as_json(self) -> str:
+        blocks = self.plan.blocks if self.plan else ()
+        limits = self.plan.limits if self.plan else ()
+        document: dict[str, Any] = {
+            "server": self.address,
+            "ready": list(self.declared.targets),
+            "passed_over": [{"name": e.name, "variables": list(e.variables)} for e in self.declared.passed_over],
+            "warnings": list(self.declared.warnings),
+            "blocks": [
+                {
+                    "block": change.document.slug,
+                    "action": change.action,
+                    "fields": [{"path": f.path, "old": f.old, "new": f.new} for f in change.fields],
+                }
+                for change in blocks
+            ],
+            "limits": [{"name": limit.name, "action": limit.action, "old": limit.old} for limit in limits],
+            "automations": [
+                {
+                    "automation": change.document.name,
+                    "action": change.action,
+                    "fields": [{"path": f.path, "old": f.old, "new": f.new} for f in change.fields],
+                }
+                for change in (self.plan.automations if self.plan else ())
+            ],
+            "profiles_yml": {"path": str(self.file[0]), "action": self.file[1]} if self.file else None,
+            "has_changes": self.has_changes,
+            "is_applied": self.is_applied,
+        }
+        return json.dumps(document, indent=2)
+
+    def as_text(self, plan_only: bool, targets: Targets) -> str:
+        parts = [self._changes(plan_only)]
+        if self.declared.warnings:
+            parts.append("\n".join(click.style(warning, fg="yellow") for warning in self.declared.warnings))
+        if self.declared.passed_over:
+            parts.append("\n".join(["Passed over:", *(f"  {entry}" for entry in self.declared.passed_over)]))
+        parts.append(self._plan_summary() if plan_only else self._next_steps(targets))
+        return "\n\n".join(part for part in parts if part)
+
+    def _changes(self, plan_only: bool) -> str:
+        lines: list[str] = []
+        unchanged = 0
+        for change in self.plan.blocks if self.plan else ():
+            if change.action == "unchanged":
+                unchanged += 1
+                continue
+            lines.append(_line(plan_only, change.action, change.document.slug))
+            if plan_only:
+                lines += [_field(f.path, f.old, f.new) for f in change.fields]
+        for limit in self.plan.limits if self.plan else ():
+            if limit.action == "unchanged":
+                unchanged += 1
+                continue
+            size = f"{WRITERS_PER_TARGET} run at a time" + (
+                f" in place of {limit.old}" if limit.old is not None else ""
+            )
+            lines.append(_line(plan_only, limit.action, f"concurrency limit {limit.name}: {size}"))
+        for change in self.plan.automations if self.plan else ():
+            if change.action == "unchanged":
+                unchanged += 1
+                continue
+            lines.append(_line(plan_only, change.action, f'automation "{change.document.name}"'))
+            if plan_only:
+                lines += [_field(f.path, f.old, f.new) for f in change.fields]
+        if self.file and self.file[1] == "not ours":
+            lines.append(
+                f"  {_shown(self.file[0])} was not written by setup and is left alone: move it away, or name "
+                "another file with --profiles-file."
+            )
+        elif self.file and self.file[1] != "unchanged":
+            lines.append(_line(plan_only, self.file[1], f"{_shown(self.file[0])} (holds no secret)"))
+        if unchanged and lines:
+            lines.append(
+                f"  unchanged  {_count(unchanged, 'block, limit or automation', 'blocks, limits and automations')}"
+            )
+        where = f"Prefect server: {self.address or 'this machine'}" if self.plan else ""
+        return "\n".join(line for line in (where, *lines) if line)
+
+    def _plan_summary(self) -> str:
+        if not self.has_changes:
+            return "Nothing would change."
+        return f"Nothing has been changed yet. To make these changes: {self.command}"
+
+    def _next_steps(self, targets: Targets) -> str:
+        ready = [name for name in self.declared.targets if name in targets.targets]
+        head = "Nothing to change: everything is as targets.yml says." if not self.has_changes else ""
+        if not ready:
+            return head
+        default = targets.default if targets.default in ready else ready[0]
+        commands = {
+            f"{self.command} --check": "see whether dbt can connect",
+            f"uv run python -m flows run --target {default} --data": "load sample data, build and test",
+        }
+        width = max(map(len, commands))
+        steps = [f"  {command:{width}}   {purpose}" for command, purpose in commands.items()]
+        return "\n".join(
+            line for line in (head, f"Ready: {', '.join(self.declared.targets)}.", "Next:", *steps) if line
+        )
+
+
+def _check(targets: Targets, only: Sequence[str], as_json: bool) -> int:
+    """Try every target that is set up or could be, and print one sentence for each; return the exit code.
+
+    Raises:
+        ConfigError: a target that is asked for is neither set up nor has its variables set.
+    """
+    checks: list[Check] = []
+    notes: list[str] = []
+    for name in only or targets.names:
+        try:
+            profile, note = _profile_to_check(targets, name, None if as_json else _note)
+        except ConfigError as exc:
+            if only:
+                raise
+            notes.append(f"{name} is not tried. {exc}")
+            continue
+        notes += [note] if note else []
+        if not as_json:
+            _note(f"Connecting to {name} …")
+        try:
+            checks.append(check(profile))
+        except ConfigError as exc:
+            checks.append(Check(name, str(exc)))
+        if not as_json:
+            click.echo(_check_line(checks[-1]))
+    if as_json:
+        listed = [{"target": c.target, "ok": c.is_ok, "cause": c.cause, "mend": c.mend} for c in checks]
+        click.echo(json.dumps({"checks": listed, "notes": notes}, indent=2))
+    else:
+        for note in notes:
+            click.echo(note)
+    return 0 if all(entry.is_ok for entry in checks) else EXIT_FAILED
+
+
+def _profile_to_check(targets: Targets, name: str, report: Callable[[str], None] | None) -> tuple[Profile, str | None]:
+    """Return the profile that targets.yml declares, or the saved one where its secrets are not at hand."""
+    from infrastructure.server import connect
+
+    known = targets.targets.get(name)
+    if name in targets.unset or (known and read_secrets(known, os.environ)[1]):
+        # Else there is nothing to try, and declare() says what is lacking.
+        with suppress(ConfigError):
+            return load_profile(name), None
+    declared = declare(targets, os.environ, [name])
+    with connect(report) as server:
+        is_saved = plan(server, declared).is_empty
+    note = f"{name}: the saved blocks are not as targets.yml says; run setup to bring them there."
+    target = targets.find(name)
+    secrets, _ = read_secrets(target, os.environ)
+    return profile_of(name, target, secrets, targets.profile), None if is_saved else note
+
+
+def ensure_target(target: str, report: Callable[[str], None] | None = None) -> list[str]:
+    """Make the blocks and the limit of a target that needs no secret, when they are missing.
+
+    One read when they are there.
+
+    Args:
+        report: told when something takes long.
+
+    Returns:
+        Sentences for the user: what was made, or that the saved profile is not what targets.yml says.
+
+    Raises:
+        ConfigError: the target is not set up and needs secrets, or does not exist.
+        UpstreamUnavailable: the Prefect server does not answer.
+    """
+    from infrastructure.server import connect
+
+    with connect(report) as server:
+        saved = server.read_block(PROFILE_TYPE, profile_block(target))
+        if saved is not None:
+            return _notice(target, saved)
+        targets = load_targets()
+        variables = list(targets.find(target).secret_variables().values())
+        if variables:
+            raise ConfigError(
+                f"Target {target} is not set up yet, and its secrets have to be saved for it first. Set "
+                f"{all_of(variables)}, then run: {_COMMAND} --target {target}"
+            )
+        planned = plan(server, declare(targets, os.environ, [target]))
+        apply(server, planned)
+    made = [change.document.slug for change in planned.blocks if change.action != "unchanged"]
+    return [f"Made the blocks of target {target}: {', '.join(made)}."]
+
+
+def _notice(target: str, saved: SavedDocument) -> list[str]:
+    """Say when the profile of a target without secrets was saved from other settings than today's."""
+    # What is saved counts, so that a mistake in targets.yml is no reason not to run.
+    with suppress(ConfigError):
+        targets = load_targets()
+        settings = targets.targets.get(target)
+        if settings and not settings.secret_variables():
+            profile = target_documents(targets.profile, target, settings, {})[-1]
+            if change_of(profile, saved).action != "unchanged":
+                return [
+                    f"The saved blocks of target {target} are not as infrastructure/targets.yml says; "
+                    f"`{_COMMAND} --target {target}` brings them there."
+                ]
+    return []
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except TributaryError as exc:
+        click.echo(f"{click.style('Error:', fg='red')} {exc}", err=True)
+        sys.exit(EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED)
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+def _note(text: str) -> None:
+    click.echo(click.style(text, dim=True), err=True)
+
+
+def _line(plan_only: bool, action: str, text: str) -> str:
+    word = action if plan_only else _DONE[action]
+    return f"  {click.style(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
+
+
+def _field(path: str, old: str | None, new: str | None) -> str:
+    indent = " " * 13
+    if old is None:
+        return f"{indent}+ {path}: {new}"
+    if new is None:
+        return f"{indent}- {path}"
+    if new == old:
+        return f"{indent}~ {path}: changed (secret)"
+    return f"{indent}~ {path}: {old} → {new}"
+
+
+def _check_line(entry: Check) -> str:
+    if entry.is_ok:
+        return f"{entry.target}: {click.style('ok', fg='green')}"
+    return f"{entry.target}: {click.style('failed', fg='red')}, {entry.cause}. {entry.mend}".rstrip()
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""What a target can say about its warehouse: one class per warehouse, with every way of signing in."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from infrastructure.yaml_file import meant
+
+# Prefect allows [a-z0-9-] in the name of a block, and a target's name becomes part of several.
+NAME_PATTERN = "^[a-z0-9]+(-[a-z0-9]+)*$"
+# Upper case only: a password written where the name of its variable belongs is then mostly refused.
+_VARIABLE_PATTERN = "^[A-Z_][A-Z0-9_]*$"
+
+
+def _is_name(text: str) -> str:
+    if not re.match(NAME_PATTERN, text):
+        raise ValueError("a name has lower-case letters, digits and single hyphens only, as in `prod-snowflake`")
+    return text
+
+
+def _is_variable(text: str) -> str:
+    if not re.match(_VARIABLE_PATTERN, text):
+        raise ValueError(
+            "expected the name of an environment variable, in upper case, as in POSTGRES_PASSWORD; "
+            "the secret itself is never written here"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
+Variable = Annotated[str, AfterValidator(_is_variable), Field(json_schema_extra={"pattern": _VARIABLE_PATTERN})]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseModel):
+    """Refuse every setting that is not known, so that a typo is found at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def secret_variables(self) -> dict[str, str]:
+        """Return the environment variable of each secret, by the name that dbt has for the secret."""
+        fields = type(self).model_fields
+        return {
+            name.removesuffix("_env"): getattr(self, name)
+            for name in fields
+            if name.endswith("_env") and getattr(self, name)
+        }
+
+
+class Warehouse(Settings):
+    """Hold what every target has."""
+
+    # The settings that the credentials block is made of: targets that share a block must agree on them.
+    credential_settings: ClassVar[tuple[str, ...]] = ()
+    default_credentials_block: ClassVar[str] = ""
+
+    schema_name: str = Field(
+        alias="schema", min_length=1, description="Schema (dataset in BigQuery) that dbt builds into."
+    )
+    threads: int = Field(default=4, ge=1, le=256, description="How many nodes dbt works on at once.")
+    credentials_block: Name | None = Field(
+        default=None,
+        description="Name of the credentials block, which targets that sign in alike share.",
+    )
+
+    def credentials_name(self) -> str:
+        """Return the name of the credentials block that this target uses."""
+        return self.credentials_block or self.default_credentials_block
+
+
+def _no_memory(path: str) -> str:
+    if path.startswith(":memory:"):
+        raise ValueError("must be a file: dbt runs in a process per command, and a database in memory ends with it")
+    return path
+
+
+class DuckDBTarget(Warehouse):
+    """A DuckDB file: no server, no account, no secret."""
+
+    warehouse: Literal["duckdb"]
+    path: Annotated[str, AfterValidator(_no_memory)] = Field(
+        min_length=1, description="Database file; a relative path starts at the folder of the repository."
+    )
+    extensions: list[str] | None = Field(default=None, description="DuckDB extensions to install and load.")
+    settings: dict[str, str | int | bool] | None = Field(
+        default=None, description="DuckDB settings, such as memory_limit."
+    )
+
+
+class PostgresTarget(Warehouse):
+    """A PostgreSQL database."""
+
+    credential_settings: ClassVar[tuple[str, ...]] = ("host", "port", "user", "dbname", "password_env", "sslkey_env")
+    default_credentials_block: ClassVar[str] = "postgres-credentials"
+
+    warehouse: Literal["postgres"]
+    host: str = Field(min_length=1)
+    port: Port = 5432
+    user: str = Field(min_length=1)
+    password_env: Variable | None = Field(
+        default=None,
+        description="Variable that holds the password. Leave it out for trust, peer, certificate or .pgpass.",
+    )
+    dbname: str = Field(min_length=1)
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    sslrootcert: str | None = Field(
+        default=None, description="Path on the machine where dbt runs; as are sslcert and sslkey."
+    )
+    sslcert: str | None = None
+    sslkey: str | None = None
+    sslkey_env: Variable | None = Field(
+        default=None, description="Variable that holds the client key's PEM text, in place of a file; not encrypted."
+    )
+    role: str | None = Field(default=None, description="Role to take on after the connection is made.")
+    search_path: str | None = None
+    keepalives_idle: Count | None = Field(
+        default=None, description="Seconds of silence before a keepalive; 0 is the system's."
+    )
+    connect_timeout: Seconds | None = Field(default=None, description="Seconds; dbt's default is 10.")
+    retries: Count | None = Field(default=None, description="How often a connection is tried again.")
+    application_name: str | None = None
+
+    @model_validator(mode="after")
+    def _has_one_client_key(self) -> PostgresTarget:
+        if self.sslkey and self.sslkey_env:
+            raise ValueError("has its client key in sslkey and in sslkey_env; keep one of them")
+        if self.sslkey_env and not self.sslcert:
+            raise ValueError("sslkey_env needs sslcert, the certificate that the key belongs to")
+        return self
+
+
+SNOWFLAKE_TOKEN_AUTHENTICATORS = ("oauth", "jwt", "programmatic_access_token")
+_AUTHENTICATORS = (
+    *SNOWFLAKE_TOKEN_AUTHENTICATORS,
+    "externalbrowser",
+    "username_password_mfa",
+    "workload_identity",
+)
+
+
+def _is_authenticator(text: str) -> str:
+    if text not in _AUTHENTICATORS and not text.startswith("https://"):
+        known = ", ".join(_AUTHENTICATORS)
+        raise ValueError(f"expected {known} or https://<your Okta>, found {text!r}{meant(text, _AUTHENTICATORS)}")
+    return text
+
+
+class SnowflakeTarget(Warehouse):
+    """A Snowflake account: key pair, password, token, browser, Okta or workload identity."""
+
+    credential_settings: ClassVar[tuple[str, ...]] = (
+        "account",
+        "user",
+        "authenticator",
+        "password_env",
+        "private_key_env",
+        "private_key_path",
+        "private_key_passphrase_env",
+        "token_env",
+        "oauth_client_secret_env",
+        "workload_identity_provider",
+    )
+    default_credentials_block: ClassVar[str] = "snowflake-credentials"
+
+    warehouse: Literal["snowflake"]
+    account: str = Field(min_length=1, description="Account identifier, such as myorg-myaccount.")
+    user: str | None = None
+    database: str = Field(min_length=1)
+    virtual_warehouse: str = Field(min_length=1, description="What Snowflake calls a warehouse: it runs the queries.")
+    role: str | None = None
+    password_env: Variable | None = None
+    private_key_env: Variable | None = Field(default=None, description="Variable that holds the key pair's PEM text.")
+    private_key_path: str | None = Field(default=None, description="PEM file on the machine where dbt runs.")
+    private_key_passphrase_env: Variable | None = None
+    token_env: Variable | None = Field(default=None, description="Variable that holds the OAuth, JWT or access token.")
+    oauth_client_id: str | None = Field(
+        default=None, description="With a client id and secret, the token is a refresh token."
+    )
+    oauth_client_secret_env: Variable | None = None
+    authenticator: Annotated[str, AfterValidator(_is_authenticator)] | None = Field(
+        default=None,
+        description="externalbrowser, username_password_mfa, oauth, jwt, programmatic_access_token, "
+        "workload_identity or https://<your Okta>. Leave it out for a password or a key pair.",
+    )
+    workload_identity_provider: Literal["aws", "azure", "gcp", "oidc"] | None = None
+    host: str | None = Field(default=None, description="Host of a private link, if the account is reached through one.")
+    port: Port | None = None
+    protocol: Literal["http", "https"] | None = None
+    s3_stage_vpce_dns_name: str | None = Field(default=None, description="Private endpoint of the internal stage.")
+    query_tag: str | None = Field(default=None, max_length=2000)
+    session_parameters: dict[str, str | int | bool] | None = Field(
+        default=None,
+        description="For Python clients of the warehouse; dbt-snowflake 1.12 has no such setting.",
+    )
+    client_session_keep_alive: bool | None = None
+    reuse_connections: bool | None = None
+    connect_retries: Count | None = None
+    connect_timeout: Seconds | None = None
+    retry_on_database_errors: bool | None = None
+    retry_all: bool | None = None
+
+    @model_validator(mode="after")
+    def _signs_in_one_way(self) -> SnowflakeTarget:
+        ways = [
+            name for name in ("password_env", "private_key_env", "private_key_path", "token_env") if getattr(self, name)
+        ]
+        authenticator = self.authenticator or ""
+        if len(ways) > 1:
+            raise ValueError(f"signs in with {' and '.join(ways)}; keep one of them")
+        if authenticator == "workload_identity":
+            if not self.workload_identity_provider:
+                raise ValueError("workload_identity needs workload_identity_provider: aws, azure, gcp or oidc")
+            if self.workload_identity_provider == "oidc" and ways != ["token_env"]:
+                raise ValueError("workload_identity with oidc needs token_env")
+        elif authenticator in SNOWFLAKE_TOKEN_AUTHENTICATORS and ways != ["token_env"]:
+            raise ValueError(f"authenticator {authenticator} needs token_env, the variable that holds the token")
+        elif (authenticator == "username_password_mfa" or authenticator.startswith("https://")) and ways != [
+            "password_env"
+        ]:
+            raise ValueError(f"authenticator {authenticator} needs password_env, the variable that holds the password")
+        elif ways == ["token_env"] and authenticator not in SNOWFLAKE_TOKEN_AUTHENTICATORS:
+            raise ValueError(
+                "token_env needs an authenticator: oauth, jwt, programmatic_access_token or workload_identity"
+            )
+        elif not ways and authenticator != "externalbrowser":
+            raise ValueError("does not say how to sign in: give private_key_env, password_env or an authenticator")
+        if self.private_key_passphrase_env and not (self.private_key_env or self.private_key_path):
+            raise ValueError("private_key_passphrase_env needs private_key_env or private_key_path")
+        if bool(self.oauth_client_id) != bool(self.oauth_client_secret_env):
+            raise ValueError("oauth_client_id and oauth_client_secret_env go together")
+        if self.oauth_client_id and authenticator != "oauth":
+            raise ValueError("oauth_client_id needs authenticator: oauth")
+        if not self.user and authenticator != "workload_identity":
+            raise ValueError("user is required")
+        return self
+
+
+def _not_scrubbed(variable: str | None) -> str | None:
+    # dbt refuses filters on such variables, and the local profiles.yml needs one to turn text into a mapping.
+    if variable and variable.startswith("DBT_ENV_SECRET_"):
+        raise ValueError("cannot begin with DBT_ENV_SECRET_: dbt does not read JSON out of such a variable")
+    return variable
+
+
+class BigQueryTarget(Warehouse):
+    """A BigQuery project: service account, or application default credentials."""
+
+    credential_settings: ClassVar[tuple[str, ...]] = ("keyfile_json_env", "keyfile")
+    default_credentials_block: ClassVar[str] = "gcp-credentials"
+
+    warehouse: Literal["bigquery"]
+    project: str = Field(min_length=1)
+    keyfile_json_env: Annotated[Variable | None, AfterValidator(_not_scrubbed)] = Field(
+        default=None, description="Variable that holds the JSON text of a service account's key file."
+    )
+    keyfile: str | None = Field(
+        default=None, description="Key file of a service account on the machine where dbt runs."
+    )
+    method: Literal["oauth"] | None = Field(
+        default=None, description="oauth: application default credentials, no key at all."
+    )
+    impersonate_service_account: str | None = None
+    location: str | None = Field(default=None, description="Where the dataset is, such as EU.")
+    execution_project: str | None = Field(
+        default=None, description="Project that pays for the queries, if another one."
+    )
+    quota_project: str | None = None
+    priority: Literal["interactive", "batch"] | None = None
+    maximum_bytes_billed: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="A query above it fails unbilled."
+    )
+    job_execution_timeout_seconds: Seconds | None = None
+    job_creation_timeout_seconds: Seconds | None = None
+    job_retries: Count | None = None
+    job_retry_deadline_seconds: Seconds | None = None
+    scopes: list[str] | None = None
+    api_endpoint: str | None = Field(default=None, description="Address of a private endpoint or of a local server.")
+
+    @model_validator(mode="after")
+    def _signs_in_one_way(self) -> BigQueryTarget:
+        ways = [name for name in ("keyfile_json_env", "keyfile", "method") if getattr(self, name)]
+        if len(ways) > 1:
+            raise ValueError(f"signs in with {' and '.join(ways)}; keep one of them")
+        if not ways:
+            raise ValueError(
+                "does not say how to sign in: give keyfile_json_env (a variable), keyfile (a path) "
+                "or method: oauth (application default credentials)"
+            )
+        return self
+
+
+Target = Annotated[DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget, Field(discriminator="warehouse")]
+WAREHOUSES: dict[str, type[Warehouse]] = {
+    "duckdb": DuckDBTarget,
+    "postgres": PostgresTarget,
+    "snowflake": SnowflakeTarget,
+    "bigquery": BigQueryTarget,
+}

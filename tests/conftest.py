@@ -1,0 +1,361 @@
+"""What every test may use: a Prefect server, a PostgreSQL database, and folders that are not the user's own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.airbyte.server import AirbyteServer
+
+_START_SECONDS = 180
+# Settings of the person who runs the tests, which would send a test to their server or change what dbt does.
+_THEIR_OWN = ("PREFECT_", "DBT_", "TRIBUTARY_")
+_FOR_TESTS = "TRIBUTARY_TEST_"
+_HOW_TO_HAVE_ONE = (
+    "needs PostgreSQL: set TRIBUTARY_TEST_POSTGRES_URL=postgresql://user:password@host:port/database to one in which "
+    "databases may be created, start one on 127.0.0.1:5432, or install its programs (initdb, pg_ctl)"
+)
+
+_sandbox = pytest.StashKey[Path]()
+_patch = pytest.StashKey[pytest.MonkeyPatch]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep this process and its children from the user's home, server and state, before any test is imported."""
+    folder = Path(tempfile.mkdtemp(prefix="tributary-tests-"))
+    patch = pytest.MonkeyPatch()
+    for name in [name for name in os.environ if name.startswith(_THEIR_OWN) and not name.startswith(_FOR_TESTS)]:
+        patch.delenv(name)
+    home = folder / "home"
+    home.mkdir()
+    patch.setenv("HOME", str(home))
+    patch.setenv("PREFECT_HOME", str(home / ".prefect"))
+    patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Not the server that somebody runs on the usual port of this machine.
+    patch.setenv("PREFECT_SERVER_API_PORT", str(free_port()))
+    # Not the settings that a pyproject.toml or a .env in the working directory might hold.
+    patch.setenv("PREFECT_PROFILES_PATH", str(home / ".prefect" / "profiles.toml"))
+    patch.setenv("TRIBUTARY_STATE", str(folder / "state"))
+    patch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
+    # A block that a test has saved must not make the failures of other tests known to somebody.
+    (folder / "routes.yml").write_text("destinations: {}\nroutes: []\n")
+    patch.setenv("TRIBUTARY_ALERT_ROUTES", str(folder / "routes.yml"))
+    config.stash[_sandbox], config.stash[_patch] = folder, patch
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the environment back and remove the folder."""
+    config.stash[_patch].undo()
+    shutil.rmtree(config.stash[_sandbox], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares fixtures on one worker: the tests of a file, and all that stand on the builds of the models."""
+    models = Path(__file__).with_name("models")
+    for item in items:
+        group = models if item.path.is_relative_to(models) else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(Path(__file__).parent))))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sandbox(pytestconfig: pytest.Config) -> Path:
+    """Return the folder that stands in for the user's home and state, and make sure that it does."""
+    folder = pytestconfig.stash[_sandbox]
+    for name in ("HOME", "PREFECT_HOME", "TRIBUTARY_STATE"):
+        assert Path(os.environ[name]).is_relative_to(folder)
+    return folder
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(is_so: Callable[[], object], what: str, seconds: float = _START_SECONDS) -> None:
+    """Wait for what another process does; fail the test when it never does."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: waited {seconds:.0f} s for it")
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a Prefect server and point this process and its children at it; yields the address of its API."""
+    import httpx
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    home = tmp_path_factory.mktemp("prefect-home")
+    start = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Schedules are looked at often, so that a test need not wait a minute.
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+        # Leases are files, so that a test can let one run out without waiting for it, and are looked at often.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "1",
+        "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "1",
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+    }
+
+    def is_healthy() -> bool:
+        if server.poll() is not None:
+            pytest.fail(f"the Prefect server did not start:\n{(home / 'server.log').read_text()[-2000:]}")
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{url}/health", trust_env=False).is_success
+        return False
+
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *start], env=inherited | environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until(is_healthy, "the Prefect server answers")
+        with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url}):
+            patch.setenv("PREFECT_API_URL", url)
+            patch.setenv("PREFECT_HOME", str(home))
+            yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def postgres_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Make a database for the session: host, port, user, password and dbname; skip where there is no PostgreSQL."""
+    pytest.importorskip("psycopg2", reason="needs the postgres extra: uv sync --extra postgres")
+    address = _named_server() or _usual_server()
+    if address:
+        with _database(address) as database:
+            yield database
+        return
+    programs = _postgres_programs()
+    if programs is None:
+        pytest.skip(_HOW_TO_HAVE_ONE)
+    with _own_server(programs) as address, _database(address) as database:
+        yield database
+
+
+def _named_server() -> dict[str, Any] | None:
+    text = os.environ.get("TRIBUTARY_TEST_POSTGRES_URL")
+    if not text:
+        return None
+    import psycopg2
+
+    url = urlsplit(text)
+    address = {
+        "host": url.hostname or "127.0.0.1",
+        "port": url.port or 5432,
+        "user": unquote(url.username or "postgres"),
+        "password": unquote(url.password or ""),
+        "dbname": url.path.lstrip("/") or "postgres",
+    }
+    try:
+        psycopg2.connect(**address, connect_timeout=5).close()
+    except psycopg2.OperationalError as error:
+        # It was asked for, so its absence is no reason to look elsewhere or to pass the tests over.
+        pytest.fail(f"TRIBUTARY_TEST_POSTGRES_URL names a PostgreSQL that does not answer: {error}")
+    return address
+
+
+def _usual_server() -> dict[str, Any] | None:
+    import psycopg2
+
+    address: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": 5432,
+        "user": "postgres",
+        "password": "",
+        "dbname": "postgres",
+    }
+    try:
+        psycopg2.connect(**address, connect_timeout=2).close()
+    except psycopg2.OperationalError:
+        return None
+    return address
+
+
+def post(api: str, path: str, body: dict[str, Any]) -> Any:
+    """Return what a Prefect server answers to a request, once it does."""
+    import httpx
+
+    answers: list[httpx.Response] = []
+
+    def is_answered() -> bool:
+        answers.append(httpx.post(f"{api}{path}", json=body, trust_env=False, timeout=60))
+        # A server whose database is locked for a moment, on a busy machine.
+        return answers[-1].status_code != 503
+
+    wait_until(is_answered, "the Prefect server answers")
+    answers[-1].raise_for_status()
+    return answers[-1].json()
+
+
+@contextmanager
+def _database(address: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    import psycopg2
+
+    name = f"tributary_test_{uuid4().hex[:12]}"
+    with closing(psycopg2.connect(**address)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"create database {name}")
+            try:
+                yield {**address, "dbname": name}
+            finally:
+                cursor.execute(f"drop database if exists {name} with (force)")
+
+
+def _postgres_programs() -> Path | None:
+    """Return the folder that holds initdb and postgres."""
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    places += [Path("/opt/homebrew/bin"), Path("/usr/local/pgsql/bin")]
+    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+
+
+@contextmanager
+def _own_server(programs: Path) -> Iterator[dict[str, Any]]:
+    """Run a PostgreSQL on a free port for the time of the block; it refuses to be run by root, and so is not."""
+    import psycopg2
+
+    folder = Path(tempfile.mkdtemp(prefix="tributary-postgres-"))
+    owner: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        names = [name for name in ("postgres", "nobody") if _has_user(name)]
+        if not names:
+            pytest.skip(_HOW_TO_HAVE_ONE)
+        person = pwd.getpwnam(names[0])
+        os.chown(folder, person.pw_uid, person.pw_gid)
+        owner = {"user": person.pw_uid, "group": person.pw_gid, "extra_groups": []}
+    port = free_port()
+    options: dict[str, Any] = {"cwd": folder, "env": {**os.environ, "LC_ALL": "C", "HOME": str(folder)}, **owner}
+    data = str(folder / "data")
+    initialise = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    subprocess.run(initialise, check=True, capture_output=True, **options)
+    run = [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(run, stdout=log, stderr=subprocess.STDOUT, **options)
+    address = {"host": "127.0.0.1", "port": port, "user": "postgres", "password": "", "dbname": "postgres"}
+
+    def answers() -> bool:
+        if server.poll() is not None:
+            pytest.fail(f"the PostgreSQL of this session did not start:\n{(folder / 'log').read_text()[-2000:]}")
+        with suppress(psycopg2.OperationalError):
+            psycopg2.connect(**address, connect_timeout=2).close()
+            return True
+        return False
+
+    try:
+        wait_until(answers, "the PostgreSQL of this session answers")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_user(name: str) -> bool:
+    with suppress(KeyError):
+        return bool(pwd.getpwnam(name))
+    return False
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a Redis whose keys tests may add to; skip where there is none."""
+    from redis import Redis, RedisError
+
+    def answers(url: str) -> bool:
+        with closing(Redis.from_url(url, socket_connect_timeout=2)) as redis, suppress(RedisError):
+            return bool(redis.ping())
+        return False
+
+    named = os.environ.get("TRIBUTARY_TEST_REDIS_URL")
+    url = named or "redis://127.0.0.1:6379/15"
+    if answers(url):
+        yield url
+        return
+    if named:
+        # It was asked for, so its absence is no reason to look elsewhere or to pass the tests over.
+        pytest.fail("TRIBUTARY_TEST_REDIS_URL names a Redis that does not answer")
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("needs Redis: set TRIBUTARY_TEST_REDIS_URL, start one on 127.0.0.1:6379, or install redis-server")
+    port = free_port()
+    folder = tmp_path_factory.mktemp("redis")
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(f"redis://127.0.0.1:{port}/0"), "the Redis of this session answers")
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture
+def airbyte() -> Iterator[AirbyteServer]:
+    """Start a stand-in for Airbyte; at the end, nothing may have been asked that Airbyte would not understand."""
+    from tests.airbyte.server import airbyte_running
+
+    with airbyte_running() as server:
+        yield server
+    assert server.mistakes == []
+
+
+@pytest.fixture
+def fresh() -> str:
+    """Return a name that no other test uses on the server."""
+    return f"t{uuid4().hex[:10]}"
+
+
+SetUpTarget = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def set_up_target(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> SetUpTarget:
+    """Return a function that sets a target up on the server as setup does, and returns its name.
+
+    By default on a DuckDB file of its own; `environ` holds the secrets that its settings name.
+    """
+    import yaml
+
+    from infrastructure.registration import apply, declare, plan
+    from infrastructure.server import connect
+    from infrastructure.targets import load_targets
+
+    def set_up(settings: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> str:
+        folder = tmp_path_factory.mktemp("target")
+        name = f"t{uuid4().hex[:10]}"
+        embedded = {"warehouse": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2}
+        document = {"default": name, "targets": {name: settings or embedded}}
+        (folder / "targets.yml").write_text(yaml.safe_dump(document))
+        with connect() as server:
+            apply(server, plan(server, declare(load_targets(folder / "targets.yml", environ), environ or {}, [name])))
+        return name
+
+    return set_up

@@ -1,0 +1,25 @@
+"""What people are told by the receiver."""
+
+from __future__ import annotations
+
+import pytest
+
+import flows.alerts
+from deployments.webhook.alerts import tell_failed, tell_mended
+from deployments.webhook.delivery import Delivery
+from flows.alerts import Incident
+from flows.integrations.sync_health import incident_key
+from tests.deployments.webhook.deliveries import GOOGLE_ADS
+
+
+def test_a_failure_names_the_sync_and_what_was_not_built_and_its_end_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Incident] = []
+    closed: list[tuple[str, str]] = []
+    monkeypatch.setattr(flows.alerts, "open_incident", opened.append)
+    monkeypatch.setattr(flows.alerts, "close_incident", lambda key, target: closed.append((key, target)))
+    tell_failed(Delivery(GOOGLE_ADS, 7, False, name="Ads"), "The API is down", {GOOGLE_ADS: ["google_ads"]}, "prod")
+    tell_mended(GOOGLE_ADS, "prod")
+    (incident,) = opened
+    assert incident.title == "Airbyte's sync 7 of Ads failed"
+    assert incident.text == "The API is down Nothing was built from source google_ads."
+    assert closed == [(incident.key, incident.target)] == [(incident_key(GOOGLE_ADS), "prod")]

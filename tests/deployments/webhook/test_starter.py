@@ -1,0 +1,85 @@
+"""Starting runs on a real Prefect server: one for each sync, whoever asks and however often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import httpx
+import pytest
+
+from deployments.webhook import starter
+from deployments.webhook.prefect_api import PrefectAddress, PrefectApi, prefect_address
+from deployments.webhook.starter import Result, Started, Starter
+from flows.integrations.sync_events import START_LIMIT, Sync
+from infrastructure.errors import ConfigError, UpstreamUnavailable
+from tests.deployments.webhook.conftest import Deployment
+from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER
+
+CONNECTIONS = {GOOGLE_ADS: ["google_ads"], FACEBOOK_ADS: ["facebook_ads"]}
+A, B, C = Sync(GOOGLE_ADS, 1), Sync(FACEBOOK_ADS, 2), Sync(GOOGLE_ADS, 3)
+
+
+def start(api: str, deployment: str, *calls: Sequence[Sequence[Sync]]) -> list[list[Result]]:
+    async def start() -> list[list[Result]]:
+        prefect = PrefectApi(PrefectAddress(api), deployment)
+        try:
+            starter = Starter(prefect, lambda: CONNECTIONS, "prod")
+            return [await starter.start(unions) for unions in calls]
+        finally:
+            await prefect.close()
+
+    return asyncio.run(start())
+
+
+def test_a_sync_is_one_run_and_a_union_leaves_out_what_has_run(deployment: Deployment) -> None:
+    first, again, union, nothing = start(deployment.api, deployment.name, [[A]], [[A], [A]], [[A, B, C]], [[B, C]])
+    assert isinstance(first[0], Started)
+    assert again == [Started(first[0].flow_run_id, is_new=False)] * 2
+    assert isinstance(union[0], Started)
+    assert union[0].is_new
+    assert nothing == [Started(union[0].flow_run_id, is_new=False)]
+    assert deployment.jobs() == [["1"], ["2", "3"]]
+    parameters = {run["id"]: run["parameters"] for run in deployment.runs()}
+    assert parameters[first[0].flow_run_id] == {"source": ["google_ads"], "jobs": {GOOGLE_ADS: 1}, "target": "prod"}
+    assert parameters[union[0].flow_run_id]["source"] == ["facebook_ads", "google_ads"]
+
+
+def test_a_connection_that_loads_nothing_any_more_starts_nothing(deployment: Deployment) -> None:
+    assert start(deployment.api, deployment.name, [[Sync(STRANGER, 1)]]) == [[None]]
+    assert deployment.runs() == []
+
+
+def test_a_limit_that_nobody_gives_back_does_not_keep_syncs_waiting(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Prefect server that is killed forgets the leases, and keeps the slots."""
+    monkeypatch.setattr(starter, "_PATIENCE_SECONDS", 0.3)
+    start(deployment.api, deployment.name, [])
+    body = {"names": [START_LIMIT], "slots": 1, "mode": "concurrency", "lease_duration": 60}
+    with httpx.Client(base_url=deployment.api, trust_env=False) as client:
+        client.post("/v2/concurrency_limits/increment-with-lease", json=body).raise_for_status()
+        start(deployment.api, deployment.name, [[A]])
+        assert client.get(f"/v2/concurrency_limits/{START_LIMIT}").json()["active_slots"] == 0, "it is freed for all"
+    assert deployment.jobs() == [["1"]]
+
+
+def test_what_prefect_refuses_and_what_passes_are_told_apart(prefect_server: str) -> None:
+    with pytest.raises(ConfigError, match="no deployment dbt-transformation-flow/nowhere"):
+        start(prefect_server, "dbt-transformation-flow/nowhere", [[A]])
+    with pytest.raises(UpstreamUnavailable, match="does not answer"):
+        start("http://127.0.0.1:9/api", "dbt-transformation-flow/nowhere", [[A]])
+
+
+def test_the_address_is_that_of_the_environment_and_its_credentials_are_not_shown() -> None:
+    environ = {"PREFECT_API_URL": "http://prefect/api/", "PREFECT_API_KEY": "pnu_key"}
+    address = prefect_address(environ)
+    assert (address.url, address.key) == ("http://prefect/api", "pnu_key")
+    assert "pnu_key" not in repr(address)
+
+
+def test_without_a_server_it_says_which_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings(restore_defaults=[PREFECT_API_URL]), pytest.raises(ConfigError, match="PREFECT_API_URL"):
+        prefect_address({})

@@ -1,0 +1,152 @@
+"""Flows that end in every way, and what they tell of it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect import Flow, flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelling, Completed, Crashed
+
+import deployments
+import flows
+from flows.alerts import Incident, open_incident
+from flows.alerts.again import of_command, of_deployment, of_pipeline
+from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, tells_at_its_end, with_alerts
+from flows.engine.command import DbtCommand
+from infrastructure.errors import ConfigError, TributaryError
+from tests.conftest import wait_until
+from tests.flows.alerts.conftest import WriteRoutes, headers
+from tests.flows.alerts.receivers import Answer, Receiver
+from tests.flows.recorded import Recorded
+
+
+@with_alerts
+@flow
+def hourly(target: str, problem: str = "") -> None:
+    """Fail as it is told."""
+    if problem:
+        raise ConfigError(problem)
+
+
+def run(target: str, problem: str = "") -> Any:
+    return hourly(target, problem, return_state=True)
+
+
+def test_a_flow_that_fails_tells_it_once_and_tells_when_it_is_well_again(
+    routes: WriteRoutes, team: Receiver, fresh: str
+) -> None:
+    for problem in ("no block x", "no block x", "", ""):
+        run(fresh, problem)
+    assert headers(team) == [f"🔴 {fresh}: hourly failed", f"🟢 {fresh}: recovered: hourly failed"]
+    assert "```no block x```" in str(team.bodies[0])
+
+
+def test_what_could_not_be_sent_is_in_the_runs_report_and_its_state_is_as_it_was(
+    routes: WriteRoutes, team: Receiver, fresh: str, prefect_server: str
+) -> None:
+    team.always = Answer(404, "no_service")
+    state = run(fresh, "no block x")
+    assert state.is_failed()
+    artifacts = Recorded(prefect_server, state.state_details.flow_run_id).artifacts()
+    assert "- team: it answered 404: no_service" in artifacts[f"alerts-{fresh}"]["data"]
+    # The server is asked to tell it, over its own way.
+    import httpx
+
+    def events() -> list[dict[str, Any]]:
+        only = {"filter": {"event": {"name": ["tributary.alert.unsent"]}}}
+        return httpx.post(f"{prefect_server}/events/filter", json=only, trust_env=False).json()["events"]
+
+    wait_until(lambda: fresh in str(events()), "the event is on the server")
+    assert f"On {fresh}: hourly failed." in str(events())
+
+
+def test_a_crash_and_a_cancellation_are_told_as_what_they_are(routes: WriteRoutes, team: Receiver, fresh: str) -> None:
+    flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), name="x", parameters={"target": fresh}, tags=["nightly"])
+    tell_crashed(hourly, flow_run, Crashed(message="Flow run process exited with non-zero status code -9."))
+    tell_completed(hourly, flow_run, Completed())
+    tell_cancelled(hourly, flow_run, Cancelling())
+    assert headers(team) == [
+        f"🔴 {fresh}: hourly crashed",
+        f"🟢 {fresh}: recovered: hourly crashed",
+        f"🟡 {fresh}: hourly was cancelled",
+    ]
+    assert "status code -9" in str(team.bodies[0])
+
+
+def test_a_flow_inside_a_flow_leaves_it_to_the_outer_one(routes: WriteRoutes, team: Receiver, fresh: str) -> None:
+    @with_alerts
+    @flow
+    def outer(target: str) -> None:
+        hourly(target, "no block x")
+
+    outer(fresh, return_state=True)
+    assert headers(team) == [f"🔴 {fresh}: outer failed"]
+
+
+class Unhealthy(TributaryError):
+    is_told = True
+
+
+@with_alerts
+@flow
+def checks(target: str) -> None:
+    for number in range(3):
+        open_incident(Incident(f"health/{number}", "error", f"check {number} failed", target=target))
+    raise Unhealthy("3 checks failed")
+
+
+def test_what_a_flow_opens_is_told_in_one_message_at_its_end(routes: WriteRoutes, team: Receiver, fresh: str) -> None:
+    checks(fresh, return_state=True)
+    assert headers(team) == [f"🔴 {fresh}: check 0 failed, and 2 more"]
+
+
+def test_every_flow_tells_how_it_ended() -> None:
+    found: dict[str, Flow[..., Any]] = {}
+    for package in (flows, deployments):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            path = Path(str(getattr(module.module_finder, "path", "")), module.name.rpartition(".")[2] + ".py")
+            # Only what defines a flow is imported: some modules need a library that is an extra.
+            if path.is_file() and "@flow" in path.read_text(encoding="utf-8"):
+                members = vars(importlib.import_module(module.name))
+                found |= {f"{module.name}.{name}": f for name, f in members.items() if isinstance(f, Flow)}
+    assert "flows.pipeline.dbt_full_pipeline" in found
+    silent = [name for name, one in found.items() if not tells_at_its_end(one)]
+    assert not silent, f"put @with_alerts of flows.alerts.hooks above @flow of {silent}"
+
+
+ACCEPTED = {"target": "dev", "select": None, "vars": None, "freshness": True, "docs": False, "resume": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ({"target": "prod"}, "--target prod --resume"),
+        ({"target": "dev", "resume": True}, "--target dev --resume"),
+        ({"target": "prod", "select": "tag:a b+", "docs": True}, "--target prod --select 'tag:a b+' --docs --resume"),
+        ({"freshness": False, "vars": {"day": 1}}, "--no-freshness --vars '{\"day\": 1}' --resume"),
+    ],
+)
+def test_the_command_line_again_has_what_the_run_was_given(given: dict[str, Any], command: str) -> None:
+    assert of_pipeline(ACCEPTED, given) == f"uv run python -m flows run {command}"
+
+
+def test_a_deployment_again_has_what_the_run_was_given() -> None:
+    given = {"target": "prod", "vars": {"day": 1}, "docs": False}
+    assert of_deployment("dbt-full-pipeline", "nightly", ACCEPTED, given) == (
+        "uv run prefect deployment run dbt-full-pipeline/nightly --param target=prod "
+        "--param 'vars={\"day\": 1}' --param resume=true"
+    )
+
+
+def test_a_dbt_command_of_its_own_has_a_command_line_where_it_builds() -> None:
+    build = DbtCommand("build", select="orders+", full_refresh=True)
+    assert of_command(build, "prod", None) == (
+        "uv run python -m flows run --target prod --select orders+ --full-refresh --resume"
+    )
+    assert of_command(DbtCommand("test"), "prod", None) is None

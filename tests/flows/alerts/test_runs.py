@@ -1,0 +1,62 @@
+"""Runs of a real project, and the messages that come of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.pipeline import dbt_full_pipeline
+from tests.conftest import SetUpTarget
+from tests.flows.alerts.conftest import WriteRoutes, headers
+from tests.flows.alerts.receivers import Receiver
+
+PROJECT = str(Path(__file__).parents[2] / "projects" / "alarms")
+
+
+def run(target: str, **vars: int) -> str:
+    """Run the pipeline; return the id of its flow run."""
+    state = dbt_full_pipeline(target=target, project_dir=PROJECT, vars=vars or None, return_state=True)
+    return str(state.state_details.flow_run_id)
+
+
+def texts(message: dict[str, Any]) -> str:
+    return "\n".join(block["text"]["text"] for block in message["blocks"] if "text" in block)
+
+
+def test_a_run_tells_what_failed_whose_it_is_which_rows_and_what_to_type_and_then_that_it_is_over(
+    routes: WriteRoutes, team: Receiver, on_call: Receiver, set_up_target: SetUpTarget
+) -> None:
+    routes(
+        routes=[{"severity": "critical", "to": "on-call", "continue": True}, {"to": "team"}],
+        owners={"Finance": "S0123ABCD"},
+        failing_rows={"patience_seconds": 300},
+    )
+    target = set_up_target()
+    flow_run_id = run(target, without_amount=7, unknown_currencies=2)
+
+    # One message for a test that failed and one that warns.
+    assert headers(team) == [f"🔴 {target}: not_null_payments_amount failed: 7 rows, and 1 more"]
+    said = texts(team.bodies[0])
+    assert "For <!subteam^S0123ABCD>" in said
+    # A critical test stands on it and could not run, so that it is critical itself.
+    assert "*not_null_payments_amount failed: 7 rows* · critical · since <!date^" in said
+    assert "Read by Revenue board" in said
+    assert "```Got 7 results, configured to fail if != 0```" in said
+    assert "Rows that it found (5 of 7)\n```id  email  amount  currency\n1   •••    null    ZZZ\n" in said
+    assert "example.org" not in said
+    assert f"uv run python -m flows run --target {target} --vars" in said
+    assert "--resume```" in said
+    assert team.bodies[0]["blocks"][-1]["elements"][0]["url"].endswith(f"/runs/flow-run/{flow_run_id}")
+    (page,) = on_call.bodies
+    assert page["dedup_key"].startswith(f"tributary/{target}/dbt/test.alarms.not_null_payments_amount.")
+
+    run(target, without_amount=7, unknown_currencies=2)
+    assert len(team.bodies) == len(on_call.bodies) == 1, "nothing has changed"
+
+    run(target)
+    assert headers(team)[1:] == [f"🟢 {target}: 2 recovered"]
+    assert on_call.bodies[1] == {
+        "routing_key": page["routing_key"],
+        "event_action": "resolve",
+        "dedup_key": page["dedup_key"],
+    }

@@ -1,0 +1,64 @@
+"""The slim graph of a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.engine.graph import Graph, graph_of, load_graph
+from infrastructure.errors import ConfigError
+
+
+def graph(materialized: str = "ephemeral") -> Graph:
+    def node(name: str, *parents: str, kind: str = "model", how: str = "table") -> dict[str, object]:
+        return {
+            "name": name,
+            "resource_type": kind,
+            "fqn": ["shop", name],
+            "depends_on": {"nodes": list(parents)},
+            "config": {"materialized": how},
+        }
+
+    return graph_of(
+        {
+            "nodes": {
+                "model.a": node("a", "source.s"),
+                "model.b": node("b", "model.a", how=materialized),
+                "model.c": node("c", "model.b", "model.a"),
+                "model.d": node("d", "model.b"),
+                "test.t": node("t", "model.d", kind="test", how="test"),
+            },
+            "sources": {"source.s": {"name": "s", "resource_type": "source", "fqn": ["shop", "s"]}},
+            "exposures": {"exposure.e": {"name": "e", "resource_type": "exposure", "depends_on": None}},
+        }
+    )
+
+
+def test_parents_are_looked_up_through_ephemeral_models() -> None:
+    among = {"model.a", "model.c", "model.d", "test.t"}
+    assert graph().parents("model.c", among) == ["model.a"]
+    assert graph().parents("model.d", among) == ["model.a"]
+    assert graph().parents("test.t", among) == ["model.d"]
+    assert graph().parents("model.a", among) == []
+
+
+def test_a_table_that_is_not_in_the_run_is_no_way_through() -> None:
+    assert graph("table").parents("model.d", ["model.a", "model.d"]) == []
+    assert graph("table").parents("model.nobody", ["model.a"]) == []
+
+
+def test_upstream_and_downstream_leave_the_roots_out() -> None:
+    assert graph().downstream(["model.b"]) == {"model.c", "model.d", "test.t"}
+    assert graph().upstream(["model.d"]) == {"model.b", "model.a", "source.s"}
+    assert graph().upstream([]) == set()
+
+
+def test_a_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    with pytest.raises(ConfigError, match=r"There is no manifest at .* Run the project once"):
+        load_graph(path)
+    for content in (b"", b"[]", b'{"nodes": {"a": {}}}', b'{"nodes": [1]}', b"\xff"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"is not a dbt manifest\. Delete it and run again"):
+            load_graph(path)

@@ -1,0 +1,185 @@
+"""Runs that are killed in the middle and resumed, on real dbt and DuckDB."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from flows.engine.command import DbtCommand
+from flows.engine.events import NodeEvent
+from flows.engine.ledger import Ledger
+from flows.engine.lock import one_writer
+from flows.engine.project import read_project
+from flows.engine.results import DbtResult
+from flows.engine.resume import fingerprint, interrupted_run
+from flows.engine.retries import Retries
+from flows.engine.run import run_dbt
+from flows.engine.state import LEDGER, State, state_of
+from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.profiles import Profile
+from tests.conftest import wait_until
+
+# As a flow runs it, in a process that can be killed.
+RUN = """
+import sys
+from pathlib import Path
+from flows.engine.events import NodeEvent
+from flows.engine.ledger import Ledger
+from flows.engine.lock import one_writer
+from tests.flows.engine.test_resume import build
+with one_writer("dev", holder="the run that will be killed"):
+    build(Path(sys.argv[1]))
+"""
+MODELS = {
+    "first": "select 1 as id",
+    "second": "select id from {{ ref('first') }}",
+    # Endless until it is told otherwise, by a variable that is no part of the command.
+    "endless": "select count(*) as id from range({{ env_var('ROWS') }}) as source(n), {{ ref('second') }} "
+    "where sqrt(n) * sqrt(n + 1) >= 0",
+    "last": "select id from {{ ref('endless') }}",
+}
+TESTS = "models: [{name: second, columns: [{name: id, data_tests: [not_null]}]}]\n"
+
+
+def build(folder: Path, resume: bool = False) -> DbtResult:
+    output = {"type": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2}
+    project = read_project(folder / "project")
+    profile = Profile("dev", "witnessed", output, {})
+    return run_dbt(DbtCommand("build"), project, profile, "t", None, Retries(limit=0), resume)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a project whose models write down, in their own transaction, that they ran."""
+    models = tmp_path / "project" / "models"
+    models.mkdir(parents=True)
+    for name, sql in MODELS.items():
+        (models / f"{name}.sql").write_text(sql)
+    (models / "models.yml").write_text(TESTS)
+    (models.parent / "dbt_project.yml").write_text(
+        "name: witnessed\nversion: '1.0'\nprofile: witnessed\nflags: {send_anonymous_usage_stats: false}\n"
+        "models: {witnessed: {+materialized: table, +pre-hook: \"insert into witness values ('{{ this.name }}')\"}}\n"
+    )
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        connection.execute("create table witness (name varchar)")
+    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("ROWS", "1000000000000")
+    # No flow and no server here: the runs of one machine keep apart by the file alone.
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr("flows.engine.lock._is_shared_server", lambda: False)
+    return tmp_path
+
+
+def ran(folder: Path) -> dict[str, int]:
+    with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
+        return dict(connection.execute("select name, count(*) from witness group by name").fetchall())
+
+
+def state_in(folder: Path) -> State:
+    return state_of("witnessed", "dev", {"TRIBUTARY_STATE": str(folder / "state")})
+
+
+def kill_in_the_middle(folder: Path, victim: str) -> None:
+    """Start a build, and kill the flow process or its dbt while the endless model runs."""
+    import psutil
+
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder)], stderr=subprocess.PIPE)
+    children: list[psutil.Process] = []
+
+    def is_in_the_middle() -> bool:
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        runs = state_in(folder).runs()
+        ledger = (runs[-1] / LEDGER).read_text() if runs and (runs[-1] / LEDGER).exists() else ""
+        # The model and the test before it have ended, and it has started.
+        return ledger.count('"pass"') == 1 and '"name":"endless"' in ledger
+
+    wait_until(is_in_the_middle, "the build reaches the model that does not end")
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 1
+    for target in {"flow": [process], "dbt": children, "both": [process, *children]}[victim]:
+        target.send_signal(signal.SIGKILL)
+    process.communicate()
+    # Nobody can stop it any more; it has to go by itself, and until then the target is not free.
+    psutil.wait_procs(children, timeout=30)
+    assert not psutil.pid_exists(children[0].pid)
+
+
+@pytest.mark.parametrize("victim", ["flow", "dbt", "both"])
+def test_a_killed_build_is_resumed_without_doing_anything_twice(
+    folder: Path, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_in_the_middle(folder, victim)
+    earlier = interrupted_run(state_in(folder), DbtCommand("build"))
+    assert earlier is not None
+    assert {name.split(".")[2] for name in earlier.done} == {"first", "second", "not_null_second_id"}
+
+    monkeypatch.setenv("ROWS", "10")
+    with one_writer("dev", holder="the resumed run", wait=False):
+        result = build(folder, resume=True)
+
+    assert result.counts() == {"succeeded": 5, "warned": 0, "failed": 0, "skipped": 0}
+    assert {node.name for node in result.nodes} == {*MODELS, "not_null_second_id"}
+    assert ran(folder) == dict.fromkeys(MODELS, 1)
+    assert interrupted_run(state_in(folder), DbtCommand("build")) is None
+
+
+def test_a_resumed_run_does_what_failed_and_what_was_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWS", "'no number'")
+    with pytest.raises(DbtRunFailed, match="endless"):
+        build(folder)
+    assert ran(folder) == {"first": 1, "second": 1}
+    monkeypatch.setenv("ROWS", "10")
+    result = build(folder, resume=True)
+    assert result.counts()["succeeded"] == 5
+    assert ran(folder) == dict.fromkeys(MODELS, 1)
+    # With nothing left undone, it is an ordinary run.
+    assert build(folder, resume=True).counts()["succeeded"] == 5
+    assert ran(folder) == dict.fromkeys(MODELS, 2)
+
+
+def test_only_the_very_same_command_is_resumed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWS", "'no number'")
+    with pytest.raises(DbtRunFailed):
+        build(folder)
+    state = state_in(folder)
+    assert interrupted_run(state, DbtCommand("build")) is not None
+    for other in (
+        DbtCommand("run"),
+        DbtCommand("build", select="last"),
+        DbtCommand("build", full_refresh=True),
+        DbtCommand("build", vars={"day": "2026-01-31"}),
+    ):
+        assert interrupted_run(state, other) is None
+
+
+def test_a_damaged_record_is_no_ground_to_go_on_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = state_in(folder)
+    run_path = state.new_run(datetime.now(UTC), "t")
+    (run_path / LEDGER).write_bytes(b"")
+    assert interrupted_run(state, DbtCommand("build")) is None, "nothing had been done"
+    (run_path / LEDGER).write_bytes(b"\x00" * 4096)
+    with pytest.raises(ConfigError, match=r"The record of the last run is damaged.*ledger\.jsonl.*without --resume"):
+        interrupted_run(state, DbtCommand("build"))
+
+
+def test_a_run_that_was_killed_while_it_resumed_another_loses_nothing_of_that_one(folder: Path) -> None:
+    state, at = state_in(folder), datetime.now(UTC)
+    head = {"kind": "run", "command": fingerprint(DbtCommand("build")), "target": "dev", "at": at}
+    done = [NodeEvent(f"model.witnessed.{name}", name, "model", "table", "success", at, at) for name in ("a", "b")]
+    before = ""
+    for number, event in enumerate([done[0], done[1], None]):
+        run_path = state.new_run(at, str(number))
+        with Ledger(run_path / LEDGER) as ledger:
+            ledger.append(head | ({"resumes": before} if before else {}))
+            if event:
+                ledger.node(event, 1)
+        before = run_path.name
+    earlier = interrupted_run(state, DbtCommand("build"))
+    assert earlier is not None
+    assert set(earlier.done) == {"model.witnessed.a", "model.witnessed.b"}

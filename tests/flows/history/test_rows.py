@@ -1,0 +1,140 @@
+"""A finished command as rows: what is taken from where."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flows.engine.command import DbtCommand
+from flows.engine.graph import graph_of
+from flows.engine.results import DbtResult, NodeResult, enriched
+from flows.history.columns import COLUMNS
+from flows.history.rows import NOTHING_DECLARED, Declared, FlowTimes, read_declared, read_freshness, rows_of, waits
+
+AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def node(name: str, begun: float, ended: float, kind: str = "model", **fields: Any) -> NodeResult:
+    begun_at, ended_at = AT + timedelta(seconds=begun), AT + timedelta(seconds=ended)
+    return NodeResult(
+        f"{kind}.shop.{name}", name, kind, "table", fields.pop("status", "success"), begun_at, ended_at, **fields
+    )
+
+
+def entry(name: str, kind: str = "model", after: tuple[str, ...] = (), **fields: Any) -> dict[str, Any]:
+    return {"name": name, "resource_type": kind, "depends_on": {"nodes": list(after)}, "config": {}, **fields}
+
+
+MANIFEST: dict[str, Any] = {
+    "nodes": {
+        "model.shop.orders": entry("orders", group="sales", tags=["marts"]),
+        "model.shop.report": entry("report", after=("model.shop.orders",), config={"meta": {"owner": "Board"}}),
+        "test.shop.orders_ok": entry(
+            "orders_ok", "test", ("model.shop.orders",), config={"severity": "WARN", "meta": {"critical": True}}
+        ),
+        "test.shop.both_ok": entry("both_ok", "test", ("model.shop.orders", "model.shop.report")),
+    },
+    "groups": {"group.shop.sales": {"name": "sales", "owner": {"name": "Sales"}}},
+}
+
+
+def result(*nodes: NodeResult, command: str = "dbt build", folder: Path = Path("/state")) -> DbtResult:
+    return DbtResult(
+        command, "dev", nodes, AT, AT + timedelta(seconds=9), folder / "target", folder / "runs" / "the-run"
+    )
+
+
+def declared(folder: Path) -> Declared:
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    return read_declared(folder / "manifest.json")
+
+
+def test_a_node_has_what_dbt_measured_and_what_the_warehouse_said(tmp_path: Path) -> None:
+    timing = [
+        {"name": "compile", "started_at": "2026-01-31T12:00:00Z", "completed_at": "2026-01-31T12:00:00.250Z"},
+        {"name": "execute", "started_at": "2026-01-31T12:00:00.250Z", "completed_at": "2026-01-31T12:00:02Z"},
+    ]
+    response = {"rows_affected": 7, "bytes_processed": 2048, "bytes_billed": 4096, "slot_ms": 30, "job_id": "j1"}
+    ran = enriched(
+        [node("orders", 0, 2)],
+        {"model.shop.orders": {"timing": timing, "adapter_response": response, "thread_id": "Thread-3"}},
+    )
+    flow = FlowTimes("f1", AT, AT - timedelta(minutes=5))
+    (row,) = rows_of(
+        result(*ran), DbtCommand("build", select="orders"), "shop", "bigquery", declared(tmp_path), flow=flow
+    )
+    assert set(row) <= set(COLUMNS)
+    assert row["run_id"] == "the-run"
+    assert (row["compile_seconds"], row["execute_seconds"], row["seconds"]) == (0.25, 1.75, 2.0)
+    assert (row["rows_affected"], row["bytes_processed"], row["bytes_billed"], row["slot_milliseconds"]) == (
+        7,
+        2048,
+        4096,
+        30,
+    )
+    assert (row["query_id"], row["thread"], row["owner"], row["tags"]) == ("j1", "Thread-3", "Sales", ["marts"])
+    assert row["scheduled_at"] == datetime(2026, 1, 31, 11, 55), "UTC, without a zone"
+    assert (row["selection"], row["run_outcome"], row["run_error"]) == ("orders", "succeeded", None)
+
+
+def test_owner_and_weight_come_from_meta_group_and_what_is_tested(tmp_path: Path) -> None:
+    known = declared(tmp_path)
+    assert known.owner("model.shop.report") == "Board"
+    assert known.owner("test.shop.orders_ok") == "Sales", "a test is its model's"
+    assert known.owner("model.shop.nobody_knows") is None
+    rows = rows_of(
+        result(node("orders_ok", 0, 1, "test", status="warn", failures=3)), DbtCommand("test"), "shop", "x", known
+    )
+    assert (rows[0]["is_critical"], rows[0]["severity"], rows[0]["failures"]) == (True, "warn", 3)
+    assert (rows[0]["run_outcome"], rows[0]["tested"]) == ("warned", ["model.shop.orders"])
+
+
+def test_a_run_without_a_node_is_one_row_with_its_error() -> None:
+    rows = rows_of(
+        result(), DbtCommand("build", selector="nightly"), "shop", "x", NOTHING_DECLARED, error="no " + "x" * 9000
+    )
+    assert len(rows) == 1
+    assert "unique_id" not in rows[0]
+    assert (rows[0]["run_outcome"], rows[0]["selection"]) == ("failed", "selector:nightly")
+    assert len(rows[0]["run_error"]) == 2000
+
+
+def test_in_a_build_a_model_waits_for_the_tests_of_what_it_stands_on() -> None:
+    graph = graph_of(MANIFEST)
+    ran = [node("orders", 1, 3), node("orders_ok", 3, 5, "test"), node("report", 6, 7), node("both_ok", 7, 8, "test")]
+    assert {key: (wait.waited_for, wait.queue_seconds) for key, wait in waits(ran, graph, is_build=True).items()} == {
+        "model.shop.orders": (None, 0.0),
+        "test.shop.orders_ok": ("model.shop.orders", 0.0),
+        "model.shop.report": ("test.shop.orders_ok", 1.0),
+        "test.shop.both_ok": ("model.shop.report", 0.0),
+    }
+    by_run = waits(ran, graph, is_build=False)["model.shop.report"]
+    assert (by_run.waited_for, by_run.queue_seconds) == ("model.shop.orders", 3.0)
+
+
+def test_what_ended_after_a_node_began_is_not_what_it_waited_for() -> None:
+    ran = [node("orders", 10, 12), node("report", 3, 4)]
+    assert waits(ran, graph_of(MANIFEST), is_build=True)["model.shop.report"].waited_for is None
+
+
+def test_the_freshness_of_a_source_is_kept_with_its_promise(tmp_path: Path) -> None:
+    path = tmp_path / "sources.json"
+    source = {
+        "unique_id": "source.shop.raw.orders",
+        "max_loaded_at": "2026-01-31T10:00:00+00:00",
+        "snapshotted_at": "2026-01-31T12:00:01Z",
+        "max_loaded_at_time_ago_in_s": 7201.0,
+        "criteria": {"warn_after": {"count": 1, "period": "hour"}, "error_after": {"count": None, "period": None}},
+    }
+    path.write_text(json.dumps({"metadata": {"generated_at": "2026-01-31T12:00:02Z"}, "results": [source]}))
+    checked = result(node("raw.orders", 0, 1, "source", status="warn"), command="dbt source freshness")
+    found = read_freshness(path, checked)
+    (row,) = rows_of(checked, DbtCommand("source freshness"), "shop", "x", NOTHING_DECLARED, found)
+    assert row["max_loaded_at"] == datetime(2026, 1, 31, 10)
+    assert (row["age_seconds"], row["warn_after_seconds"], row["error_after_seconds"]) == (7201.0, 3600.0, None)
+    later = replace(checked, started_at=AT + timedelta(minutes=1))
+    assert read_freshness(path, later) == {}, "another run wrote it"
+    assert read_freshness(tmp_path / "none.json", checked) == {}

@@ -1,0 +1,63 @@
+"""What a Prefect server recorded of a flow run."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from tests.conftest import wait_until
+
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+
+
+class Recorded:
+    """Read one flow run from the server's API."""
+
+    def __init__(self, api: str, flow_run_id: UUID) -> None:
+        self._api = api
+        self._id = str(flow_run_id)
+
+    def flow_run(self) -> dict[str, Any]:
+        """Return the flow run."""
+        answer = httpx.get(f"{self._api}/flow_runs/{self._id}", trust_env=False)
+        answer.raise_for_status()
+        return answer.json()
+
+    def node_runs(self, count: int) -> dict[str, dict[str, Any]]:
+        """Return the task runs of dbt's nodes by unique id, when as many as expected have ended there."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def are_there() -> bool:
+            found.clear()
+            found.update({run["dynamic_key"]: run for run in self._of("task_runs") if run["task_key"] == "dbt-node"})
+            return sum(run["state_type"] in ENDED for run in found.values()) >= count
+
+        wait_until(are_there, f"{count} nodes are recorded", 30)
+        return found
+
+    def task_runs(self) -> list[dict[str, Any]]:
+        """Return the task runs of the flow's own tasks."""
+        return [run for run in self._of("task_runs") if run["task_key"] != "dbt-node"]
+
+    def logs(self) -> list[dict[str, Any]]:
+        """Return the log lines."""
+        return self._of("logs", {"logs": {"flow_run_id": {"any_": [self._id]}}})
+
+    def artifacts(self) -> dict[str, dict[str, Any]]:
+        """Return the artifacts that have a key, by key; Prefect keeps results as artifacts without one."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [self._id]}}}
+        return {artifact["key"]: artifact for artifact in self._of("artifacts", wanted) if artifact["key"]}
+
+    def _of(self, kind: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        body = body or {"flow_runs": {"id": {"any_": [self._id]}}}
+        found: list[dict[str, Any]] = []
+        while True:
+            page = httpx.post(
+                f"{self._api}/{kind}/filter", json=body | {"limit": 200, "offset": len(found)}, trust_env=False
+            )
+            page.raise_for_status()
+            found += page.json()
+            if len(page.json()) < 200:
+                return found

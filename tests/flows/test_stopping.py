@@ -1,0 +1,225 @@
+"""Stop means stop: from the UI, by Ctrl-C, by SIGTERM and by the clock, while a query runs that would take an hour."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from flows.engine.lock import one_writer
+from flows.pipeline import dbt_full_pipeline
+from infrastructure.errors import RunTimedOut
+from infrastructure.targets import ROOT
+from tests.conftest import SetUpTarget, post, wait_until
+from tests.flows.recorded import Recorded
+
+PROJECT = str(Path(__file__).parents[1] / "projects" / "asleep")
+SERVE = """
+import sys
+from flows.pipeline import dbt_full_pipeline
+dbt_full_pipeline.serve(name=sys.argv[1], pause_on_shutdown=False)
+"""
+# A machine that others use as well needs its time to start five Pythons.
+PATIENCE_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    """A target on which a run of the project falls asleep."""
+
+    target: str
+    schema: str
+    database: dict[str, Any]
+
+    def queries(self) -> int:
+        """Count the queries of the run that the warehouse works on."""
+        import psycopg2
+
+        with closing(psycopg2.connect(**self.database)) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "select count(*) from pg_stat_activity where datname = current_database()"
+                " and query like %s and pid <> pg_backend_pid() and state = 'active'",
+                [f"%{self.schema}%pg_sleep%"],
+            )
+            (found,) = cursor.fetchone() or (0,)
+            return found
+
+    def wait_for_sleep(self) -> None:
+        wait_until(self.queries, "the query runs", PATIENCE_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def sleepers(set_up_target: SetUpTarget, postgres_database: dict[str, Any]) -> Callable[[], Sleeper]:
+    """Return a function that makes a target in a schema of its own."""
+
+    def new() -> Sleeper:
+        schema = f"asleep_{uuid4().hex[:8]}"
+        place = {name: postgres_database[name] for name in ("host", "port", "user", "dbname")}
+        settings = {
+            "warehouse": "postgres",
+            "schema": schema,
+            "threads": 1,
+            **place,
+            "password_env": "SLEEPER_PASSWORD",
+        }
+        return Sleeper(
+            set_up_target(settings, {"SLEEPER_PASSWORD": postgres_database["password"] or "none"}),
+            schema,
+            postgres_database,
+        )
+
+    return new
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # Whoever runs the tests may have them ignore Ctrl-C, as a shell's background does.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def start_deployed(api: str, deployment: str, sleeper: Sleeper) -> Recorded:
+    """Start a flow run of a deployment, as the UI does."""
+
+    def find() -> dict[str, Any] | None:
+        found = httpx.get(f"{api}/deployments/name/dbt-full-pipeline/{deployment}", trust_env=False, timeout=60)
+        return found.json() if found.is_success else None
+
+    wait_until(find, "the deployment is there", PATIENCE_SECONDS)
+    deployed = find()
+    assert deployed
+    parameters = {"target": sleeper.target, "project_dir": PROJECT}
+    run = post(api, f"/deployments/{deployed['id']}/create_flow_run", {"parameters": parameters})
+    return Recorded(api, UUID(run["id"]))
+
+
+def cancel(api: str, recorded: Recorded) -> None:
+    """Ask for a cancel, as the UI does."""
+    post(api, f"/flow_runs/{recorded.flow_run()['id']}/set_state", {"state": {"type": "CANCELLING"}})
+
+
+def ended(recorded: Recorded) -> str:
+    wait_until(
+        lambda: recorded.flow_run()["state_type"] in ("CANCELLED", "CRASHED", "FAILED", "COMPLETED"),
+        "the run ends",
+        PATIENCE_SECONDS,
+    )
+    return recorded.flow_run()["state_name"]
+
+
+def assert_nothing_is_left(sleeper: Sleeper, recorded: Recorded) -> None:
+    """The query is gone, the target is free, and the run lists what was done and what was not."""
+    wait_until(lambda: not sleeper.queries(), "the query is cancelled", 30)
+    with one_writer(sleeper.target, "the test", wait=False):
+        pass
+    nodes = {run["name"]: run["state_name"] for run in recorded.node_runs(2).values()}
+    assert nodes == {"awake": "Completed", "sleeper": "Interrupted"}
+    summary = recorded.artifacts()[f"dbt-build-{sleeper.target}-summary"]["data"]
+    assert "### Stopped before its end: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)" in summary
+
+
+def test_a_cancel_from_the_ui_ends_a_served_run_and_its_query(
+    prefect_server: str, sleepers: Callable[[], Sleeper]
+) -> None:
+    sleeper, name = sleepers(), f"served-{uuid4().hex[:8]}"
+    with running("-c", SERVE, name):
+        recorded = start_deployed(prefect_server, name, sleeper)
+        sleeper.wait_for_sleep()
+        cancel(prefect_server, recorded)
+        assert ended(recorded) == "Cancelled"
+        assert_nothing_is_left(sleeper, recorded)
+
+
+def test_a_cancel_from_the_ui_ends_the_run_of_a_worker_and_its_query(
+    prefect_server: str, sleepers: Callable[[], Sleeper]
+) -> None:
+    sleeper, name = sleepers(), f"worked-{uuid4().hex[:8]}"
+    post(prefect_server, "/work_pools/", {"name": name, "type": "process"})
+    flow_id = post(prefect_server, "/flows/", {"name": "dbt-full-pipeline"})["id"]
+    deployment = {"name": name, "flow_id": flow_id, "work_pool_name": name, "path": str(ROOT)}
+    post(prefect_server, "/deployments/", {**deployment, "entrypoint": "flows.pipeline.dbt_full_pipeline"})
+    with running("-m", "prefect", "worker", "start", "--pool", name, "--type", "process"):
+        recorded = start_deployed(prefect_server, name, sleeper)
+        sleeper.wait_for_sleep()
+        cancel(prefect_server, recorded)
+        assert ended(recorded) == "Cancelled"
+        assert_nothing_is_left(sleeper, recorded)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_of_the_command_line_and_its_query(
+    prefect_server: str, sleepers: Callable[[], Sleeper], number: signal.Signals
+) -> None:
+    sleeper = sleepers()
+    with running("-m", "flows", "run", "--target", sleeper.target, "--project-dir", PROJECT) as process:
+        sleeper.wait_for_sleep()
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    assert "was stopped: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)." in said
+    assert f"Error: Stopped by {number.name}. Nothing is running any more" in said
+    assert "Traceback" not in said
+    (run,) = post(prefect_server, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [f"dbt-{sleeper.target}"]}}})
+    recorded = Recorded(prefect_server, UUID(run["id"]))
+    assert ended(recorded) == "Cancelled"
+    assert_nothing_is_left(sleeper, recorded)
+
+
+def test_a_run_that_takes_longer_than_it_was_given_ends_timed_out_and_so_does_its_query(
+    prefect_server: str, sleepers: Callable[[], Sleeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = sleepers()
+
+    @contextmanager
+    def when_it_sleeps(deadline: object, act: Callable[[], None]) -> Iterator[None]:
+        """Have the hour end when the query runs."""
+
+        def wait() -> None:
+            sleeper.wait_for_sleep()
+            act()
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        yield
+        thread.join()
+
+    monkeypatch.setattr("flows.engine.run.calling_at", when_it_sleeps)
+    state = dbt_full_pipeline(
+        target=sleeper.target, project_dir=PROJECT, freshness=False, timeout_seconds=3600, return_state=True
+    )
+    assert state.state_details.flow_run_id
+    recorded = Recorded(prefect_server, state.state_details.flow_run_id)
+    assert (state.name, recorded.flow_run()["state_name"]) == ("TimedOut", "TimedOut")
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, RunTimedOut)
+    assert "was stopped after 60 minutes, the time that the run was given: 1 of 3 nodes were done" in str(error)
+    assert "Run it again with --resume to do what is left." in str(error)
+    assert_nothing_is_left(sleeper, recorded)

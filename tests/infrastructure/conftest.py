@@ -1,0 +1,95 @@
+"""A targets.yml with every way of signing in, and what it makes on the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infrastructure.registration import Declared, apply, declare, plan
+from infrastructure.targets import Targets, load_targets
+from tests.infrastructure.sign_ins import SignIn, keyfile, private_key, sign_ins
+
+
+@dataclass(frozen=True)
+class Environments:
+    """A targets file, and the variables that it names.
+
+    Attributes:
+        path: the file.
+        environ: the variables, all set.
+        sign_ins: what each of its targets is about, by name.
+    """
+
+    path: Path
+    environ: dict[str, str]
+    sign_ins: dict[str, SignIn]
+
+    def load(self) -> Targets:
+        """Return the file's content."""
+        return load_targets(self.path, self.environ)
+
+    def declared(self) -> Declared:
+        """Return what the file asks for, but for the automations: they would call the real Slack and PagerDuty."""
+        return replace(declare(self.load(), self.environ), automations=())
+
+
+@pytest.fixture(scope="session")
+def every_sign_in(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+    """Write a targets.yml with every way of signing in, each with a credentials block of its own."""
+    folder = tmp_path_factory.mktemp("targets")
+    (folder / "service-account.json").write_text(json.dumps(keyfile()))
+    (folder / "key.pem").write_text(private_key())
+    found = {entry.name: entry for entry in sign_ins(str(folder / "service-account.json"), str(folder / "key.pem"))}
+    targets = {name: entry.settings | {"credentials_block": f"credentials-{name}"} for name, entry in found.items()}
+    document = {
+        "default": "duckdb",
+        "targets": targets,
+        "slack_webhook": {"url_env": "SLACK_URL", "channels": {"payroll": "SLACK_URL_PAYROLL"}},
+        "pagerduty": {"routing_key_env": "PAGERDUTY_KEY"},
+        "airbyte": {
+            "api_url": "https://api.airbyte.com/v1",
+            "client_id_env": "AIRBYTE_ID",
+            "client_secret_env": "AIRBYTE_SECRET",
+        },
+    }
+    path = folder / "targets.yml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    environ = {name: value for entry in found.values() for name, value in entry.environ.items()}
+    environ |= {
+        "SLACK_URL": "https://hooks.slack.com/services/T000/B000/webhook0815",
+        "SLACK_URL_PAYROLL": "https://hooks.slack.com/services/T000/B000/payroll0815",
+        "PAGERDUTY_KEY": "pagerduty-key-0815-0815-0815-081",
+        "AIRBYTE_ID": "airbyte-id-0815",
+        "AIRBYTE_SECRET": "airbyte-secret-0815",
+    }
+    return Environments(path, environ, found)
+
+
+@pytest.fixture(scope="session")
+def every_sign_in_saved(every_sign_in: Environments, prefect_server: str) -> Environments:
+    """Set every way of signing in up on the server."""
+    from infrastructure.server import connect
+
+    with connect() as server:
+        apply(server, plan(server, every_sign_in.declared()))
+    return every_sign_in
+
+
+@pytest.fixture
+def write_targets(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a targets.yml with the targets that it is given."""
+
+    def write(default: str | None = None, extra: dict[str, Any] | None = None, **targets: dict[str, Any]) -> Path:
+        named = {name.replace("_", "-"): settings for name, settings in targets.items()}
+        document = {"default": default or next(iter(named)), "targets": named} | (extra or {})
+        path = tmp_path / "targets.yml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return path
+
+    return write

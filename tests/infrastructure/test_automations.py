@@ -1,0 +1,118 @@
+"""What the server watches by itself: planned, made, and put right again on a real Prefect server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from infrastructure.automations import (
+    PREFIX,
+    AutomationDocument,
+    Patience,
+    SavedAutomation,
+    automation_documents,
+    change_of_automation,
+)
+from infrastructure.blocks import BlockDocument, Reference, change_of
+from infrastructure.registration import Declared, Plan, apply, declare, plan
+from tests.infrastructure.conftest import Environments
+
+SLACK = Reference("webhook", "slack-webhook")
+PAGERDUTY = Reference("pager-duty-webhook", "pagerduty")
+
+
+def saved(document: AutomationDocument, **changed: Any) -> SavedAutomation:
+    fields = {"description": document.description, "is_enabled": True, "trigger": document.trigger}
+    return SavedAutomation("id", **{**fields, "actions": document.actions, **changed})
+
+
+def test_where_there_is_nobody_to_tell_nothing_is_watched() -> None:
+    assert automation_documents(None, None) == []
+
+
+def test_a_crash_a_late_run_a_lost_worker_and_a_stuck_run_are_watched() -> None:
+    documents = automation_documents(SLACK, PAGERDUTY)
+    assert [document.name.removeprefix(PREFIX) for document in documents] == [
+        "crashed",
+        "alert not sent",
+        "late",
+        "no worker",
+        "silent from the start",
+        "stuck",
+        "no sign of life",
+    ]
+    assert [action["type"] for action in documents[0].actions] == ["call-webhook", "send-notification"]
+    assert [action["type"] for action in documents[-1].actions] == ["change-flow-run-state"]
+
+
+def test_what_differs_is_named() -> None:
+    crashed = automation_documents(SLACK, None)[0]
+    assert change_of_automation(crashed, None).action == "create"
+    assert change_of_automation(crashed, saved(crashed)).action == "unchanged"
+    change = change_of_automation(
+        crashed, saved(crashed, trigger={**crashed.trigger, "within": 5.0}, is_enabled=False, doubles=("other",))
+    )
+    assert change.action == "update"
+    assert [(field.path, field.old, field.new) for field in change.fields] == [
+        ("enabled", "False", "True"),
+        ("of this name", "2", "1"),
+        ("trigger.within", "5.0", "60.0"),
+    ]
+
+
+@pytest.fixture
+def declared(prefect_server: str, fresh: str) -> Iterator[Declared]:
+    """Declare the automations on a block of their own, and take them off the server at the end."""
+    from infrastructure.server import connect
+
+    with connect() as server:
+        server.save_block(change_of(BlockDocument("webhook", fresh, {"url": "http://127.0.0.1:9/"}), None))
+    documents = automation_documents(Reference("webhook", fresh), None, Patience(stuck=7200))
+    yield Declared((), (), (), (), (), tuple(documents))
+    for automation in on_server(prefect_server):
+        httpx.delete(f"{prefect_server}/automations/{automation['id']}", trust_env=False).raise_for_status()
+
+
+def on_server(api: str) -> list[dict[str, Any]]:
+    answer = httpx.post(f"{api}/automations/filter", json={}, trust_env=False)
+    answer.raise_for_status()
+    return [automation for automation in answer.json() if automation["name"].startswith(PREFIX)]
+
+
+def set_up(declared: Declared) -> Plan:
+    from infrastructure.server import connect
+
+    with connect() as server:
+        planned = plan(server, declared)
+        apply(server, planned)
+        return planned
+
+
+def actions(planned: Plan) -> set[str]:
+    return {change.action for change in planned.automations}
+
+
+def test_a_second_run_changes_nothing_and_a_third_puts_right_what_somebody_changed(
+    declared: Declared, prefect_server: str
+) -> None:
+    assert actions(set_up(declared)) == {"create"}
+    assert set_up(declared).is_empty
+
+    first, second, *_ = on_server(prefect_server)
+    address = f"{prefect_server}/automations"
+    httpx.patch(f"{address}/{first['id']}", json={"enabled": False}, trust_env=False).raise_for_status()
+    double = {name: second[name] for name in ("name", "description", "enabled", "trigger", "actions")}
+    httpx.post(f"{address}/", json=double, trust_env=False).raise_for_status()
+    changed = {change.document.name for change in set_up(declared).automations if change.action == "update"}
+    assert changed == {first["name"], second["name"]}
+    assert len(on_server(prefect_server)) == len(declared.automations)
+    assert set_up(declared).is_empty
+
+
+def test_they_are_declared_with_the_services_and_only_then(every_sign_in: Environments) -> None:
+    assert declare(every_sign_in.load(), every_sign_in.environ, ["duckdb"]).automations == ()
+    declared = declare(every_sign_in.load(), every_sign_in.environ)
+    assert [action["type"] for action in declared.automations[0].actions] == ["call-webhook", "send-notification"]

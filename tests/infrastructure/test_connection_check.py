@@ -1,0 +1,213 @@
+"""`--check`: real dbt against real DuckDB and PostgreSQL, and one sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from infrastructure.connection_check import check, explain
+from infrastructure.errors import ConfigError
+from infrastructure.profiles import Profile
+
+PASSWORD = "pg-right-0815"
+
+
+def postgres_programs() -> Path | None:
+    """Return the folder of PostgreSQL's server programs, newest first."""
+    found = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql*/bin")]
+    if on_path := shutil.which("initdb"):
+        found.append(Path(on_path).resolve().parent)
+    return max(found, default=None)
+
+
+@pytest.fixture(scope="module")
+def postgres_with_password() -> Iterator[dict[str, Any]]:
+    """Start a PostgreSQL that asks for passwords; yields the settings of dbt's output."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's server programs are not installed: apt install postgresql, or brew install it")
+    # A folder of its own: PostgreSQL refuses to run as root, and its user may not look into pytest's folders.
+    with tempfile.TemporaryDirectory(prefix="tributary-postgres-") as name:
+        folder = Path(name)
+        as_user = unprivileged(folder)
+        (folder / "password").write_text(PASSWORD)
+        (folder / "password").chmod(0o644)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = ["-U", "loader", "-A", "scram-sha-256", "--pwfile", folder / "password", "--no-sync"]
+        common: dict[str, Any] = {"cwd": folder, "env": os.environ | {"LC_ALL": "C"}} | as_user
+        command = [programs / "initdb", "-D", folder / "data", *options]
+        subprocess.run(command, check=True, capture_output=True, **common)
+        command = [programs / "postgres", "-D", folder / "data", "-p", str(port)]
+        command += ["-h", "127.0.0.1", "-k", folder, "-F"]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **common)
+        try:
+            wait_until_ready(server, [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)])
+            output = {"type": "postgres", "host": "127.0.0.1", "port": port, "user": "loader"}
+            yield output | {"dbname": "postgres", "schema": "s", "threads": 1}
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def unprivileged(folder: Path) -> dict[str, Any]:
+    """Return the arguments that start a process as a user who is not root; the folder becomes that user's."""
+    if os.geteuid() != 0:
+        return {}
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    user = users.get("postgres") or users.get("nobody")
+    if user is None:
+        pytest.skip("running as root, and there is no user postgres or nobody to run PostgreSQL as")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def wait_until_ready(server: subprocess.Popen[Any], ask: list[str | Path]) -> None:
+    deadline = time.monotonic() + 30
+    while subprocess.run(ask).returncode != 0:
+        assert time.monotonic() < deadline and server.poll() is None, "PostgreSQL did not start"
+        time.sleep(0.05)
+
+
+def _profile(output: dict[str, Any], password: str = PASSWORD) -> Profile:
+    placeholder = {"password": "{{ env_var('DBT_ENV_SECRET_T_PASSWORD') }}"}
+    return Profile("t", "tributary", output | placeholder, {"DBT_ENV_SECRET_T_PASSWORD": password})
+
+
+def test_the_right_password_connects(postgres_with_password: dict[str, Any]) -> None:
+    assert check(_profile(postgres_with_password)).is_ok
+
+
+@pytest.mark.parametrize(
+    ("changed", "password", "cause", "mend"),
+    [
+        ({}, "pg-wrong-4711", "the password of user loader is wrong", "Set its variable to the right one"),
+        ({"dbname": "nosuch"}, PASSWORD, "there is no database nosuch", "Correct `dbname` of this target in"),
+        ({"role": "nosuch"}, PASSWORD, "there is no user or role nosuch", "Correct `user` or `role`"),
+        (
+            {"port": 9, "retries": 0},
+            PASSWORD,
+            "nothing listens at that host and port",
+            "Start the server, or",
+        ),
+    ],
+)
+def test_what_is_wrong_with_postgresql_is_said_in_a_sentence(
+    postgres_with_password: dict[str, Any], changed: dict[str, Any], password: str, cause: str, mend: str
+) -> None:
+    found = check(_profile(postgres_with_password | changed, password))
+
+    assert found.cause == cause
+    assert found.mend.startswith(mend)
+    assert password not in repr(found)
+
+
+def test_the_variables_of_the_caller_do_not_change_what_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBT_TARGET", "other")
+    monkeypatch.setenv("DBT_PROFILES_DIR", "/nowhere")
+    monkeypatch.setenv("DBT_LOG_LEVEL", "none")
+    output = {"type": "duckdb", "path": str(tmp_path / "new" / "t.duckdb"), "schema": "s", "threads": 1}
+
+    assert check(Profile("t", "tributary", output, {})).is_ok
+
+
+def test_a_duckdb_file_that_is_in_use_says_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "t.duckdb")
+    with duckdb.connect(path):
+        found = check(Profile("t", "tributary", {"type": "duckdb", "path": path, "schema": "s"}, {}))
+
+    assert found.cause == "another process has the database file open"
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        output = {
+            "type": "postgres",
+            "host": "127.0.0.1",
+            "port": port,
+            "user": "u",
+            "dbname": "d",
+            "schema": "s",
+        }
+        found = check(_profile(output | {"connect_timeout": 3600}), timeout_seconds=4)
+
+    assert found.cause == "there is no answer within 4 seconds"
+
+
+def test_a_check_without_the_adapter_names_the_command_that_installs_it() -> None:
+    with pytest.raises(ConfigError, match="dbt-oracle is not installed"):
+        check(Profile("t", "tributary", {"type": "oracle"}, {}))
+
+
+# As dbt 1.11.16 prints it around what the driver says.
+_DBT = """\
+19:26:28    Connection test: [ERROR]
+
+19:26:28  1 check failed:
+19:26:28  dbt was unable to connect to the specified database.
+The database returned the following error:
+
+  >{}
+
+Check your database credentials and try again. For more information, visit:
+https://docs.getdbt.com/docs/configure-your-profile
+"""
+_HOST = 'could not translate host name "nosuch.invalid" to address: Name or service not known'
+_SSL = 'connection to server at "127.0.0.1", port 5432 failed: server does not support SSL, but SSL was required'
+_HBA = 'connection failed: FATAL:  no pg_hba.conf entry for host "10.1.2.3", SSL off'
+
+
+@pytest.mark.parametrize(
+    ("warehouse", "text", "cause"),
+    [
+        ("postgres", f"Database Error\n  {_HOST}\n  ", "there is no host nosuch.invalid"),
+        ("postgres", f"Database Error\n  {_SSL}\n  ", "the server does not speak SSL"),
+        (
+            "postgres",
+            f"Database Error\n  {_HBA}",
+            'the server lets nobody in this way: host "10.1.2.3", SSL off',
+        ),
+        (
+            "postgres",
+            "Database Error\n  FATAL: too many clients already",
+            "the server has no connection left",
+        ),
+        (
+            "duckdb",
+            'IO Error: Cannot open file "/x/y.duckdb": Permission denied',
+            "the file /x/y.duckdb cannot",
+        ),
+        (
+            "postgres",
+            "Database Error\n  nobody foresaw this\n  more",
+            "dbt could not connect: nobody foresaw this",
+        ),
+        ("postgres", "", "dbt could not connect: dbt said nothing"),
+    ],
+)
+def test_the_cause_is_read_from_what_dbt_prints(warehouse: str, text: str, cause: str) -> None:
+    assert explain(warehouse, _DBT.format(text))[0].startswith(cause)
+
+
+def test_a_message_without_dbt_around_it_is_read_too() -> None:
+    cause, mend = explain("postgres", "Runtime Error\n  Credentials in profile are invalid")
+
+    assert cause == "dbt could not connect: Credentials in profile are invalid"
+    assert "targets.yml" in mend

@@ -1,0 +1,69 @@
+"""Warehouses that the project is built on, each with a journey that tests share."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.models.journey import Journey
+from tests.models.warehouses import DuckDB, Finished, PostgreSQL
+
+# A session far from UTC, which must not show in any row.
+FAR_FROM_UTC = {"TZ": "America/New_York", "PGTZ": "America/New_York"}
+
+
+@contextmanager
+def database_of_its_own(address: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Create a database on the server and drop it afterwards, whoever is still connected."""
+    name = f"tributary_models_{uuid.uuid4().hex[:12]}"
+    connection = psycopg2.connect(**address)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"create database {name}")
+            try:
+                yield {**address, "dbname": name}
+            finally:
+                cursor.execute(f"drop database {name} with (force)")
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[DuckDB, Finished]:
+    """The project parsed with every warning as an error, and a folder with the manifest."""
+    folder = DuckDB(tmp_path_factory.mktemp("parsed"), environment=FAR_FROM_UTC)
+    return folder, folder.dbt("--warn-error", "parse", "--show-all-deprecations")
+
+
+@pytest.fixture(scope="session")
+def postgres_journey(postgres_database: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
+    with database_of_its_own(postgres_database) as server:
+        folder = tmp_path_factory.mktemp("postgres")
+        with Journey(PostgreSQL(folder, environment=FAR_FROM_UTC, server=server)) as under_way:
+            yield under_way
+
+
+@pytest.fixture(scope="session")
+def duckdb_journey(
+    request: pytest.FixtureRequest, parsed: tuple[DuckDB, Finished], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Journey]:
+    # Both set out together, where there is a server to set out on.
+    with suppress(pytest.skip.Exception):
+        request.getfixturevalue("postgres_journey")
+    folder = tmp_path_factory.mktemp("duckdb")
+    shutil.copytree(parsed[0].folder, folder, dirs_exist_ok=True)
+    with Journey(DuckDB(folder, environment=FAR_FROM_UTC)) as under_way:
+        yield under_way
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def journey(request: pytest.FixtureRequest) -> Journey:
+    """The journey of each warehouse in turn."""
+    return request.getfixturevalue(f"{request.param}_journey")

@@ -1,0 +1,1 @@
+select person_id from {{ source('crm', 'people') }}

@@ -1,0 +1,1 @@
+select spent_on, channel, amount from {{ source('ads', 'spend') }}

@@ -1,0 +1,2 @@
+{{ config(materialized='ephemeral') }}
+select id, amount * 2 as amount from {{ ref('good') }}

@@ -1,0 +1,3 @@
+{{ config(materialized='table') }}
+
+select current_query() as said
