@@ -30,15 +30,14 @@ from flows.integrations.sync_events import (
     syncs_of,
 )
 from flows.integrations.sync_health import SyncHealth, health_incident, health_of, incident_key
-from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.errors import ConfigError
 
 # When reconcile_airbyte is to run.
 RECONCILE_CRON = "*/10 * * * *"
 # How long a source may go without new data where its meta does not say.
 DEFAULT_FRESHNESS_HOURS = 24.0
-# Another starter holds the limit for about a second.
-_LIMIT_SECONDS = 30.0
-_LEASE_SECONDS = 60.0
+# Another starter holds the limit for about a second; after this time it is taken to be lost.
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -132,29 +131,18 @@ def start_missed(
         ConfigError: there is no such deployment.
         UpstreamUnavailable: the Prefect server does not answer.
     """
-    from prefect.concurrency.sync import concurrency
-
     from infrastructure.server import connect
 
     if not finished:
         return [], None
-    with connect() as server:
-        if server.read_limit(START_LIMIT) is None:
-            server.save_limit(START_LIMIT, 1)
-        try:
-            with concurrency(START_LIMIT, timeout_seconds=_LIMIT_SECONDS, lease_duration=_LEASE_SECONDS, strict=True):
-                known = [sync for tags in server.tags_of_runs([s.tag for s in finished]) for sync in syncs_of(tags)]
-                missed = without_known(finished, known)
-                if not sources_of(missed, connections):
-                    return [], None
-                parameters = run_parameters(missed, connections, target)
-                tags = [sync.tag for sync in missed]
-                return missed, server.start_run(deployment, parameters, tags, idempotency_key(missed, deployment))
-        except TimeoutError as exc:
-            raise UpstreamUnavailable(
-                f"Somebody else held the concurrency limit {START_LIMIT} for {_LIMIT_SECONDS:.0f} s, so no run was "
-                "started. The next look at Airbyte finds the same syncs."
-            ) from exc
+    with connect() as server, server.holding(START_LIMIT, _PATIENCE_SECONDS):
+        known = [sync for tags in server.tags_of_runs([s.tag for s in finished]) for sync in syncs_of(tags)]
+        missed = without_known(finished, known)
+        if not sources_of(missed, connections):
+            return [], None
+        parameters = run_parameters(missed, connections, target)
+        tags = [sync.tag for sync in missed]
+        return missed, server.start_run(deployment, parameters, tags, idempotency_key(missed, deployment))
 
 
 def _silent_after(connections: Mapping[str, Sequence[str]], hours: Mapping[str, float]) -> dict[str, timedelta]:

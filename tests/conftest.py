@@ -20,6 +20,8 @@ from uuid import uuid4
 import pytest
 
 if TYPE_CHECKING:
+    import httpx
+
     from tests.airbyte.server import AirbyteServer
 
 _START_SECONDS = 180
@@ -197,20 +199,25 @@ def _usual_server() -> dict[str, Any] | None:
     return address
 
 
-def post(api: str, path: str, body: dict[str, Any]) -> Any:
-    """Return what a Prefect server answers to a request, once it does."""
+def ask(method: str, address: str, **options: Any) -> httpx.Response:
+    """Return the Prefect server's answer to a request, once it has one that is not an error."""
     import httpx
 
     answers: list[httpx.Response] = []
 
     def is_answered() -> bool:
-        answers.append(httpx.post(f"{api}{path}", json=body, trust_env=False, timeout=60))
+        answers.append(httpx.request(method, address, trust_env=False, timeout=60, **options))
         # A server whose database is locked for a moment, on a busy machine.
         return answers[-1].status_code != 503
 
     wait_until(is_answered, "the Prefect server answers")
     answers[-1].raise_for_status()
-    return answers[-1].json()
+    return answers[-1]
+
+
+def post(api: str, path: str, body: dict[str, Any]) -> Any:
+    """Return what a Prefect server answers to a request, once it does."""
+    return ask("POST", f"{api}{path}", json=body).json()
 
 
 @contextmanager

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-import httpx
-
-from tests.conftest import wait_until
+from tests.conftest import ask, post, wait_until
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
@@ -21,9 +19,7 @@ class Recorded:
 
     def flow_run(self) -> dict[str, Any]:
         """Return the flow run."""
-        answer = httpx.get(f"{self._api}/flow_runs/{self._id}", trust_env=False)
-        answer.raise_for_status()
-        return answer.json()
+        return ask("GET", f"{self._api}/flow_runs/{self._id}").json()
 
     def node_runs(self, count: int) -> dict[str, dict[str, Any]]:
         """Return the task runs of dbt's nodes by unique id, when as many as expected have ended there."""
@@ -34,7 +30,7 @@ class Recorded:
             found.update({run["dynamic_key"]: run for run in self._of("task_runs") if run["task_key"] == "dbt-node"})
             return sum(run["state_type"] in ENDED for run in found.values()) >= count
 
-        wait_until(are_there, f"{count} nodes are recorded", 30)
+        wait_until(are_there, f"{count} nodes are recorded")
         return found
 
     def task_runs(self) -> list[dict[str, Any]]:
@@ -54,10 +50,7 @@ class Recorded:
         body = body or {"flow_runs": {"id": {"any_": [self._id]}}}
         found: list[dict[str, Any]] = []
         while True:
-            page = httpx.post(
-                f"{self._api}/{kind}/filter", json=body | {"limit": 200, "offset": len(found)}, trust_env=False
-            )
-            page.raise_for_status()
-            found += page.json()
-            if len(page.json()) < 200:
+            page = post(self._api, f"/{kind}/filter", body | {"limit": 200, "offset": len(found)})
+            found += page
+            if len(page) < 200:
                 return found

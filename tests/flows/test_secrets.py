@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from flows.engine import run as engine
@@ -18,7 +17,7 @@ from flows.engine.process import DbtProcess
 from flows.pipeline import dbt_full_pipeline
 from infrastructure.errors import DbtRunFailed
 from infrastructure.profiles import load_profile
-from tests.conftest import SetUpTarget
+from tests.conftest import SetUpTarget, ask
 from tests.flows.recorded import Recorded
 from tests.flows.test_pipeline import PROJECTS
 
@@ -87,7 +86,7 @@ def test_a_secret_is_found_in_its_block_and_nowhere_else(
     profiles = (error.result.target_path.parent / "profiles" / "profiles.yml").read_text()
     assert "DBT_ENV_SECRET_" in profiles
     printed = capfd.readouterr()
-    blocks = httpx.post(f"{prefect_server}/block_documents/filter", json={"include_secrets": False}, trust_env=False)
+    blocks = ask("POST", f"{prefect_server}/block_documents/filter", json={"include_secrets": False})
     assert target in blocks.text
     places = {
         "argv": " ".join(argv),

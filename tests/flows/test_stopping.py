@@ -137,7 +137,7 @@ def ended(recorded: Recorded) -> str:
 
 def assert_nothing_is_left(sleeper: Sleeper, recorded: Recorded) -> None:
     """The query is gone, the target is free, and the run lists what was done and what was not."""
-    wait_until(lambda: not sleeper.queries(), "the query is cancelled", 30)
+    wait_until(lambda: not sleeper.queries(), "the query is cancelled")
     with one_writer(sleeper.target, "the test", wait=False):
         pass
     nodes = {run["name"]: run["state_name"] for run in recorded.node_runs(2).values()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from infrastructure.automations import (
@@ -18,6 +17,7 @@ from infrastructure.automations import (
 )
 from infrastructure.blocks import BlockDocument, Reference, change_of
 from infrastructure.registration import Declared, Plan, apply, declare, plan
+from tests.conftest import ask, post
 from tests.infrastructure.conftest import Environments
 
 SLACK = Reference("webhook", "slack-webhook")
@@ -68,18 +68,23 @@ def declared(prefect_server: str, fresh: str) -> Iterator[Declared]:
     """Declare the automations on a block of their own, and take them off the server at the end."""
     from infrastructure.server import connect
 
+    # Another test's setup may have left some of the same names.
+    take_off(prefect_server)
     with connect() as server:
         server.save_block(change_of(BlockDocument("webhook", fresh, {"url": "http://127.0.0.1:9/"}), None))
     documents = automation_documents(Reference("webhook", fresh), None, Patience(stuck=7200))
     yield Declared((), (), (), (), (), tuple(documents))
-    for automation in on_server(prefect_server):
-        httpx.delete(f"{prefect_server}/automations/{automation['id']}", trust_env=False).raise_for_status()
+    take_off(prefect_server)
 
 
 def on_server(api: str) -> list[dict[str, Any]]:
-    answer = httpx.post(f"{api}/automations/filter", json={}, trust_env=False)
-    answer.raise_for_status()
-    return [automation for automation in answer.json() if automation["name"].startswith(PREFIX)]
+    found = post(api, "/automations/filter", {})
+    return [automation for automation in found if automation["name"].startswith(PREFIX)]
+
+
+def take_off(api: str) -> None:
+    for automation in on_server(api):
+        ask("DELETE", f"{api}/automations/{automation['id']}")
 
 
 def set_up(declared: Declared) -> Plan:
@@ -103,9 +108,9 @@ def test_a_second_run_changes_nothing_and_a_third_puts_right_what_somebody_chang
 
     first, second, *_ = on_server(prefect_server)
     address = f"{prefect_server}/automations"
-    httpx.patch(f"{address}/{first['id']}", json={"enabled": False}, trust_env=False).raise_for_status()
+    ask("PATCH", f"{address}/{first['id']}", json={"enabled": False})
     double = {name: second[name] for name in ("name", "description", "enabled", "trigger", "actions")}
-    httpx.post(f"{address}/", json=double, trust_env=False).raise_for_status()
+    ask("POST", f"{address}/", json=double)
     changed = {change.document.name for change in set_up(declared).automations if change.action == "update"}
     assert changed == {first["name"], second["name"]}
     assert len(on_server(prefect_server)) == len(declared.automations)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from infrastructure.blocks import BlockDocument, change_of
@@ -14,6 +13,7 @@ from infrastructure.errors import ConfigError, DriftError
 from infrastructure.profiles import load_profile
 from infrastructure.registration import Plan, apply, declare, plan
 from infrastructure.targets import load_targets
+from tests.conftest import ask
 from tests.infrastructure.conftest import Environments
 
 POSTGRES = {
@@ -142,10 +142,10 @@ def test_a_limit_that_is_switched_off_is_switched_on(
     path = write_targets(**{fresh: {"warehouse": "duckdb", "path": "x.duckdb", "schema": "s"}})
     _set_up(path, {})
     address = f"{prefect_server}/v2/concurrency_limits/dbt-{fresh}"
-    httpx.patch(address, json={"active": False}).raise_for_status()
+    ask("PATCH", address, json={"active": False})
 
     assert _actions(_set_up(path, {}))[f"dbt-{fresh}"] == "create"
-    assert httpx.get(address).json()["active"] is True
+    assert ask("GET", address).json()["active"] is True
     assert _planned(path, {}).is_empty
 
 
@@ -179,8 +179,8 @@ def test_a_block_that_somebody_else_makes_meanwhile_is_brought_to_what_is_declar
 
 
 def _delete(api: str, type_slug: str, name: str) -> None:
-    found = httpx.get(f"{api}/block_types/slug/{type_slug}/block_documents/name/{name}").json()
-    httpx.delete(f"{api}/block_documents/{found['id']}").raise_for_status()
+    found = ask("GET", f"{api}/block_types/slug/{type_slug}/block_documents/name/{name}").json()
+    ask("DELETE", f"{api}/block_documents/{found['id']}")
 
 
 def test_no_reader_of_the_api_sees_a_secret(every_sign_in_saved: Environments, prefect_server: str) -> None:
@@ -189,16 +189,14 @@ def test_no_reader_of_the_api_sees_a_secret(every_sign_in_saved: Environments, p
     readable: list[str] = []
     for document in declared.documents:
         address = f"{prefect_server}/block_types/slug/{document.type_slug}/block_documents/name/{document.name}"
-        answer = httpx.get(address, params={"include_secrets": False})
-        answer.raise_for_status()
-        readable.append(answer.text)
+        readable.append(ask("GET", address, params={"include_secrets": False}).text)
         if document.type_slug == "dbt-cli-profile":
             # A profile holds none at all, whoever asks.
-            readable.append(httpx.get(address, params={"include_secrets": True}).text)
+            readable.append(ask("GET", address, params={"include_secrets": True}).text)
     filters = {"include_secrets": False, "limit": 200}
-    readable.append(httpx.post(f"{prefect_server}/block_documents/filter", json=filters).text)
-    readable.append(httpx.post(f"{prefect_server}/events/filter", json={"limit": 50}).text)
-    readable.append(httpx.post(f"{prefect_server}/logs/filter", json={"limit": 200}).text)
+    readable.append(ask("POST", f"{prefect_server}/block_documents/filter", json=filters).text)
+    readable.append(ask("POST", f"{prefect_server}/events/filter", json={"limit": 50}).text)
+    readable.append(ask("POST", f"{prefect_server}/logs/filter", json={"limit": 200}).text)
 
     names = ("SLACK_URL", "SLACK_URL_PAYROLL", "PAGERDUTY_KEY", "AIRBYTE_ID", "AIRBYTE_SECRET")
     services = [every_sign_in_saved.environ[name] for name in names]
@@ -210,10 +208,8 @@ def test_no_reader_of_the_api_sees_a_secret(every_sign_in_saved: Environments, p
         for text in readable:
             assert lines[-1] not in text
     # The reading itself works: without hiding, they would have been seen.
-    shown = httpx.get(
-        f"{prefect_server}/block_types/slug/sqlalchemy-connector/block_documents/name/credentials-pg-password",
-        params={"include_secrets": True},
-    )
+    address = f"{prefect_server}/block_types/slug/sqlalchemy-connector/block_documents/name/credentials-pg-password"
+    shown = ask("GET", address, params={"include_secrets": True})
     assert "pg-password-0815" in shown.text
 
 
@@ -224,7 +220,7 @@ def test_prefect_still_shows_objects_in_its_secret_block(prefect_server: str, fr
     with connect() as server:
         server.save_block(change_of(BlockDocument("secret", fresh, {"value": {"id": "not-hidden"}}), None))
     address = f"{prefect_server}/block_types/slug/secret/block_documents/name/{fresh}"
-    assert "not-hidden" in httpx.get(address, params={"include_secrets": False}).text
+    assert "not-hidden" in ask("GET", address, params={"include_secrets": False}).text
 
 
 def test_what_lacks_variables_is_passed_over_with_their_names(write_targets: Callable[..., Path]) -> None:

@@ -31,7 +31,7 @@ class Deployment:
     def runs(self) -> list[dict[str, Any]]:
         """Return its flow runs."""
         body = {"flow_runs": {"deployment_id": {"any_": [self.id]}}, "limit": 200}
-        return httpx.post(f"{self.api}/flow_runs/filter", json=body, trust_env=False).json()
+        return post(self.api, "/flow_runs/filter", body)
 
     def jobs(self) -> list[list[str]]:
         """Return the numbers of the jobs that each run stands for."""

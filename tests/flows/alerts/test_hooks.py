@@ -20,7 +20,7 @@ from flows.alerts.again import of_command, of_deployment, of_pipeline
 from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, tells_at_its_end, with_alerts
 from flows.engine.command import DbtCommand
 from infrastructure.errors import ConfigError, TributaryError
-from tests.conftest import wait_until
+from tests.conftest import post, wait_until
 from tests.flows.alerts.conftest import WriteRoutes, headers
 from tests.flows.alerts.receivers import Answer, Receiver
 from tests.flows.recorded import Recorded
@@ -55,12 +55,11 @@ def test_what_could_not_be_sent_is_in_the_runs_report_and_its_state_is_as_it_was
     assert state.is_failed()
     artifacts = Recorded(prefect_server, state.state_details.flow_run_id).artifacts()
     assert "- team: it answered 404: no_service" in artifacts[f"alerts-{fresh}"]["data"]
-    # The server is asked to tell it, over its own way.
-    import httpx
 
+    # The server is asked to tell it, over its own way.
     def events() -> list[dict[str, Any]]:
         only = {"filter": {"event": {"name": ["tributary.alert.unsent"]}}}
-        return httpx.post(f"{prefect_server}/events/filter", json=only, trust_env=False).json()["events"]
+        return post(prefect_server, "/events/filter", only)["events"]
 
     wait_until(lambda: fresh in str(events()), "the event is on the server")
     assert f"On {fresh}: hourly failed." in str(events())

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
@@ -21,7 +20,7 @@ from infrastructure.automations import PREFIX, TOLD_EVENT, Patience, automation_
 from infrastructure.blocks import BlockDocument, Reference, change_of
 from infrastructure.registration import Declared, apply, plan
 from infrastructure.targets import ROOT
-from tests.conftest import wait_until
+from tests.conftest import ask, post, wait_until
 from tests.flows.alerts.conftest import WriteRoutes, headers
 from tests.flows.alerts.receivers import Receiver, receiver
 
@@ -42,9 +41,9 @@ def ops(prefect_server: str, fresh: str) -> Iterator[Receiver]:
             declared = Declared((), (), (), (), (), tuple(documents))
             apply(server, plan(server, declared))
         yield found
-    for automation in httpx.post(f"{prefect_server}/automations/filter", json={}, trust_env=False).json():
+    for automation in post(prefect_server, "/automations/filter", {}):
         if automation["name"].startswith(PREFIX):
-            httpx.delete(f"{prefect_server}/automations/{automation['id']}", trust_env=False)
+            ask("DELETE", f"{prefect_server}/automations/{automation['id']}")
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def start(worker: subprocess.Popen[bytes], fresh: str, tmp_path: Path) -> Callab
 def events(api: str, name: str) -> list[dict[str, Any]]:
     """Return the events of a name that the server has."""
     only = {"filter": {"event": {"name": [name]}}}
-    return httpx.post(f"{api}/events/filter", json=only, trust_env=False).json()["events"]
+    return post(api, "/events/filter", only)["events"]
 
 
 def test_a_killed_run_is_told_by_its_worker_and_a_killed_worker_by_the_server(

@@ -160,9 +160,9 @@ def test_ctrl_c_makes_dbt_cancel_its_queries(tmp_path: Path, postgres_database: 
                 event = parse_line(line)
                 if event and event.node and event.node.status == "started":
                     break
-            wait_until(queries, "the query runs", 30)
+            wait_until(queries, "the query runs")
         assert child.wait() not in (0, -signal.SIGKILL), "it ended itself and was not killed"
-        wait_until(lambda: not queries(), "the query is cancelled", 10)
+        wait_until(lambda: not queries(), "the query is cancelled")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
