@@ -32,6 +32,16 @@ def open_bigquery(target: str, settings: Mapping[str, Any], schema: str) -> Iter
     """
     if not re.fullmatch(r"[A-Za-z0-9_]+", schema):
         raise ConfigError(f"{schema!r} is no name for a dataset in BigQuery: give one such as raw.")
+    with connected(target, settings) as (client, project):
+        yield BigQueryWarehouse(client, target, f"{project}.{schema}", settings.get("location"))
+
+
+@contextmanager
+def connected(target: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    """Make the client of a target, and close it at the end; yields it and its project.
+
+    Raises: as `open_bigquery`.
+    """
     try:
         from dbt.adapters.bigquery.clients import create_bigquery_client  # pyright: ignore[reportMissingImports]
         from dbt.adapters.bigquery.credentials import BigQueryCredentials  # pyright: ignore[reportMissingImports]
@@ -50,7 +60,7 @@ def open_bigquery(target: str, settings: Mapping[str, Any], schema: str) -> Iter
         cause, mend = explain("bigquery", str(exc))
         raise ConfigError(f"Target {target}: {cause}. {mend}") from exc
     try:
-        yield BigQueryWarehouse(client, target, f"{chosen['database']}.{schema}", settings.get("location"))
+        yield client, str(chosen["database"])
     finally:
         client.close()
 

@@ -57,6 +57,16 @@ def open_postgres(target: str, settings: Mapping[str, Any], schema: str) -> Iter
         ConfigError: psycopg2 is not installed, or the server knows no such user, password or database.
         UpstreamUnavailable: the server does not answer.
     """
+    with connected(target, settings) as (connection, place):
+        yield PostgresWarehouse(connection, place, schema)
+
+
+@contextmanager
+def connected(target: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    """Connect to a target's database in UTC and its role; yields the connection, and what to call it in a message.
+
+    Raises: as `open_postgres`.
+    """
     try:
         import psycopg2
     except ImportError as exc:
@@ -83,7 +93,7 @@ def open_postgres(target: str, settings: Mapping[str, Any], schema: str) -> Iter
                 if role := settings.get("role"):
                     cursor.execute(f"set role {quoted(str(role))}")
             connection.commit()
-        yield PostgresWarehouse(connection, place, schema)
+        yield connection, place
     finally:
         connection.close()
 

@@ -29,14 +29,18 @@ def open_snowflake(target: str, settings: Mapping[str, Any], schema: str) -> Ite
     # Left unquoted, as dbt leaves it, a name is the same in whatever case it is written.
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", schema):
         raise ConfigError(f"{schema!r} is no name for a schema in Snowflake: give one such as raw.")
-    connection = _connect(target, settings)
+    connection = connect_snowflake(target, settings)
     try:
         yield SnowflakeWarehouse(connection, f"Database {settings.get('database')}", schema)
     finally:
         connection.close()
 
 
-def _connect(target: str, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401  (the connector's own class)
+def connect_snowflake(target: str, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401  (the connector's own class)
+    """Connect to a target's account, in UTC and without autocommit.
+
+    Raises: as `open_snowflake`.
+    """
     try:
         import snowflake.connector  # pyright: ignore[reportMissingImports]
         from dbt.adapters.snowflake.connections import SnowflakeCredentials  # pyright: ignore[reportMissingImports]
