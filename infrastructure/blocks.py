@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from infrastructure.block_types import BlockType, block_type
 from infrastructure.outputs import (
+    BIGQUERY_SECRETS,
     CREDENTIALS_TYPES,
     KEYS_AS_FILES,
     SECRET_SETTINGS,
@@ -16,6 +17,7 @@ from infrastructure.outputs import (
     output_of,
     parse_keyfile,
     parse_private_key,
+    secret_block,
 )
 from infrastructure.targets import Airbyte, DashboardCache, PagerDuty, SlackWebhook
 from infrastructure.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget, SnowflakeTarget, Target
@@ -266,16 +268,22 @@ def _snowflake(name: str, target: SnowflakeTarget, secrets: Mapping[str, str], o
 def _bigquery(name: str, target: BigQueryTarget, secrets: Mapping[str, str], output: Output) -> list[BlockDocument]:
     documents: list[BlockDocument] = []
     taken = {"type", "schema", "threads", "project", "method", "keyfile", "keyfile_json"}
+    taken |= {"token_endpoint", *BIGQUERY_SECRETS}
     configs = _target_configs(target, output, taken) | {"project": target.project}
+    documents += [
+        BlockDocument("secret", secret_block(target, setting), {"value": secrets[variable]})
+        for setting, variable in target.secret_variables().items()
+        if setting in BIGQUERY_SECRETS
+    ]
     # Application default credentials have nothing to keep: the block finds them where it is loaded.
-    if target.method != "oauth":
+    if target.keyfile_json_env or target.keyfile:
         if target.keyfile_json_env:
             value = secrets[target.keyfile_json_env]
             data: dict[str, Any] = {"service_account_info": parse_keyfile(target.keyfile_json_env, value)}
         else:
             data = {"service_account_file": target.keyfile}
         documents.append(BlockDocument(CREDENTIALS_TYPES["bigquery"], target.credentials_name(), data))
-        configs["credentials"] = _reference(documents[0])
+        configs["credentials"] = _reference(documents[-1])
     documents.append(BlockDocument("dbt-cli-bigquery-target-configs", f"bigquery-target-configs-{name}", configs))
     return documents
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from infrastructure.errors import ConfigError
-from infrastructure.warehouses import BigQueryTarget, PostgresTarget, Settings, SnowflakeTarget, Target
+from infrastructure.warehouses import BIGQUERY_WAYS, BigQueryTarget, PostgresTarget, Settings, SnowflakeTarget, Target
 
 # dbt replaces the values of variables with this prefix by ***** in everything that it logs.
 SECRET_PREFIX = "DBT_ENV_SECRET_"
@@ -30,7 +30,7 @@ SECRET_SETTINGS = frozenset(
             "client_secret",
             "oauth_client_secret",
         ),
-        *("private_key", "private_key_id", "private_key_passphrase", "secret", "session_token"),
+        *("private_key", "private_key_id", "private_key_passphrase", "secret", "session_token", "request_data"),
     ]
 )
 
@@ -47,6 +47,10 @@ _FIELDS: dict[str, dict[str, str]] = {
     "snowflake": {name: name for name in ("password", "private_key", "private_key_passphrase", "token")},
     "bigquery": {f"keyfile_json.{name}": f"service_account_info.{name}" for name in KEYFILE_SECRETS},
 }
+# Prefect's block of Google credentials holds service accounts only: what else is secret has a block of its own.
+BIGQUERY_SECRETS = ("token", "refresh_token", "client_secret", "token_request_data")
+_GOOGLE_TOKENS = "https://oauth2.googleapis.com/token"
+
 CREDENTIALS_TYPES = {
     "postgres": "sqlalchemy-connector",
     "snowflake": "snowflake-credentials",
@@ -102,7 +106,7 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
             settings[setting] = {key: keyfile[key] for key in _KEYFILE_PLAIN if key in keyfile} | kept
         else:
             is_key = setting in ("private_key", *KEYS_AS_FILES)
-            settings[setting] = keep(setting, parse_private_key(target, variable, value) if is_key else value)
+            _put(settings, setting, keep(setting, parse_private_key(target, variable, value) if is_key else value))
     return Output(settings, values, sources)
 
 
@@ -113,8 +117,17 @@ def local_settings(target: Target) -> dict[str, Any]:
         if setting in KEYS_AS_FILES:
             # Without the setting, libpq looks where a person keeps the own key: ~/.postgresql/postgresql.key.
             continue
-        settings[setting] = env_var(variable, " | as_native" if setting == "keyfile_json" else "")
+        _put(settings, setting, env_var(variable, " | as_native" if setting == "keyfile_json" else ""))
     return settings
+
+
+def _put(settings: dict[str, Any], setting: str, value: str) -> None:
+    if setting == "token_request_data":
+        # dbt-bigquery 1.12 knows one provider of identities.
+        settings["token_endpoint"] = {"type": "entra", "request_url": settings.pop("token_request_url")}
+        settings["token_endpoint"]["request_data"] = value
+    else:
+        settings[setting] = value
 
 
 def blanked_names(profile: str, output: Output) -> list[str]:
@@ -211,12 +224,9 @@ def _plain(target: Target) -> dict[str, Any]:
 def _sign_in(target: Target) -> dict[str, Any]:
     match target:
         case BigQueryTarget():
-            ways = {
-                "keyfile_json_env": "service-account-json",
-                "keyfile": "service-account",
-                "method": "oauth",
-            }
-            return {"method": next(method for setting, method in ways.items() if getattr(target, setting))}
+            way = {"method": next(method for setting, method in BIGQUERY_WAYS.items() if getattr(target, setting))}
+            # google-auth knows no default, where `gcloud` writes it down.
+            return way | ({"token_uri": _GOOGLE_TOKENS} if target.refresh_token_env else {})
         case PostgresTarget(password_env=None):
             # dbt requires the setting; libpq takes an empty password as none, and looks into .pgpass.
             return {"password": ""}
@@ -228,6 +238,8 @@ def _source(target: Target, setting: str) -> str:
     block = target.credentials_name()
     if setting in KEYS_AS_FILES:
         return f"secret/{block}-{setting}#value"
+    if isinstance(target, BigQueryTarget) and setting in BIGQUERY_SECRETS:
+        return f"secret/{secret_block(target, setting)}#value"
     if isinstance(target, SnowflakeTarget):
         if setting == "oauth_client_secret":
             return f"secret/{block}-oauth-client-secret#value"
@@ -235,3 +247,8 @@ def _source(target: Target, setting: str) -> str:
             # The block has no such authenticator. Snowflake takes such a token as a password too.
             return f"{CREDENTIALS_TYPES[target.warehouse]}/{block}#password"
     return f"{CREDENTIALS_TYPES[target.warehouse]}/{block}#{_FIELDS[target.warehouse][setting]}"
+
+
+def secret_block(target: Target, setting: str) -> str:
+    """Return the name of the Secret block of a setting that the credentials block of the warehouse has no room for."""
+    return f"{target.credentials_name()}-{setting.replace('_', '-')}"

@@ -44,6 +44,8 @@ _HINTS = {
     "private_key_passphrase": _NEVER_HERE.format("private_key_passphrase_env"),
     "token": _NEVER_HERE.format("token_env"),
     "oauth_client_secret": _NEVER_HERE.format("oauth_client_secret_env"),
+    "refresh_token": _NEVER_HERE.format("refresh_token_env"),
+    "token_request_data": _NEVER_HERE.format("token_request_data_env"),
     "client_secret": _NEVER_HERE.format("client_secret_env"),
     "client_id": _NEVER_HERE.format("client_id_env"),
     "keyfile_json": _NEVER_HERE.format("keyfile_json_env"),

@@ -247,10 +247,28 @@ def _not_scrubbed(variable: str | None) -> str | None:
     return variable
 
 
-class BigQueryTarget(Warehouse):
-    """A BigQuery project: service account, or application default credentials."""
+# The setting by which each way of signing in to BigQuery is known, and dbt-bigquery's name for the way.
+BIGQUERY_WAYS = {
+    "keyfile_json_env": "service-account-json",
+    "keyfile": "service-account",
+    "method": "oauth",
+    "token_env": "oauth-secrets",
+    "refresh_token_env": "oauth-secrets",
+    "workload_pool_provider_path": "external-oauth-wif",
+}
 
-    credential_settings: ClassVar[tuple[str, ...]] = ("keyfile_json_env", "keyfile")
+
+class BigQueryTarget(Warehouse):
+    """A BigQuery project: service account, default credentials, OAuth token or workload identity federation."""
+
+    credential_settings: ClassVar[tuple[str, ...]] = (
+        "keyfile_json_env",
+        "keyfile",
+        "token_env",
+        "refresh_token_env",
+        "client_secret_env",
+        "token_request_data_env",
+    )
     default_credentials_block: ClassVar[str] = "gcp-credentials"
 
     warehouse: Literal["bigquery"]
@@ -263,6 +281,30 @@ class BigQueryTarget(Warehouse):
     )
     method: Literal["oauth"] | None = Field(
         default=None, description="oauth: application default credentials, no key at all."
+    )
+    token_env: Variable | None = Field(
+        default=None, description="Variable that holds an OAuth access token, which works for an hour."
+    )
+    refresh_token_env: Variable | None = Field(
+        default=None, description="Variable that holds an OAuth refresh token; needs client_id and client_secret_env."
+    )
+    client_id: str | None = Field(default=None, description="Client of the refresh token.")
+    client_secret_env: Variable | None = None
+    token_uri: str | None = Field(default=None, description="Where a refresh token is exchanged, if not at Google.")
+    workload_pool_provider_path: str | None = Field(
+        default=None,
+        description="//iam.googleapis.com/projects/…/providers/…: workload identity federation with Microsoft Entra. "
+        "For GKE, AWS and every other provider use method: oauth.",
+    )
+    token_request_url: str | None = Field(
+        default=None,
+        description="Entra's address of tokens: https://login.microsoftonline.com/<tenant>/oauth2/v2.0/token.",
+    )
+    token_request_data_env: Variable | None = Field(
+        default=None, description="Variable that holds the form that is posted there: client_id=…&client_secret=…&…"
+    )
+    service_account_impersonation_url: str | None = Field(
+        default=None, description="Service account that the federated identity acts as."
     )
     impersonate_service_account: str | None = None
     location: str | None = Field(default=None, description="Where the dataset is, such as EU.")
@@ -283,15 +325,28 @@ class BigQueryTarget(Warehouse):
 
     @model_validator(mode="after")
     def _signs_in_one_way(self) -> BigQueryTarget:
-        ways = [name for name in ("keyfile_json_env", "keyfile", "method") if getattr(self, name)]
+        ways = [name for name in BIGQUERY_WAYS if getattr(self, name)]
         if len(ways) > 1:
             raise ValueError(f"signs in with {' and '.join(ways)}; keep one of them")
         if not ways:
             raise ValueError(
-                "does not say how to sign in: give keyfile_json_env (a variable), keyfile (a path) "
-                "or method: oauth (application default credentials)"
+                "does not say how to sign in: give keyfile_json_env (a variable), keyfile (a path), "
+                "method: oauth (application default credentials), refresh_token_env or token_env"
             )
+        _belongs(self, "refresh_token_env", ("client_id", "client_secret_env"), ("token_uri",))
+        federated = ("token_request_url", "token_request_data_env")
+        _belongs(self, "workload_pool_provider_path", federated, ("service_account_impersonation_url",))
         return self
+
+
+def _belongs(target: Warehouse, way: str, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    """Raise ValueError when a way of signing in lacks one of its settings, or when one is there without it."""
+    given = [name for name in (*needed, *allowed) if getattr(target, name)]
+    lacking = [name for name in needed if name not in given]
+    if getattr(target, way) and lacking:
+        raise ValueError(f"{way} needs {' and '.join(lacking)}")
+    if given and not getattr(target, way):
+        raise ValueError(f"{' and '.join(given)} goes with {way}, which is not there")
 
 
 Target = Annotated[DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget, Field(discriminator="warehouse")]

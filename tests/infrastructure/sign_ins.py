@@ -96,6 +96,7 @@ _SNOWFLAKE_OUTPUT: dict[str, Any] = {
 }
 _USER = {"user": "LOADER"}
 _BIGQUERY: dict[str, Any] = {"warehouse": "bigquery", "project": "acme-data", "schema": "marts"}
+_POOL = "//iam.googleapis.com/projects/4711/locations/global/workloadIdentityPools/acme/providers/entra"
 _BIGQUERY_OUTPUT: dict[str, Any] = {
     "type": "bigquery",
     "project": "acme-data",
@@ -364,5 +365,54 @@ def sign_ins(service_account_file: str, private_key_file: str) -> list[SignIn]:
                 "quota_project": "acme-billing",
                 "api_endpoint": "https://bigquery.example.org",
             },
+        ),
+        SignIn(
+            "bq-access-token",
+            _BIGQUERY | {"token_env": "BQ_TOKEN"},
+            _BIGQUERY_OUTPUT | {"method": "oauth-secrets", "token": "bq-token-0815"},
+            {"BQ_TOKEN": "bq-token-0815"},
+            ("bq-token-0815",),
+        ),
+        SignIn(
+            "bq-refresh-token",
+            _BIGQUERY
+            | {
+                "refresh_token_env": "BQ_REFRESH_TOKEN",
+                "client_id": "4711.apps.googleusercontent.com",
+                "client_secret_env": "BQ_CLIENT_SECRET",
+            },
+            _BIGQUERY_OUTPUT
+            | {
+                "method": "oauth-secrets",
+                "refresh_token": "bq-refresh-token-0815",
+                "client_id": "4711.apps.googleusercontent.com",
+                "client_secret": "bq-client-secret-0815",
+                "token_uri": "https://oauth2.googleapis.com/token",
+            },
+            {"BQ_REFRESH_TOKEN": "bq-refresh-token-0815", "BQ_CLIENT_SECRET": "bq-client-secret-0815"},
+            ("bq-refresh-token-0815", "bq-client-secret-0815"),
+        ),
+        SignIn(
+            "bq-workload-identity",
+            _BIGQUERY
+            | {
+                "workload_pool_provider_path": _POOL,
+                "token_request_url": "https://login.microsoftonline.com/acme/oauth2/v2.0/token",
+                "token_request_data_env": "BQ_TOKEN_REQUEST",
+                "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/acme:generateAccessToken",
+            },
+            _BIGQUERY_OUTPUT
+            | {
+                "method": "external-oauth-wif",
+                "workload_pool_provider_path": _POOL,
+                "token_endpoint": {
+                    "type": "entra",
+                    "request_url": "https://login.microsoftonline.com/acme/oauth2/v2.0/token",
+                    "request_data": "client_id=4711&client_secret=entra-secret-0815",
+                },
+                "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/acme:generateAccessToken",
+            },
+            {"BQ_TOKEN_REQUEST": "client_id=4711&client_secret=entra-secret-0815"},
+            ("client_id=4711&client_secret=entra-secret-0815",),
         ),
     ]

@@ -153,6 +153,12 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(file: Path) -> None:
             "warehouse: bigquery, project: p, keyfile_json_env: DBT_ENV_SECRET_K",
             "cannot begin with DBT_ENV_SECRET_",
         ),
+        (
+            "warehouse: bigquery, project: p, refresh_token_env: R, client_id: c",
+            "refresh_token_env needs client_secret_env",
+        ),
+        ("warehouse: bigquery, project: p, method: oauth, client_id: c", "client_id goes with refresh_token_env"),
+        ("warehouse: bigquery, project: p, method: oauth, refresh_token: x", "name that with `refresh_token_env`"),
         ("warehouse: bigquery, project: p, method: oauth, type: x", "is called `warehouse` here"),
         ("warehouse: postgres, host: h, user: u, dbname: d, threads: 0", "expected at least 1, found 0"),
         ("warehouse: postgres, host: '', user: u, dbname: d", "expected at least 1 character"),
