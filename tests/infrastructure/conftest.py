@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 
 from infrastructure.registration import Declared, apply, declare, plan
 from infrastructure.targets import Targets, load_targets
+from tests.conftest import ask
 from tests.infrastructure.sign_ins import SignIn, keyfile, private_key, sign_ins
 
 
@@ -71,14 +72,23 @@ def every_sign_in(tmp_path_factory: pytest.TempPathFactory) -> Environments:
     return Environments(path, environ, found)
 
 
-@pytest.fixture(scope="session")
-def every_sign_in_saved(every_sign_in: Environments, prefect_server: str) -> Environments:
-    """Set every way of signing in up on the server."""
+@pytest.fixture(scope="package")
+def every_sign_in_saved(every_sign_in: Environments, prefect_server: str) -> Iterator[Environments]:
+    """Set every way of signing in up on the server, and take it off again: another folder's tests find no Airbyte."""
     from infrastructure.server import connect
 
+    declared = every_sign_in.declared()
     with connect() as server:
-        apply(server, plan(server, every_sign_in.declared()))
-    return every_sign_in
+        apply(server, plan(server, declared))
+    yield every_sign_in
+    for document in reversed(declared.documents):
+        delete_block(prefect_server, document.type_slug, document.name)
+
+
+def delete_block(api: str, type_slug: str, name: str) -> None:
+    """Delete a block as a person does in the UI."""
+    found = ask("GET", f"{api}/block_types/slug/{type_slug}/block_documents/name/{name}").json()
+    ask("DELETE", f"{api}/block_documents/{found['id']}")
 
 
 @pytest.fixture

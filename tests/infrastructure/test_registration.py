@@ -14,7 +14,7 @@ from infrastructure.profiles import load_profile
 from infrastructure.registration import Plan, apply, declare, plan
 from infrastructure.targets import load_targets
 from tests.conftest import ask
-from tests.infrastructure.conftest import Environments
+from tests.infrastructure.conftest import Environments, delete_block
 
 POSTGRES = {
     "warehouse": "postgres",
@@ -158,7 +158,7 @@ def test_a_block_that_vanishes_between_plan_and_change_is_reported(
     _set_up(path, environ)
     path = _postgres(write_targets, fresh, threads=8)
     planned = _planned(path, environ)
-    _delete(prefect_server, "dbt-cli-profile", f"dbt-cli-profile-{fresh}")
+    delete_block(prefect_server, "dbt-cli-profile", f"dbt-cli-profile-{fresh}")
 
     with pytest.raises(DriftError, match="has been deleted since this was planned"), connect() as server:
         apply(server, planned)
@@ -176,11 +176,6 @@ def test_a_block_that_somebody_else_makes_meanwhile_is_brought_to_what_is_declar
         apply(server, planned)
 
     assert load_profile(fresh).connection()["password"] == "geheim"
-
-
-def _delete(api: str, type_slug: str, name: str) -> None:
-    found = ask("GET", f"{api}/block_types/slug/{type_slug}/block_documents/name/{name}").json()
-    ask("DELETE", f"{api}/block_documents/{found['id']}")
 
 
 def test_no_reader_of_the_api_sees_a_secret(every_sign_in_saved: Environments, prefect_server: str) -> None:
