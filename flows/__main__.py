@@ -19,6 +19,8 @@ COMMANDS = {
     "report": "flows.commands.report:report",
     "ingest-git": "flows.commands.ingest_git:ingest_git",
     "sample-data": "flows.commands.sample_data:sample_data",
+    # Schedules stand above the flows that they run, and so does what serves them.
+    "serve": "deployments.serve:serve",
     "alerts": "flows.commands.alerts:alerts",
 }
 

@@ -183,6 +183,35 @@ def automation_documents(
     return [*documents, silent]
 
 
+def late_document(
+    name: str,
+    deployment: str,
+    deployment_id: str,
+    late_seconds: int,
+    slack: Reference | None,
+    pagerduty: Reference | None,
+) -> AutomationDocument:
+    """Return what tells that a run of one deployment has not begun in time.
+
+    Args:
+        deployment: <flow>/<name>, for people.
+        late_seconds: from when Prefect calls the run late.
+    """
+    trigger = _expecting(_STARTED, after=["prefect.flow-run.Late"], within=late_seconds)
+    trigger["match_related"] = {
+        "prefect.resource.id": f"prefect.deployment.{deployment_id}",
+        "prefect.resource.role": "deployment",
+    }
+    title = f"{deployment} should have started {late_seconds / 60:g} minutes ago"
+    text = "No worker has picked the run up. See the workers of its work pool.\n{{ flow_run|ui_url }}"
+    actions: list[dict[str, Any]] = []
+    if slack:
+        actions.append(_webhook(slack, title, text))
+    if pagerduty:
+        actions.append(_notification(pagerduty, title, text))
+    return AutomationDocument(name, f"A run of {deployment} has not started in time.", trigger, tuple(actions))
+
+
 def change_of_automation(document: AutomationDocument, saved: SavedAutomation | None) -> AutomationChange:
     """Compare a declared automation with what a server has."""
     if saved is None:

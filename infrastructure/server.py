@@ -50,6 +50,11 @@ class Server:
         self._schema_ids: dict[str, tuple[UUID, UUID]] = {}
         self._document_ids: dict[tuple[str, str], UUID] = {}
 
+    @property
+    def client(self) -> SyncPrefectClient:
+        """Return the client itself, for what only one module of another layer reads and writes."""
+        return self._client
+
     def read_block(self, type_slug: str, name: str) -> SavedDocument | None:
         """Return a block with its secrets, or None when there is none of that name."""
         try:
@@ -185,6 +190,11 @@ class Server:
         self._client.update_automation(UUID(change.saved.id), automation)
         for double in change.saved.doubles:
             self._client.delete_automation(UUID(double))
+
+    def delete_automation(self, name: str) -> None:
+        """Delete every automation of a name; none is no error."""
+        for automation in self._client.read_automations_by_name(name):
+            self._client.delete_automation(automation.id)
 
     def _named_block(self, action: dict[str, Any]) -> dict[str, Any]:
         """Return an action with the name of its block in the place of the id, where that block is there."""

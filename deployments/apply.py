@@ -1,0 +1,288 @@
+"""Bring a Prefect server to what schedules.yml says: `python -m deployments.apply plan | apply | destroy | next`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from infrastructure.errors import ConfigError, TributaryError
+
+if TYPE_CHECKING:
+    from deployments.declared import Declared
+    from deployments.deployment_plan import Plan, Saved
+    from infrastructure.blocks import FieldChange
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_CHANGES = 3
+
+_COMMAND = "uv run python -m deployments.apply"
+_COLOURS = {"create": "green", "update": "yellow", "remove": "red", "left": "yellow"}
+_DONE = {"create": "created", "update": "updated", "remove": "removed", "left": "left"}
+
+_EPILOG = f"""\b
+Examples:
+  {_COMMAND} plan
+      show what would change on the server, field by field, and change nothing
+  {_COMMAND} plan --exit-code
+      for CI: exit code 3 when there is something to change
+  {_COMMAND} apply --prune
+      make the changes, and remove deployments that the file no longer has
+  {_COMMAND} next --after 2026-03-28 --count 3
+      when everything runs, here across a change of the clock
+
+\b
+Exit codes: 0 done, 1 the server failed, 2 wrong file or usage, 3 changes (with --exit-code).
+
+The server, of one's own or Prefect Cloud, is named by PREFECT_API_URL and PREFECT_API_KEY, or by the Prefect profile
+in use.
+"""
+
+_target = click.option("--target", "-t", metavar="T", help="The deployments of this target alone.")
+_prune = click.option("--prune", is_flag=True, help="Remove deployments of ours that the file no longer has.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for a program to read.")
+_file = click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Read this file in place of deployments/schedules.yml.",
+)
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """Plan and apply what runs where and when."""
+
+
+@main.command()
+@_target
+@_prune
+@click.option("--exit-code", is_flag=True, help="Exit with 3 when there is something to change.")
+@_json
+@_file
+def plan(target: str | None, prune: bool, exit_code: bool, as_json: bool, path: Path | None) -> None:
+    """Show what apply would change, field by field; change nothing."""
+    with _in_words():
+        planned = _reconcile(path, target, prune, as_json, apply_it=False)
+    if exit_code and not planned.is_empty:
+        sys.exit(EXIT_CHANGES)
+
+
+@main.command()
+@_target
+@_prune
+@_json
+@_file
+def apply(target: str | None, prune: bool, as_json: bool, path: Path | None) -> None:
+    """Show the changes and make them; a second time there are none."""
+    with _in_words():
+        _reconcile(path, target, prune, as_json, apply_it=True)
+
+
+@main.command()
+@_target
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_json
+@_file
+def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> None:
+    """Remove every deployment that this file has put on the server; work pools and the history of runs stay."""
+    with _in_words():
+        from deployments.prefect_deployments import destroy as destroy_deployments
+        from deployments.prefect_deployments import read_saved
+        from deployments.schedules import load_schedules
+        from infrastructure.local_server import server_in_reach
+        from infrastructure.server import connect
+
+        schedules, _ = load_schedules(path)
+        report = _silent if as_json else _note
+        with server_in_reach(report), connect(report) as server:
+            found = [it for it in read_saved(server, schedules.marker) if target is None or it.target == target]
+            found.sort(key=lambda it: it.full_name)
+            if found and not yes:
+                _confirm(found, as_json)
+            destroy_deployments(server, schedules, found)
+    names = [deployment.full_name for deployment in found]
+    if as_json:
+        click.echo(json.dumps({"removed": names}, indent=2))
+        return
+    for name in names:
+        click.echo(_line("removed", "remove", name))
+    click.echo(f"{len(names)} deployments removed." if names else f"Nothing carries the tag {schedules.marker}.")
+
+
+def _confirm(found: Sequence[Saved], as_json: bool) -> None:
+    if as_json:
+        raise ConfigError("With --json nobody is asked: give --yes as well.")
+    for deployment in found:
+        click.echo(_line("remove", "remove", deployment.full_name))
+    click.confirm(f"Remove {len(found)} deployments, with the runs that are planned?", abort=True)
+
+
+@main.command("next")
+@_target
+@click.option("--count", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each deployment.")
+@click.option(
+    "--after",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+    metavar="TIME",
+    help="Look from this moment on, in UTC; now when left out.",
+)
+@_json
+@_file
+def next_(target: str | None, count: int, after: datetime | None, as_json: bool, path: Path | None) -> None:
+    """Show when everything runs next, on its own clock and in UTC; needs no server."""
+    with _in_words():
+        from deployments.schedules import load_schedules
+
+        moment = after.replace(tzinfo=UTC) if after else datetime.now(UTC)
+        _, declared = load_schedules(path)
+        chosen = [it for it in declared if target is None or it.target == target]
+        runs = [(it, it.next_runs(moment, count)) for it in chosen if it.cron]
+    if as_json:
+        document = [
+            {"deployment": it.full_name, "cron": it.cron, "time_zone": it.time_zone, "paused": it.paused,
+             "runs": [at.isoformat() for at in times]}
+            for it, times in runs
+        ]  # fmt: skip
+        click.echo(json.dumps(document, indent=2))
+        return
+    for it, times in runs:
+        click.echo(f"{click.style(it.full_name, bold=True)}  {it.cron} ({it.time_zone}){', paused' * it.paused}")
+        for at in times:
+            click.echo(f"  {at:%a %Y-%m-%d %H:%M %Z}  =  {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC")
+    if still := [it.full_name for it in chosen if not it.cron]:
+        click.echo(f"Without a schedule: {', '.join(still)}")
+
+
+def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool, apply_it: bool) -> Plan:
+    from deployments.prefect_deployments import apply as apply_plan
+    from deployments.prefect_deployments import plan as make_plan
+    from deployments.schedules import load_schedules
+    from infrastructure.local_server import server_in_reach
+    from infrastructure.server import api_address, connect
+
+    schedules, declared = load_schedules(path)
+    report: Callable[[str], None] = _silent if as_json else _note
+    with server_in_reach(report), connect(report) as server:
+        address = api_address()
+        planned = make_plan(server, schedules, declared, prune=prune, target=target)
+        if not as_json:
+            click.echo(_as_text(planned, address))
+        if apply_it:
+            apply_plan(server, schedules, planned)
+    if as_json:
+        click.echo(json.dumps(_as_document(planned, address, is_applied=apply_it), indent=2))
+        return planned
+    words = " ".join([*(["--target", target] if target else []), *(["--prune"] if prune else [])])
+    click.echo(_summary(planned, f"{_COMMAND} apply {words}".rstrip(), apply_it))
+    return planned
+
+
+def _as_text(planned: Plan, address: str | None) -> str:
+    lines = [f"Prefect server: {address or 'this machine'}"]
+    unchanged = 0
+    for pool in planned.pools:
+        if pool.action == "unchanged":
+            unchanged += 1
+            continue
+        lines.append(_line(pool.action, pool.action, f"work pool {pool.name}"))
+        lines += [_field(it) for it in pool.fields]
+    for change in planned.deployments:
+        if change.action == "unchanged":
+            unchanged += 1
+            continue
+        words = " (not in the file any more; --prune removes it)" if change.action == "left" else ""
+        lines.append(_line(change.action, change.action, change.full_name + words))
+        lines += [_field(it) for it in change.fields]
+        if change.declared:
+            lines += _next_line(change.declared)
+    for late in planned.late:
+        if late.action == "unchanged":
+            unchanged += 1
+            continue
+        lines.append(_line(late.action, late.action, f"automation that tells when {late.full_name} is late"))
+        lines += [_field(it) for it in late.change.fields] if late.change and late.action == "update" else []
+    if unchanged:
+        lines.append(f"  unchanged  {unchanged}")
+    return "\n".join([*lines, *(click.style(note, fg="yellow") for note in planned.notes)])
+
+
+def _next_line(declared: Declared) -> list[str]:
+    return [f"             next run: {at:%a %Y-%m-%d %H:%M %Z}" for at in declared.next_runs(datetime.now(UTC))]
+
+
+def _summary(planned: Plan, command: str, is_applied: bool) -> str:
+    if planned.is_empty:
+        return "Nothing to change: the server is as deployments/schedules.yml says."
+    if not is_applied:
+        return f"Nothing has been changed yet. To make these changes: {command}"
+    actions = [it.action for it in (*planned.pools, *planned.deployments, *planned.late)]
+    counts = ", ".join(f"{actions.count(action)} {_DONE[action]}" for action in _DONE if action in actions)
+    workers = [f"  uv run prefect worker start --pool {pool.name}" for pool in planned.pools]
+    return "\n".join([f"Done: {counts}.", "Runs start where a worker is:", *workers])
+
+
+def _as_document(planned: Plan, address: str | None, is_applied: bool) -> dict[str, Any]:
+    def fields(found: Sequence[FieldChange]) -> list[dict[str, Any]]:
+        return [{"path": it.path, "old": it.old, "new": it.new} for it in found]
+
+    return {
+        "server": address,
+        "work_pools": [{"name": it.name, "action": it.action, "fields": fields(it.fields)} for it in planned.pools],
+        "deployments": [
+            {
+                "deployment": it.full_name,
+                "action": it.action,
+                "fields": fields(it.fields),
+                "next_run": next((at.isoformat() for at in it.declared.next_runs(datetime.now(UTC))), None)
+                if it.declared
+                else None,
+            }
+            for it in planned.deployments
+        ],
+        "late_alerts": [{"deployment": it.full_name, "action": it.action} for it in planned.late],
+        "notes": list(planned.notes),
+        "has_changes": not planned.is_empty,
+        "is_applied": is_applied,
+    }
+
+
+def _line(word: str, action: str, text: str) -> str:
+    return f"  {click.style(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
+
+
+def _field(change: FieldChange) -> str:
+    indent = " " * 13
+    if change.old is None:
+        return f"{indent}{click.style(f'+ {change.path}: {change.new}', fg='green')}"
+    if change.new is None:
+        return f"{indent}{click.style(f'- {change.path}: {change.old}', fg='red')}"
+    return f"{indent}{click.style(f'~ {change.path}: {change.old} → {change.new}', fg='yellow')}"
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except TributaryError as exc:
+        click.echo(f"{click.style('Error:', fg='red')} {exc}", err=True)
+        sys.exit(EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED)
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+def _note(text: str) -> None:
+    click.echo(click.style(text, dim=True), err=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m deployments.apply")

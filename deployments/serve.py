@@ -1,0 +1,103 @@
+"""`python -m flows serve`: one process on one machine that runs every deployment of schedules.yml, without a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.commands.console import in_words, say
+from flows.commands.options import examples
+from infrastructure.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deployments.declared import Declared
+
+
+@click.command(
+    epilog=examples(
+        "python -m flows serve",
+        "TRIBUTARY_TARGET=dev python -m flows serve",
+        "python -m flows serve --target prod --limit 2",
+    )
+)
+@click.option("--target", "-t", metavar="T", help="The deployments of this target alone.")
+@click.option("--limit", type=click.IntRange(1), default=4, show_default=True, help="Runs at once, of all deployments.")
+@click.option(
+    "--poll-seconds", type=click.IntRange(1), default=5, show_default=True, help="How often to look for runs."
+)
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Read this file in place of deployments/schedules.yml.",
+)
+def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) -> None:
+    """Run what deployments/schedules.yml says, from this process, until Ctrl-C.
+
+    Needs a Prefect server that goes on running, and no worker. Stopping ends the runs that are going on, and pauses the
+    schedules until the next start.
+    """
+    with in_words(as_json=False):
+        import asyncio
+
+        from deployments.schedules import load_schedules
+        from infrastructure.local_server import server_in_reach
+        from infrastructure.server import connect
+
+        _, declared = load_schedules(path)
+        chosen = [it for it in declared if target is None or it.target == target]
+        if not chosen:
+            there = sorted({it.target for it in declared if it.target})
+            raise ConfigError(f"No deployment of the schedules file is of target {target!r}; there is {there}.")
+        with server_in_reach(say) as address:
+            if address is None:
+                raise ConfigError(
+                    "No Prefect server is in reach, and schedules need one that goes on running. Start it in another "
+                    "window and leave it running: uv run prefect server start"
+                )
+            with connect(say) as server:
+                server.client.hello().raise_for_status()
+            _announce(chosen, address)
+            asyncio.run(_serve(chosen, limit, poll_seconds))
+        say("Stopped. Nothing is running any more.")
+
+
+def _announce(declared: Sequence[Declared], address: str) -> None:
+    now = datetime.now(UTC)
+    say(f"Serving {len(declared)} deployments of {address}:")
+    width = max(len(it.full_name) for it in declared)
+    for it in declared:
+        times = it.next_runs(now)
+        when = f"next {times[0]:%a %Y-%m-%d %H:%M %Z}" if times else "paused" if it.paused else "when started"
+        say(f"  {it.full_name:{width}}  {it.target or '':10}  {when}")
+    say(f"Start one now: uv run prefect deployment run {declared[0].full_name}\nCtrl-C stops.")
+
+
+async def _serve(declared: Sequence[Declared], limit: int, poll_seconds: int) -> None:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.runner import Runner
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
+
+    # Prefect's children find the flows by module name, from wherever they are started.
+    runner = Runner(name="tributary", limit=limit, query_seconds=poll_seconds, pause_on_shutdown=True)
+    for it in declared:
+        strategy = ConcurrencyLimitStrategy(it.when_busy)
+        # Given as a flow, which is here already, and not as an entrypoint: a run then needs neither a look-up of its
+        # deployment's code nor Prefect's command line.
+        await runner.aadd_flow(
+            it.flow.with_options(retries=it.retries, retry_delay_seconds=it.retry_delay_seconds),
+            name=it.name,
+            schedule=Cron(it.cron, timezone=it.time_zone) if it.cron else None,
+            paused=it.paused,
+            concurrency_limit=ConcurrencyLimitConfig(limit=it.limit, collision_strategy=strategy) if it.limit else None,
+            parameters=it.parameters,
+            description=it.description,
+            tags=list(it.tags),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+    await runner.start()
