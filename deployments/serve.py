@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,8 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
             with connect(say) as server:
                 server.client.hello().raise_for_status()
             _announce(chosen, address)
-            asyncio.run(_serve(chosen, limit, poll_seconds))
+            with suppress(KeyboardInterrupt):
+                asyncio.run(_serve(chosen, limit, poll_seconds))
         say("Stopped. Nothing is running any more.")
 
 
@@ -78,13 +80,19 @@ def _announce(declared: Sequence[Declared], address: str) -> None:
 
 
 async def _serve(declared: Sequence[Declared], limit: int, poll_seconds: int) -> None:
+    import signal
+
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.runner import Runner
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    # Prefect's children find the flows by module name, from wherever they are started.
-    runner = Runner(name="tributary", limit=limit, query_seconds=poll_seconds, pause_on_shutdown=True)
+    class _Runner(Runner):
+        def handle_sigterm(self, *args: object, **kwargs: object) -> None:
+            # Prefect's own ends the process without waiting for what it tells to stop.
+            signal.raise_signal(signal.SIGINT)
+
+    runner = _Runner(name="tributary", limit=limit, query_seconds=poll_seconds, pause_on_shutdown=True)
     for it in declared:
         strategy = ConcurrencyLimitStrategy(it.when_busy)
         # Given as a flow, which is here already, and not as an entrypoint: a run then needs neither a look-up of its
