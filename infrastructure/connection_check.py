@@ -1,25 +1,36 @@
-"""Try whether dbt can connect to a target, and say in one sentence why not and what to do."""
+"""Try whether dbt can connect to a target and build there, and say in one sentence why not and what to do."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from infrastructure.profiles import Profile, make_folder, require_adapter
+from infrastructure.reachability import address_of, why_unreachable
 
 # Drivers try more than once, each time for tens of seconds.
 CHECK_SECONDS = 120.0
 
-# What the `dbt` command does, without looking for it on the path.
-_DBT = "from dbt.cli.main import cli; cli()"
+# Runs dbt commands one after the other, for as long as they end well.
+_DBT = "import json, sys; from dbt.cli.main import dbtRunner as dbt; " + (
+    "sys.exit(not all(dbt().invoke(command).success for command in json.loads(sys.argv[1])))"
+)
+# Where connecting says nothing about the place that dbt is to build in.
+_LOOKED_AT = ("snowflake", "bigquery")
+_LOOK = Path(__file__).with_name("look.sql")
+_NO_DATASET = re.compile(r"running operation: .*Not found: Dataset", re.IGNORECASE | re.DOTALL)
 
 
 def _correct(settings: str) -> str:
@@ -58,12 +69,18 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "snowflake": [
         (r"Incorrect username or password", "the user or the password is wrong", _SET_SECRET),
+        (r"token has expired|access token expired|390114|390318", "the token has expired", _SET_SECRET),
+        (r"[Ii]nvalid OAuth access token|access token is invalid|390303", "the token is not valid", _SET_SECRET),
+        (
+            r"[Ii]ncorrect password|[Bb]ad decrypt",
+            "the passphrase does not open the private key",
+            _correct("`private_key_passphrase_env`"),
+        ),
         (
             r"JWT token is invalid|[Pp]rivate key",
             "Snowflake does not accept the key pair",
             "Give the user its public key (`alter user … set rsa_public_key = …`), or correct the variable.",
         ),
-        (r"JWT token has expired|390114|390318", "the token has expired", _SET_SECRET),
         (
             r"250001.*Could not connect|250003.*[Ff]ailed to (?:connect|execute)",
             "the account's host does not answer",
@@ -94,6 +111,11 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
             "Make a new key for the service account, set the variable to it and run setup again.",
         ),
         (
+            r"refresh the access token|[Ii]nvalid authentication credentials|invalid_client|unauthorized_client",
+            "the token has expired or is not valid",
+            "Set its variable to a new one, or sign in in a way that lasts; then run setup again.",
+        ),
+        (
             r"default credentials were not found",
             "there are no application default credentials on this machine",
             "Run `gcloud auth application-default login`, or run where a service account is attached.",
@@ -114,6 +136,11 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
             r"iam\.serviceAccounts?\.?[gG]etAccessToken|roles/iam\.serviceAccountTokenCreator",
             "the account may not act as the service account of `impersonate_service_account`",
             "Give it the role Service Account Token Creator on that service account.",
+        ),
+        (
+            r"Access Denied: Dataset ([^\s:]+:[^\s:]+)",
+            "the account may not see dataset {}, or there is none",
+            "Give it the role BigQuery Data Editor there, or correct `schema` in infrastructure/targets.yml.",
         ),
         (
             r"Access Denied",
@@ -150,11 +177,13 @@ class Check:
     Attributes:
         cause: empty when the connection works.
         mend: what to do about the cause.
+        note: what a person may want to know though the connection works.
     """
 
     target: str
     cause: str = ""
     mend: str = ""
+    note: str = ""
 
     @property
     def is_ok(self) -> bool:
@@ -163,23 +192,19 @@ class Check:
 
 
 def check(profile: Profile, timeout_seconds: float = CHECK_SECONDS) -> Check:
-    """Run `dbt debug` for a profile in a process and a folder of its own.
+    """Run `dbt debug` for a profile in a process and a folder of its own, and look at the place that dbt builds in.
 
     Raises:
         ConfigError: the adapter of the warehouse is not installed.
     """
     require_adapter(profile.warehouse, profile.target)
+    if unreachable := why_unreachable(profile.output):
+        return Check(profile.target, *unreachable)
     make_folder(profile)
     with tempfile.TemporaryDirectory(prefix="tributary-check-") as folder:
-        place = Path(folder)
-        (place / "profiles.yml").write_text(profile.profiles_yml("check"), encoding="utf-8")
-        project = {"name": "connection_check", "profile": "check", "version": "1.0.0"}
-        (place / "dbt_project.yml").write_text(yaml.safe_dump(project), encoding="utf-8")
-        command = [sys.executable, "-c", _DBT, "debug", "--connection", "--no-use-colors"]
-        command += ["--target", profile.target, "--project-dir", folder, "--profiles-dir", folder]
-        command += ["--log-path", folder]
+        commands = _commands(profile, Path(folder))
         child = subprocess.Popen(
-            command,
+            [sys.executable, "-c", _DBT, json.dumps(commands)],
             cwd=folder,
             env=_environment(profile),
             stdout=subprocess.PIPE,
@@ -190,13 +215,63 @@ def check(profile: Profile, timeout_seconds: float = CHECK_SECONDS) -> Check:
         try:
             text, _ = child.communicate(timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
-            cause = f"there is no answer within {timeout_seconds:.0f} seconds"
+            address = address_of(profile.output)
+            answer = f"answer from {address[0]}" if address else "answer"
+            cause = f"there is no {answer} within {timeout_seconds:.0f} seconds"
             return Check(profile.target, cause, "Look for a firewall or VPN between here and there.")
         finally:
             _end(child)
-    if child.returncode == 0:
-        return Check(profile.target)
-    return Check(profile.target, *explain(profile.warehouse, _without_secrets(profile, text)))
+    found = re.search(r"^(?:[\d:]+\s+)?found: (\{.*\})$", text, re.MULTILINE)
+    if found:
+        return judge(profile, json.loads(found[1]))
+    if profile.warehouse == "bigquery" and _NO_DATASET.search(text):
+        return judge(profile, {"location": None})
+    if child.returncode != 0:
+        return Check(profile.target, *explain(profile.warehouse, _without_secrets(profile, text)))
+    return Check(profile.target)
+
+
+def _commands(profile: Profile, folder: Path) -> list[list[str]]:
+    """Write a project that has nothing in it, and return the commands to be run there."""
+    (folder / "profiles.yml").write_text(profile.profiles_yml("check"), encoding="utf-8")
+    project = {"name": "connection_check", "profile": "check", "version": "1.0.0"}
+    (folder / "dbt_project.yml").write_text(yaml.safe_dump(project), encoding="utf-8")
+    common = ["--no-use-colors", "--target", profile.target, "--project-dir", str(folder)]
+    common += ["--profiles-dir", str(folder), "--log-path", str(folder)]
+    commands = [["debug", "--connection", *common]]
+    if profile.warehouse in _LOOKED_AT:
+        (folder / "macros").mkdir()
+        shutil.copy(_LOOK, folder / "macros")
+        commands.append(["run-operation", "look", *common])
+    return commands
+
+
+def judge(profile: Profile, found: Mapping[str, Any]) -> Check:
+    """Say whether what was found in the warehouse is what the target asks for.
+
+    Args:
+        found: what the macro in look.sql returns.
+    """
+    output = profile.output
+    if profile.warehouse == "snowflake":
+        for setting, name in (("database", "database"), ("warehouse", "virtual_warehouse")):
+            if not found[setting]:
+                cause = f"there is no {setting} {output[setting]}, or the role may not use it"
+                return Check(profile.target, cause, _correct(f"`{name}` or `role`"))
+        place = f"{output['database']}.{output['schema']}"
+        note = "" if found["schema"] else f"there is no schema {place} yet: the first run makes it, if the role may"
+        return Check(profile.target, note=note)
+    place = f"{output['project']}.{output['schema']}"
+    wanted = output.get("location")
+    if not found["location"]:
+        where = f"in {wanted}" if wanted else "in US, as the target has no `location`"
+        note = f"there is no dataset {place} yet: the first run makes it {where}, if the account may"
+        return Check(profile.target, note=note)
+    if wanted and wanted.upper() != found["location"].upper():
+        cause = f"dataset {place} is in location {found['location']}, not in {wanted}"
+        mend = f"Set `location: {found['location']}` in infrastructure/targets.yml, or name another dataset in `schema`"
+        return Check(profile.target, cause, f"{mend}; then run setup again.")
+    return Check(profile.target)
 
 
 def _environment(profile: Profile) -> dict[str, str]:
@@ -224,8 +299,8 @@ def explain(warehouse: str, text: str) -> tuple[str, str]:
         warehouse: dbt's name for the kind of warehouse.
         text: what dbt printed.
     """
-    quoted = r"the following (?:error|reason):\s+>?(.*?)\n\s*\n(?:Check your|\s*$)"
-    found = re.search(quoted, text, re.DOTALL)
+    debug = r"the following (?:error|reason):\s+>?(.*?)\n\s*\n(?:Check your|\s*$)"
+    found = re.search(debug, text, re.DOTALL) or re.search(r"while running operation: (.*)", text, re.DOTALL)
     message = re.sub(r"^(?:Database|Runtime) Error\s+", "", (found[1] if found else text).strip())
     for pattern, cause, mend in _CAUSES.get(warehouse, []) + _CAUSES[""]:
         if match := re.search(pattern, message):

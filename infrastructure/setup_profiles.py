@@ -284,7 +284,7 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> int:
         if not as_json:
             click.echo(_check_line(checks[-1]))
     if as_json:
-        listed = [{"target": c.target, "ok": c.is_ok, "cause": c.cause, "mend": c.mend} for c in checks]
+        listed = [{"target": c.target, "ok": c.is_ok, "cause": c.cause, "mend": c.mend, "note": c.note} for c in checks]
         click.echo(json.dumps({"checks": listed, "notes": notes}, indent=2))
     else:
         for note in notes:
@@ -395,7 +395,7 @@ def _field(path: str, old: str | None, new: str | None) -> str:
 
 def _check_line(entry: Check) -> str:
     if entry.is_ok:
-        return f"{entry.target}: {click.style('ok', fg='green')}"
+        return f"{entry.target}: {click.style('ok', fg='green')}" + (f"; {entry.note}" if entry.note else "")
     return f"{entry.target}: {click.style('failed', fg='red')}, {entry.cause}. {entry.mend}".rstrip()
 
 

@@ -19,6 +19,10 @@ _SNOWFLAKE = "https://docs.snowflake.com/en/sql-reference/transactions"
 _SNOWFLAKE_CONNECTOR = (
     "https://github.com/snowflakedb/snowflake-connector-python/blob/main/src/snowflake/connector/errorcode.py"
 )
+# The class of errors that dbt-snowflake itself tries again, when it connects.
+_DBT_SNOWFLAKE = (
+    "https://github.com/dbt-labs/dbt-adapters/blob/main/dbt-snowflake/src/dbt/adapters/snowflake/connections.py"
+)
 _SNOWFLAKE_SESSION = "https://docs.snowflake.com/en/user-guide/session-policies"
 _BIGQUERY = "https://cloud.google.com/bigquery/docs/error-messages"
 _BIGQUERY_CLIENT = "https://github.com/googleapis/python-bigquery/blob/main/google/cloud/bigquery/retry.py"
@@ -103,6 +107,11 @@ TRANSIENT: Mapping[str, tuple[Transient, ...]] = {
             r"\b(390111|390112|390114)\b|authentication token has expired",
             "a session or its token that ran out; the next command signs in anew",
             _SNOWFLAKE_SESSION,
+        ),
+        Transient(
+            r"sql execution internal error",
+            "000603: the service's own failure, which may or may not last",
+            _DBT_SNOWFLAKE,
         ),
         Transient(
             r"\b000625\b|this lock has not yet been released", "000625: others hold or await the lock", _SNOWFLAKE

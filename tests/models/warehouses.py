@@ -54,6 +54,10 @@ class Warehouse(ABC):
     def execute(self, script: str) -> None:
         """Run a script of statements in one transaction."""
 
+    def server_version(self) -> str:
+        """Return what a table of evidence calls the server."""
+        return str(self.query("select version()")[1][0][0]).removeprefix("PostgreSQL ").partition(" ")[0]
+
     def load(self, *names: str) -> None:
         """Run the scripts that are beside this file."""
         for name in names:

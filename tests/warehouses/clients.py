@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tests.models.warehouses import Rows, Warehouse
@@ -34,6 +35,14 @@ def _alike(value: object) -> object:
     return value
 
 
+def _package_of(script: str) -> str:
+    """Return name and version of the package that a local server is made of."""
+    text = Path(__file__).with_name(script).read_text(encoding="utf-8")
+    found = re.search(r'"(\w+)(?:\[\w+\])?==([\d.]+)"', text)
+    assert found, f"{script} does not pin its package"
+    return f"{found[1]} {found[2]}"
+
+
 @dataclass
 class Snowflake(Warehouse):
     """A Snowflake account."""
@@ -42,6 +51,9 @@ class Snowflake(Warehouse):
 
     def dbt_output(self) -> dict[str, Any]:
         return self.output
+
+    def server_version(self) -> str:
+        return _package_of("snowflake_server.py")
 
     @cached_property
     def _connection(self) -> Any:
@@ -85,6 +97,9 @@ class BigQuery(Warehouse):
 
     def dbt_output(self) -> dict[str, Any]:
         return self.output
+
+    def server_version(self) -> str:
+        return _package_of("bigquery_server.py")
 
     @cached_property
     def _client(self) -> Any:

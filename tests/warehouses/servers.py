@@ -8,20 +8,47 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.conftest import free_port, wait_until
 
 HERE = Path(__file__).parent
 PROJECT = "demo-project"
+PASSPHRASE = "right-passphrase"
+
+
+def private_key(of_user: bool = False, passphrase: str | None = None) -> str:
+    """Return a new private key in PEM, or the one of the user that the local Snowflake knows."""
+    key = _user_key() if of_user else rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase:
+        encryption = serialization.BestAvailableEncryption(passphrase.encode())
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, encryption).decode()
+
+
+@cache
+def _user_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def _public_key() -> bytes:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return _user_key().public_key().public_bytes(serialization.Encoding.PEM, form)
 
 
 @contextmanager
 def snowflake_server(log: Path) -> Iterator[dict[str, Any]]:
     """Run a local Snowflake for the time of the block; yields dbt's output for it."""
     port = free_port()
-    with _running(["snowflake_server.py", "--port", str(port)], f"http://127.0.0.1:{port}/statements", log):
+    command = ["snowflake_server.py", "--port", str(port), "--public-key", str(log.with_name("user.pub"))]
+    log.with_name("user.pub").write_bytes(_public_key())
+    with _running(command, f"http://127.0.0.1:{port}/statements", log):
         yield {
             "type": "snowflake",
             "account": "local",

@@ -17,7 +17,9 @@ the local BigQuery. What is changed, and why:
 temporary   tables with a qualified name become plain ones: DuckDB knows temporary tables without a schema only.
 merge       qualifies the values it inserts, and writes into one database only.
 nulls       of timestamps reach the client as nulls; the package sends 1970-01-01.
-sign-in     the password `wrong` and the role NO_SUCH_ROLE are refused, in Snowflake's words.
+sign-in     the password `wrong`, the token `expired`, the role NO_SUCH_ROLE and key pairs that do not fit the public
+            key of the option are refused, in Snowflake's words.
+places      a database or warehouse that is called NO_SUCH_… is not in use after the sign-in, which goes well.
 accepted    and without effect: grants, roles, warehouses, session parameters, comments on columns.
 failures    of the package itself become Snowflake errors; an HTTP 500 would be tried again for minutes.
 statements  are kept, as are the query tags of sessions, and shown at /statements.
@@ -28,16 +30,19 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import fakesnow.arrow as arrow
 import fakesnow.cursor as cursor
 import fakesnow.server as server
+import jwt
 import pyarrow as pa
 import pyarrow.compute as pc
 import snowflake.connector.errors as errors
 import uvicorn
 from sqlglot import exp
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -55,7 +60,8 @@ _ACCEPTED = [
         r"\s*(create|alter|drop)\s+(or\s+replace\s+)?(role|warehouse)\b",
     )
 ]
-_FUNCTIONS = {"current_warehouse": "'WH'", "current_session": "'1'", "current_region": "'LOCAL'"}
+_FUNCTIONS = {"current_session": "'1'", "current_region": "'LOCAL'"}
+_NOWHERE = re.compile(r"(databaseName|warehouse)=NO_SUCH_\w+(&schemaName=\w+)?&?")
 _GRANTS = ("created_on", "privilege", "granted_on", "name", "granted_to", "grantee_name", "grant_option", "granted_by")
 _statements: list[str] = []
 _query_tags: list[str | None] = []
@@ -103,7 +109,11 @@ def _executed(self: Any, command: str, *arguments: Any, **options: Any) -> Any:
         return _execute(self, statement)
 
     _statements.append(command)
-    for name, value in _FUNCTIONS.items():
+    functions = _FUNCTIONS | {"current_warehouse": f"'{getattr(self._conn, 'in_use', 'WH')}'"}
+    in_use = {"warehouse": getattr(self._conn, "in_use", "WH"), "database": self._conn.database}
+    in_use["schema"] = self._conn.schema if self._conn.database else None
+    functions |= {f"current_{kind}": "null" for kind, name in in_use.items() if name is None}
+    for name, value in functions.items():
         command = re.sub(rf"\b{name}\s*\(\s*\)", value, command, flags=re.IGNORECASE)
     try:
         if re.match(r"\s*show\s+grants\b", command, re.IGNORECASE):
@@ -141,6 +151,10 @@ async def _login(request: Any) -> Any:
     asked = json.loads(text)["data"]
     if asked.get("PASSWORD") == "wrong":
         return _refused("390100", "Incorrect username or password was specified.")
+    if asked.get("TOKEN") == "expired":
+        return _refused("390318", "OAuth access token expired. [local]")
+    if asked.get("AUTHENTICATOR") == "SNOWFLAKE_JWT" and not _fits(asked["TOKEN"]):
+        return _refused("390144", "JWT token is invalid. [local]")
     _query_tags.append(asked["SESSION_PARAMETERS"].get("QUERY_TAG"))
     role = request.query_params.get("roleName", "")
     if role == "NO_SUCH_ROLE":
@@ -149,7 +163,24 @@ async def _login(request: Any) -> Any:
             f"Role '{role}' specified in the connect string does not exist or not authorized. "
             "Contact your local system administrator, or attempt to login with another role, e.g. PUBLIC.",
         )
-    return await server.login_request(request)
+    place = _NOWHERE.sub("", request.scope["query_string"].decode())
+
+    async def again() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    answer = await server.login_request(Request(request.scope | {"query_string": place.encode()}, again))
+    in_use = None if request.query_params.get("warehouse", "").startswith("NO_SUCH_") else "WH"
+    server.sessions[json.loads(answer.body)["data"]["token"]].in_use = in_use
+    return answer
+
+
+def _fits(token: str) -> bool:
+    """Say whether a token is signed with the private key to the public key that the server was started with."""
+    try:
+        jwt.decode(token, _options.public_key.read_bytes(), algorithms=["RS256"])
+    except jwt.InvalidTokenError:
+        return False
+    return True
 
 
 async def _shown(request: Any) -> JSONResponse:
@@ -164,6 +195,8 @@ arrow.timestamp_to_sf_struct = _timestamps_with_nulls
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--public-key", type=Path, required=True, help="of the user, in PEM")
+    _options = parser.parse_args()
     routes = [Route("/session/v1/login-request", _login, methods=["POST"]), Route("/statements", _shown)]
     server.app.router.routes[:0] = routes
-    uvicorn.run(server.app, host="127.0.0.1", port=parser.parse_args().port, log_level="warning")
+    uvicorn.run(server.app, host="127.0.0.1", port=_options.port, log_level="warning")

@@ -37,6 +37,10 @@ MESSAGES = [
     ("postgres", "terminating connection because of crash of another server process"),
     ("postgres", "terminating connection due to idle-session timeout"),
     ("postgres", "tuple concurrently updated"),
+    (
+        "snowflake",
+        "000603 (XX000): SQL execution internal error:\nProcessing aborted by error 300010:391167117; incident 4711815.",
+    ),
     ("snowflake", "251012: 251012: Retryable error"),
     ("snowflake", "252007: 252007: Failed to renew the session"),
     ("snowflake", "290503 (08001): None: 503 Service Unavailable"),

@@ -1,0 +1,55 @@
+"""Whether anything answers where a warehouse should be: asked in seconds, where its client would try for minutes."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+CONNECT_SECONDS = 10.0
+_BIGQUERY = "https://bigquery.googleapis.com"
+_SETTINGS = {"snowflake": "`account`, `host` or `port`", "bigquery": "`api_endpoint`"}
+
+
+def address_of(output: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return host and port of a dbt output's warehouse; None for warehouses whose drivers say so by themselves."""
+    if output["type"] == "bigquery":
+        endpoint = str(output.get("api_endpoint") or _BIGQUERY)
+        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        return (parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)) if parts.hostname else None
+    if output["type"] == "snowflake":
+        host = output.get("host") or _snowflake_host(str(output["account"]))
+        return str(host), int(output.get("port") or (80 if output.get("protocol") == "http" else 443))
+    return None
+
+
+def why_unreachable(output: Mapping[str, Any], timeout_seconds: float = CONNECT_SECONDS) -> tuple[str, str] | None:
+    """Return why no connection to a warehouse can be made, and what to do; None where one can, or a proxy makes it."""
+    address = address_of(output)
+    if address is None or _goes_through_proxy(output, address[0]):
+        return None
+    host, port = address
+    settings = f"correct {_SETTINGS[output['type']]} of this target in infrastructure/targets.yml, then run setup again"
+    try:
+        socket.create_connection(address, timeout=timeout_seconds).close()
+    except socket.gaierror:
+        return f"there is no host {host}", f"Look whether this machine has a network, or {settings}."
+    except ConnectionRefusedError:
+        return f"nothing listens at {host}:{port}", f"Start the server, or {settings}."
+    except OSError:
+        cause = f"{host}:{port} does not answer"
+        return cause, f"Look for a firewall or VPN between here and there, or {settings}."
+    return None
+
+
+def _snowflake_host(account: str) -> str:
+    # As the connector makes it of the account's name.
+    account = account.replace("_", "-").removesuffix(".us-west-2")
+    return f"{account}.snowflakecomputing.{'cn' if '.cn-' in account else 'com'}"
+
+
+def _goes_through_proxy(output: Mapping[str, Any], host: str) -> bool:
+    scheme = "http" if "http" in (output.get("protocol"), urlsplit(str(output.get("api_endpoint"))).scheme) else "https"
+    return scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)

@@ -1,0 +1,83 @@
+"""Settings that cannot work, and keys that do: what `setup_profiles --check` is tried with."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.models.warehouses import Warehouse
+from tests.warehouses.faults import Fault, faulty_line
+from tests.warehouses.servers import PASSPHRASE, private_key
+
+_EXPIRED = {
+    "code": 401,
+    "message": "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other "
+    "valid authentication credential.",
+    "errors": [{"reason": "authError", "message": "Invalid Credentials", "domain": "global"}],
+}
+
+
+def settings_to_check(warehouse: Warehouse) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield outputs, each with its fault, and after them some that are right."""
+    output = warehouse.dbt_output()
+    if output["type"] == "snowflake":
+        yield from _snowflake(output)
+    else:
+        yield from _bigquery(output)
+
+
+def _snowflake(output: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    without = {key: value for key, value in output.items() if key != "password"}
+    yield "wrong password", output | {"password": "wrong"}
+    yield "key pair of somebody else", without | {"private_key": private_key()}
+    yield "expired token", without | {"authenticator": "oauth", "token": "expired"}
+    yield "missing role", output | {"role": "NO_SUCH_ROLE"}
+    yield "missing warehouse", output | {"warehouse": "NO_SUCH_WAREHOUSE"}
+    yield "missing database", output | {"database": "NO_SUCH_DATABASE"}
+    # The port "discard", on which nothing listens.
+    yield "unreachable host", output | {"port": 9}
+    yield "unknown host", output | {"host": "no-such-account.invalid"}
+    encrypted = private_key(of_user=True, passphrase=PASSPHRASE)
+    yield "encrypted key pair", without | {"private_key": encrypted, "private_key_passphrase": PASSPHRASE}
+
+
+def _bigquery(output: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    with token_server() as token_uri:
+        key = {"type": "service_account", "client_email": "builder@demo-project.example", "token_uri": token_uri}
+        key["private_key"] = private_key()
+        yield "expired key", output | {"method": "service-account-json", "keyfile_json": key}
+    with faulty_line(output) as (here, line):
+        line.everything = Fault(401, {"error": _EXPIRED})
+        yield "expired token", here
+    yield "wrong region", output | {"location": "EU"}
+    yield "missing dataset", output | {"schema": "nowhere"}
+    yield "unreachable host", output | {"api_endpoint": "http://127.0.0.1:9"}
+    yield "unknown host", output | {"api_endpoint": "http://no-such-endpoint.invalid"}
+    yield "access token", output
+
+
+@contextmanager
+def token_server() -> Iterator[str]:
+    """Answer as Google does when a key has been deleted or has expired; yields the address for `token_uri`."""
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps({"error": "invalid_grant", "error_description": "Invalid JWT Signature."}).encode()
+            self.send_response(400)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/token"
+        server.shutdown()
