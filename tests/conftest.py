@@ -45,9 +45,6 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.delenv(name)
     home = folder / "home"
     home.mkdir()
-    # Packages that uv has already need not be fetched again for the environments that tests make.
-    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    patch.setenv("UV_CACHE_DIR", os.environ.get("UV_CACHE_DIR") or str(Path(caches) / "uv"))
     patch.setenv("HOME", str(home))
     patch.setenv("PREFECT_HOME", str(home / ".prefect"))
     patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -16,9 +16,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from infrastructure.connection_check import check, explain
+from infrastructure.connection_check import check, explain, judge
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
+from infrastructure.reachability import address_of, why_unreachable
 
 PASSWORD = "pg-right-0815"
 
@@ -211,3 +212,106 @@ def test_a_message_without_dbt_around_it_is_read_too() -> None:
 
     assert cause == "dbt could not connect: Credentials in profile are invalid"
     assert "targets.yml" in mend
+
+
+@pytest.mark.parametrize(
+    ("warehouse", "text", "cause"),
+    [
+        ("snowflake", "390318 (08001): OAuth access token expired. [4711]", "the token has expired"),
+        (
+            "snowflake",
+            "250001 (08001): Failed to connect to DB. Invalid OAuth access token. [4711]",
+            "the token is not",
+        ),
+        ("snowflake", "Incorrect password, could not decrypt key", "the passphrase does not open the private key"),
+        (
+            "bigquery",
+            "('invalid_client: Unauthorized', {'error': 'invalid_client'})",
+            "the token has expired or is not",
+        ),
+        (
+            "bigquery",
+            "Access Denied: Dataset acme:marts: Permission bigquery.datasets.get denied (or it may not exist).",
+            "the account may not see dataset acme:marts, or there is none",
+        ),
+        ("bigquery", "Access Denied: Project acme: User does not have bigquery.jobs.create", "the account may not run"),
+    ],
+)
+def test_what_the_services_say_is_explained(warehouse: str, text: str, cause: str) -> None:
+    for around in (_DBT, "Encountered an error while running operation: Database Error\n  {}"):
+        assert explain(warehouse, around.format(text))[0].startswith(cause)
+
+
+_SNOWFLAKE = {
+    "type": "snowflake",
+    "account": "acme-europe",
+    "warehouse": "WH",
+    "database": "ANALYTICS",
+    "schema": "dev",
+}
+_BIGQUERY = {"type": "bigquery", "project": "acme", "schema": "marts"}
+
+
+@pytest.mark.parametrize(
+    ("output", "found", "cause", "note"),
+    [
+        (_SNOWFLAKE, {"database": "ANALYTICS", "warehouse": "WH", "schema": "DEV"}, "", ""),
+        (
+            _SNOWFLAKE,
+            {"database": "ANALYTICS", "warehouse": "WH", "schema": None},
+            "",
+            "there is no schema ANALYTICS.dev",
+        ),
+        (_SNOWFLAKE, {"database": None, "warehouse": "WH", "schema": None}, "there is no database ANALYTICS, or", ""),
+        (_SNOWFLAKE, {"database": "ANALYTICS", "warehouse": None, "schema": "DEV"}, "there is no warehouse WH, or", ""),
+        (_BIGQUERY, {"location": "EU"}, "", ""),
+        (_BIGQUERY | {"location": "eu"}, {"location": "EU"}, "", ""),
+        (_BIGQUERY | {"location": "US"}, {"location": "EU"}, "dataset acme.marts is in location EU, not in US", ""),
+        (_BIGQUERY, {"location": None}, "", "there is no dataset acme.marts yet: the first run makes it in US"),
+    ],
+)
+def test_the_place_that_dbt_builds_in_is_judged(
+    output: dict[str, Any], found: dict[str, Any], cause: str, note: str
+) -> None:
+    judged = judge(Profile("t", "tributary", output, {}), found)
+
+    assert judged.cause.startswith(cause) and bool(judged.cause) == bool(cause)
+    assert judged.note.startswith(note) and bool(judged.note) == bool(note)
+    assert bool(judged.mend) == bool(cause)
+
+
+@pytest.mark.parametrize(
+    ("output", "address"),
+    [
+        (_SNOWFLAKE, ("acme-europe.snowflakecomputing.com", 443)),
+        (_SNOWFLAKE | {"account": "acme.cn-northwest-1"}, ("acme.cn-northwest-1.snowflakecomputing.cn", 443)),
+        (_SNOWFLAKE | {"host": "acme.privatelink.example", "port": 8443}, ("acme.privatelink.example", 8443)),
+        (_BIGQUERY, ("bigquery.googleapis.com", 443)),
+        (_BIGQUERY | {"api_endpoint": "http://127.0.0.1:9050"}, ("127.0.0.1", 9050)),
+        (_BIGQUERY | {"api_endpoint": "bigquery-acme.p.googleapis.com"}, ("bigquery-acme.p.googleapis.com", 443)),
+        ({"type": "postgres", "host": "h"}, None),
+    ],
+)
+def test_the_address_of_a_warehouse_is_known(output: dict[str, Any], address: tuple[str, int] | None) -> None:
+    assert address_of(output) == address
+
+
+def test_a_host_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    here = {"host": "127.0.0.1", "protocol": "http"}
+
+    cause, mend = why_unreachable(_SNOWFLAKE | here | {"port": 9}) or ("", "")
+    assert cause == "nothing listens at 127.0.0.1:9"
+    assert "`account`, `host` or `port`" in mend
+    assert (why_unreachable(_BIGQUERY | {"api_endpoint": "http://no-such-host.invalid"}) or ("",))[0] == (
+        "there is no host no-such-host.invalid"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert why_unreachable(_SNOWFLAKE | here | {"port": listening.getsockname()[1]}) is None
+
+
+def test_a_host_behind_a_proxy_is_left_to_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+
+    assert why_unreachable(_BIGQUERY | {"api_endpoint": "https://no-such-host.invalid"}) is None

@@ -31,6 +31,7 @@ from tests.flows.generated_repository import eventful_repository
 from tests.models.warehouses import DuckDB, PostgreSQL, Warehouse
 from tests.warehouses.clients import BigQuery, Snowflake, alike
 from tests.warehouses.faults import FAULTS, MODELS, faulty_line
+from tests.warehouses.imports import clients_imported, installed
 from tests.warehouses.ratios import wrong_ratios
 from tests.warehouses.servers import bigquery_server, snowflake_server
 from tests.warehouses.wrong_settings import settings_to_check
@@ -275,8 +276,11 @@ def main() -> None:
         with ThreadPoolExecutor(max_workers=len(ways)) as pool:
             work = {way.name: pool.submit(way.everything if asked.everything else way.essentials) for way in ways}
             seen = {kind: future.result() for kind, future in work.items()}
+        place("imports")
+        imports = {"installed": installed(), "imported": clients_imported(folder / "imports")}
     packages = ("dbt-core", "dbt-duckdb", "dbt-postgres", "dbt-snowflake", "dbt-bigquery")
-    print(json.dumps({"versions": {name: version(name) for name in packages}, "warehouses": seen}))
+    versions = {name: version(name) for name in packages}
+    print(json.dumps({"versions": versions, "imports": imports, "warehouses": seen}))
 
 
 if __name__ == "__main__":

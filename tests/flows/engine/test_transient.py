@@ -39,7 +39,7 @@ MESSAGES = [
     ("postgres", "tuple concurrently updated"),
     (
         "snowflake",
-        "000603 (XX000): SQL execution internal error:\nProcessing aborted by error 300010:391167117; incident 4711815.",
+        "000603 (XX000): SQL execution internal error:\nProcessing aborted by error 300010:391167117; incident 47.",
     ),
     ("snowflake", "251012: 251012: Retryable error"),
     ("snowflake", "252007: 252007: Failed to renew the session"),
