@@ -10,6 +10,7 @@ import click
 COMMANDS = {
     "run": "flows.commands.run:run",
     "plan": "flows.commands.plan:plan",
+    "split": "flows.commands.split:split",
     "transform": "flows.commands.transform:transform",
     "fast-transform": "flows.commands.transform:fast_transform",
     "new-data": "flows.commands.transform:new_data",

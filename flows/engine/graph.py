@@ -23,6 +23,7 @@ class Node:
         tests: unique ids of what a test is about; empty for other nodes.
         path: its file, from the project's folder.
         is_critical: whether its owner marked it so, with `meta: {critical: true}`.
+        group: the dbt group that owns it; empty where it has none.
     """
 
     unique_id: str
@@ -39,6 +40,7 @@ class Node:
     is_incremental: bool
     tests: tuple[str, ...] = ()
     is_critical: bool = False
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +172,5 @@ def _node(unique_id: str, entry: Mapping[str, Any]) -> Node:
         relation=entry.get("relation_name"),
         is_incremental=materialized == "incremental",
         is_critical=(config.get("meta") or {}).get("critical") is True,
+        group=config.get("group") or "",
     )

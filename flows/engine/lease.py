@@ -56,12 +56,19 @@ class Lease:
             "process": os.getpid(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "lease": uuid4().hex,
+            # The server's own name for it, which changes when it has to be taken anew.
+            "slot": str(lease_id),
             "signs_of_life": 0,
         }
         # Prefect's settings in force, such as the server's address, belong to the context that takes the lease.
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._keep,), name="tributary-lease", daemon=True
         )
+
+    @property
+    def name(self) -> str:
+        """Return what this holder is known by, to others who write for it."""
+        return str(self._about["lease"])
 
     def start(self, client: SyncPrefectClient) -> None:
         """Say who holds the slot, and begin to renew it."""
@@ -131,6 +138,7 @@ class Lease:
                 lease_id = acquire(client, self._target)
             if lease_id is not None:
                 self._lease_id = lease_id
+                self._about["slot"] = str(lease_id)
                 return
         self._lose(described(_read_sign(client, self._target)))
 
@@ -144,6 +152,85 @@ class Lease:
             acts = list(self._when_lost)
         for act in acts:
             act(to)
+
+
+class LentLease(Lease):
+    """A slot that another run holds, for which this one writes: kept alive with it, never taken anew or given back.
+
+    Should the holder die, the slot stays taken for as long as somebody still writes for it.
+    """
+
+    def __init__(self, target: str, lender: str, sign: dict[str, Any]) -> None:
+        super().__init__(target, str(sign.get("holder")), UUID(str(sign["slot"])))
+        self._lender = lender
+        self._misses = 0
+
+    def start(self, client: SyncPrefectClient) -> None:
+        """Begin to renew it."""
+        self._thread.start()
+
+    def release(self, client: SyncPrefectClient) -> None:
+        """Stop renewing it: giving it back is the holder's business."""
+        self._let_go.set()
+        self._thread.join(POLL_SECONDS)
+
+    def _renew(self, client: SyncPrefectClient) -> None:
+        import httpx
+
+        sign = _read_sign(client, self._target)
+        if sign is None or sign.get("lease") != self._lender:
+            self._lose(described(sign))
+            return
+        try:
+            client.renew_concurrency_lease(lease_id=UUID(str(sign["slot"])), lease_duration=LEASE_SECONDS)
+        except httpx.HTTPStatusError as exc:
+            if exc.response.status_code not in (_GONE, _NOT_FOUND):
+                raise
+            # Its holder may be about to take it anew, and says so in its next sign.
+            self._misses += 1
+            if self._misses > 1:
+                self._lose("another run")
+            return
+        self._misses = 0
+        # Who waits for the target takes over what shows no sign of life, and the holder may be dead.
+        _write_sign(client, self._target, {**sign, "signs_of_life": int(sign.get("signs_of_life", 0)) + 1})
+
+
+@contextmanager
+def lent_slot(target: str, lender: str) -> Iterator[Lease]:
+    """Write to a target for the run that holds it, for the time of the block.
+
+    Args:
+        lender: the `name` of that run's lease.
+
+    Raises:
+        UpstreamUnavailable: that run does not hold it any more.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        sign = _read_sign(client, target)
+        try:
+            if sign is None or sign.get("lease") != lender:
+                raise UpstreamUnavailable(
+                    f"Target {target} is no longer held by the run that this is a part of, but by {described(sign)}. "
+                    "Nothing was written. Start the whole run again."
+                )
+            client.renew_concurrency_lease(lease_id=UUID(str(sign["slot"])), lease_duration=LEASE_SECONDS)
+        except httpx.HTTPStatusError as exc:
+            if exc.response.status_code not in (_GONE, _NOT_FOUND):
+                raise
+            raise UpstreamUnavailable(
+                f"{described(sign)}, which this is a part of, does not hold target {target} any more. Nothing was "
+                "written. Start the whole run again."
+            ) from exc
+        lease = LentLease(target, lender, sign)
+        lease.start(client)
+        try:
+            yield lease
+        finally:
+            lease.release(client)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.engine.deadline import require_time
-from flows.engine.lease import Lease, server_slot
+from flows.engine.lease import Lease, lent_slot, server_slot
 from flows.engine.reporting import current_reporter
 from flows.engine.state import STATE_VARIABLE, state_root
 from infrastructure.errors import ConfigError, UpstreamUnavailable
@@ -29,9 +29,12 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class _Held:
-    """A target that this run holds: its lock file, and its slot where the server is shared."""
+    """A target that this run may write to: its slot where the server is shared, and its lock file.
 
-    file: int
+    Another run holds the file, if any does on this machine, where this one writes for it.
+    """
+
+    file: int | None
     lease: Lease | None
 
 
@@ -66,12 +69,39 @@ def one_writer(target: str, holder: str, wait: bool = True) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def writing_for(target: str, lender: str) -> Iterator[None]:
+    """Write to a target, for the time of the block, in the name of the run that holds it.
+
+    What such runs write at the same time must not be the same.
+
+    Args:
+        lender: what `lease_name` returned to that run.
+
+    Raises:
+        UpstreamUnavailable: that run does not hold the target any more.
+    """
+    with lent_slot(target, lender) as lease:
+        held = _held.get({})
+        token = _held.set({**held, target: _Held(None, lease)})
+        try:
+            yield
+        finally:
+            _held.reset(token)
+
+
+def lease_name(target: str) -> str | None:
+    """Return what others have to know to write for this run, which holds a target; None without a shared server."""
+    held = _held.get({}).get(target)
+    return held.lease.name if held and held.lease else None
+
+
 def held_files() -> list[int]:
     """Return the descriptors of the lock files that this run holds.
 
     A child that inherits them keeps its target locked for as long as it lives, even when this process is killed.
     """
-    return [held.file for held in _held.get({}).values()]
+    return [held.file for held in _held.get({}).values() if held.file is not None]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ TEXT_LOG = "run.log"
 # Of a run with --changed: what becomes of each node, and why.
 CHANGES = "changes.json"
 _DBT_LOGS = "dbt"
+_PARSED = "partial_parse.msgpack"
 
 # Runs whose ledger and log are kept, per project and target; the oldest go first.
 KEPT_RUNS = 50
@@ -45,6 +46,20 @@ class State:
     def profiles(self) -> Path:
         """Return the folder of the profiles.yml that the dbt child reads; it holds no secret."""
         return self.folder / "profiles"
+
+    def part(self, name: str) -> State:
+        """Return the folders of a part of the project that is built beside others, so that they don't meet in files.
+
+        Raises:
+            ConfigError: the folder can't be written.
+        """
+        part = State(self.folder / "parts" / _safe(name))
+        _make(part.target_path)
+        parsed = self.target_path / _PARSED
+        if parsed.exists() and not (part.target_path / _PARSED).exists():
+            # What the whole project was parsed to saves the part its first parse, the longest.
+            shutil.copy2(parsed, part.target_path / _PARSED)
+        return part
 
     def runs(self) -> list[Path]:
         """Return the folders of the runs that are kept, oldest first."""

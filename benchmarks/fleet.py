@@ -1,0 +1,353 @@
+"""Many workers on several API servers: flow runs per minute, start latency, and what kills do to the runs.
+
+`uv run --group fleet --extra postgres python -m benchmarks.fleet` ends in `lost: 0 doubled: 0`. Everything is real and
+its own: databases on your PostgreSQL, Redis, two API servers without services, the services, four process workers. The
+runs are empty ones and dbt builds on targets of their own. A worker, an API server and Redis are each killed once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import click
+
+from benchmarks.fleet_system import HEARTBEAT_SECONDS, POOL, Fleet, databases
+from infrastructure.automations import Patience, automation_documents
+from infrastructure.blocks import Reference
+
+# Two signs of life may be missing before a run is called dead, and a busy machine may be slow to tell of them.
+_SILENT_SECONDS = 3 * HEARTBEAT_SECONDS + 15
+# When nothing has changed for so long, what is not done by then is lost.
+_LOST_AFTER_SECONDS = 400.0
+_RETRIES = 3
+
+
+@dataclass
+class Burst:
+    """What became of runs that were asked for at once."""
+
+    name: str
+    asked: list[str]
+    asked_at: float
+    empties: int
+    builds: int
+
+
+@dataclass
+class Kills:
+    """Who was killed, and what it cut off."""
+
+    processes: set[int] = field(default_factory=set[int])
+    cut_off: set[str] = field(default_factory=set[str])
+    at: dict[str, float] = field(default_factory=dict[str, float])
+    named: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
+    again: Counter[str] = field(default_factory=Counter[str])
+
+
+@click.command()
+@click.option("--rounds", default=10, show_default=True, help="Empty runs, one after the other, on an idle fleet.")
+@click.option("--runs", default=60, show_default=True, help="Empty runs of each burst.")
+@click.option("--builds", default=12, show_default=True, help="dbt builds of each burst.")
+@click.option("--targets", default=4, show_default=True, help="Targets that they build on, each with one writer.")
+@click.option("--workers", default=4, show_default=True)
+@click.option("--servers", default=2, show_default=True, help="API servers.")
+@click.option("--at-once", default=2, show_default=True, help="Runs at once, per worker.")
+@click.option("--kills/--no-kills", default=True, help="Have a burst in which things are killed.")
+@click.option(
+    "--pending-seconds",
+    default=90,
+    show_default=True,
+    help="How long a run that a worker has taken may need to begin before it is called crashed.",
+)
+def main(
+    rounds: int,
+    runs: int,
+    builds: int,
+    targets: int,
+    workers: int,
+    servers: int,
+    at_once: int,
+    kills: bool,
+    pending_seconds: int,
+) -> None:
+    """Measure a fleet of workers."""
+    # However it is ended, it leaves nothing behind.
+    signal.signal(signal.SIGTERM, _leave)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-")))
+        server, prefect_database, warehouse = stack.enter_context(databases())
+        fleet = Fleet(folder, server, prefect_database, servers, at_once)
+        stack.callback(fleet.stop)
+        fleet.start_servers()
+        bench = Bench(fleet, folder, [f"worker {number + 1}" for number in range(workers)])
+        bench.set_up(server, warehouse, targets, pending_seconds)
+        bursts = [bench.one_by_one(rounds)] if rounds else []
+        bursts.append(bench.burst("burst", runs, builds))
+        killed = Kills()
+        if kills:
+            bursts.append(bench.burst("burst with kills", runs, builds, killed))
+        _print(bursts, fleet, killed, workers, servers, at_once)
+
+
+class Bench:
+    """The runs that are asked of a fleet."""
+
+    def __init__(self, fleet: Fleet, folder: Path, workers: Sequence[str]) -> None:
+        self._fleet = fleet
+        self._folder = folder
+        self._workers = list(workers)
+        self._project = _write_project(folder)
+        self._deployments: dict[str, str] = {}
+        self._targets: list[str] = []
+
+    def set_up(self, server: Mapping[str, Any], warehouse: str, targets: int, pending_seconds: int) -> None:
+        """Register targets, pool and deployments, have the server watch the runs, and start the workers."""
+        self._targets = [f"fleet{number}" for number in range(targets)]
+        self._register(server, warehouse)
+        fleet = self._fleet
+        fleet.post("/work_pools/", {"name": POOL, "type": "process", "base_job_template": {}})
+        for name in ("empty", "build"):
+            flow_id = fleet.post("/flows/", {"name": name})["id"]
+            step = {"prefect.deployments.steps.set_working_directory": {"directory": str(Path.cwd())}}
+            deployment = {
+                "name": "fleet",
+                "flow_id": flow_id,
+                "entrypoint": f"benchmarks.fleet_flows.{name}",
+                "pull_steps": [step],
+                "work_pool_name": POOL,
+            }
+            self._deployments[name] = fleet.post("/deployments/", deployment)["id"]
+        for automation in _automations(pending_seconds):
+            fleet.post("/automations/", automation)
+        for name in self._workers:
+            fleet.start_worker(name)
+        fleet.wait("the workers", lambda: self._online() == len(self._workers))
+
+    def one_by_one(self, rounds: int) -> Burst:
+        """Ask for an empty run when the last one is done; the first warms the workers and is not counted."""
+        self._settle([self._ask("empty", {})], None)
+        burst = Burst("one by one", [], time.time(), rounds, 0)
+        for _ in range(rounds):
+            burst.asked.append(self._ask("empty", {}))
+            self._settle(burst.asked[-1:], None)
+        return burst
+
+    def burst(self, name: str, empties: int, builds: int, kills: Kills | None = None) -> Burst:
+        """Ask for all runs at once; with kills, a worker, a server and Redis are killed on the way."""
+        burst = Burst(name, [], time.time(), empties, builds)
+        kinds = sorted(
+            [(number / empties, "empty", number) for number in range(empties)]
+            + [(number / builds, "build", number) for number in range(builds)]
+        )
+        victims = (
+            {len(kinds) // 4: "worker", len(kinds) // 2: "server 1", len(kinds) * 3 // 4: "redis"} if kills else {}
+        )
+        for place, (_, kind, number) in enumerate(kinds):
+            if kills and place in victims:
+                self._kill(victims[place], burst.asked, kills)
+            parameters = {"target": self._targets[number % len(self._targets)], "project_dir": str(self._project)}
+            burst.asked.append(self._ask(kind, parameters if kind == "build" else {}))
+        self._settle(burst.asked, kills)
+        return burst
+
+    def _ask(self, kind: str, parameters: dict[str, Any]) -> str:
+        # With a key, an answer that was lost can be asked for again.
+        body = {"parameters": parameters, "idempotency_key": uuid4().hex, "state": {"type": "SCHEDULED"}}
+        return self._fleet.post(f"/deployments/{self._deployments[kind]}/create_flow_run", body)["id"]
+
+    def _kill(self, who: str, asked: Sequence[str], kills: Kills) -> None:
+        """Kill while there is work in progress, leave it away for a moment, and start it again."""
+        fleet = self._fleet
+        # Empty runs are over in an instant: what is in progress is a build.
+        fleet.wait("a run in progress", lambda: self._in_progress(asked))
+        if who == "worker":
+            who = max(self._workers, key=lambda name: len(self._in_progress(asked, fleet.processes_of(name))))
+        processes = fleet.kill(who)
+        kills.at[who] = time.time()
+        kills.processes |= processes
+        kills.cut_off |= self._in_progress(asked, processes)
+        click.echo(f"killed {who}, {len(processes)} processes", err=True)
+        # What is away for an instant is not missed; a cluster takes about so long to replace something.
+        time.sleep(5)
+        if who in self._workers:
+            fleet.start_worker(who)
+        elif who == "redis":
+            fleet.start_redis()
+        else:
+            fleet.start_server(who)
+
+    def _in_progress(self, asked: Sequence[str], processes: set[int] | None = None) -> set[str]:
+        begun: set[str] = set()
+        for mark in read_marks(self._fleet.marks):
+            if mark["run"] in asked and (processes is None or mark["process"] in processes):
+                (begun.add if mark["kind"] == "begun" else begun.discard)(mark["run"])
+        return begun
+
+    def _settle(self, asked: Sequence[str], kills: Kills | None) -> None:
+        """Wait until the runs are done; those that the server calls crashed are run again, as a person would."""
+        wanted = set(asked)
+        seen: Counter[str] = Counter()
+        since = time.monotonic()
+        while time.monotonic() - since < _LOST_AFTER_SECONDS:
+            states = {run["id"]: run["state"] for run in self._fleet.runs() if run["id"] in wanted}
+            counts = Counter(state["type"] for state in states.values())
+            if counts["COMPLETED"] == len(wanted):
+                return
+            if counts != seen:
+                seen, since = counts, time.monotonic()
+                click.echo(", ".join(f"{count} {kind.lower()}" for kind, count in counts.items()), err=True)
+            for run_id, state in states.items():
+                if state["type"] in ("CRASHED", "FAILED"):
+                    self._run_again(run_id, state, kills)
+            time.sleep(0.5)
+
+    def _run_again(self, run_id: str, state: Mapping[str, Any], kills: Kills | None) -> None:
+        if kills is None:
+            raise click.ClickException(f"a run that nobody disturbed is {state['type']}: {state['message']}")
+        if kills.again[run_id] >= _RETRIES:
+            return
+        named_at = datetime.fromisoformat(state["timestamp"]).timestamp()
+        kills.named.setdefault(run_id, (f"{state['type'].title()}: {state['message']}", named_at))
+        kills.again[run_id] += 1
+        self._fleet.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+
+    def _online(self) -> int:
+        found = self._fleet.post(f"/work_pools/{POOL}/workers/filter", {})
+        return sum(1 for worker in found if worker["status"] == "ONLINE")
+
+    def _register(self, server: Mapping[str, Any], warehouse: str) -> None:
+        lines = ["profile: bench", f"default: {self._targets[0]}", "targets:"]
+        for target in self._targets:
+            lines += [f"  {target}:", "    warehouse: postgres", f"    host: {server['host']}"]
+            lines += [f"    port: {server['port']}", f"    user: {server['user']}", "    password_env: FLEET_PASSWORD"]
+            lines += [f"    dbname: {warehouse}", f"    schema: {target}", "    threads: 2"]
+        path = self._folder / "targets.yml"
+        path.write_text("\n".join(lines) + "\n")
+        command = [sys.executable, "-m", "infrastructure.setup_profiles", "--blocks-only", "--targets-file", str(path)]
+        environment = self._fleet.environment | {"FLEET_PASSWORD": server["password"] or "none"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise click.ClickException(f"the targets could not be registered: {done.stdout}{done.stderr}")
+
+
+def read_marks(path: Path) -> list[dict[str, Any]]:
+    """Return the marks that runs have left, in the order in which they were left."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _automations(pending_seconds: int) -> list[dict[str, Any]]:
+    """Return what the server is to watch: runs that give no sign of life, as in production, and such as never begin."""
+    nobody = Reference("webhook", "nobody")
+    documents = automation_documents(nobody, None, Patience(silent=_SILENT_SECONDS))
+    silent = next(document for document in documents if document.name.endswith("no sign of life"))
+    never = {
+        **silent.trigger,
+        "after": ["prefect.flow-run.Pending"],
+        "expect": sorted({*silent.trigger["expect"], "prefect.flow-run.Running", "prefect.flow-run.Scheduled"}),
+        "within": float(pending_seconds),
+    }
+    crash = {**silent.actions[0], "message": f"It was handed to a worker and had not begun {pending_seconds} s later."}
+    return [
+        {"name": "no sign of life", "trigger": silent.trigger, "actions": list(silent.actions), "enabled": True},
+        {"name": "never begun", "trigger": never, "actions": [crash], "enabled": True},
+    ]
+
+
+def _write_project(folder: Path) -> Path:
+    """Write a dbt project of three models and two tests."""
+    project = folder / "project"
+    (project / "models").mkdir(parents=True)
+    (project / "dbt_project.yml").write_text(
+        "name: fleet\nversion: '1.0'\nprofile: bench\nflags: {send_anonymous_usage_stats: false}\n"
+        "models: {fleet: {+materialized: table}}\n"
+    )
+    models = {
+        "numbers": "select i as id, i % 7 as day from generate_series(1, 10000) as made(i)",
+        "days": "select day, count(*) as ids from {{ ref('numbers') }} group by day",
+        "total": "select sum(ids) as ids from {{ ref('days') }}",
+    }
+    for name, sql in models.items():
+        (project / "models" / f"{name}.sql").write_text(f"{sql}\n")
+    tested = [{"name": "id", "data_tests": ["unique", "not_null"]}]
+    (project / "models" / "models.yml").write_text(json.dumps({"models": [{"name": "numbers", "columns": tested}]}))
+    return project
+
+
+def _print(bursts: Sequence[Burst], fleet: Fleet, kills: Kills, workers: int, servers: int, at_once: int) -> None:
+    runs = {run["id"]: run for run in fleet.runs()}
+    click.echo(
+        f"{servers} API servers, services apart, PostgreSQL, Redis, {workers} workers of {at_once} runs at once, "
+        f"all on {os.cpu_count()} cores"
+    )
+    click.echo(f"{'':<20}{'empty runs':>12}{'dbt builds':>12}{'runs/min':>10}{'start s, p50':>14}{'p95':>8}")
+    for burst in bursts:
+        mine = [runs[run_id] for run_id in burst.asked if run_id in runs]
+        ends = [_moment(run["end_time"]) for run in mine if run["end_time"]]
+        per_minute = 60 * len(ends) / (max(ends, default=burst.asked_at + 1) - burst.asked_at)
+        starts = [_moment(run["start_time"]) - _moment(run["expected_start_time"]) for run in mine if run["start_time"]]
+        p50, p95 = _quantiles(starts)
+        click.echo(f"{burst.name:<20}{burst.empties:>12}{burst.builds:>12}{per_minute:>10.1f}{p50:>14.1f}{p95:>8.1f}")
+    _print_kills(kills, runs)
+    asked = [run_id for burst in bursts for run_id in burst.asked]
+    done: defaultdict[str, list[int]] = defaultdict(list)
+    for mark in read_marks(fleet.marks):
+        if mark["kind"] == "done":
+            done[mark["run"]].append(mark["process"])
+    lost = [run_id for run_id in asked if not done[run_id] or runs.get(run_id, {}).get("state_type") != "COMPLETED"]
+    twice = [run_id for run_id, processes in done.items() if len(processes) > 1]
+    unreported = [run_id for run_id in twice if len(done[run_id]) == 2 and done[run_id][0] in kills.processes]
+    if kills.at:
+        click.echo(f"done in the instant before the kill, not yet reported, and so done again: {len(unreported)}")
+    click.echo(f"lost: {len(lost)} doubled: {len(twice) - len(unreported)}")
+
+
+def _print_kills(kills: Kills, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    if not kills.at:
+        return
+    click.echo(f"killed, all their processes with SIGKILL: {', '.join(kills.at)}")
+    worker_at = min(kills.at.values())
+    waits = [at - worker_at for run_id, (_, at) in kills.named.items() if run_id in kills.cut_off]
+    after = f", {statistics.median(waits):.0f} s after the kill (median)" if waits else ""
+    click.echo(
+        f"runs cut off in their work: {len(kills.cut_off)}; called crashed by the server: "
+        f"{len(kills.cut_off & kills.named.keys())}{after}; then run again to a good end: "
+        f"{sum(1 for run_id in kills.cut_off if runs[run_id]['state_type'] == 'COMPLETED')}"
+    )
+    others = Counter(why for run_id, (why, _) in kills.named.items() if run_id not in kills.cut_off)
+    for why, count in others.items():
+        click.echo(f"not in their work, and run again as well: {count}: {why[:150]}")
+
+
+def _leave(_number: int, _frame: object) -> None:
+    sys.exit(1)
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return p50 and p95."""
+    if len(seconds) < 2:
+        return (seconds[0], seconds[0]) if seconds else (0.0, 0.0)
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return cuts[49], cuts[94]
+
+
+if __name__ == "__main__":
+    main()
