@@ -23,6 +23,13 @@ def children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if DBT[-1] in child.cmdline()]
 
 
+def the_child() -> psutil.Process:
+    """Return the one child that waits, once it is the program that it is to be."""
+    wait_until(children, "the child has been started")
+    [child] = children()
+    return child
+
+
 def run(arguments: list[str], folder: Path, **environment: str) -> tuple[int, int, str]:
     with DbtProcess([*DBT, *arguments], child_environment(os.environ, environment), folder) as child:
         text = b"".join(child.lines()).decode()
@@ -31,7 +38,7 @@ def run(arguments: list[str], folder: Path, **environment: str) -> tuple[int, in
 
 def test_a_child_that_waits_runs_what_it_is_told_with_the_environment_of_that_moment(tmp_path: Path) -> None:
     with dbt_ahead(1, "duckdb"):
-        [waiting] = children()
+        waiting = the_child()
         pid, code, text = run(["parse", "--log-level", "none"], tmp_path, DBT_PROFILES_DIR=str(tmp_path / "nowhere"))
         assert pid == waiting.pid
     assert code == 2
@@ -52,7 +59,7 @@ def test_what_a_waiting_child_is_told_is_not_in_its_visible_environment(tmp_path
 
 def test_a_child_that_died_while_it_waited_is_replaced(tmp_path: Path) -> None:
     with dbt_ahead(1):
-        [waiting] = children()
+        waiting = the_child()
         waiting.kill()
         waiting.wait()
         pid, code, text = run(["--version"], tmp_path)
