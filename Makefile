@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format plan hooks
+.PHONY: help setup run test check format plan apply hooks
 
 help: ## show what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -10,8 +10,13 @@ setup: ## make the environment, linters included
 run: ## build and test the project on the embedded warehouse
 	uv run python -m flows run
 
-plan: ## show what setup would change on the Prefect server
+plan: ## show what setup and apply would change on the Prefect server
 	uv run python -m infrastructure.setup_profiles --plan
+	uv run python -m deployments.apply plan
+
+apply: ## bring the Prefect server to targets.yml and schedules.yml
+	uv run python -m infrastructure.setup_profiles
+	uv run python -m deployments.apply apply
 
 test: ## run the test suite
 	uv run pytest
@@ -22,7 +27,10 @@ check: setup ## lint, type-check, and hold the architecture to its arrows
 	uv run --group lint basedpyright
 	uv run --group lint lint-imports
 	uv run --group lint sqlfluff lint dbt
-	uv run --group lint check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci deployments/dbt_cloud/.gitlab-ci.yml
+	uv run --group lint check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci deployments/dbt_cloud/.gitlab-ci.yml deployments/ci/gitlab.yml
+	uv run --group lint check-jsonschema --builtin-schema vendor.github-workflows deployments/ci/github.yml
+	uv run --group lint check-jsonschema --builtin-schema vendor.compose-spec deployments/docker/compose.yaml
+	uv run --group lint hadolint deployments/docker/Dockerfile
 
 format: setup ## format Python and SQL
 	uv run --group lint ruff format .

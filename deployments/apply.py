@@ -209,6 +209,12 @@ def _as_text(planned: Plan, address: str | None) -> str:
             continue
         lines.append(_line(late.action, late.action, f"automation that tells when {late.full_name} is late"))
         lines += [_field(it) for it in late.change.fields] if late.change and late.action == "update" else []
+    for event in planned.events:
+        if event.action == "unchanged":
+            unchanged += 1
+            continue
+        lines.append(_line(event.action, event.action, f"automation {event.name}"))
+        lines += [_field(it) for it in event.change.fields] if event.change else []
     if unchanged:
         lines.append(f"  unchanged  {unchanged}")
     return "\n".join([*lines, *(click.style(note, fg="yellow") for note in planned.notes)])
@@ -223,7 +229,7 @@ def _summary(planned: Plan, command: str, is_applied: bool) -> str:
         return "Nothing to change: the server is as deployments/schedules.yml says."
     if not is_applied:
         return f"Nothing has been changed yet. To make these changes: {command}"
-    actions = [it.action for it in (*planned.pools, *planned.deployments, *planned.late)]
+    actions = [it.action for it in (*planned.pools, *planned.deployments, *planned.late, *planned.events)]
     counts = ", ".join(f"{actions.count(action)} {_DONE[action]}" for action in _DONE if action in actions)
     workers = [f"  uv run prefect worker start --pool {pool.name}" for pool in planned.pools]
     return "\n".join([f"Done: {counts}.", "Runs start where a worker is:", *workers])
@@ -248,6 +254,7 @@ def _as_document(planned: Plan, address: str | None, is_applied: bool) -> dict[s
             for it in planned.deployments
         ],
         "late_alerts": [{"deployment": it.full_name, "action": it.action} for it in planned.late],
+        "event_automations": [{"name": it.name, "action": it.action} for it in planned.events],
         "notes": list(planned.notes),
         "has_changes": not planned.is_empty,
         "is_applied": is_applied,

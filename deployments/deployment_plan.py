@@ -47,7 +47,6 @@ class DeploymentChange:
     Attributes:
         action: `left` is one of ours that the file no longer has, while removing was not asked for.
         declared: None for one that is no longer in the file.
-        late: what has to happen to the automation that tells of its late runs; None where there is and was none.
     """
 
     full_name: str
@@ -82,12 +81,22 @@ class LateChange:
 
 
 @dataclass(frozen=True)
+class EventChange:
+    """What has to happen to an automation that starts the transformation on an event."""
+
+    name: str
+    action: Literal["create", "update", "remove", "unchanged"]
+    change: AutomationChange | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The changes that bring a server to the schedules file."""
 
     pools: tuple[PoolChange, ...]
     deployments: tuple[DeploymentChange, ...]
     late: tuple[LateChange, ...] = ()
+    events: tuple[EventChange, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,6 +106,7 @@ class Plan:
             any(pool.action != "unchanged" for pool in self.pools)
             or any(change.is_change for change in self.deployments)
             or any(late.action != "unchanged" for late in self.late)
+            or any(event.action != "unchanged" for event in self.events)
         )
 
 

@@ -6,7 +6,9 @@ Importing this module imports Prefect: do it where a server is needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -19,6 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from deployments.declared import Declared
 from deployments.deployment_plan import (
     DeploymentChange,
+    EventChange,
     LateChange,
     Plan,
     PoolChange,
@@ -31,7 +34,9 @@ from deployments.deployment_plan import (
     schedule_text,
     used_pools,
 )
+from deployments.event_automations import event_documents, plan_events
 from deployments.schedules import Schedules
+from flows.integrations.sync_events import DEPLOYMENT
 from infrastructure.automations import AutomationDocument, change_of_automation, late_document
 from infrastructure.blocks import Reference
 from infrastructure.errors import ConfigError
@@ -120,13 +125,38 @@ def plan(
     tellable = _destinations(server)
     late = [late for change in changes if (late := _plan_late(server, schedules, change, tellable))]
     wanting = [it.full_name for change in changes if (it := change.declared) and it.late_after_seconds]
+    events = _plan_events(server, schedules, declared, saved, target)
     notes: list[str] = []
     if wanting and not any(tellable):
         notes.append(
             f"Nobody is told when runs of {', '.join(wanting)} are late: the server has neither the block "
             "webhook/slack-webhook nor pager-duty-webhook/pagerduty. Set them up with infrastructure.setup_profiles."
         )
-    return Plan(tuple(pools), tuple(changes), tuple(late), tuple(notes))
+    return Plan(tuple(pools), tuple(changes), tuple(late), tuple(events), tuple(notes))
+
+
+def _plan_events(
+    server: Server, schedules: Schedules, declared: Sequence[Declared], saved: Sequence[Saved], target: str | None
+) -> list[EventChange]:
+    """Compare the automations of events with the server; their deployment stands for their target."""
+    by_name = {it.full_name: it for it in declared}
+    starts = by_name.get(DEPLOYMENT)
+    if target is not None and (starts is None or starts.target != target):
+        return []
+    deployment_id = next((it.id for it in saved if it.full_name == DEPLOYMENT), None)
+    documents = event_documents(by_name, deployment_id or str(_NO_ID), os.environ) if schedules.airbyte_events else []
+    return plan_events(server, documents, deployment_id)
+
+
+def _apply_events(server: Server, planned: Plan, ids: Mapping[str, str]) -> None:
+    for event in planned.events:
+        if event.action == "remove":
+            server.delete_automation(event.name)
+        elif event.change and event.action != "unchanged":
+            document = event.change.document
+            # The deployment that is to be started has its id only now.
+            actions = tuple({**action, "deployment_id": ids[DEPLOYMENT]} for action in document.actions)
+            server.save_automation(replace(event.change, document=replace(document, actions=actions)))
 
 
 def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]:
@@ -143,6 +173,7 @@ def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]
     tellable = _destinations(server)
     for late in planned.late:
         _apply_late(server, schedules, late, planned, ids, tellable)
+    _apply_events(server, planned, ids)
     for change in planned.deployments:
         if change.action == "remove" and change.saved:
             remove(server, change.saved)
@@ -188,9 +219,12 @@ def remove(server: Server, saved: Saved) -> None:
 
 
 def destroy(server: Server, schedules: Schedules, saved: Sequence[Saved]) -> None:
-    """Delete deployments and what watches them."""
+    """Delete deployments, and what watches or starts them."""
     for deployment in saved:
         server.delete_automation(late_name(schedules, deployment.full_name))
+        if deployment.full_name == DEPLOYMENT:
+            for event in plan_events(server, [], deployment.id):
+                server.delete_automation(event.name)
         remove(server, deployment)
 
 

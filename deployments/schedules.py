@@ -141,6 +141,10 @@ class Schedules(Settings):
     )
     defaults: Defaults = Defaults()
     work_pools: dict[Name, WorkPool] = Field(default_factory=lambda: {"tributary": WorkPool()})
+    airbyte_events: bool = Field(
+        default=False,
+        description="Start the transformation on the events that Prefect Cloud's webhook makes of finished syncs.",
+    )
     deployments: dict[str, Deployment] = Field(description="The deployments, as <flow>/<name>.")
 
     @property

@@ -22,6 +22,7 @@ COMMANDS = {
     "sample-data": "flows.commands.sample_data:sample_data",
     # Schedules stand above the flows that they run, and so does what serves them.
     "serve": "deployments.serve:serve",
+    "drop-schema": "flows.commands.drop_schema:drop_schema",
     "alerts": "flows.commands.alerts:alerts",
 }
 

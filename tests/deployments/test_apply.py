@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
@@ -196,3 +199,40 @@ def test_a_run_that_no_worker_picks_up_is_told_of(
         settings.pop("late_after_minutes")
         assert "remove     automation" in project.run("apply").output
         assert project.run("plan", "--exit-code").exit_code == 0
+
+
+def test_an_event_of_a_finished_sync_starts_the_transformation_once(
+    project: Project, client: SyncPrefectClient, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server of one's own, which lacks only the webhook that makes Prefect Cloud's events of deliveries."""
+    name, connection = f"dbt-transformation-flow/{project.name}", str(uuid4())
+    for module in ("event_automations", "prefect_deployments"):
+        monkeypatch.setattr(f"deployments.{module}.DEPLOYMENT", name)
+    for source in ("GOOGLE_ADS", "FACEBOOK_ADS", "SUPABASE"):
+        monkeypatch.setenv(f"TRIBUTARY_AIRBYTE_{source}", connection if source == "GOOGLE_ADS" else str(uuid4()))
+    project.settings["deployments"] = {name: {"flow": "flows.transform.dbt_transformation_flow"}}
+    project.settings["airbyte_events"] = True
+    result = project.run("apply")
+    assert f"create     automation airbyte-syncs-google_ads-{connection}" in result.output
+    assert result.output.count("automation airbyte-syncs-") == 3
+    assert project.run("plan", "--exit-code").exit_code == 0
+
+    resource = {
+        "prefect.resource.id": f"airbyte.connection.{connection}.job.7",
+        "airbyte.connection.id": connection,
+        "airbyte.job.id": "7",
+    }
+    event = {"event": "airbyte.sync.succeeded", "resource": resource, "payload": {}}
+    deployment = client.read_deployment_by_name(name)
+    only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    for _ in range(2):
+        document = [{**event, "id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}]
+        httpx.post(f"{prefect_server}/events", json=document, trust_env=False, timeout=60).raise_for_status()
+    wait_until(lambda: client.read_flow_runs(deployment_filter=only), "the automation starts a run")
+    (run,) = client.read_flow_runs(deployment_filter=only)
+    assert run.parameters["jobs"] == {connection: 7}
+    assert (run.parameters["source"], run.parameters["target"]) == (["google_ads"], "dev")
+
+    project.settings["airbyte_events"] = False
+    assert project.run("apply").output.count("remove     automation airbyte-syncs-") == 3
+    assert project.run("plan", "--exit-code").exit_code == 0

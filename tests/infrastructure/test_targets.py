@@ -37,7 +37,7 @@ def test_the_committed_file_offers_a_target_that_needs_nothing() -> None:
     assert isinstance(dev, DuckDBTarget)
     assert (dev.path, dev.schema_name, dev.threads) == ("data/dev.duckdb", "analytics", 4)
     assert dev.secret_variables() == {}
-    assert targets.names == ["dev", "postgres", "prod", "prod-snowflake"]
+    assert targets.names == ["dev", "postgres", "prod", "ci", "prod-snowflake"]
 
 
 def test_the_committed_file_names_the_profile_of_the_dbt_project() -> None:

@@ -1,0 +1,32 @@
+"""`python -m flows drop-schema`."""
+
+from __future__ import annotations
+
+import click
+
+from flows.commands.console import dumps
+from flows.commands.options import examples, json_option
+from flows.commands.target import writing_to
+
+
+@click.command(
+    "drop-schema",
+    epilog=examples(
+        "TRIBUTARY_CI_SCHEMA=ci_pr_42 python -m flows drop-schema --target ci",
+        "python -m flows drop-schema --target ci --dry-run",
+    ),
+)
+@click.option("--target", "-t", required=True, help="The environment of a pull request.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
+@json_option
+def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
+    """Drop the schemas that a pull request's build has made; refuses any whose name does not begin with ci_."""
+    with writing_to(target, as_json) as profile:
+        from flows.operations.ci_schemas import drop_schemas
+
+        found = drop_schemas(profile, dry_run)
+    if as_json:
+        click.echo(dumps({"target": target, "dropped": not dry_run, "schemas": found}))
+        return
+    verb = "Would drop" if dry_run else "Dropped"
+    click.echo(f"{verb} {', '.join(found)}." if found else f"Target {target} has no schema there: nothing to drop.")
