@@ -26,7 +26,11 @@ from prefect.client.schemas.actions import (
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.settings import get_current_settings
+from prefect.settings import (
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    get_current_settings,
+    temporary_settings,
+)
 
 from infrastructure.automations import AutomationChange, SavedAutomation
 from infrastructure.block_types import BlockType, block_type
@@ -34,6 +38,8 @@ from infrastructure.blocks import BlockChange, Reference, SavedDocument
 from infrastructure.errors import ConfigError, DriftError, UpstreamUnavailable
 
 _CONNECT_SECONDS = 10.0
+# For a temporary server to start. Prefect allows 20 s, which a machine with other work does not keep.
+_START_SECONDS = 120
 _ANSWER_SECONDS = 60.0
 _POLL_SECONDS = 0.25
 _LOCKED = 423
@@ -316,7 +322,10 @@ def connect(report: Callable[[str], None] | None = None) -> Iterator[Server]:
     where = address or "this machine (a temporary one, as PREFECT_API_URL is not set)"
     try:
         timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
-        with get_client(sync_client=True, httpx_settings={"timeout": timeout}) as client:
+        with (
+            temporary_settings(set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _START_SECONDS}),
+            get_client(sync_client=True, httpx_settings={"timeout": timeout}) as client,
+        ):
             yield Server(client)
     except (httpx.UnsupportedProtocol, httpx.InvalidURL, json.JSONDecodeError) as exc:
         raise _not_an_api(where) from exc
