@@ -40,7 +40,7 @@ def prefect_server(environment: dict[str, str]) -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{port}/api"
     try:
-        for _ in range(600):
+        for _ in range(3000):
             try:
                 with urllib.request.urlopen(f"{url}/health", timeout=1):
                     break
