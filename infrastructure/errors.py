@@ -7,6 +7,8 @@
     ├── RunStopped           somebody stopped it: run again, with --resume to do what is left
     ├── UpstreamUnavailable  a server, a warehouse or a repository did not answer: retry
     ├── DriftError           what was planned is no longer what is there: plan again
+    ├── RefreshUndone        what was rebuilt was not as it should be: the old tables are back, look at what differs
+    ├── AuditFailed          an audit found errors in the data: each finding names its key or row
     └── HealthCheckFailed    the data or its runs are not as they should be: each check says what to do
 
 A message says what failed, which one, what was expected and what to do. It never holds a secret.
@@ -84,6 +86,25 @@ class HealthCheckFailed(TributaryError):
 
     # Each check is an incident of its own.
     is_told = True
+
+    def __init__(self, message: str, report: Any) -> None:  # noqa: ANN401  (its class is one of flows)
+        super().__init__(message)
+        self.report = report
+
+
+class RefreshUndone(TributaryError):
+    """Say that a full refresh gave other tables than is allowed, and that the old ones are back."""
+
+    # It is an incident of its own.
+    is_told = True
+
+
+class AuditFailed(TributaryError):
+    """Say that an audit found errors.
+
+    Attributes:
+        report: all that was found.
+    """
 
     def __init__(self, message: str, report: Any) -> None:  # noqa: ANN401  (its class is one of flows)
         super().__init__(message)

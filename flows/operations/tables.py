@@ -67,6 +67,14 @@ class Tables(Protocol):
         """Drop a table or view, if it is there."""
         ...
 
+    def view_statement(self, relation: str) -> str | None:
+        """Return a statement for `put_view` that makes a view as it is now; None for what is no view."""
+        ...
+
+    def put_view(self, relation: str, statement: str) -> None:
+        """Make a view, or make it anew."""
+        ...
+
     def make_schema(self, schema: str) -> None:
         """Make a schema in the target's database, if it is not there."""
         ...

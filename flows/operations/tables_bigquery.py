@@ -95,6 +95,14 @@ class BigQueryTables:
         with self._readable_errors():
             self._client.delete_table(self._id(relation), not_found_ok=True)
 
+    def view_statement(self, relation: str) -> str | None:
+        table = self._table(relation)
+        query = table.view_query if table is not None else None
+        return f"create or replace view {relation} as {query}" if query else None
+
+    def put_view(self, relation: str, statement: str) -> None:
+        self.execute(statement)
+
     def make_schema(self, schema: str) -> None:
         bigquery = _library()
 

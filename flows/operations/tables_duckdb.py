@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,6 +99,16 @@ class DuckDBTables:
         kind = self._kind(relation)
         if kind:
             self.execute(f"drop {'view' if kind == 'VIEW' else 'table'} {relation}")
+
+    def view_statement(self, relation: str) -> str | None:
+        where, values = _where(relation)
+        for name, other in (("catalog", "database_name"), ("schema", "schema_name"), ("name", "view_name")):
+            where = where.replace(f"table_{name}", other)
+        found = self.rows(f"select sql from duckdb_views() where {where}", values)
+        return re.sub(r"(?i)^create view", "create or replace view", str(found[0]["sql"])) if found else None
+
+    def put_view(self, relation: str, statement: str) -> None:
+        self.execute(statement)
 
     def make_schema(self, schema: str) -> None:
         self.execute(f"create schema if not exists {quoted(schema)}")

@@ -99,6 +99,17 @@ class PostgresTables:
         if kind:
             self.execute(f"drop {kind} {_within(relation)}")
 
+    def view_statement(self, relation: str) -> str | None:
+        if self._kind(relation) != "view":
+            return None
+        found = self.rows("select pg_get_viewdef(to_regclass(?)) as definition", [_within(relation)])
+        return f"create view {_within(relation)} as {found[0]['definition']}"
+
+    def put_view(self, relation: str, statement: str) -> None:
+        # `create or replace` can't take a column away.
+        self.drop(relation)
+        self.execute(statement)
+
     def make_schema(self, schema: str) -> None:
         # Looked up first: `create … if not exists` asks for the privilege even when there is nothing to do.
         if not self.rows("select 1 from pg_namespace where nspname = ?", [schema]):

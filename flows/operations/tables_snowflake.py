@@ -104,6 +104,14 @@ class SnowflakeTables:
             words = {"VIEW": "view", "MATERIALIZED VIEW": "materialized view"}
             self.execute(f"drop {words.get(kind, 'table')} if exists {relation}")
 
+    def view_statement(self, relation: str) -> str | None:
+        if not self.is_view(relation):
+            return None
+        return str(self.rows("select get_ddl('VIEW', ?, true) as statement", [relation])[0]["statement"]).rstrip(";")
+
+    def put_view(self, relation: str, statement: str) -> None:
+        self.execute(statement)
+
     def make_schema(self, schema: str) -> None:
         self.execute(f"create schema if not exists {self._database}.{self.column(schema)}")
 

@@ -1,0 +1,113 @@
+"""`python -m flows full-refresh`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from flows.commands.console import dumps, in_words, quiet_prefect, say
+from flows.commands.options import examples, json_option, project_option, target_option
+
+if TYPE_CHECKING:
+    from flows.operations.full_refresh import RefreshReport
+
+
+@click.command(
+    "full-refresh",
+    epilog=examples(
+        "python -m flows full-refresh --target prod --dry-run",
+        "python -m flows full-refresh --target prod",
+        "python -m flows full-refresh --target prod --recover",
+    ),
+)
+@target_option
+@click.option("--backup", "select", multiple=True, metavar="NODES", help="Keep these tables instead, such as tag:gold.")
+@project_option
+@click.option("--settings", metavar="FILE", help="Other settings than those of flows/operations/refresh.yml.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--recover", is_flag=True, help="Only put right what a killed refresh left.")
+@click.option("--docs/--no-docs", default=True, help="Generate the documentation site, and keep it.")
+@click.option("--wait/--no-wait", default=True, help="Wait for a run that is writing to the target.")
+@json_option
+def full_refresh(
+    target: str,
+    select: tuple[str, ...],
+    project_dir: str | None,
+    settings: str | None,
+    dry_run: bool,
+    recover: bool,
+    docs: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Rebuild everything, keeping the old tables, which come back if anything fails; exit code 1 when they did."""
+    from infrastructure.errors import DbtRunFailed, RefreshUndone
+
+    with in_words(as_json):
+        quiet_prefect()
+        try:
+            report = _run(
+                target=target,
+                select=" ".join(select) or None,
+                project_dir=project_dir,
+                settings=settings,
+                dry_run=dry_run,
+                recover=recover,
+                docs=docs,
+                wait=wait,
+            )
+        except RefreshUndone as exc:
+            # What was built is not as it should be: the exit code of data that failed.
+            raise DbtRunFailed(str(exc)) from exc
+        if as_json:
+            click.echo(dumps(_document(report)))
+        else:
+            _print(report)
+
+
+def _run(**arguments: Any) -> RefreshReport:  # noqa: ANN401  (the flow's own parameters)
+    from rich.console import Console
+
+    from flows.engine.reporting import reporting_to
+    from flows.operations.full_refresh import weekly_full_refresh
+    from flows.terminal import TerminalReporter
+    from infrastructure.local_server import prefect_server
+    from infrastructure.setup_profiles import ensure_target
+
+    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+        for sentence in ensure_target(arguments["target"]):
+            say(sentence)
+        return cast("RefreshReport", weekly_full_refresh(**arguments))
+
+
+def _print(report: RefreshReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.operations.full_refresh import table_rows
+
+    for step in report.steps:
+        click.echo(step)
+    rows = table_rows(report.differences)
+    if rows:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*row.values())
+        Console().print(table)
+    if report.keep_until:
+        click.echo(f"The old tables are kept until {report.keep_until:%Y-%m-%d %H:%M} UTC.")
+
+
+def _document(report: RefreshReport) -> dict[str, Any]:
+    from flows.operations.full_refresh import table_rows
+
+    return {
+        "target": report.target,
+        "refresh_id": report.refresh_id,
+        "steps": report.steps,
+        "nodes": report.build.counts() if report.build else None,
+        "differences": table_rows(report.differences),
+        "docs": report.docs,
+        "keep_until": report.keep_until,
+    }

@@ -1,0 +1,110 @@
+"""`python -m flows scd2-repair`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
+from flows.commands.options import examples, json_option, project_option, select_option, target_option
+
+if TYPE_CHECKING:
+    from flows.operations.scd2_repair import RepairReport
+
+
+@click.command(
+    "scd2-repair",
+    epilog=examples(
+        "python -m flows scd2-repair --target prod --dry-run",
+        "python -m flows scd2-repair --target prod --select br_attendance_scd2",
+        "python -m flows scd2-repair --target prod --undo 20260301T020000-ab12cd",
+    ),
+)
+@target_option
+@select_option
+@project_option
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
+@click.option("--undo", metavar="ID", help="Put back the rows that this repair changed.")
+@click.option("--force", is_flag=True, help="With --undo: also where the rows were changed again since.")
+@json_option
+def scd2_repair(
+    target: str,
+    select: tuple[str, ...],
+    project_dir: str | None,
+    dry_run: bool,
+    yes: bool,
+    undo: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make the right version the only current one where a key has several; exit code 1 when it is left undone."""
+    from infrastructure.local_server import prefect_server
+
+    with in_words(as_json):
+        quiet_prefect()
+        chosen: dict[str, Any] = {"target": target, "select": " ".join(select) or None, "project_dir": project_dir}
+        with prefect_server(say):
+            if undo:
+                report = _run(**chosen, mode="apply", undo=undo, force=force)
+            elif yes and not dry_run:
+                report = _run(**chosen, mode="apply")
+            else:
+                report = _run(**chosen, mode="show")
+                if report.changes and not dry_run and not as_json and sys.stdin.isatty():
+                    _print(report)
+                    if click.confirm("Do this in one transaction?", err=True):
+                        report = _run(**chosen, mode="apply", confirmed=report.digest)
+        if as_json:
+            click.echo(dumps(_document(report)))
+        else:
+            _print(report)
+        if report.outcome == "shown":
+            if not dry_run and not as_json:
+                say("To do it: the same command with --yes, or at a terminal, where it asks.")
+            sys.exit(EXIT_FAILED)
+
+
+def _run(**arguments: Any) -> RepairReport:  # noqa: ANN401  (the flow's own parameters)
+    from rich.console import Console
+
+    from flows.engine.reporting import reporting_to
+    from flows.operations.scd2_repair import scd2_repair as flow
+    from flows.terminal import TerminalReporter
+    from infrastructure.setup_profiles import ensure_target
+
+    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter):
+        for sentence in ensure_target(arguments["target"]):
+            say(sentence)
+        return cast("RepairReport", flow(**arguments))
+
+
+def _print(report: RepairReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.operations.scd2_repairs import table_rows
+
+    rows = table_rows(report.changes)
+    if rows and report.outcome in ("shown", "applied"):
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*map(str, row.values()))
+        Console().print(table)
+    click.echo(report.sentence())
+
+
+def _document(report: RepairReport) -> dict[str, Any]:
+    from flows.operations.scd2_repairs import table_rows
+
+    return {
+        "target": report.target,
+        "outcome": report.outcome,
+        "keys": report.keys,
+        "plan": report.digest,
+        "repair_id": report.repair_id,
+        "changes": table_rows(report.changes),
+        "tests": report.tests.counts() if report.tests else None,
+    }

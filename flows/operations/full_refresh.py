@@ -1,0 +1,326 @@
+"""The weekly full refresh: keep the old tables, rebuild, test, compare, and put the old ones back if anything fails."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import flow
+
+from flows import tasks
+from flows.alerts.hooks import with_alerts
+from flows.engine.failures import one_line
+from flows.engine.lock import one_writer
+from flows.engine.project import read_project
+from flows.engine.reporting import current_reporter
+from flows.engine.results import DbtResult
+from flows.operations.declared import Declared, is_critical, materialized, read_declared
+from flows.operations.kept_tables import KeptTables
+from flows.operations.measures import Difference, compare_refreshed, measure, missing_keys
+from flows.operations.refresh_journal import Kept, Refresh, RefreshJournal
+from flows.operations.refresh_settings import RefreshSettings, load_settings
+from flows.operations.tables import Tables, open_tables
+from flows.report import attaching, key_of
+from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
+from infrastructure.profiles import load_profile
+
+if TYPE_CHECKING:
+    from flows.engine.project import Project
+    from infrastructure.profiles import Profile
+
+_DOCS = "docs"
+
+
+@dataclass(frozen=True)
+class RefreshReport:
+    """What came of a full refresh.
+
+    Attributes:
+        steps: what was done or, in a dry run, would be.
+        refresh_id: names the old tables; None where nothing was rebuilt.
+        differences: figures of the tables before and after.
+        docs: the documentation that was kept.
+    """
+
+    target: str
+    steps: tuple[str, ...]
+    refresh_id: str | None = None
+    build: DbtResult | None = None
+    differences: tuple[Difference, ...] = ()
+    docs: Path | None = None
+    keep_until: datetime | None = None
+
+
+@with_alerts
+@flow(flow_run_name="full-refresh-{target}", validate_parameters=True)
+def weekly_full_refresh(
+    target: str = "dev",
+    select: str | None = None,
+    project_dir: str | None = None,
+    settings: str | None = None,
+    dry_run: bool = False,
+    recover: bool = False,
+    docs: bool = True,
+    wait: bool = True,
+) -> RefreshReport:
+    """Rebuild a target from nothing, and put the old tables back if that does not end well; safe to run twice.
+
+    Readers see the old tables or the new ones, never none. What a killed refresh left is put right first.
+
+    Args:
+        select: dbt selection of the tables to keep; those that the settings name when None. All is rebuilt anyway.
+        settings: a file like flows/operations/refresh.yml, which is used when None.
+        dry_run: say what would be done, and change nothing.
+        recover: only put right what a killed refresh left.
+        docs: generate the documentation site, and keep it.
+        wait: wait for a run that is writing to the target; otherwise fail at once.
+
+    Raises:
+        DbtRunFailed: a node failed. The old tables are back.
+        RefreshUndone: a rebuilt table is further from the old one than is allowed. The old tables are back.
+        ConfigError: the settings or the project are wrong, or the old tables could not be put back yet.
+    """
+    project = read_project(project_dir)
+    profile = load_profile(target)
+    chosen = load_settings(Path(settings) if settings else None)
+    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run()), wait=wait):
+        steps = _Steps()
+        _recover(profile, dry_run, steps)
+        if recover:
+            return RefreshReport(target, tuple(steps.done or ["There was nothing to put right."]))
+        declared = read_declared(project, profile, select)
+        if dry_run:
+            _say_what_would_be_done(declared, profile, chosen, select is not None, steps)
+            return RefreshReport(target, tuple(steps.done))
+        return _refresh(project, profile, declared, chosen, select is not None, docs, steps)
+
+
+class _Steps:
+    """What was done, told as it is done."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.done.append(text)
+        current_reporter().note(text)
+
+
+@contextmanager
+def _journal(profile: Profile) -> Iterator[tuple[Tables, RefreshJournal]]:
+    # A DuckDB file is dbt's while dbt runs, so nothing is held open over it.
+    with open_tables(profile) as tables:
+        yield tables, RefreshJournal(tables, KeptTables(tables, profile), profile.target)
+
+
+def _recover(profile: Profile, dry_run: bool, steps: _Steps) -> None:
+    with _journal(profile) as (_, journal):
+        while unfinished := journal.unfinished():
+            if dry_run:
+                steps.say(f"First put right what refresh {unfinished.refresh_id} left: it is {unfinished.state}.")
+                return
+            did = journal.recover(unfinished)
+            steps.say(f"{did[0].upper()}{did[1:]}.")
+
+
+def _refresh(
+    project: Project,
+    profile: Profile,
+    declared: Declared,
+    settings: RefreshSettings,
+    is_selected: bool,
+    docs: bool,
+    steps: _Steps,
+) -> RefreshReport:
+    current_reporter().stage(f"keeping the old tables of {profile.target}")
+    with _journal(profile) as (tables, journal):
+        chosen, views = _chosen(tables, declared, settings, is_selected)
+        refresh, kept = journal.back_up(chosen, views, settings.keep_days)
+        steps.say(
+            f"Kept {len(chosen)} tables and the definitions of {len(kept) - len(chosen)} views as of now "
+            f"(refresh {refresh.refresh_id})."
+        )
+        journal.set_state(refresh, "rebuilding")
+    try:
+        built = tasks.build(profile.target, full_refresh=True, project_dir=str(project.folder))
+        steps.say("Rebuilt and tested everything; snapshots went on, as dbt has no full refresh for them.")
+        differences = _compared(profile, declared, kept, settings)
+        _require_within(differences, profile)
+        with _journal(profile) as (_, journal):
+            journal.set_state(refresh, "verified")
+    except BaseException as exc:
+        _undo(profile, refresh, exc, steps)
+        raise
+    steps.say(f"Compared {len(kept) - len(views)} tables with the old ones: all within what is allowed.")
+    place = _documented(project, profile, settings, refresh, steps) if docs else None
+    _let_go(profile, refresh, steps)
+    _close_incident(profile)
+    return RefreshReport(
+        profile.target, tuple(steps.done), refresh.refresh_id, built, tuple(differences), place, refresh.keep_until
+    )
+
+
+def _chosen(
+    tables: Tables, declared: Declared, settings: RefreshSettings, is_selected: bool
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return name and relation of the tables to copy and of the views to write down, as far as they are there."""
+    versions = {one.unique_id for one in declared.versions()}
+    wanted = [
+        node
+        for node in declared.tables()
+        if is_selected
+        or settings.backup == "all"
+        or is_critical(node)
+        or materialized(node) in ("incremental", "snapshot")
+        or node["unique_id"] in versions
+    ]
+    there = [
+        (str(node["name"]), str(node["relation_name"]))
+        for node in wanted
+        if tables.exists(node["relation_name"]) and not tables.is_view(node["relation_name"])
+    ]
+    views = [(str(node["name"]), str(node["relation_name"])) for node in declared.views() if node.get("relation_name")]
+    return there, views
+
+
+def _compared(
+    profile: Profile, declared: Declared, kept: Sequence[Kept], settings: RefreshSettings
+) -> list[Difference]:
+    ids = {node["relation_name"]: unique_id for unique_id, node in declared.nodes.items() if node.get("relation_name")}
+    found: list[Difference] = []
+    with open_tables(profile) as tables:
+        for one in kept:
+            if not one.backup:
+                continue
+            before, after = measure(tables, one.backup), measure(tables, one.relation)
+            key = declared.row_key(ids[one.relation])
+            has_key = bool(key) and all(any(name.lower() == column.lower() for name in after.columns) for column in key)
+            missing = missing_keys(tables, key, one.backup, one.relation) if has_key else None
+            found += compare_refreshed(one.name, before, after, missing, settings.tolerance(one.name))
+    _publish(found, profile.target)
+    return found
+
+
+def _require_within(differences: Sequence[Difference], profile: Profile) -> None:
+    beyond = [
+        f"{one.table}: {one.what} {f'from {one.before} to ' if one.before else ''}{one.after} (allowed: {one.allowed})"
+        for one in differences
+        if not one.is_within
+    ]
+    if beyond:
+        raise RefreshUndone(
+            f"The full refresh of target {profile.target} gave other tables than is allowed: {preview(beyond)}. "
+            "The old tables are back. If the new ones are right, allow the difference in "
+            "flows/operations/refresh.yml, and run it again."
+        )
+
+
+def _undo(profile: Profile, refresh: Refresh, cause: BaseException, steps: _Steps) -> None:
+    """Put the old tables back, whatever it was that went wrong, a signal included."""
+    with _journal(profile) as (_, journal):
+        journal.restore(refresh)
+    steps.say(f"The old tables of {profile.target} are back, as they were before refresh {refresh.refresh_id}.")
+    _open_incident(profile, cause)
+
+
+def _documented(
+    project: Project, profile: Profile, settings: RefreshSettings, refresh: Refresh, steps: _Steps
+) -> Path | None:
+    """Keep a documentation site; that it can't be made is no reason to take good tables back."""
+    from flows.engine.state import state_of
+
+    try:
+        import os
+
+        made = tasks.docs(profile.target, project_dir=str(project.folder))
+        home = state_of(project.name, profile.target, os.environ).folder / _DOCS
+        place = home / f"{datetime.now(UTC):%Y-%m-%d}-{refresh.refresh_id}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made.target_path / "static_index.html", place / "index.html")
+        for old in sorted(path for path in home.iterdir() if path.is_dir())[: -settings.keep_docs]:
+            shutil.rmtree(old, ignore_errors=True)
+    except (TributaryError, OSError) as exc:
+        steps.say(f"The tables are good, and no documentation was made: {one_line(str(exc))}")
+        return None
+    steps.say(f"Documentation: {place / 'index.html'}")
+    return place / "index.html"
+
+
+def _let_go(profile: Profile, refresh: Refresh, steps: _Steps) -> None:
+    with _journal(profile) as (_, journal):
+        journal.set_state(refresh, "kept")
+        for old in journal.expired():
+            journal.let_go(old)
+            steps.say(f"Let go of the old tables of refresh {old.refresh_id}, which were kept long enough.")
+
+
+def _say_what_would_be_done(
+    declared: Declared, profile: Profile, settings: RefreshSettings, is_selected: bool, steps: _Steps
+) -> None:
+    with _journal(profile) as (tables, journal):
+        chosen, views = _chosen(tables, declared, settings, is_selected)
+        for name, relation in chosen:
+            (row,) = tables.rows(f"select count(*) as counted from {relation}")
+            steps.say(f"Copy {name}, {int(row['counted']):,} rows.")
+        steps.say(f"Write down the definitions of {len(views)} views.")
+        steps.say(
+            f"dbt build --full-refresh --target {profile.target}: {len(declared.tables())} tables. Snapshots go on "
+            "and are never rebuilt: dbt has no full refresh for them."
+        )
+        steps.say("Compare rows, keys and sums with the old tables; put those back if anything fails or differs.")
+        steps.say(f"Generate the documentation, and keep the last {settings.keep_docs}.")
+        for old in journal.expired():
+            steps.say(f"Let go of the old tables of refresh {old.refresh_id}.")
+    steps.say(f"Keep the old tables for {settings.keep_days:g} days.")
+
+
+def _open_incident(profile: Profile, cause: BaseException) -> None:
+    from flows.alerts import Incident, open_incident
+
+    is_stopped = not isinstance(cause, Exception)
+    failed = f"{preview(list(cause.failed))} failed" if isinstance(cause, DbtRunFailed) and cause.failed else ""
+    open_incident(
+        Incident(
+            key="full refresh/tables",
+            severity="warning" if is_stopped else "error",
+            title="The full refresh was stopped" if is_stopped else "The full refresh was undone",
+            text=f"{failed or one_line(str(cause)) or 'It was stopped.'}\nThe old tables are back.",
+            target=profile.target,
+            retry_command=f"python -m flows full-refresh --target {profile.target}",
+        )
+    )
+
+
+def _close_incident(profile: Profile) -> None:
+    from flows.alerts import close_incident
+
+    close_incident("full refresh/tables", profile.target)
+
+
+def table_rows(differences: Sequence[Difference]) -> list[dict[str, str]]:
+    """Return a row per figure, those first that are not allowed."""
+    return [
+        {
+            "": "ok" if one.is_within else "beyond",
+            "table": one.table,
+            "what": one.what,
+            "before": one.before,
+            "after": one.after,
+            "allowed": one.allowed,
+        }
+        for one in sorted(differences, key=lambda one: one.is_within)
+    ]
+
+
+def _publish(differences: Sequence[Difference], target: str) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    with attaching():
+        create_table_artifact(
+            table_rows(differences), key=key_of("full-refresh", target), description="Tables before and after"
+        )

@@ -1,0 +1,185 @@
+"""Old tables through a refresh that fails or is cut off: damage the new ones, and see the old ones come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from flows.operations.kept_tables import KeptTables
+from flows.operations.refresh_journal import Refresh, RefreshJournal
+from flows.operations.tables import Tables, open_tables
+from infrastructure.profiles import Profile
+
+
+class Killed(BaseException):
+    """Stand in for the end of a process."""
+
+
+class Shop:
+    """Two tables and a view on one of them, and the journal of their refreshes."""
+
+    def __init__(self, tables: Tables, profile: Profile) -> None:
+        self.tables = tables
+        self.profile = profile
+        schema = profile.output["schema"]
+        tables.make_schema(schema)
+        self.orders, self.prices, self.seen = (tables.placed(schema, name) for name in ("orders", "prices", "seen"))
+        tables.execute(f"create table {self.orders} (id bigint not null, amount numeric(18, 2))")
+        tables.execute(f"insert into {self.orders} values (1, 10.10), (2, 20.20), (3, null)")
+        tables.execute(f"create table {self.prices} (id bigint, price numeric(18, 2))")
+        tables.execute(f"insert into {self.prices} values (7, 0.01)")
+        tables.execute(f"create view {self.seen} as select id, amount from {self.orders}")
+
+    def journal(self) -> RefreshJournal:
+        return RefreshJournal(self.tables, KeptTables(self.tables, self.profile), self.profile.target)
+
+    def back_up(self, keep_days: float = 7) -> Refresh:
+        chosen = [("orders", self.orders), ("prices", self.prices)]
+        return self.journal().back_up(chosen, [("seen", self.seen)], keep_days)[0]
+
+    def held(self) -> list[Any]:
+        """Return all that readers see."""
+        found: list[Any] = []
+        for relation in (self.orders, self.prices, self.seen):
+            rows = sorted(map(repr, self.tables.rows(f"select * from {relation}")))
+            found.append((self.tables.columns(relation), rows, self.tables.is_view(relation)))
+        return found
+
+    def rebuild(self) -> None:
+        """Do what a refresh with new code does, and dbt on PostgreSQL: views on a replaced table are gone."""
+        self.tables.drop(self.seen)
+        self.tables.drop(self.orders)
+        self.tables.execute(f"create table {self.orders} as select 'x' as id, 'other' as code")
+        self.tables.execute(f"create view {self.seen} as select code from {self.orders}")
+        self.tables.drop(self.prices)
+
+    def kept(self) -> list[str]:
+        """Return the copies that are there."""
+        found = self.tables.rows(
+            "select table_name as name from information_schema.tables where table_schema = ?",
+            [f"{self.profile.output['schema']}_backup"],
+        )
+        return [row["name"] for row in found if row["name"] not in ("refreshes", "refreshed")]
+
+    def without_transactional_ddl(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make it a warehouse on which each copy is done at once, as on Snowflake and BigQuery."""
+        monkeypatch.setattr(self.tables, "has_transactional_ddl", False, raising=False)
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
+    """Each warehouse in turn."""
+    schema = f"shop_{uuid4().hex[:8]}"
+    output: dict[str, Any] = {"type": "duckdb", "path": str(tmp_path / "dev.duckdb"), "schema": schema}
+    if request.param == "postgres":
+        output = {"type": "postgres", **request.getfixturevalue("postgres_database"), "schema": schema}
+    profile = Profile("t", "tributary", output, {})
+    with open_tables(profile) as tables:
+        yield Shop(tables, profile)
+
+
+@pytest.mark.parametrize("state", ["backed up", "rebuilding", "restoring"])
+def test_whatever_was_rebuilt_the_next_run_puts_all_old_tables_and_views_back(shop: Shop, state: str) -> None:
+    before = shop.held()
+    refresh = shop.back_up()
+    shop.journal().set_state(refresh, state)
+    shop.rebuild()
+    assert shop.held()[0] != before[0] if shop.tables.exists(shop.prices) else True
+
+    unfinished = shop.journal().unfinished()
+    assert unfinished
+    assert "put back the tables" in shop.journal().recover(unfinished)
+    assert shop.held() == before
+    assert shop.kept() == []
+    assert shop.journal().unfinished() is None
+
+
+def test_a_restore_that_is_killed_leaves_the_new_tables_and_the_next_one_the_old(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = shop.held()
+    refresh = shop.back_up()
+    shop.tables.execute(f"update {shop.orders} set amount = 0")
+    shop.tables.execute(f"delete from {shop.prices}")
+    rebuilt = shop.held()
+    _die_at_second_copy(shop, monkeypatch)
+    with pytest.raises(Killed):
+        shop.journal().restore(refresh)
+    monkeypatch.undo()
+    assert shop.held() == rebuilt, "all or nothing"
+
+    unfinished = shop.journal().unfinished()
+    assert unfinished
+    assert unfinished.state == "restoring"
+    shop.journal().recover(unfinished)
+    assert shop.held() == before
+
+
+def test_where_tables_are_made_at_once_the_journal_has_a_killed_restore_finished(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = shop.held()
+    shop.without_transactional_ddl(monkeypatch)
+    refresh = shop.back_up()
+    shop.tables.execute(f"update {shop.orders} set amount = 0")
+    shop.tables.execute(f"delete from {shop.prices}")
+    _die_at_second_copy(shop, monkeypatch)
+    with pytest.raises(Killed):
+        shop.journal().restore(refresh)
+    monkeypatch.undo()
+    shop.without_transactional_ddl(monkeypatch)
+    states = [one.state for one in shop.journal().kept(refresh)]
+    assert states == ["restored", "backed up", "backed up"]
+
+    unfinished = shop.journal().unfinished()
+    assert unfinished
+    shop.journal().recover(unfinished)
+    assert shop.held() == before
+    assert shop.kept() == []
+
+
+@pytest.mark.parametrize("is_transactional", [True, False])
+def test_a_backup_that_is_killed_is_dropped_by_the_next_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, is_transactional: bool
+) -> None:
+    before = shop.held()
+    if not is_transactional:
+        shop.without_transactional_ddl(monkeypatch)
+    _die_at_second_copy(shop, monkeypatch)
+    with pytest.raises(Killed):
+        shop.back_up()
+    monkeypatch.undo()
+    assert len(shop.kept()) == (0 if is_transactional else 1)
+
+    unfinished = shop.journal().unfinished()
+    assert unfinished
+    assert "dropped the half-made backup" in shop.journal().recover(unfinished)
+    assert shop.kept() == []
+    assert shop.held() == before
+
+
+def test_a_backup_is_kept_for_its_days_and_then_let_go(shop: Shop) -> None:
+    young, old = shop.back_up(keep_days=1), shop.back_up(keep_days=-1)
+    for refresh in (young, old):
+        shop.journal().set_state(refresh, "kept")
+    assert shop.journal().unfinished() is None
+    expired = shop.journal().expired()
+    assert [one.refresh_id for one in expired] == [old.refresh_id]
+    shop.journal().let_go(expired[0])
+    assert {name.partition("_00")[0] for name in shop.kept()} == {f"r{young.refresh_id}".lower()}
+
+
+def _die_at_second_copy(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, copied = shop.tables.copy, list[str]()
+
+    def once(relation: str, to: str) -> None:
+        if copied:
+            raise Killed
+        copied.append(relation)
+        copy(relation, to)
+
+    monkeypatch.setattr(shop.tables, "copy", once)

@@ -1,0 +1,1 @@
+select player, amount from {{ ref('payments') }}
