@@ -106,6 +106,11 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "bigquery": [
         (
+            r"expired or revoked",
+            "the token has expired or been revoked",
+            "Sign in anew for another one (`gcloud auth`), set its variable to it and run setup again.",
+        ),
+        (
             r"invalid_grant|Invalid JWT Signature",
             "Google does not accept the key: it has been deleted or has expired",
             "Make a new key for the service account, set the variable to it and run setup again.",

@@ -20,6 +20,9 @@ _EXPIRED = {
     "errors": [{"reason": "authError", "message": "Invalid Credentials", "domain": "global"}],
 }
 
+_INVALID_KEY = {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
+_REVOKED = {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
+
 
 def settings_to_check(warehouse: Warehouse) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield outputs, each with its fault, and after them some that are right."""
@@ -46,10 +49,14 @@ def _snowflake(output: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _bigquery(output: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    with token_server() as token_uri:
+    with token_server(400, _INVALID_KEY) as token_uri:
         key = {"type": "service_account", "client_email": "builder@demo-project.example", "token_uri": token_uri}
         key["private_key"] = private_key()
         yield "expired key", output | {"method": "service-account-json", "keyfile_json": key}
+    refreshed = {key: value for key, value in output.items() if key != "token"}
+    refreshed |= {"refresh_token": "4711", "client_id": "tributary", "client_secret": "0815"}
+    with token_server(400, _REVOKED) as token_uri:
+        yield "revoked refresh token", refreshed | {"token_uri": token_uri}
     with faulty_line(output) as (here, line):
         line.everything = Fault(401, {"error": _EXPIRED})
         yield "expired token", here
@@ -58,17 +65,19 @@ def _bigquery(output: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "unreachable host", output | {"api_endpoint": "http://127.0.0.1:9"}
     yield "unknown host", output | {"api_endpoint": "http://no-such-endpoint.invalid"}
     yield "access token", output
+    with token_server(200, {"access_token": "4711", "expires_in": 3600, "token_type": "Bearer"}) as token_uri:
+        yield "refresh token", refreshed | {"token_uri": token_uri}
 
 
 @contextmanager
-def token_server() -> Iterator[str]:
-    """Answer as Google does when a key has been deleted or has expired; yields the address for `token_uri`."""
+def token_server(status: int, answer: dict[str, Any]) -> Iterator[str]:
+    """Answer as Google does where tokens are asked for; yields the address for `token_uri`."""
 
-    class Refusing(http.server.BaseHTTPRequestHandler):
+    class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.dumps({"error": "invalid_grant", "error_description": "Invalid JWT Signature."}).encode()
-            self.send_response(400)
+            body = json.dumps(answer).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -77,7 +86,7 @@ def token_server() -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/token"
         server.shutdown()
