@@ -10,8 +10,24 @@
     {{ return({"database": found[0], "warehouse": found[1], "schema": found[2]}) }}
 {% endmacro %}
 
-{# A dataset is in one location, and a job in another one does not find it. #}
+{#
+    A dataset is in one location, and a job in another one does not find it. A project whose models all have schemas of
+    their own has no dataset of the target's name: then those that begin with it stand for it, ten at most, and one of
+    them in the right location is enough, as some may be other people's.
+#}
 {% macro bigquery__look() %}
-    {% set relation = api.Relation.create(database=target.project, schema=target.schema) %}
-    {{ return({"location": adapter.get_dataset_location(relation)}) }}
+    {% set names = adapter.list_schemas(target.project) | sort %}
+    {% if target.schema in names %}
+        {% set names = [target.schema] %}
+    {% else %}
+        {% set prefix = target.schema ~ "_" %}
+        {% set names = names | select("ge", prefix) | select("lt", prefix ~ "~") | list %}
+    {% endif %}
+    {% set locations = [] %}
+    {% for name in names[:10] %}
+        {% set relation = api.Relation.create(database=target.project, schema=name) %}
+        {% do locations.append(adapter.get_dataset_location(relation) | upper) %}
+    {% endfor %}
+    {% set wanted = (target.location or "") | upper %}
+    {{ return({"location": wanted if wanted in locations else locations | first if locations else none}) }}
 {% endmacro %}
