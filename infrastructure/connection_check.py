@@ -263,9 +263,7 @@ def judge(profile: Profile, found: Mapping[str, Any]) -> Check:
             if not found[setting]:
                 cause = f"there is no {setting} {output[setting]}, or the role may not use it"
                 return Check(profile.target, cause, _correct(f"`{name}` or `role`"))
-        place = f"{output['database']}.{output['schema']}"
-        note = "" if found["schema"] else f"there is no schema {place} yet: the first run makes it, if the role may"
-        return Check(profile.target, note=note)
+        return Check(profile.target)
     place = f"{output['project']}.{output['schema']}"
     wanted = output.get("location")
     if not found["location"]:

@@ -6,8 +6,8 @@
 
 {# Snowflake signs a user in to a database or warehouse that is not there, and then has none in use. #}
 {% macro snowflake__look() %}
-    {% set found = run_query("select current_database(), current_warehouse(), current_schema()").rows[0] %}
-    {{ return({"database": found[0], "warehouse": found[1], "schema": found[2]}) }}
+    {% set found = run_query("select current_database(), current_warehouse()").rows[0] %}
+    {{ return({"database": found[0], "warehouse": found[1]}) }}
 {% endmacro %}
 
 {#

@@ -255,15 +255,9 @@ _BIGQUERY = {"type": "bigquery", "project": "acme", "schema": "marts"}
 @pytest.mark.parametrize(
     ("output", "found", "cause", "note"),
     [
-        (_SNOWFLAKE, {"database": "ANALYTICS", "warehouse": "WH", "schema": "DEV"}, "", ""),
-        (
-            _SNOWFLAKE,
-            {"database": "ANALYTICS", "warehouse": "WH", "schema": None},
-            "",
-            "there is no schema ANALYTICS.dev",
-        ),
-        (_SNOWFLAKE, {"database": None, "warehouse": "WH", "schema": None}, "there is no database ANALYTICS, or", ""),
-        (_SNOWFLAKE, {"database": "ANALYTICS", "warehouse": None, "schema": "DEV"}, "there is no warehouse WH, or", ""),
+        (_SNOWFLAKE, {"database": "ANALYTICS", "warehouse": "WH"}, "", ""),
+        (_SNOWFLAKE, {"database": None, "warehouse": "WH"}, "there is no database ANALYTICS, or", ""),
+        (_SNOWFLAKE, {"database": "ANALYTICS", "warehouse": None}, "there is no warehouse WH, or", ""),
         (_BIGQUERY, {"location": "EU"}, "", ""),
         (_BIGQUERY | {"location": "eu"}, {"location": "EU"}, "", ""),
         (_BIGQUERY | {"location": "US"}, {"location": "EU"}, "dataset acme.marts is in location EU, not in US", ""),
