@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flows.raw_tables import BATCH_ROWS, RawTable, Where, batches, check_columns, first_line
 from infrastructure.connection_check import explain
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.reachability import require_reachable
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,6 +30,7 @@ def open_bigquery(target: str, settings: Mapping[str, Any], schema: str) -> Iter
 
     Raises:
         ConfigError: the client is not installed, or Google does not accept the sign-in.
+        UpstreamUnavailable: nothing answers there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_]+", schema):
         raise ConfigError(f"{schema!r} is no name for a dataset in BigQuery: give one such as raw.")
@@ -49,6 +51,7 @@ def connected(target: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, s
         raise ConfigError(
             f"Target {target} is on BigQuery, and its client is not installed: uv sync --extra bigquery"
         ) from exc
+    require_reachable(target, settings)
     # dbt's own class, so that every way of signing in works here as it does there.
     known = {field.name for field in fields(BigQueryCredentials)}
     translated = BigQueryCredentials.translate_aliases(dict(settings))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows.raw_tables import BATCH_ROWS, RawTable, Where, batches, check_columns, first_line
 from infrastructure.connection_check import explain
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.reachability import require_reachable
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -25,6 +26,7 @@ def open_snowflake(target: str, settings: Mapping[str, Any], schema: str) -> Ite
 
     Raises:
         ConfigError: the client is not installed, or Snowflake does not accept the sign-in.
+        UpstreamUnavailable: nothing answers there.
     """
     # Left unquoted, as dbt leaves it, a name is the same in whatever case it is written.
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", schema):
@@ -48,6 +50,7 @@ def connect_snowflake(target: str, settings: Mapping[str, Any]) -> Any:  # noqa:
         raise ConfigError(
             f"Target {target} is on Snowflake, and its client is not installed: uv sync --extra snowflake"
         ) from exc
+    require_reachable(target, settings)
     # dbt's own class, so that every way of signing in works here as it does there.
     known = {field.name for field in fields(SnowflakeCredentials)}
     credentials = SnowflakeCredentials(**{name: value for name, value in settings.items() if name in known})

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from infrastructure.errors import UpstreamUnavailable
+
 CONNECT_SECONDS = 10.0
 _BIGQUERY = "https://bigquery.googleapis.com"
 _SETTINGS = {"snowflake": "`account`, `host` or `port`", "bigquery": "`api_endpoint`"}
@@ -42,6 +44,16 @@ def why_unreachable(output: Mapping[str, Any], timeout_seconds: float = CONNECT_
         cause = f"{host}:{port} does not answer"
         return cause, f"Look for a firewall or VPN between here and there, or {settings}."
     return None
+
+
+def require_reachable(target: str, output: Mapping[str, Any]) -> None:
+    """Make sure that something answers where a warehouse should be, before its client tries for minutes.
+
+    Raises:
+        UpstreamUnavailable: nothing does; says why, and what to do.
+    """
+    if unreachable := why_unreachable(output):
+        raise UpstreamUnavailable(f"Target {target}: {unreachable[0]}. {unreachable[1]}")
 
 
 def _snowflake_host(account: str) -> str:

@@ -25,7 +25,7 @@ from flows.engine.run import run_dbt
 from flows.ingest_git import ingest_git
 from flows.sample_data import count_sample_rows, write_sample_data
 from infrastructure.connection_check import check
-from infrastructure.errors import DbtRunFailed
+from infrastructure.errors import DbtRunFailed, UpstreamUnavailable
 from infrastructure.profiles import Profile
 from tests.flows.generated_repository import eventful_repository
 from tests.models.warehouses import DuckDB, PostgreSQL, Warehouse
@@ -97,6 +97,7 @@ class Evidence:
         self.note("retry", self._retry)
         self.note("load", self._load)
         self._ratios()
+        self._load_into_nowhere()
         self._faults()
         return self.seen
 
@@ -117,7 +118,18 @@ class Evidence:
         self.note("second build", lambda: self.dbt("run", "config.materialized:incremental+"))
         self._rows()
         self._ratios()
+        self._load_into_nowhere()
         return self.seen
+
+    def _load_into_nowhere(self) -> None:
+        """Write down what a load says of a host on which nothing listens."""
+        nowhere = {"snowflake": {"port": 9}, "bigquery": {"api_endpoint": "http://127.0.0.1:9"}}.get(self.name)
+        if nowhere is not None:
+            profile = Profile(self.name, "tributary", self.warehouse.dbt_output() | nowhere, {})
+            try:
+                write_sample_data(profile, rows=10, seed=1, raw_schema="raw_nowhere")
+            except UpstreamUnavailable as error:
+                self.seen["load into nowhere"] = str(error)
 
     def _ratios(self) -> None:
         """Write down which quotients are not rounded as they should be."""

@@ -95,6 +95,13 @@ def test_the_warehouses_figures_reach_the_result(seen: dict[str, Any], warehouse
     assert all(figure in figures for figures in seen["warehouses"][warehouse]["build"]["figures"])
 
 
+@pytest.mark.parametrize("warehouse", OTHERS)
+def test_a_load_says_at_once_that_nothing_listens(seen: dict[str, Any], warehouse: str) -> None:
+    said = seen["warehouses"][warehouse]["load into nowhere"]
+
+    assert said.startswith(f"Target {warehouse}: nothing listens at 127.0.0.1:9. Start the server, or correct")
+
+
 def test_a_run_on_duckdb_imports_no_other_client_though_all_are_installed(seen: dict[str, Any]) -> None:
     assert seen["imports"]["installed"] == ["postgres", "snowflake", "bigquery"]
     imported = seen["imports"]["imported"]
