@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from flows.commands.options import examples
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
     from deployments.declared import Declared
 
 
@@ -63,7 +66,7 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
             with connect(say) as server:
                 server.client.hello().raise_for_status()
             _announce(chosen, address)
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt), _warm_children(chosen):
                 asyncio.run(_serve(chosen, limit, poll_seconds))
         say("Stopped. Nothing is running any more.")
 
@@ -77,6 +80,36 @@ def _announce(declared: Sequence[Declared], address: str) -> None:
         when = f"next {times[0]:%a %Y-%m-%d %H:%M %Z}" if times else "paused" if it.paused else "when started"
         say(f"  {it.full_name:{width}}  {it.target or '':10}  {when}")
     say(f"Start one now: uv run prefect deployment run {declared[0].full_name}\nCtrl-C stops.")
+
+
+@contextmanager
+def _warm_children(declared: Sequence[Declared]) -> Iterator[None]:
+    """Have runs begin as forks of a process that has imported the flows, for the time of the block.
+
+    Prefect starts each as a new interpreter, which first spends seconds on imports. Measured on 21 November 2026, on a
+    machine with ten runnable processes per core: an empty run took 5.4 s in place of 9.6 s. Prefect asks
+    `multiprocessing` for the method by name and has no setting for it, so the answer is changed here, in this process
+    alone. On Linux only: elsewhere, system libraries do not bear a fork.
+    """
+    import multiprocessing
+
+    if sys.platform != "linux":
+        yield
+        return
+    given = multiprocessing.get_context
+    forking = multiprocessing.get_context("forkserver")
+    modules = sorted({it.entrypoint.rpartition(".")[0] for it in declared})
+    # It starts with the first run; what can't be imported ahead is imported by the run.
+    forking.set_forkserver_preload(["prefect.flow_engine", "prefect.task_engine", *modules])
+
+    def get_context(method: str | None = None) -> BaseContext:
+        return forking if method == "spawn" else given(method)
+
+    multiprocessing.get_context = get_context
+    try:
+        yield
+    finally:
+        multiprocessing.get_context = given
 
 
 async def _serve(declared: Sequence[Declared], limit: int, poll_seconds: int) -> None:
