@@ -10,6 +10,7 @@ import pytest
 from deployments.declared import Declared, next_runs
 from deployments.schedules import SCHEMA_FILE, load_schedules, schema_text
 from flows.integrations.sync_events import DEPLOYMENT
+from flows.new_data import NEW_DATA_CRON
 from flows.reconcile import RECONCILE_CRON
 from flows.transform import FULL_REFRESH_CRON, FULL_REFRESH_TIMEZONE
 from infrastructure.errors import ConfigError
@@ -39,6 +40,7 @@ def test_the_shipped_file_holds_what_the_flows_and_the_webhook_count_on(shipped:
     nightly, reconcile = shipped["full-dbt-refresh/nightly"], shipped["reconcile-airbyte/production"]
     assert (nightly.cron, nightly.time_zone) == (FULL_REFRESH_CRON, FULL_REFRESH_TIMEZONE)
     assert reconcile.cron == RECONCILE_CRON
+    assert shipped["transform-new-data/hourly"].cron == NEW_DATA_CRON
     assert {it.target for it in shipped.values()} == {"prod", "dev", None}
     assert all(it.flow.name == it.flow_name for it in shipped.values())
 
