@@ -37,6 +37,14 @@ _LOST_AFTER_SECONDS = 400.0
 _RETRIES = 3
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How long the server waits, in seconds, before it calls a run crashed."""
+
+    silent_seconds: int
+    pending_seconds: int
+
+
 @dataclass
 class Burst:
     """What became of runs that were asked for at once."""
@@ -69,6 +77,12 @@ class Kills:
 @click.option("--at-once", default=2, show_default=True, help="Runs at once, per worker.")
 @click.option("--kills/--no-kills", default=True, help="Have a burst in which things are killed.")
 @click.option(
+    "--silent-seconds",
+    default=_SILENT_SECONDS,
+    show_default=True,
+    help="After how long without a sign of life a run is called crashed; more on a busy machine.",
+)
+@click.option(
     "--pending-seconds",
     default=90,
     show_default=True,
@@ -83,6 +97,7 @@ def main(
     servers: int,
     at_once: int,
     kills: bool,
+    silent_seconds: int,
     pending_seconds: int,
 ) -> None:
     """Measure a fleet of workers."""
@@ -95,7 +110,7 @@ def main(
         stack.callback(fleet.stop)
         fleet.start_servers()
         bench = Bench(fleet, folder, [f"worker {number + 1}" for number in range(workers)])
-        bench.set_up(server, warehouse, targets, pending_seconds)
+        bench.set_up(server, warehouse, targets, Limits(silent_seconds, pending_seconds))
         bursts = [bench.one_by_one(rounds)] if rounds else []
         bursts.append(bench.burst("burst", runs, builds))
         killed = Kills()
@@ -115,7 +130,7 @@ class Bench:
         self._deployments: dict[str, str] = {}
         self._targets: list[str] = []
 
-    def set_up(self, server: Mapping[str, Any], warehouse: str, targets: int, pending_seconds: int) -> None:
+    def set_up(self, server: Mapping[str, Any], warehouse: str, targets: int, limits: Limits) -> None:
         """Register targets, pool and deployments, have the server watch the runs, and start the workers."""
         self._targets = [f"fleet{number}" for number in range(targets)]
         self._register(server, warehouse)
@@ -132,7 +147,7 @@ class Bench:
                 "work_pool_name": POOL,
             }
             self._deployments[name] = fleet.post("/deployments/", deployment)["id"]
-        for automation in _automations(pending_seconds):
+        for automation in _automations(limits):
             fleet.post("/automations/", automation)
         for name in self._workers:
             fleet.start_worker(name)
@@ -250,21 +265,39 @@ def read_marks(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _automations(pending_seconds: int) -> list[dict[str, Any]]:
-    """Return what the server is to watch: runs that give no sign of life, as in production, and such as never begin."""
-    nobody = Reference("webhook", "nobody")
-    documents = automation_documents(nobody, None, Patience(silent=_SILENT_SECONDS))
-    silent = next(document for document in documents if document.name.endswith("no sign of life"))
+def _automations(limits: Limits) -> list[dict[str, Any]]:
+    """Return what the server is to watch: runs that fall silent, that are silent from the start, and that never begin.
+
+    Only for the first of these does setup's automation call the run crashed; of the second it tells a person. Here all
+    three end in a crash, as nobody is there to be told.
+    """
+    documents = automation_documents(Reference("webhook", "nobody"), None, Patience(silent=limits.silent_seconds))
+    by_name = {document.name.partition(": ")[2]: document for document in documents}
+    silent, from_the_start = by_name["no sign of life"], by_name["silent from the start"]
     never = {
         **silent.trigger,
         "after": ["prefect.flow-run.Pending"],
         "expect": sorted({*silent.trigger["expect"], "prefect.flow-run.Running", "prefect.flow-run.Scheduled"}),
-        "within": float(pending_seconds),
+        "within": float(limits.pending_seconds),
     }
-    crash = {**silent.actions[0], "message": f"It was handed to a worker and had not begun {pending_seconds} s later."}
+
+    def crash(message: str) -> dict[str, Any]:
+        return {**silent.actions[0], "message": message}
+
     return [
-        {"name": "no sign of life", "trigger": silent.trigger, "actions": list(silent.actions), "enabled": True},
-        {"name": "never begun", "trigger": never, "actions": [crash], "enabled": True},
+        {"name": "silent", "enabled": True, "trigger": silent.trigger, "actions": list(silent.actions)},
+        {
+            "name": "silent from the start",
+            "enabled": True,
+            "trigger": from_the_start.trigger,
+            "actions": [crash(f"It gave no sign of life in its first {limits.silent_seconds} s.")],
+        },
+        {
+            "name": "never begun",
+            "enabled": True,
+            "trigger": never,
+            "actions": [crash(f"It was handed to a worker and had not begun {limits.pending_seconds} s later.")],
+        },
     ]
 
 

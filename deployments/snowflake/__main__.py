@@ -1,0 +1,140 @@
+"""The command line: `python -m deployments.snowflake render`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from deployments.snowflake import script
+from deployments.snowflake.task_graph import DbtObject, TaskGraph, node_by_node, whole
+from flows.commands.console import in_words
+from flows.commands.options import examples, project_option
+from infrastructure.errors import ConfigError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Run a dbt project inside Snowflake, started by its sources' new rows."""
+
+
+@main.command(
+    epilog=examples(
+        "python -m deployments.snowflake render --target prod-snowflake --output tasks.sql",
+        "python -m deployments.snowflake render --target prod-snowflake --how sql --schedule '60 MINUTE'",
+        "python -m deployments.snowflake render --target prod-snowflake --drop",
+    )
+)
+@click.option(
+    "--target", "-t", required=True, help="The environment; also the target in the profiles.yml of the object."
+)
+@click.option("--how", type=click.Choice(["dbt", "sql"]), default="dbt", show_default=True,
+              help="One task that runs dbt, or a task per node.")  # fmt: skip
+@click.option("--manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="A manifest of the project on this target; by default that of the last run here.")  # fmt: skip
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="By default the terminal."
+)
+@click.option("--drop", is_flag=True, help="What removes the tasks and streams again.")
+@click.option("--schedule", default="5 MINUTE", show_default=True, help="How often the streams are looked at.")
+@click.option("--warehouse", default="TRANSFORMING", show_default=True, help="The virtual warehouse of all tasks.")
+@click.option(
+    "--schema", default="TRIBUTARY", show_default=True, help="Where tasks, streams and the project object are."
+)
+@click.option("--database", help="Likewise; by default that of the models.")
+@click.option("--project-object", default="TRIBUTARY", show_default=True, help="Name of the dbt project object.")
+@click.option("--location", metavar="STAGE", help="What the object is made from, if it is not there yet.")
+@click.option("--error-integration", metavar="NAME", help="Whom failures are sent to.")
+@project_option
+def render(
+    target: str,
+    how: str,
+    manifest: Path | None,
+    output: Path | None,
+    drop: bool,
+    schedule: str,
+    warehouse: str,
+    schema: str,
+    database: str | None,
+    project_object: str,
+    location: str | None,
+    error_integration: str | None,
+    project_dir: str | None,
+) -> None:
+    """Write streams on the sources' tables and a graph of tasks that build what stands on them."""
+    with in_words(False):
+        document = _read(manifest or _last_manifest(project_dir, target))
+        place = script.Place(
+            database=database or _database(document),
+            schema=schema,
+            warehouse=warehouse,
+            schedule=schedule,
+            project=project_object,
+            location=location,
+            error_integration=error_integration,
+        )
+        found = _graph(document, how, DbtObject(place.name(project_object), target))
+        statements = (script.drop if drop else script.create)(found, place)
+        written = script.as_script(statements, _head(found, target, drop))
+        if output:
+            output.write_text(written, encoding="utf-8")
+            click.echo(f"{output}: {len(found.tasks) + 2} tasks, {len(found.sources)} streams on sources.", err=True)
+        else:
+            click.echo(written, nl=False)
+
+
+def _graph(document: dict[str, Any], how: str, dbt: DbtObject) -> TaskGraph:
+    from flows.engine.graph import graph_of
+
+    graph = graph_of(document)
+    return node_by_node(document, graph, dbt) if how == "sql" else whole(graph, dbt)
+
+
+def _head(found: TaskGraph, target: str, drop: bool) -> list[str]:
+    what = "What removes" if drop else "What makes"
+    lines = [f"{what} the streams and tasks that run this project inside Snowflake, on target {target}."]
+    lines += ["Written by `python -m deployments.snowflake render`; see docs/snowflake-native.md."]
+    if found.left_out and not drop:
+        lines += ["", "These nodes have no task:"]
+        lines += [f"  {key} {why}" for key, why in sorted(found.left_out.items())]
+    return lines
+
+
+def _last_manifest(project_dir: str | None, target: str) -> Path:
+    from flows.engine.project import read_project
+    from flows.engine.state import state_of
+
+    return state_of(read_project(project_dir).name, target, os.environ).manifest
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import orjson
+
+    try:
+        document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
+        adapter = document["metadata"]["adapter_type"]
+    except FileNotFoundError as exc:
+        raise ConfigError(
+            f"There is no manifest at {path}. Run the project on this target once, or name a file with --manifest."
+        ) from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(f"{path} is not a dbt manifest. Name one with --manifest.") from exc
+    if adapter != "snowflake":
+        raise ConfigError(
+            f"{path} is the manifest of a project on {adapter}: its names and its SQL are not Snowflake's. Give one "
+            "that was made on a Snowflake target."
+        )
+    return document
+
+
+def _database(document: dict[str, Any]) -> str:
+    names = sorted({entry["database"] for entry in document["nodes"].values() if entry["resource_type"] == "model"})
+    if len(names) != 1:
+        raise ConfigError(f"The models are in {len(names)} databases ({', '.join(names)}). Choose one with --database.")
+    return names[0]
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m deployments.snowflake")

@@ -1,0 +1,280 @@
+"""The DAG of a dbt project as a graph of Snowflake tasks, within the limits that Snowflake sets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flows.engine.graph import Graph, Node
+from infrastructure.errors import ConfigError, preview
+
+# https://docs.snowflake.com/en/user-guide/tasks-graphs: of a graph, root and last task included, and of one task.
+MAX_TASKS = 1000
+MAX_PREDECESSORS = 100
+MAX_CHILDREN = 100
+_MAX_NAME = 200
+_NOTHING = "SELECT 1"
+
+ROOT = "tributary"
+LAST = "tributary done"
+_BUILT = frozenset({"model", "seed", "snapshot"})
+_TESTS = frozenset({"test", "unit_test"})
+_NATIVE = {"view": "VIEW", "table": "TABLE"}
+# What dbt does beside the statement that makes the table. A task of plain SQL would leave it out.
+_BESIDE = ("pre-hook", "post-hook", "pre_hook", "post_hook", "grants", "cluster_by", "copy_grants", "secure")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the graph, other than its root.
+
+    Attributes:
+        after: names of the tasks before it; empty for those right after the root.
+        body: the one statement that it runs.
+    """
+
+    name: str
+    body: str
+    after: tuple[str, ...] = ()
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class TaskGraph:
+    """The tasks between the root and the last one.
+
+    Attributes:
+        sources: relation of each source table that something stands on, by unique id.
+        left_out: why a node has no task, by unique id.
+    """
+
+    tasks: tuple[Task, ...]
+    sources: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DbtObject:
+    """The project inside Snowflake, and the target of its profiles.yml that it is run with."""
+
+    name: str
+    target: str
+
+    def execute(self, arguments: str) -> str:
+        """Return the statement that runs a dbt command."""
+        words = f"{arguments} --target {self.target}".replace("'", "''")
+        return f"EXECUTE DBT PROJECT {self.name} ARGS = '{words}'"
+
+
+def whole(graph: Graph, dbt: DbtObject) -> TaskGraph:
+    """Return the graph of one task, in which dbt itself follows the DAG, and its tests stop what stands on them."""
+    built = {key for key, node in graph.nodes.items() if node.resource_type in _BUILT}
+    return TaskGraph((Task("dbt build", dbt.execute("build")),), _sources(graph, built), {})
+
+
+def node_by_node(manifest: Mapping[str, Any], graph: Graph, dbt: DbtObject) -> TaskGraph:
+    """Return a graph with a task per node, and one for the tests of it, which stop what stands on them.
+
+    A view or table of plain SQL is a statement of its own. Whatever dbt does more for (incremental models, snapshots,
+    seeds, contracts, hooks, grants) is run by dbt, one node after the other: Snowflake runs a project once at a time.
+
+    Raises:
+        ConfigError: the manifest has no compiled SQL.
+    """
+    entries: Mapping[str, Any] = {**manifest.get("nodes", {}), **manifest.get("unit_tests", {})}
+    built = [
+        key for key in _ordered(graph) if graph.nodes[key].resource_type in _BUILT and not _is_ephemeral(graph, key)
+    ]
+    left_out = {key: "is compiled into what reads it" for key in graph.nodes if _is_ephemeral(graph, key)}
+    tests: dict[tuple[str, ...], list[str]] = {}
+    for key, node in graph.nodes.items():
+        if node.resource_type not in _TESTS:
+            continue
+        # In the order of the manifest, which is the same from render to render.
+        tested = tuple(graph.parents(key, built))
+        if why := _why_not_tested(node, tested):
+            left_out[key] = why
+        else:
+            tests.setdefault(tested, []).append(key)
+    _require_compiled(entries, built, tests)
+    names = {key: task_name(key) for key in built}
+    test_names = {tested: task_name("tests of " + ", ".join(tested)) for tested in tests}
+    upstream = {key: graph.upstream([key]) for key in built}
+    tasks: list[Task] = []
+    previous_of_dbt: str | None = None
+    for key in built:
+        parents = graph.parents(key, built)
+        # As in `dbt build`: a test is waited for where all that it is about is upstream.
+        gates = [test_names[tested] for tested in tests if set(tested) & set(parents) and set(tested) <= upstream[key]]
+        after = [*(names[parent] for parent in parents), *gates]
+        body = _statement(entries[key], graph.nodes[key])
+        if body is None:
+            body = dbt.execute(_dbt_arguments(graph, key))
+            after += [previous_of_dbt] if previous_of_dbt else []
+            previous_of_dbt = names[key]
+        tasks.append(Task(names[key], body, tuple(dict.fromkeys(after)), key))
+    for tested, keys in tests.items():
+        after = tuple(names[key] for key in tested)
+        tasks.append(Task(test_names[tested], _test_statement(entries, keys), after, f"{len(keys)} tests"))
+    return TaskGraph(tuple(tasks), _sources(graph, set(built)), left_out)
+
+
+def within_limits(tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks with tasks between, which do nothing, where one has more before or after it than is allowed.
+
+    Raises:
+        ConfigError: all in all they are more than a graph may have.
+    """
+    found: list[Task] = []
+    for task in tasks:
+        gates: list[Task] = []
+        if len(task.after) > MAX_PREDECESSORS:
+            chunks = enumerate(_chunks(task.after, MAX_PREDECESSORS), 1)
+            gates = [Task(task_name(f"before {task.name} {number}"), _NOTHING, chunk) for number, chunk in chunks]
+            task = replace(task, after=tuple(gate.name for gate in gates))
+        found += [*gates, task]
+    found = _with_relays(found)
+    if len(found) + 1 > MAX_TASKS:
+        raise ConfigError(
+            f"The graph has {len(found) + 1} tasks, and Snowflake takes {MAX_TASKS}. Render it with --how dbt, where "
+            "dbt itself follows the DAG in one task."
+        )
+    return found
+
+
+def _with_relays(tasks: list[Task]) -> list[Task]:
+    children: dict[str, list[str]] = {}
+    for task in tasks:
+        for before in task.after or (ROOT,):
+            children.setdefault(before, []).append(task.name)
+    by_name = {task.name: task for task in tasks}
+    for name, below in children.items():
+        if len(below) <= MAX_CHILDREN:
+            continue
+        for number, chunk in enumerate(_chunks(below, MAX_CHILDREN), 1):
+            relay = Task(task_name(f"after {name} {number}"), _NOTHING, () if name == ROOT else (name,))
+            by_name[relay.name] = relay
+            for child in chunk:
+                after = by_name[child].after or (ROOT,)
+                by_name[child] = replace(by_name[child], after=tuple(relay.name if n == name else n for n in after))
+    return list(by_name.values())
+
+
+def leaves(tasks: Iterable[Task]) -> list[str]:
+    """Return the tasks that no other waits for."""
+    tasks = list(tasks)
+    waited_for = {name for task in tasks for name in task.after}
+    return [task.name for task in tasks if task.name not in waited_for]
+
+
+def task_name(text: str) -> str:
+    """Return a name that Snowflake takes; what is too long ends in a fingerprint of the whole."""
+    if len(text) <= _MAX_NAME:
+        return text
+    return f"{text[: _MAX_NAME - 9]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _statement(entry: Mapping[str, Any], node: Node) -> str | None:
+    """Return the statement that makes a table or view; None where dbt does more than that."""
+    config: Mapping[str, Any] = entry.get("config") or {}
+    kind = _NATIVE.get(node.materialized)
+    is_plain = (
+        node.resource_type == "model"
+        and entry.get("language", "sql") == "sql"
+        and not any(config.get(name) for name in _BESIDE)
+        and not (config.get("contract") or {}).get("enforced")
+        and not any((config.get("persist_docs") or {}).values())
+    )
+    if kind is None or not is_plain:
+        return None
+    # dbt-snowflake makes transient tables unless told otherwise.
+    transient = "TRANSIENT " if kind == "TABLE" and config.get("transient") is not False else ""
+    return f"CREATE OR REPLACE {transient}{kind} {node.relation} AS (\n{entry['compiled_code'].strip()}\n)"
+
+
+def _test_statement(entries: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return a query that fails, naming the tests, when one of them fails.
+
+    A text that is no number cannot be cast to one: Snowflake fails the task, and its message holds the text.
+    """
+    each = "\nUNION ALL\n".join(_failures(entries[key]) for key in keys)
+    return (
+        "SELECT CAST(IFF(COUNT(*) = 0, '0', "
+        "'tests failed: ' || LISTAGG(test || ' (' || failures || ')', ', ')) AS INTEGER) AS failed\n"
+        f"FROM (\n{each}\n)"
+    )
+
+
+def _failures(entry: Mapping[str, Any]) -> str:
+    config: Mapping[str, Any] = entry.get("config") or {}
+    counted = config.get("fail_calc") or "count(*)"
+    fails = config.get("error_if") or "!= 0"
+    name = str(entry["name"]).replace("'", "''")
+    return (
+        f"SELECT '{name}' AS test, failures\n"
+        f"FROM (SELECT {counted} AS failures FROM (\n{entry['compiled_code'].strip()}\n) AS found)\n"
+        f"WHERE failures {fails}"
+    )
+
+
+def _why_not_tested(node: Node, tested: tuple[str, ...]) -> str:
+    if node.resource_type == "unit_test":
+        return "tests SQL and no data: it belongs before a deployment"
+    if not tested:
+        return "tests nothing that is built"
+    return "is a warning, which stops nothing" if node.severity == "warn" else ""
+
+
+def _dbt_arguments(graph: Graph, key: str) -> str:
+    verb = {"model": "run"}.get(graph.nodes[key].resource_type, graph.nodes[key].resource_type)
+    (selector,) = graph.selectors([key])
+    return f'{verb} --select "{selector}"'
+
+
+def _require_compiled(
+    entries: Mapping[str, Any], built: Sequence[str], tests: Mapping[tuple[str, ...], Sequence[str]]
+) -> None:
+    wanted = [key for key in built if entries[key]["resource_type"] == "model"]
+    wanted += [key for keys in tests.values() for key in keys]
+    missing = [key for key in wanted if not entries[key].get("compiled_code")]
+    if missing:
+        raise ConfigError(
+            f"The manifest has no compiled SQL of {len(missing)} nodes: {preview(missing)}. Build the project on the "
+            "target once, or compile it there with `dbt compile`, and render again; or render with --how dbt."
+        )
+
+
+def _sources(graph: Graph, built: set[str]) -> dict[str, str]:
+    upstream = graph.upstream(built)
+    return {
+        key: node.relation
+        for key, node in graph.nodes.items()
+        if node.resource_type == "source" and key in upstream and node.relation
+    }
+
+
+def _is_ephemeral(graph: Graph, key: str) -> bool:
+    return graph.nodes[key].resource_type in _BUILT and graph.nodes[key].materialized == "ephemeral"
+
+
+def _ordered(graph: Graph) -> list[str]:
+    """Return the nodes so that each comes after what it stands on."""
+    done: dict[str, None] = {}
+    for start in graph.nodes:
+        waiting = [(start, False)]
+        while waiting:
+            key, is_ready = waiting.pop()
+            if key in done or key not in graph.nodes:
+                continue
+            if is_ready:
+                done[key] = None
+            else:
+                waiting.append((key, True))
+                waiting += [(parent, False) for parent in reversed(graph.nodes[key].depends_on)]
+    return list(done)
+
+
+def _chunks(names: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(names[start : start + size]) for start in range(0, len(names), size)]
