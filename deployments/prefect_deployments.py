@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags, FlowFilter, FlowFilterId
 from prefect.client.schemas.responses import DeploymentResponse
@@ -184,6 +185,9 @@ def save(server: Server, declared: Declared) -> str:
     """Create a deployment, or bring the one of its name to what is declared; return its id.
 
     Every field is sent, as the server keeps those that are not.
+
+    Raises:
+        ConfigError: the server refuses it, such as for job variables that its work pool does not take.
     """
     client = server.client
     flow_id = client.create_flow_from_name(declared.flow_name)
@@ -206,7 +210,16 @@ def save(server: Server, declared: Declared) -> str:
         "job_variables": declared.job_variables,
         "pull_steps": list(declared.pull_steps),
     }
-    answer = client.request("POST", "/deployments/", json=body)
+    try:
+        answer = client.request("POST", "/deployments/", json=body)
+    except httpx.HTTPStatusError as exc:
+        if exc.response.status_code not in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
+            raise
+        # Of a deployment nothing is secret, so that what the server answers may be repeated.
+        raise ConfigError(
+            f"The Prefect server does not take the deployment {declared.full_name}: {exc.response.text[:500]} Its job "
+            f"variables have to be what the base job template of work pool {declared.work_pool} takes."
+        ) from exc
     return str(answer.json()["id"])
 
 

@@ -63,10 +63,10 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
                     "No Prefect server is in reach, and schedules need one that goes on running. Start it in another "
                     "window and leave it running: uv run prefect server start"
                 )
-            with connect(say) as server:
-                server.client.hello().raise_for_status()
-            _announce(chosen, address)
-            with suppress(KeyboardInterrupt), _warm_children(chosen):
+            with connect(say) as server, suppress(KeyboardInterrupt), _warm_children(chosen):
+                # A server that is away or refuses the credentials is told of before anything is promised.
+                server.client.read_flows(limit=1)
+                _announce(chosen, address)
                 asyncio.run(_serve(chosen, limit, poll_seconds))
         say("Stopped. Nothing is running any more.")
 

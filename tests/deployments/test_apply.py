@@ -119,8 +119,14 @@ def test_a_plan_is_shown_applied_once_and_put_right_when_somebody_changes_the_se
     assert project.actions("apply")[project.full_name] == "update"
     assert set(project.actions("plan").values()) == {"unchanged"}
 
-    # What the file no longer says goes: the server keeps what it is not told of.
     settings = project.settings["deployments"][project.full_name]
+    settings["job_variables"] = {"stream_output": "sometimes"}
+    result = project.run("apply")
+    assert result.exit_code == 2
+    assert f"does not take the deployment {project.full_name}" in result.output
+    settings.pop("job_variables")
+
+    # What the file no longer says goes: the server keeps what it is not told of.
     settings.pop("cron"), settings.pop("time_zone"), settings.pop("parameters")
     settings["concurrency"] = {"limit": None}
     assert project.actions("apply")[project.full_name] == "update"

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
@@ -47,6 +48,9 @@ def test_what_is_served_runs_without_a_worker_until_it_is_stopped(
 
             wait_until(has_ended, "the run ends")
             assert client.read_flow_run(run.id).state_name == "Completed", log.read_text()
+            # What a run logs is sent by a thread of its own, which a fork does not inherit.
+            only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+            wait_until(lambda: client.read_logs(only), "the run's log is on the server")
             assert client.read_deployment_by_name(name).paused is False
             process = psutil.Process(served.pid)
             children = process.children(recursive=True)
