@@ -140,8 +140,11 @@ def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
 ) -> None:
     stranger = RunnerDeployment.from_entrypoint("flows.pipeline.dbt_full_pipeline", name=f"{project.name}-stranger")
     stranger_id = stranger.apply()
+    made_by_hand = RunnerDeployment.from_entrypoint("flows.pipeline.dbt_full_pipeline", name=project.name)
+    made_by_hand.apply()
     try:
-        assert project.run("apply").exit_code == 0
+        # One that bears a name of the file is taken over, and the plan says so.
+        assert f'~ tags: [] → ["managed-by:{project.name}"]' in project.run("apply").output
         settings = project.settings["deployments"].pop(project.full_name)
         result = project.run("apply")
         assert f"left       {project.full_name} (not in the file any more; --prune removes it)" in result.output

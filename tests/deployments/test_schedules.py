@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from deployments.apply import main
 from deployments.declared import Declared, next_runs
 from deployments.schedules import SCHEMA_FILE, load_schedules, schema_text
 from flows.integrations.sync_events import DEPLOYMENT
@@ -120,3 +122,17 @@ def test_a_mistake_is_named_with_its_line_and_what_was_meant(tmp_path: Path, tex
 def test_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
     said = mistakes(tmp_path, PIPELINE + "    target: prd\n    parameters: {selct: x, retries: often}\n")
     assert "has 3 mistakes" in said
+
+
+def test_the_next_runs_are_shown_on_their_own_clock_and_in_utc(tmp_path: Path) -> None:
+    path = tmp_path / "schedules.yml"
+    berlin = "    cron: 0 6 * * *\n    time_zone: Europe/Berlin\n"
+    by_hand = "  dbt-full-pipeline/b: {flow: flows.pipeline.dbt_full_pipeline}\n"
+    path.write_text(HEAD + PIPELINE + berlin + by_hand)
+    result = CliRunner().invoke(main, ["next", "--file", str(path), "--after", "2026-03-28T12:00", "--count", "2"])
+    assert result.output.splitlines() == [
+        "dbt-full-pipeline/a  0 6 * * * (Europe/Berlin)",
+        "  Sun 2026-03-29 06:00 CEST  =  2026-03-29 04:00 UTC",
+        "  Mon 2026-03-30 06:00 CEST  =  2026-03-30 04:00 UTC",
+        "Without a schedule: dbt-full-pipeline/b",
+    ]
