@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -87,8 +88,9 @@ def _print(report: RefreshReport) -> None:
 
     from flows.operations.full_refresh import table_rows
 
-    for step in report.steps:
-        click.echo(step)
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        # On a terminal each was told when it was done.
+        click.echo("\n".join(report.steps))
     rows = table_rows(report.differences)
     if rows:
         table = Table(*rows[0])

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # How long a run waits for somebody to agree.
 ANSWER_SECONDS = 24 * 3600
+_LOOK_SECONDS = 2
 
 Mode = Literal["show", "ask", "apply"]
 
@@ -162,7 +163,9 @@ def _answer(report: RepairReport) -> RepairAnswer:
     form = RepairAnswer.with_initial_data(description=_markdown(report))
     # Named by the plan: what is agreed to is this plan and no other.
     if tasks.is_on_its_own():
-        return pause_flow_run(wait_for_input=form, timeout=ANSWER_SECONDS, key=report.digest)
+        return pause_flow_run(
+            wait_for_input=form, timeout=ANSWER_SECONDS, poll_interval=_LOOK_SECONDS, key=report.digest
+        )
     return suspend_flow_run(wait_for_input=form, timeout=ANSWER_SECONDS, key=report.digest)
 
 

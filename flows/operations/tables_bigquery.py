@@ -92,8 +92,11 @@ class BigQueryTables:
         self.execute(f"create or replace table {to} clone {relation}")
 
     def drop(self, relation: str) -> None:
-        with self._readable_errors():
-            self._client.delete_table(self._id(relation), not_found_ok=True)
+        table = self._table(relation)
+        if table is not None:
+            # MATERIALIZED_VIEW is said with a space in SQL.
+            kind = table.table_type.lower().replace("_", " ")
+            self.execute(f"drop {kind if 'view' in kind else 'table'} if exists {relation}")
 
     def view_statement(self, relation: str) -> str | None:
         table = self._table(relation)

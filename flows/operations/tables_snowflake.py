@@ -134,9 +134,11 @@ class SnowflakeTables:
 
     def _kind(self, relation: str) -> str | None:
         place, names = self._named(relation)
+        # A view is in `tables` too, but not in that of every server that speaks Snowflake's protocol.
         found = self.rows(
-            f"select table_type from {place}.information_schema.tables where table_schema = ? and table_name = ?",
-            names,
+            f"select table_type from {place}.information_schema.tables where table_schema = ? and table_name = ? "
+            f"union all select 'VIEW' from {place}.information_schema.views where table_schema = ? and table_name = ?",
+            names * 2,
         )
         return str(found[0]["table_type"]).upper() if found else None
 

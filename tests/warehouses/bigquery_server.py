@@ -17,6 +17,7 @@ isoweek     is DuckDB's week, which begins on Monday; the package hands the word
 distinct    array_agg(distinct x ignore nulls), which dynamic insert_overwrite and microbatch use.
 contracts   create table t (columns) as (select …), with the select in parentheses.
 docs        `dataset.__TABLES__`, which `dbt docs generate` reads.
+clones      replace what is there, where they say so.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import bqemulator.jobs.executor as executor
 import bqemulator.sql.rewriter.aggregate_variants as aggregate_variants
 import bqemulator.sql.rewriter.create_table_schema_ctas as create_table
+import bqemulator.versioning.ddl as versioning
 from bqemulator.cli import main
 from bqemulator.domain.errors import InvalidQueryError
 from bqemulator.storage.engine import DuckDBEngine
@@ -45,6 +47,10 @@ _NO_ROWS = (
     "(select '' as table_catalog, '' as table_schema, '' as table_name, '' as option_name, '' as option_value "
     "from (select 1 as one) where one = 0)"
 )
+
+# A clone that replaces a table; the package makes it only where nothing is.
+_CLONE = re.compile(r"^\s*create\s+or\s+replace\s+table\s+(\S+)\s+clone\s+(\S+?)\s*;?\s*$", re.IGNORECASE)
+_parse_versioning = versioning.VersioningDDLRouter.parse
 
 _datatype_sql = DuckDB.Generator.datatype_sql
 _datetrunc_sql = DuckDB.Generator.datetrunc_sql
@@ -85,6 +91,10 @@ def _tables_of(catalog: Any, project: str, dataset: str) -> str:
     return f"({rows})"
 
 
+def _versioning(self: Any, sql: str) -> Any:
+    return None if _CLONE.match(sql) else _parse_versioning(self, sql)
+
+
 def _date_trunc(generator: Any, expression: exp.DateTrunc) -> str:
     if expression.unit.name.upper() != "ISOWEEK":
         return _datetrunc_sql(generator, expression)
@@ -97,6 +107,7 @@ async def _as_bigquery_would(**arguments: Any) -> Any:
     statement = arguments["bq_sql"]
     if _PARAMETER_IN_CAST.search(statement):
         raise InvalidQueryError("Parameterized types are not allowed in CAST expressions.")
+    statement = _CLONE.sub(r"create or replace table \1 as select * from \2", statement)
     catalog = arguments["ctx"].catalog
     statement = _TABLES.sub(lambda match: _tables_of(catalog, match["project"], match["dataset"]), statement)
     statement = _EMPTY_VIEWS.sub(_NO_ROWS, statement)
@@ -105,6 +116,7 @@ async def _as_bigquery_would(**arguments: Any) -> Any:
 
 
 DuckDBEngine._load_spatial = _load_spatial
+versioning.VersioningDDLRouter.parse = _versioning
 DuckDBEngine._load_format_extensions = lambda self: None
 DuckDB.Generator.datatype_sql = _numeric_sql
 DuckDB.Generator.datetrunc_sql = _date_trunc

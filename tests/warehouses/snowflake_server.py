@@ -22,6 +22,7 @@ sign-in     the password `wrong`, the token `expired`, the role NO_SUCH_ROLE and
 places      a database or warehouse that is called NO_SUCH_… is not in use after the sign-in, which goes well.
 accepted    and without effect: grants, roles, warehouses, session parameters, comments on columns.
 failures    of the package itself become Snowflake errors; an HTTP 500 would be tried again for minutes.
+clones      replace what is there, and may be transient and keep grants, which the package does not read.
 statements  are kept, as are the query tags of sessions, and shown at /statements.
 """
 
@@ -60,6 +61,9 @@ _ACCEPTED = [
         r"\s*(create|alter|drop)\s+(or\s+replace\s+)?(role|warehouse)\b",
     )
 ]
+_CLONE = re.compile(
+    r"\s*create\s+or\s+replace\s+(?:transient\s+)?table\s+(\S+)\s+clone\s+(\S+)\s+copy\s+grants\s*$", re.IGNORECASE
+)
 _FUNCTIONS = {"current_session": "'1'", "current_region": "'LOCAL'"}
 _NOWHERE = re.compile(r"(databaseName|warehouse)=NO_SUCH_\w+(&schemaName=\w+)?&?")
 _GRANTS = ("created_on", "privilege", "granted_on", "name", "granted_to", "grantee_name", "grant_option", "granted_by")
@@ -115,6 +119,7 @@ def _executed(self: Any, command: str, *arguments: Any, **options: Any) -> Any:
     functions |= {f"current_{kind}": "null" for kind, name in in_use.items() if name is None}
     for name, value in functions.items():
         command = re.sub(rf"\b{name}\s*\(\s*\)", value, command, flags=re.IGNORECASE)
+    command = _CLONE.sub(r"create or replace table \1 as select * from \2", command)
     try:
         if re.match(r"\s*show\s+grants\b", command, re.IGNORECASE):
             return answer("select " + ", ".join(f"'' as \"{name}\"" for name in _GRANTS) + " where 1 = 0")
