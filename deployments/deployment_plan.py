@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -159,7 +160,8 @@ def comparable(
         "tags": sorted(tags),
         "concurrency": f"{limit} at a time, {waits}" if limit else None,
         "work pool": work_pool,
-        **{f"job variables.{name}": value for name, value in sorted(job_variables.items())},
+        **{f"job variables.{name}": value for name, value in sorted(job_variables.items()) if name != "env"},
+        **{f"job variables.env.{name}": value for name, value in sorted((job_variables.get("env") or {}).items())},
         "before a run": list(pull_steps) or None,
     }
 
@@ -172,7 +174,7 @@ def schedule_text(cron: str, time_zone: str | None, is_active: bool = True) -> s
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[FieldChange, ...]:
     """Return the fields that differ, in the order of the new ones."""
     return tuple(
-        FieldChange(name, _text(old.get(name)), _text(new.get(name)))
+        FieldChange(name, _shown(name, old.get(name)), _shown(name, new.get(name)))
         for name in dict.fromkeys((*new, *old))
         if old.get(name) != new.get(name)
     )
@@ -195,7 +197,7 @@ def plan_deployments(
             continue
         found, wanted = by_name.get(deployment.full_name), fields_of(deployment)
         if found is None:
-            shown = differences({}, {name: value for name, value in wanted.items() if name in _SHOWN_WHEN_NEW})
+            shown = differences({"paused": False}, {name: it for name, it in wanted.items() if name not in _FROM_FLOW})
             changes.append(DeploymentChange(deployment.full_name, "create", deployment, None, shown))
             continue
         fields = differences(found.fields, wanted)
@@ -211,8 +213,10 @@ def plan_deployments(
     return changes
 
 
-# The rest of a new deployment follows from the flow.
-_SHOWN_WHEN_NEW = ("entrypoint", "schedule", "parameters.target", "concurrency", "work pool")
+_LOOKS_SECRET = re.compile(r"pass|secret|token|key|credential|auth|dsn|url", re.IGNORECASE)
+
+# Of a new deployment, what follows from the flow or is the same everywhere is not shown.
+_FROM_FLOW = ("description", "takes", "refuses other parameters", "tags", "before a run")
 
 
 def plan_pool(name: str, pool: WorkPool, saved: SavedPool | None) -> PoolChange:
@@ -255,8 +259,11 @@ def used_pools(schedules: Schedules, declared: Sequence[Declared], target: str |
     return {name: schedules.work_pools[name] for name in sorted(names)}
 
 
-def _text(value: object) -> str | None:
+def _shown(name: str, value: object) -> str | None:
     if value is None:
         return None
+    if name.startswith("job variables.env.") and _LOOKS_SECRET.search(name):
+        # It belongs into a block; where somebody puts it here all the same, plans are still printed in public places.
+        return "(not shown)"
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= 200 else f"{text[:199]}…"

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from deployments.apply import main
 from deployments.declared import Declared, next_runs
+from deployments.deployment_plan import Saved, fields_of, plan_deployments
 from deployments.schedules import SCHEMA_FILE, load_schedules, schema_text
 from flows.integrations.sync_events import DEPLOYMENT
 from flows.new_data import NEW_DATA_CRON
@@ -136,3 +137,15 @@ def test_the_next_runs_are_shown_on_their_own_clock_and_in_utc(tmp_path: Path) -
         "  Mon 2026-03-30 06:00 CEST  =  2026-03-30 04:00 UTC",
         "Without a schedule: dbt-full-pipeline/b",
     ]
+
+
+def test_a_plan_shows_no_secret_that_somebody_put_into_the_environment_of_a_run(tmp_path: Path) -> None:
+    found = declared(tmp_path, PIPELINE + "    job_variables: {env: {API_TOKEN: hunter2, REGION: eu}}\n")
+    (change,) = plan_deployments([found], [], prune=False)
+    shown = {it.path: it.new for it in change.fields}
+    assert shown["job variables.env.API_TOKEN"] == "(not shown)"
+    assert shown["job variables.env.REGION"] == "eu"
+    assert "hunter2" not in str(change.fields)
+    old = {**fields_of(found), "job variables.env.API_TOKEN": "hunter1"}
+    (change,) = plan_deployments([found], [Saved("1", found.full_name, "dev", True, old)], prune=False)
+    assert change.action == "update"

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -103,7 +104,8 @@ def prefect_redis(tmp_path: Path) -> Path:
     if uv is None:
         pytest.skip("needs uv")
     folder = tmp_path / "prefect-redis"
-    install = [uv, "pip", "install", "--quiet", "--target", str(folder), "--no-deps", "prefect-redis>=0.3,<0.4"]
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["fleet"]
+    install = [uv, "pip", "install", "--quiet", "--target", str(folder), "--no-deps", *wanted]
     done = subprocess.run(install, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"needs the package prefect-redis: {done.stderr.strip()[-300:]}")
