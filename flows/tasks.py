@@ -91,9 +91,18 @@ def test(
     selector: str | None = None,
     vars: Mapping[str, Any] | None = None,
     project_dir: str | None = None,
+    store_failures: bool = False,
+    indirect_selection: str | None = None,
 ) -> DbtResult:
-    """Test what has been built."""
-    return _run(DbtCommand("test", select, exclude, selector, vars=vars or {}), target, project_dir)
+    """Test what has been built.
+
+    Args:
+        store_failures: leave the rows that each test finds in a table of its own.
+        indirect_selection: as `build` takes it.
+    """
+    flags = ("--store-failures",) if store_failures else ()
+    flags += ("--indirect-selection", indirect_selection) if indirect_selection else ()
+    return _run(DbtCommand("test", select, exclude, selector, vars=vars or {}, flags=flags), target, project_dir)
 
 
 @task(name="dbt build", cache_policy=NO_CACHE)

@@ -9,7 +9,8 @@
     ├── DriftError           what was planned is no longer what is there: plan again
     ├── RefreshUndone        what was rebuilt was not as it should be: the old tables are back, look at what differs
     ├── AuditFailed          an audit found errors in the data: each finding names its key or row
-    └── HealthCheckFailed    the data or its runs are not as they should be: each check says what to do
+    ├── HealthCheckFailed    the data or its runs are not as they should be: each check says what to do
+    └── PayrollStopped       money must not be paid like this: the message names every reason
 
 A message says what failed, which one, what was expected and what to do. It never holds a secret.
 """
@@ -109,6 +110,10 @@ class AuditFailed(TributaryError):
     def __init__(self, message: str, report: Any) -> None:  # noqa: ANN401  (its class is one of flows)
         super().__init__(message)
         self.report = report
+
+
+class PayrollStopped(TributaryError):
+    """Say that a payroll can't go on: the data, a test, a signature or an earlier payment stands against it."""
 
 
 def preview(names: Sequence[str], limit: int = MAX_NAMED) -> str:

@@ -161,6 +161,9 @@ def record(entries: Entries, opened: Iterable[Incident], closed: Iterable[str], 
             entries.incidents[incident.key] = OpenIncident(kept, opened_at=at, seen_at=at)
         else:
             told = {name: _lowered(entry, kept.count) for name, entry in known.told.items()}
+            if known.closed_at is not None:
+                # It was over: who looked after it then does not know that it is back.
+                known = replace(known, clock_at=None, acknowledged_at=None, acknowledged_by=None)
             entries.incidents[incident.key] = replace(known, incident=kept, seen_at=at, closed_at=None, told=told)
     for key in closed:
         known = entries.incidents.get(key)
@@ -257,4 +260,8 @@ def _open_incident(document: Mapping[str, Any]) -> OpenIncident:
         seen_at=document["seen_at"],
         closed_at=document["closed_at"],
         told=document["told"],
+        # What an earlier version wrote has none of these.
+        clock_at=document.get("clock_at"),
+        acknowledged_at=document.get("acknowledged_at"),
+        acknowledged_by=document.get("acknowledged_by"),
     )

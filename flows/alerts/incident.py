@@ -87,6 +87,8 @@ class OpenIncident:
         opened_at: ISO 8601, UTC.
         closed_at: None while it is open.
         told: by destination, what its readers were last told.
+        clock_at: since when the escalation clock runs; None where nobody started it.
+        acknowledged_at, acknowledged_by: since when, and by whom, somebody looks after it; that stops the clock.
     """
 
     incident: Incident
@@ -94,6 +96,9 @@ class OpenIncident:
     seen_at: str
     closed_at: str | None = None
     told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clock_at: str | None = None
+    acknowledged_at: str | None = None
+    acknowledged_by: str | None = None
 
 
 def incident_of(document: Mapping[str, Any]) -> Incident:

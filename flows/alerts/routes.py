@@ -78,6 +78,13 @@ class FailingRowsSettings(Settings):
     patience_seconds: float = Field(default=20, gt=0)
 
 
+class EscalationStep(Settings):
+    """Who hears of what nobody has acknowledged for so long."""
+
+    after_minutes: float = Field(gt=0)
+    owner: str = Field(min_length=1, description="A name of `owners`, or of a team.")
+
+
 class Routes(Settings):
     """Everything that routes.yml says."""
 
@@ -88,6 +95,7 @@ class Routes(Settings):
     digest_every_hours: float = Field(default=24, gt=0)
     deadline_seconds: float = Field(default=10, ge=1, le=60)
     failing_rows: FailingRowsSettings = FailingRowsSettings()
+    escalation: tuple[EscalationStep, ...] = ()
 
     @field_validator("owners")
     @classmethod
@@ -120,6 +128,7 @@ class _Known:
 
     def __call__(self, place: Place) -> list[str]:
         models: dict[str, Any] = {"destinations": Destination, "routes": Route, "failing_rows": FailingRowsSettings}
+        models["escalation"] = EscalationStep
         return field_names(models.get(str(place[0]), Routes) if len(place) > 1 else Routes)
 
 

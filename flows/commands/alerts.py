@@ -93,6 +93,40 @@ def send(target: str) -> None:
         click.echo(f"Everybody has been told what is wrong on {target}.")
 
 
+@alerts.command(
+    epilog=examples(
+        "python -m flows alerts acknowledge --all --target prod --who 'Ada Lovelace'",
+        "python -m flows alerts acknowledge dbt/model.tributary.fct_commits --target prod",
+    )
+)
+@click.argument("keys", nargs=-1)
+@target_option
+@click.option("--all", "everything", is_flag=True, help="Every open incident of the target.")
+@click.option("--who", help="Who looks after it; your login name.")
+def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str | None) -> None:
+    """Say that you look after incidents, which stops their escalation clock."""
+    import getpass
+
+    from flows.alerts.book import book_of
+    from flows.alerts.escalation import TAG
+    from flows.alerts.escalation import acknowledge as write_down
+    from infrastructure.errors import ConfigError
+    from infrastructure.local_server import prefect_server
+    from infrastructure.yaml_file import meant
+
+    if bool(keys) == everything:
+        raise click.UsageError("Give either keys of incidents, as `alerts show` has them, or --all.")
+    with in_words(as_json=False):
+        quiet_prefect()
+        known = book_of(target, os.environ).read().incidents
+        open_ = [key for key, entry in known.items() if entry.closed_at is None and not key.startswith(f"{TAG}/")]
+        if unknown := [key for key in keys if key not in open_]:
+            raise ConfigError(f"No incident {unknown[0]!r} is open on target {target}{meant(unknown[0], open_)}.")
+        with prefect_server(say):
+            done = write_down(keys or open_, target, who or getpass.getuser())
+        click.echo(f"{len(done)} incident{'' if len(done) == 1 else 's'} of {target} acknowledged.")
+
+
 @alerts.command(epilog=examples("python -m flows alerts close dbt/model.tributary.fct_commits --target prod"))
 @click.argument("key")
 @target_option

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
-from infrastructure.errors import DbtRunFailed, RunStopped, TributaryError
+from infrastructure.errors import DbtRunFailed, PayrollStopped, RunStopped, TributaryError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -31,20 +32,25 @@ def say(text: str) -> None:
 @contextmanager
 def in_words(as_json: bool) -> Iterator[None]:
     """Turn the project's errors into a sentence and an exit code; anything else is a bug and keeps its traceback."""
+    code: int | None = None
     try:
         yield
     except TributaryError as exc:
         _print_error(exc, as_json)
-        sys.exit(_exit_code(exc))
+        code = _exit_code(exc)
+        # The frames that it came through hold connections, which DuckDB complains of when Python ends with them.
+        traceback.clear_frames(exc.__traceback__)
     except KeyboardInterrupt:
         click.echo("Stopped. Nothing is running any more.", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    if code is not None:
+        sys.exit(code)
 
 
 def _exit_code(error: TributaryError) -> int:
     if isinstance(error, RunStopped):
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if isinstance(error, DbtRunFailed) else EXIT_USAGE
+    return EXIT_FAILED if isinstance(error, (DbtRunFailed, PayrollStopped)) else EXIT_USAGE
 
 
 def _print_error(error: TributaryError, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flows.engine.inputs import TEST_TYPES, Input, Inputs
+from flows.engine.inputs import TEST_TYPES, Input, Inputs, Parts
 from flows.engine.last_good import INTERRUPTED, Built
 from flows.engine.remember import settings_digest, version_of
 
@@ -120,11 +120,15 @@ def _why_not_good(status: str, is_test: bool) -> str:
 
 
 def _difference(node: Input, built: Built, found: Found) -> str:
-    then, now = built.parts, node.parts
-    assert then is not None
+    assert built.parts is not None
+    return difference(built.parts, node.parts, node.resource_type == "seed")
+
+
+def difference(then: Parts, now: Parts, is_seed: bool = False) -> str:
+    """Say what a node is made from now and was not then; empty where it is the same."""
     said: list[str] = []
     if then.code != now.code:
-        said.append("its rows changed" if node.resource_type == "seed" else "its code changed")
+        said.append("its rows changed" if is_seed else "its code changed")
     if then.macros != now.macros:
         said.append("a macro that it uses changed")
     if then.config != now.config:

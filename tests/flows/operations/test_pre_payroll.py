@@ -1,0 +1,99 @@
+"""pre_payroll and triage on a dbt project: what stops payroll, and what is said of the test that did."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from contextlib import closing
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from prefect.client.schemas.objects import State
+
+from flows.alerts.book import book_of
+from flows.operations.payroll import Planned, pre_payroll
+from flows.operations.signoff_form import sign, waiting
+from flows.operations.triage import triage
+from infrastructure.errors import PayrollStopped
+from infrastructure.profiles import load_profile
+from tests.conftest import SetUpTarget, wait_until
+from tests.flows.recorded import Recorded
+from tests.flows.test_pipeline import PROJECTS
+
+PROJECT = str(PROJECTS / "orchestra")
+
+
+def deliver(target: str, hours_ago: int = 1, amount: str = "100.10", recorded: str = "100.10") -> None:
+    """Load the payments of two musicians; the second one's amount is given."""
+    path = Path(load_profile(target).output["path"])
+    with closing(duckdb.connect(str(path))) as connection:
+        connection.execute("create schema if not exists raw")
+        connection.execute(
+            "create or replace table raw.pay as select musician_id, 7 as concert_id, 'per_service' as pay_type, "
+            f"cast(case musician_id when 1 then 0.30 else {amount} end as numeric(18, 2)) as net_amount, "
+            f"cast(case musician_id when 1 then 0.30 else {recorded} end as numeric(18, 2)) as recorded, "
+            f"cast(now() at time zone 'UTC' as timestamp) - interval {hours_ago} hour as loaded_at "
+            "from (values (1), (2)) as m (musician_id)"
+        )
+
+
+def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
+    prefect_server: str, set_up_target: SetUpTarget, tmp_path: Path
+) -> None:
+    target = set_up_target()
+    plan = pre_payroll(7, target, PROJECT, dry_run=True)
+    assert isinstance(plan, Planned) and "what is to be paid is not known: nothing was built yet" in plan.steps
+
+    deliver(target, hours_ago=30)
+    # dbt's own promise for this source is 100 hours: payroll's is shorter.
+    with pytest.raises(PayrollStopped, match=r"source office.pay was loaded 30.0 h ago, and 24 h are allowed"):
+        pre_payroll(7, target, PROJECT, export_to=str(tmp_path))
+
+    deliver(target)
+    ended: list[State[Any]] = []
+
+    def run() -> None:
+        ended.append(pre_payroll(7, target, PROJECT, export_to=str(tmp_path), poll_seconds=1, return_state=True))
+
+    thread = threading.Thread(target=copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    wait_until(lambda: ended or waiting(target), "it asks for signatures", 300)
+    assert not ended, ended
+    asked = waiting(target)[0]
+    waits = book_of(target, os.environ).read().incidents["payroll/concert 7 waits"].incident
+    assert waits.title == "Payroll of concert 7 waits for signatures: data engineer, finance, manager"
+    artifacts = Recorded(prefect_server, asked.flow_run_id).artifacts()
+    sample = artifacts[f"payroll-spot-check-{target}-concert-7"]
+    assert [(row["workings"], row["worked out again"]) for row in json.loads(sample["data"])] == [
+        ("1 attended × 0.30 = 0.30", "agrees"),
+        ("1 attended × 100.10 = 100.10", "agrees"),
+    ]
+    assert sample["description"].startswith("2 of 2 payments, picked with seed ")
+    assert artifacts[f"payroll-tests-{target}-concert-7"]["data"].count('"passed"') == 3
+    sign(str(asked.flow_run_id), "manager", "Grace Hopper", "reject", "not this week")
+    thread.join(120)
+    error = ended[0].result(raise_on_failure=False)
+    assert isinstance(error, PayrollStopped) and "not this week" in str(error)
+    assert "payroll/concert 7 waits" not in book_of(target, os.environ).read().incidents
+
+    deliver(target, amount="null")
+    with pytest.raises(PayrollStopped, match=r"critical test net_amount_is_there failed \(1 rows\)"):
+        pre_payroll(7, target, PROJECT, export_to=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+    found = triage(target, PROJECT)
+    (failing,) = found.failing
+    assert (failing.name, failing.is_critical, failing.failures) == ("net_amount_is_there", True, 1)
+    assert [row["musician_id"] if "musician_id" in row else row["net_amount"] for row in failing.rows] == [None] or (
+        failing.rows[0].get("net_amount", 0) is None
+    )
+    assert failing.changes.passed_at
+    assert any(change.startswith("model fct_musician_payment: built again") for change in failing.changes.nodes)
+    key = f"dbt/{failing.unique_id}"
+    assert found.clocks == (key,)
+    opened = book_of(target, os.environ).read().incidents[key]
+    assert opened.clock_at is not None and opened.acknowledged_at is None
