@@ -32,8 +32,9 @@ from infrastructure.blocks import Reference
 
 # Two signs of life may be missing before a run is called dead, and a busy machine may be slow to tell of them.
 _SILENT_SECONDS = 3 * HEARTBEAT_SECONDS + 15
-# When nothing has changed for so long, what is not done by then is lost.
-_LOST_AFTER_SECONDS = 400.0
+# When nothing has changed for so long, what is not done by then is lost. The server looks at its own patience about as
+# often as it is long, so that something can be noticed as late as twice that.
+_LOST_AFTER = 3
 _RETRIES = 3
 
 
@@ -129,10 +130,12 @@ class Bench:
         self._project = _write_project(folder)
         self._deployments: dict[str, str] = {}
         self._targets: list[str] = []
+        self._lost_after_seconds = 0.0
 
     def set_up(self, server: Mapping[str, Any], warehouse: str, targets: int, limits: Limits) -> None:
         """Register targets, pool and deployments, have the server watch the runs, and start the workers."""
         self._targets = [f"fleet{number}" for number in range(targets)]
+        self._lost_after_seconds = _LOST_AFTER * max(limits.silent_seconds, limits.pending_seconds)
         self._register(server, warehouse)
         fleet = self._fleet
         fleet.post("/work_pools/", {"name": POOL, "type": "process", "base_job_template": {}})
@@ -218,7 +221,7 @@ class Bench:
         wanted = set(asked)
         seen: Counter[str] = Counter()
         since = time.monotonic()
-        while time.monotonic() - since < _LOST_AFTER_SECONDS:
+        while time.monotonic() - since < self._lost_after_seconds:
             states = {run["id"]: run["state"] for run in self._fleet.runs() if run["id"] in wanted}
             counts = Counter(state["type"] for state in states.values())
             if counts["COMPLETED"] == len(wanted):
