@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -188,11 +189,15 @@ def _differences(check: Accuracy, found: Sequence[Mapping[str, Any]]) -> Iterato
             calculated, recorded = row[f"calculated_{place}"], row[f"recorded_{place}"]
             difference = row[f"difference_{place}"]
             is_equal = difference is not None and abs(difference) <= check.tolerance
-            shown[name] = str(calculated) if is_equal else f"{_amount(calculated)} ≠ {_amount(recorded)}"
+            shown[name] = _amount(calculated) if is_equal else f"{_amount(calculated)} ≠ {_amount(recorded)}"
             if not is_equal and difference is not None:
-                shown[name] += f" ({difference:+})"
+                shown[name] += f" ({'+' if difference > 0 else ''}{_amount(difference)})"
         yield shown
 
 
 def _amount(value: object) -> str:
-    return "nothing" if value is None else str(value)
+    """Return an amount exactly, with two decimals or as many as it needs: BigQuery gives nine."""
+    if not isinstance(value, Decimal):
+        return "nothing" if value is None else str(value)
+    cents = value.quantize(Decimal("0.01"))
+    return f"{cents if cents == value else value.normalize():f}"

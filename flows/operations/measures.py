@@ -94,7 +94,14 @@ def compare_refreshed(
         share = Decimal(missing * 100) / before.rows if before.rows else Decimal(0)
         allowed = Decimal(str(tolerance.missing_keys_percent))
         found.append(
-            Difference(name, "keys that are gone", "", f"{missing:,}", f"up to {allowed:g} %", share <= allowed)
+            Difference(
+                name,
+                "keys that are gone",
+                "",
+                f"{missing:,}",
+                f"up to {tolerance.missing_keys_percent:g} %",
+                share <= allowed,
+            )
         )
     for column, total in before.sums.items():
         now = after.sums.get(column)

@@ -17,6 +17,7 @@ from typing import Any
 from flows.operations.tables import Tables, open_tables
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
+from tests.flows.operations.journey_of_operations import expected_of_operations, operate
 
 ODD = 'it\'s 100 % a ? \\ `b` "c"'
 MOMENT = datetime(2026, 2, 28, 23, 59, 59, 123456)
@@ -125,11 +126,12 @@ def main() -> None:
         for name, server in (("snowflake", snowflake_server), ("bigquery", bigquery_server)):
             with server(Path(folder) / f"{name}.log") as output:
                 try:
-                    seen = take(Profile(name, "tributary", output, {}), "journey")
+                    profile = Profile(name, "tributary", output, {})
+                    seen = take(profile, "journey") | operate(profile)
                 except Exception as error:  # noqa: BLE001  (the other has its say)
                     differing[name] = f"{type(error).__name__}: {error}"
                     continue
-                promised = expected()
+                promised = expected() | expected_of_operations()
                 differing[name] = {key: seen.get(key) for key in promised if seen.get(key) != promised[key]}
     print(json.dumps(differing, default=str))
     sys.exit(any(differing.values()))

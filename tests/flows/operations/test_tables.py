@@ -17,6 +17,7 @@ from flows.operations.tables import open_tables, parts_of, with_places
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import Profile
 from infrastructure.targets import ROOT
+from tests.flows.operations.journey_of_operations import expected_of_operations, operate
 from tests.flows.operations.journey_of_tables import expected, take
 
 
@@ -31,6 +32,11 @@ def profile(request: pytest.FixtureRequest, tmp_path: Path) -> Profile:
 
 def test_every_promise_is_kept(profile: Profile) -> None:
     assert take(profile, f"journey_{uuid4().hex[:8]}") == expected()
+
+
+def test_repairs_refreshes_and_audits_do_the_same(profile: Profile) -> None:
+    output = {**profile.output, "schema": f"operated_{uuid4().hex[:8]}"}
+    assert operate(Profile(profile.target, profile.name, output, {})) == expected_of_operations()
 
 
 def test_a_copy_keeps_types_and_what_can_not_be_null(profile: Profile) -> None:
