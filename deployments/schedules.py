@@ -237,9 +237,12 @@ def schema_text() -> str:
 
 
 def _or_variable(setting: dict[str, Any]) -> dict[str, Any]:
-    """Let a number or a switch also be written as `${NAME}` or `${NAME:-default}`."""
+    """Let what is no free text also be written as `${NAME}` or `${NAME:-default}`."""
     kinds = setting.get("anyOf", [setting])
-    if not any(kind.get("type") in ("integer", "number", "boolean") or "enum" in kind for kind in kinds):
+    told = ("enum", "pattern")
+    if not any(
+        kind.get("type") in ("integer", "number", "boolean") or any(it in kind for it in told) for kind in kinds
+    ):
         return setting
     outer = {key: value for key, value in setting.items() if key in ("description", "title", "default")}
     inner = [{key: value for key, value in kind.items() if key not in outer} for kind in kinds]

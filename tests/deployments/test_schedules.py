@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from deployments.apply import main
 from deployments.declared import Declared, next_runs
 from deployments.deployment_plan import Saved, fields_of, plan_deployments
-from deployments.schedules import SCHEMA_FILE, load_schedules, schema_text
+from deployments.schedules import SCHEDULES_FILE, SCHEMA_FILE, load_schedules, schema_text
 from flows.integrations.sync_events import DEPLOYMENT
 from flows.new_data import NEW_DATA_CRON
 from flows.reconcile import RECONCILE_CRON
@@ -50,6 +53,7 @@ def test_the_shipped_file_holds_what_the_flows_and_the_webhook_count_on(shipped:
 
 def test_the_schema_for_editors_is_up_to_date() -> None:
     assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m deployments.schedules"
+    jsonschema.validate(yaml.safe_load(SCHEDULES_FILE.read_text()), json.loads(schema_text()))
 
 
 @pytest.mark.parametrize(
