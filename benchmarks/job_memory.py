@@ -32,6 +32,9 @@ class Held:
     largest: float
     seconds: float
 
+    def __str__(self) -> str:
+        return f"{self.nodes:>6}  {self.where:<16}{self.mebibytes:>6.0f}{self.largest:>17.0f}{self.seconds:>9.0f}"
+
 
 @click.command()
 @click.option("--nodes", "sizes", multiple=True, type=int, default=(250, 1000), show_default=True)
@@ -51,15 +54,13 @@ def main(sizes: tuple[int, ...], threads: int, own_server: bool) -> None:
                 there = environment | {"PREFECT_API_URL": api_url}
                 set_up_target(there, folder, threads)
                 held.append(_measured(nodes, "elsewhere", project, there))
+                click.echo(str(held[-1]))
             if own_server:
                 # The blocks stay in Prefect's folder, where the temporary server finds them.
                 (folder / "bench.duckdb").unlink(missing_ok=True)
                 alone = environment | {"PREFECT_SERVER_API_PORT": "1"}
                 held.append(_measured(nodes, "in the pod", project, alone))
-        for each in held[-1 - own_server :]:
-            click.echo(
-                f"{each.nodes:>6}  {each.where:<16}{each.mebibytes:>6.0f}{each.largest:>17.0f}{each.seconds:>9.0f}"
-            )
+                click.echo(str(held[-1]))
     fits = (
         f"{each.nodes} nodes {'yes' if each.mebibytes <= LIMIT_MEBIBYTES else 'no'}"
         for each in held

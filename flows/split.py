@@ -62,6 +62,7 @@ class SplitResult:
     wall_seconds: Mapping[str, float]
 
 
+@with_alerts
 @flow(flow_run_name="part-{part}-of-{target}", validate_parameters=True)
 def build_part(
     target: str,
