@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.console import EXIT_CHANGES, in_words, say_aside, silent
+from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
     from deployments.declared import Declared
     from deployments.deployment_plan import Plan, Saved
     from infrastructure.blocks import FieldChange
-
-EXIT_FAILED = 1
-EXIT_CONFIG = 2
-EXIT_CHANGES = 3
 
 _COMMAND = "uv run python -m deployments.apply"
 _COLOURS = {"create": "green", "update": "yellow", "remove": "red", "left": "yellow"}
@@ -69,7 +65,7 @@ def main() -> None:
 @_file
 def plan(target: str | None, prune: bool, exit_code: bool, as_json: bool, path: Path | None) -> None:
     """Show what apply would change, field by field; change nothing."""
-    with _in_words():
+    with in_words():
         planned = _reconcile(path, target, prune, as_json, apply_it=False)
     if exit_code and not planned.is_empty:
         sys.exit(EXIT_CHANGES)
@@ -82,7 +78,7 @@ def plan(target: str | None, prune: bool, exit_code: bool, as_json: bool, path: 
 @_file
 def apply(target: str | None, prune: bool, as_json: bool, path: Path | None) -> None:
     """Show the changes and make them; a second time there are none."""
-    with _in_words():
+    with in_words():
         _reconcile(path, target, prune, as_json, apply_it=True)
 
 
@@ -93,7 +89,7 @@ def apply(target: str | None, prune: bool, as_json: bool, path: Path | None) -> 
 @_file
 def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> None:
     """Remove every deployment that this file has put on the server; work pools and the history of runs stay."""
-    with _in_words():
+    with in_words():
         from deployments.prefect_deployments import destroy as destroy_deployments
         from deployments.prefect_deployments import read_saved
         from deployments.schedules import load_schedules
@@ -101,7 +97,7 @@ def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> 
         from infrastructure.server import connect
 
         schedules, _ = load_schedules(path)
-        report = _silent if as_json else _note
+        report = silent if as_json else say_aside
         with server_in_reach(report), connect(report) as server:
             found = [it for it in read_saved(server, schedules.marker) if target is None or it.target == target]
             found.sort(key=lambda it: it.full_name)
@@ -138,7 +134,7 @@ def _confirm(found: Sequence[Saved], as_json: bool) -> None:
 @_file
 def next_(target: str | None, count: int, after: datetime | None, as_json: bool, path: Path | None) -> None:
     """Show when everything runs next, on its own clock and in UTC; needs no server."""
-    with _in_words():
+    with in_words():
         from deployments.schedules import load_schedules
 
         moment = after.replace(tzinfo=UTC) if after else datetime.now(UTC)
@@ -169,7 +165,7 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
     from infrastructure.server import api_address, connect
 
     schedules, declared = load_schedules(path)
-    report: Callable[[str], None] = _silent if as_json else _note
+    report: Callable[[str], None] = silent if as_json else say_aside
     with server_in_reach(report), connect(report) as server:
         address = api_address()
         planned = make_plan(server, schedules, declared, prune=prune, target=target)
@@ -272,23 +268,6 @@ def _field(change: FieldChange) -> str:
     if change.new is None:
         return f"{indent}{click.style(f'- {change.path}: {change.old}', fg='red')}"
     return f"{indent}{click.style(f'~ {change.path}: {change.old} → {change.new}', fg='yellow')}"
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    try:
-        yield
-    except TributaryError as exc:
-        click.echo(f"{click.style('Error:', fg='red')} {exc}", err=True)
-        sys.exit(EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED)
-
-
-def _silent(_: str) -> None:
-    """Tell nobody."""
-
-
-def _note(text: str) -> None:
-    click.echo(click.style(text, dim=True), err=True)
 
 
 if __name__ == "__main__":

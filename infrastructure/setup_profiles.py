@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import click
 
 from infrastructure.blocks import PROFILE_TYPE, SavedDocument, change_of, profile_block, target_documents
 from infrastructure.connection_check import Check, check
-from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.console import EXIT_CHANGES, EXIT_FAILED, in_words, say_aside, silent
+from infrastructure.errors import ConfigError
 from infrastructure.local_server import server_in_reach
 from infrastructure.outputs import read_secrets
 from infrastructure.profiles import (
@@ -28,10 +29,6 @@ from infrastructure.profiles import (
 from infrastructure.registration import WRITERS_PER_TARGET, Declared, Plan, apply, declare, plan
 from infrastructure.targets import ROOT, TARGETS_FILE, Targets, load_targets
 from infrastructure.yaml_file import all_of
-
-EXIT_FAILED = 1
-EXIT_CONFIG = 2
-EXIT_CHANGES = 3
 
 _DONE = {"create": "created", "update": "updated", "unchanged": "unchanged"}
 _COLOURS = {"create": "green", "update": "yellow", "not ours": "yellow"}
@@ -106,14 +103,14 @@ def main(
         raise click.UsageError("--blocks-only and --profiles-only exclude each other: give one of them, or neither.")
     if exit_code and not plan_only:
         raise click.UsageError("--exit-code goes with --plan.")
-    with _in_words():
+    with in_words():
         targets = load_targets(targets_file)
         if check_only:
-            with server_in_reach(_silent if as_json else _note):
+            with server_in_reach(silent if as_json else say_aside):
                 sys.exit(_check(targets, only, as_json))
         outcome = _Outcome(declare(targets, os.environ, only), only)
         if not profiles_only:
-            report = _silent if as_json else _note
+            report = silent if as_json else say_aside
             with server_in_reach(report):
                 outcome.reconcile_server(plan_only, report)
         if not blocks_only:
@@ -268,7 +265,7 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> int:
     notes: list[str] = []
     for name in only or targets.names:
         try:
-            profile, note = _profile_to_check(targets, name, None if as_json else _note)
+            profile, note = _profile_to_check(targets, name, None if as_json else say_aside)
         except ConfigError as exc:
             if only:
                 raise
@@ -276,7 +273,7 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> int:
             continue
         notes += [note] if note else []
         if not as_json:
-            _note(f"Connecting to {name} …")
+            say_aside(f"Connecting to {name} …")
         try:
             checks.append(check(profile))
         except ConfigError as exc:
@@ -358,23 +355,6 @@ def _notice(target: str, saved: SavedDocument) -> list[str]:
                     f"`{_COMMAND} --target {target}` brings them there."
                 ]
     return []
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    try:
-        yield
-    except TributaryError as exc:
-        click.echo(f"{click.style('Error:', fg='red')} {exc}", err=True)
-        sys.exit(EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED)
-
-
-def _silent(_: str) -> None:
-    """Tell nobody."""
-
-
-def _note(text: str) -> None:
-    click.echo(click.style(text, dim=True), err=True)
 
 
 def _line(plan_only: bool, action: str, text: str) -> str:

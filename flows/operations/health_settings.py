@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from infrastructure.errors import ConfigError
+from infrastructure.settings_file import read_settings
 
 HEALTH_FILE = Path(__file__).with_name("health.yml")
 
@@ -121,15 +120,6 @@ def load_health(path: Path | None = None) -> Health:
         path: flows/operations/health.yml when None.
 
     Raises:
-        ConfigError: names every mistake in the file.
+        ConfigError: names every mistake in the file, with its line.
     """
-    place = path or HEALTH_FILE
-    try:
-        document: Any = yaml.safe_load(place.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as exc:
-        raise ConfigError(f"{place} can't be read: {' '.join(str(exc).split())}") from exc
-    try:
-        return Health.model_validate(document or {})
-    except ValidationError as exc:
-        mistakes = "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
-        raise ConfigError(f"{place} is not valid: {mistakes}. The checks are explained in docs/health.md.") from exc
+    return read_settings(path or HEALTH_FILE, Health)

@@ -158,5 +158,5 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path) -> None:
     assert load_settings().accuracy[0].tolerance == Decimal("0.01")
     path = tmp_path / "audit.yml"
     path.write_text("months: 0\naccuracy: [{name: x}]")
-    with pytest.raises(ConfigError, match=r"months: .*accuracy\.0\.calculated"):
+    with pytest.raises(ConfigError, match=r"(?s)line 1, months: .*line 2, accuracy\.0\.calculated: is required"):
         load_settings(path)
