@@ -16,8 +16,9 @@ parameters  of types are refused in casts, as BigQuery does; the package drops t
 isoweek     is DuckDB's week, which begins on Monday; the package hands the word on.
 distinct    array_agg(distinct x ignore nulls), which dynamic insert_overwrite and microbatch use.
 contracts   create table t (columns) as (select …), with the select in parentheses.
-docs        `dataset.__TABLES__`, which `dbt docs generate` reads.
 clones      replace what is there, where they say so.
+docs        `dataset.__TABLES__` and INFORMATION_SCHEMA.COLUMN_FIELD_PATHS, which `dbt docs generate` reads; the latter
+            without nested fields and descriptions.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import bqemulator.sql.rewriter.create_table_schema_ctas as create_table
 import bqemulator.versioning.ddl as versioning
 from bqemulator.cli import main
 from bqemulator.domain.errors import InvalidQueryError
+from bqemulator.sql.rewriter.information_schema import _render_data_type
 from bqemulator.storage.engine import DuckDBEngine
 from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
@@ -42,7 +44,10 @@ _TABLES = re.compile(
 _EMPTY_VIEWS = re.compile(
     r"[`\w\-]+\.[`\w\-]+\.`?INFORMATION_SCHEMA`?\.`?(MATERIALIZED_VIEWS|TABLE_OPTIONS)`?", re.IGNORECASE
 )
-_FIELD_PATHS = re.compile(r"([`\w\-]+\.[`\w\-]+\.`?INFORMATION_SCHEMA`?\.`)COLUMN_FIELD_PATHS`?", re.IGNORECASE)
+_FIELDS = re.compile(
+    r"`?(?P<project>[\w\-]+)`?\.`?(?P<dataset>[\w\-]+)`?\.`?INFORMATION_SCHEMA`?\.`?(?:COLUMN_FIELD_PATHS|COLUMNS)`?\b",
+    re.IGNORECASE,
+)
 _NO_ROWS = (
     "(select '' as table_catalog, '' as table_schema, '' as table_name, '' as option_name, '' as option_value "
     "from (select 1 as one) where one = 0)"
@@ -95,6 +100,23 @@ def _versioning(self: Any, sql: str) -> Any:
     return None if _CLONE.match(sql) else _parse_versioning(self, sql)
 
 
+def _fields_of(catalog: Any, project: str, dataset: str) -> str:
+    """Return what both views say of columns; the package's own lose the names of theirs inside a long query."""
+    found = [
+        (table.table_id, field.name, _render_data_type(field), place)
+        for table in catalog.list_tables(project, dataset)
+        for place, field in enumerate(table.schema_.fields, start=1)
+    ]
+    rows = " union all ".join(
+        f"select '{project}' as table_catalog, '{dataset}' as table_schema, '{table}' as table_name, "
+        f"'{column}' as column_name, '{column}' as field_path, '{kind}' as data_type, '' as description, "
+        f"{place} as ordinal_position, 'NO' as is_partitioning_column, "
+        "cast(null as int64) as clustering_ordinal_position"
+        for table, column, kind, place in found or [("", "", "", 1)]
+    )
+    return f"({rows})"
+
+
 def _date_trunc(generator: Any, expression: exp.DateTrunc) -> str:
     if expression.unit.name.upper() != "ISOWEEK":
         return _datetrunc_sql(generator, expression)
@@ -111,7 +133,8 @@ async def _as_bigquery_would(**arguments: Any) -> Any:
     catalog = arguments["ctx"].catalog
     statement = _TABLES.sub(lambda match: _tables_of(catalog, match["project"], match["dataset"]), statement)
     statement = _EMPTY_VIEWS.sub(_NO_ROWS, statement)
-    statement = _FIELD_PATHS.sub(r"(select *, column_name as field_path, '' as description from \1COLUMNS`)", statement)
+    if "COLUMN_FIELD_PATHS" in statement:
+        statement = _FIELDS.sub(lambda match: _fields_of(catalog, match["project"], match["dataset"]), statement)
     return await _run_query_body(**{**arguments, "bq_sql": statement})
 
 

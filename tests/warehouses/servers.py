@@ -83,7 +83,8 @@ def bigquery_server(log: Path) -> Iterator[dict[str, Any]]:
             "threads": 4,
             "api_endpoint": f"http://127.0.0.1:{port}",
             "job_retries": 0,
-            "job_execution_timeout_seconds": 60,
+            # Of a busy machine; after it, the client would send the same statement again.
+            "job_execution_timeout_seconds": 600,
         }
 
 
