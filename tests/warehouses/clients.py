@@ -75,7 +75,10 @@ class Snowflake(Warehouse):
         address = f"http://{self.output['host']}:{self.output['port']}/statements"
         with urllib.request.urlopen(address, timeout=30) as answer:
             seen = json.load(answer)
-        of_dbt = [text for text in seen["statements"] if '"app": "dbt"' in text]
+        # `--check` is no run: its statements name the profile "check".
+        of_dbt = [
+            text for text in seen["statements"] if '"app": "dbt"' in text and '"profile_name": "check"' not in text
+        ]
         tags = [json.loads(tag) for tag in dict.fromkeys(seen["query_tags"]) if tag]
         return {
             "nodes": len({node for text in of_dbt for node in re.findall(r'"node_id": "([^"]+)"', text)}),
