@@ -23,6 +23,7 @@ places      a database or warehouse that is called NO_SUCH_… is not in use aft
 accepted    and without effect: grants, roles, warehouses, session parameters, comments on columns.
 failures    of the package itself become Snowflake errors; an HTTP 500 would be tried again for minutes.
 clones      replace what is there, and may be transient and keep grants, which the package does not read.
+views       are in INFORMATION_SCHEMA.TABLES too, which `dbt docs generate` reads.
 statements  are kept, as are the query tags of sessions, and shown at /statements.
 """
 
@@ -32,6 +33,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import fakesnow.arrow as arrow
@@ -192,9 +194,23 @@ async def _shown(request: Any) -> JSONResponse:
     return JSONResponse({"statements": _statements, "query_tags": _query_tags})
 
 
+def _tables_and_views(template: Template) -> Template:
+    views = "select database_name, schema_name, view_name as table_name, null as estimated_size, 'VIEW' as kind"
+    text = template.template.replace("'BASE TABLE' AS", "tables.kind AS").replace(
+        "from duckdb_tables tables",
+        "from (select database_name, schema_name, table_name, estimated_size, 'BASE TABLE' as kind from duckdb_tables "
+        f"union all {views} from duckdb_views where not internal) tables",
+    )
+    assert text.count("kind") == 3, "the package makes INFORMATION_SCHEMA.TABLES in another way now"
+    return Template(text)
+
+
 _Cursor._transform, _Cursor.execute = _transformed, _executed
 cursor.transforms.merge = _qualified_merge
 cursor.info_schema.insert_table_comment_sql = _comment
+cursor.info_schema.SQL_CREATE_INFORMATION_SCHEMA_TABLES_VIEW = _tables_and_views(
+    cursor.info_schema.SQL_CREATE_INFORMATION_SCHEMA_TABLES_VIEW
+)
 arrow.timestamp_to_sf_struct = _timestamps_with_nulls
 
 if __name__ == "__main__":
