@@ -125,14 +125,14 @@ def _form(roles: Sequence[str], text: str) -> type[RunInput]:
     from prefect.input import RunInput
     from pydantic import Field, create_model
 
-    what = "; ".join(f"{role}: {ROLES[role]}" for role in roles)
+    what = "; ".join(f"**{role}**: {ROLES[role]}" for role in roles)
     # The choices stand in the schema only: an answer to an earlier question has to be readable with a later form.
     fields: dict[str, Any] = {
         "role": (
             str,
             Field(
                 title="I sign as",
-                description=f"What it stands for. {what}.",
+                description=f"It says, as {what}.",
                 json_schema_extra={"enum": list(roles)},
             ),
         ),

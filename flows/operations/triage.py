@@ -120,7 +120,11 @@ def triage(
     failing.sort(key=lambda each: (not each.is_critical, each.name))
     mended = tuple(node.name for node in result.of("succeeded"))
     keys = [incident_key(each.unique_id) for each in failing]
-    clocks = acknowledge(keys, target, who) and [] if who else start_clock(keys, target)
+    clocks: list[str] = []
+    if who:
+        acknowledge(keys, target, who)
+    else:
+        clocks = start_clock(keys, target)
     found = Triage(target, tuple(failing), mended, tuple(clocks))
     _publish(found, manifest)
     return found
