@@ -59,8 +59,11 @@ def spot_check_rows(sample: Sequence[Payment]) -> list[dict[str, Any]]:
         {
             "musician": row.full_name,
             "musician id": row.musician_id,
-            "concert": row.concert,
             "pay type": row.pay_type,
+            "net": str(row.net_amount),
+            "workings": workings(row),
+            "worked out again": "agrees" if expected_net(row) == row.net_amount else f"NO: {expected_net(row)}",
+            "concert": row.concert,
             "attended": row.attended_services,
             "missed": row.missed_services,
             "held": row.held_services,
@@ -69,9 +72,6 @@ def spot_check_rows(sample: Sequence[Payment]) -> list[dict[str, Any]]:
             "fee": str(row.flat_fee) if row.flat_fee is not None else "",
             "gross": str(row.gross_amount),
             "deductions": str(row.deductions),
-            "net": str(row.net_amount),
-            "workings": workings(row),
-            "worked out again": "agrees" if expected_net(row) == row.net_amount else f"NO: {expected_net(row)}",
         }
         for row in sample
     ]
