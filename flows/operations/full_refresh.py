@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.reporting import current_reporter
 from flows.engine.results import DbtResult
+from flows.engine.state import state_of
+from flows.history.store import history_store
 from flows.operations.declared import Declared, is_critical, materialized, read_declared
 from flows.operations.kept_tables import KeptTables
 from flows.operations.measures import Difference, compare_refreshed, measure, missing_keys
@@ -90,7 +93,7 @@ def weekly_full_refresh(
     chosen = load_settings(Path(settings) if settings else None)
     with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run()), wait=wait):
         steps = _Steps()
-        _recover(profile, dry_run, steps)
+        _recover(project, profile, dry_run, steps)
         if recover:
             return RefreshReport(target, tuple(steps.done or ["There was nothing to put right."]))
         declared = read_declared(project, profile, select)
@@ -118,14 +121,34 @@ def _journal(profile: Profile) -> Iterator[tuple[Tables, RefreshJournal]]:
         yield tables, RefreshJournal(tables, KeptTables(tables, profile), profile.target)
 
 
-def _recover(profile: Profile, dry_run: bool, steps: _Steps) -> None:
+def _recover(project: Project, profile: Profile, dry_run: bool, steps: _Steps) -> None:
     with _journal(profile) as (_, journal):
         while unfinished := journal.unfinished():
             if dry_run:
                 steps.say(f"First put right what refresh {unfinished.refresh_id} left: it is {unfinished.state}.")
                 return
-            did = journal.recover(unfinished)
+            names = [one.name for one in journal.kept(unfinished) if one.backup]
+            did = journal.recover(unfinished, built_since(project.name, profile.target, unfinished, names))
             steps.say(f"{did[0].upper()}{did[1:]}.")
+
+
+def built_since(project: str, target: str, refresh: Refresh, names: Sequence[str]) -> str | None:
+    """Return which of these tables another run has built since a refresh was cut off, from the run history."""
+    query = """
+        select distinct name
+        from nodes
+        where
+            outcome = 'succeeded'
+            and resource_type in ('model', 'snapshot', 'seed')
+            and started_at > $since
+            and flow_run_id is distinct from $run_id
+            and list_contains($names, name)
+        order by name
+    """
+    with history_store(os.environ).reading(project, target) as history:
+        asked = {"since": refresh.changed_at, "run_id": refresh.run_id, "names": list(names)}
+        found = [str(name) for (name,) in history.execute(query, asked).fetchall()]
+    return preview(found) or None
 
 
 def _refresh(
@@ -140,7 +163,8 @@ def _refresh(
     current_reporter().stage(f"keeping the old tables of {profile.target}")
     with _journal(profile) as (tables, journal):
         chosen, views = _chosen(tables, declared, settings, is_selected)
-        refresh, kept = journal.back_up(chosen, views, settings.keep_days)
+        flow_run = tasks.current_flow_run()
+        refresh, kept = journal.back_up(chosen, views, settings.keep_days, str(flow_run.id) if flow_run else "")
         steps.say(
             f"Kept {len(chosen)} tables and the definitions of {len(kept) - len(chosen)} views as of now "
             f"(refresh {refresh.refresh_id})."
@@ -232,11 +256,7 @@ def _documented(
     project: Project, profile: Profile, settings: RefreshSettings, refresh: Refresh, steps: _Steps
 ) -> Path | None:
     """Keep a documentation site; that it can't be made is no reason to take good tables back."""
-    from flows.engine.state import state_of
-
     try:
-        import os
-
         made = tasks.docs(profile.target, project_dir=str(project.folder))
         home = state_of(project.name, profile.target, os.environ).folder / _DOCS
         place = home / f"{datetime.now(UTC):%Y-%m-%d}-{refresh.refresh_id}"

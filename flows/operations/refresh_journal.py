@@ -26,6 +26,7 @@ _REFRESHES, _REFRESHED = "refreshes", "refreshed"
 _REFRESH_COLUMNS = {
     "refresh_id": "text",
     "target": "text",
+    "run_id": "text",
     "state": "text",
     "changed_at": "timestamp",
     "keep_until": "timestamp",
@@ -47,10 +48,16 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Refresh:
-    """A full refresh and how far it got."""
+    """A full refresh and how far it got.
+
+    Attributes:
+        run_id: of the flow run that began it; empty outside of one.
+    """
 
     refresh_id: str
+    run_id: str
     state: str
+    changed_at: datetime
     keep_until: datetime | None
 
 
@@ -85,8 +92,18 @@ class RefreshJournal:
         ended = ("kept", "restored", "dropped", "let go")
         return next((one for one in self._refreshes() if one.state not in ended), None)
 
-    def recover(self, refresh: Refresh) -> str:
-        """Put right what a killed run left behind, and return in words what was done."""
+    def recover(self, refresh: Refresh, overtaken_by: str | None = None) -> str:
+        """Put right what a killed run left behind, and return in words what was done.
+
+        Args:
+            overtaken_by: what has been built since in the tables that were kept: old ones would take it away again.
+        """
+        if overtaken_by and refresh.state in _UNDO:
+            self.set_state(refresh, "kept")
+            return (
+                f"left the tables as they are, though refresh {refresh.refresh_id} was cut off ({refresh.state}): "
+                f"{overtaken_by} has been built since. The old tables are kept"
+            )
         if refresh.state == _HALF_MADE:
             self._drop(refresh, "dropped")
             return f"dropped the half-made backup of refresh {refresh.refresh_id}"
@@ -97,22 +114,23 @@ class RefreshJournal:
         return f"kept the old tables of refresh {refresh.refresh_id}, which had come to its good end"
 
     def back_up(
-        self, tables: Sequence[tuple[str, str]], views: Sequence[tuple[str, str]], keep_days: float
+        self, tables: Sequence[tuple[str, str]], views: Sequence[tuple[str, str]], keep_days: float, run_id: str = ""
     ) -> tuple[Refresh, list[Kept]]:
         """Copy tables, write down views, and return the refresh that may now begin.
 
         Args:
             tables, views: name and relation; views in the order in which they can be made.
+            run_id: of the flow run that begins it.
         """
         self._kept.prepare()
         self._kept.make_table(_REFRESHES, _REFRESH_COLUMNS)
         self._kept.make_table(_REFRESHED, _TABLE_COLUMNS)
         now = datetime.now(UTC)
         until = (now + timedelta(days=keep_days)).replace(tzinfo=None)
-        refresh = Refresh(f"{now:%Y%m%dT%H%M%S}_{uuid4().hex[:6]}", _HALF_MADE, until)
+        refresh = Refresh(f"{now:%Y%m%dT%H%M%S}_{uuid4().hex[:6]}", run_id, _HALF_MADE, _now(), until)
         self._tables.execute(
-            f"insert into {self._kept.relation(_REFRESHES)} values (?, ?, ?, ?, ?)",
-            [refresh.refresh_id, self._target, refresh.state, _now(), until],
+            f"insert into {self._kept.relation(_REFRESHES)} values (?, ?, ?, ?, ?, ?)",
+            [refresh.refresh_id, self._target, run_id, refresh.state, refresh.changed_at, until],
         )
         with self._at_once():
             for place, (name, relation) in enumerate(tables):
@@ -176,7 +194,10 @@ class RefreshJournal:
         if not self._tables.exists(journal):
             return []
         rows = self._tables.rows(f"select * from {journal} where target = ? order by refresh_id desc", [self._target])
-        return [Refresh(row["refresh_id"], row["state"], row["keep_until"]) for row in rows]
+        return [
+            Refresh(row["refresh_id"], row["run_id"], row["state"], row["changed_at"], row["keep_until"])
+            for row in rows
+        ]
 
     def _write(self, refresh: Refresh, kept: Kept) -> None:
         self._tables.execute(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from flows.history.store import URL_VARIABLE, HistoryStore
+from flows.operations.full_refresh import built_since
 from flows.operations.kept_tables import KeptTables
 from flows.operations.refresh_journal import Refresh, RefreshJournal
 from flows.operations.tables import Tables, open_tables
@@ -39,7 +42,7 @@ class Shop:
 
     def back_up(self, keep_days: float = 7) -> Refresh:
         chosen = [("orders", self.orders), ("prices", self.prices)]
-        return self.journal().back_up(chosen, [("seen", self.seen)], keep_days)[0]
+        return self.journal().back_up(chosen, [("seen", self.seen)], keep_days, "killed")[0]
 
     def held(self) -> list[Any]:
         """Return all that readers see."""
@@ -160,6 +163,35 @@ def test_a_backup_that_is_killed_is_dropped_by_the_next_run(
     assert "dropped the half-made backup" in shop.journal().recover(unfinished)
     assert shop.kept() == []
     assert shop.held() == before
+
+
+def test_what_other_runs_built_since_a_kill_is_not_taken_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A nightly run after the kill has recorded what the old tables do not know."""
+    monkeypatch.setenv(URL_VARIABLE, str(tmp_path / "history"))
+    refresh = shop.back_up()
+    shop.journal().set_state(refresh, "rebuilding")
+    shop.tables.execute(f"update {shop.orders} set amount = 0")
+    left = shop.held()
+    unfinished = shop.journal().unfinished()
+    assert unfinished
+    at = unfinished.changed_at
+    run = {"project": "p", "target": "t", "run_started_at": at, "outcome": "succeeded", "resource_type": "model"}
+    node = {"unique_id": "model.p.orders", "name": "orders"}
+    store = HistoryStore(str(tmp_path / "history"))
+    store.write([{**run, **node, "run_id": "1", "flow_run_id": "killed", "started_at": at + timedelta(seconds=1)}])
+    store.write([{**run, **node, "run_id": "2", "flow_run_id": "before", "started_at": at - timedelta(seconds=1)}])
+    assert built_since("p", "t", unfinished, ["orders", "prices"]) is None, "the killed run's own, and earlier ones"
+    store.write([{**run, **node, "run_id": "3", "flow_run_id": "nightly", "started_at": at + timedelta(hours=1)}])
+    assert built_since("p", "t", unfinished, ["prices"]) is None
+    since = built_since("p", "t", unfinished, ["orders", "prices"])
+    assert since == "orders"
+
+    assert "orders has been built since. The old tables are kept" in shop.journal().recover(unfinished, since)
+    assert shop.held() == left
+    assert shop.journal().unfinished() is None
+    assert len(shop.kept()) == 2
 
 
 def test_a_backup_is_kept_for_its_days_and_then_let_go(shop: Shop) -> None:
