@@ -174,7 +174,7 @@ def _refresh(
         built = tasks.build(profile.target, full_refresh=True, project_dir=str(project.folder))
         steps.say("Rebuilt and tested everything; snapshots went on, as dbt has no full refresh for them.")
         differences = _compared(profile, declared, kept, settings)
-        _require_within(differences, profile)
+        require_within(differences, profile.target)
         with _journal(profile) as (_, journal):
             journal.set_state(refresh, "verified")
     except BaseException as exc:
@@ -230,7 +230,12 @@ def _compared(
     return found
 
 
-def _require_within(differences: Sequence[Difference], profile: Profile) -> None:
+def require_within(differences: Sequence[Difference], target: str) -> None:
+    """Make sure that every figure is within what is allowed.
+
+    Raises:
+        RefreshUndone: names those that are not.
+    """
     beyond = [
         f"{one.table}: {one.what} {f'from {one.before} to ' if one.before else ''}{one.after} (allowed: {one.allowed})"
         for one in differences
@@ -238,7 +243,7 @@ def _require_within(differences: Sequence[Difference], profile: Profile) -> None
     ]
     if beyond:
         raise RefreshUndone(
-            f"The full refresh of target {profile.target} gave other tables than is allowed: {preview(beyond)}. "
+            f"The full refresh of target {target} gave other tables than is allowed: {preview(beyond)}. "
             "The old tables are back. If the new ones are right, allow the difference in "
             "flows/operations/refresh.yml, and run it again."
         )

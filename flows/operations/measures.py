@@ -87,7 +87,8 @@ def compare_refreshed(
             f"{before.rows:,}",
             f"{after.rows:,}",
             f"± {tolerance.rows_percent:g} %",
-            _is_within(Decimal(before.rows), Decimal(after.rows), tolerance.rows_percent),
+            # What was empty has no share that it could grow by.
+            before.rows == 0 or _is_within(Decimal(before.rows), Decimal(after.rows), tolerance.rows_percent),
         )
     ]
     if missing is not None:
@@ -105,7 +106,7 @@ def compare_refreshed(
         )
     for column, total in before.sums.items():
         now = after.sums.get(column)
-        is_within = now is not None and _is_within(total, now, tolerance.sums_percent)
+        is_within = now is not None and (before.rows == 0 or _is_within(total, now, tolerance.sums_percent))
         shown = "no such column" if now is None else f"{now:,}"
         found.append(
             Difference(name, f"sum of {column}", f"{total:,}", shown, f"± {tolerance.sums_percent:g} %", is_within)

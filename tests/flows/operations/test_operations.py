@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
@@ -16,14 +17,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner, Result
 
+from flows.__main__ import main
 from flows.alerts.book import book_of
 from flows.operations.full_refresh import weekly_full_refresh
 from flows.operations.kept_tables import KeptTables
 from flows.operations.refresh_journal import RefreshJournal
 from flows.operations.scd2_repair import RepairReport, scd2_repair
 from flows.operations.tables import open_tables
-from infrastructure.errors import DbtRunFailed, RefreshUndone
+from infrastructure.errors import DbtRunFailed
 from infrastructure.targets import ROOT
 from tests.conftest import SetUpTarget, post, wait_until
 from tests.flows.engine.test_lease import lease_of, run_out
@@ -39,9 +42,13 @@ def place(prefect_server: str, set_up_target: SetUpTarget) -> Place:
     return place
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-m", "flows", *arguments]
-    return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=os.environ)
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Return a function that runs a command in this process, which need not start Python for it."""
+    # Commands set these for their process.
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    monkeypatch.setenv("PREFECT_CLI_PROMPT", "false")
+    return lambda *arguments: CliRunner().invoke(main, [*arguments])
 
 
 def is_read(gate: Path) -> bool:
@@ -66,7 +73,7 @@ def asked_and_agreed(place: Place, api: str) -> RepairReport:
 
 
 def test_two_current_versions_are_repaired_when_somebody_agrees_and_then_tested(
-    place: Place, prefect_server: str
+    place: Place, prefect_server: str, command: Callable[..., Result]
 ) -> None:
     whole = place.checksums()
     place.execute(
@@ -75,7 +82,7 @@ def test_two_current_versions_are_repaired_when_somebody_agrees_and_then_tested(
     )
     asked = ("scd2-repair", "--project-dir", PROJECT, "--target", place.target)
     shown = command(*asked)
-    assert shown.returncode == 1
+    assert shown.exit_code == 1, shown.output
     assert "2 keys" in shown.stdout
     assert "deleted" in shown.stdout
     report = asked_and_agreed(place, prefect_server)
@@ -101,17 +108,7 @@ def test_a_build_that_fails_in_the_middle_of_a_refresh_leaves_the_old_tables(pla
     assert [name for name in place.kept() if name.startswith("r2")] == []
     incident = book_of(place.target, os.environ).read().incidents["full refresh/tables"].incident
     assert incident.title == "The full refresh was undone"
-    place.execute("alter table raw.switched_off rename to switch")
-
-
-def test_tables_that_differ_more_than_is_allowed_are_undone(place: Place, tmp_path: Path) -> None:
-    before = place.checksums()
-    strict = tmp_path / "refresh.yml"
-    strict.write_text("tolerances: {default: {rows_percent: 0}, payments: {sums_percent: 1}}")
-    with pytest.raises(RefreshUndone, match=r"payments: sum of amount from 55\.\d+ to 111\.\d+ \(allowed: ± 1 %\)"):
-        weekly_full_refresh(place.target, project_dir=PROJECT, settings=str(strict), docs=False)
-    assert place.checksums() == before
-    place.execute("update raw.rates set rate = rate / 2")
+    place.execute("alter table raw.switched_off rename to switch", "update raw.rates set rate = rate / 2")
 
 
 def test_what_a_kill_in_mid_rebuild_leaves_is_put_right_by_the_next_refresh(place: Place, tmp_path: Path) -> None:
@@ -149,7 +146,7 @@ def test_what_a_kill_in_mid_rebuild_leaves_is_put_right_by_the_next_refresh(plac
 
 
 def test_a_wrong_amount_and_a_broken_version_fail_the_audit_and_what_changed_is_seen(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, command: Callable[..., Result]
 ) -> None:
     settings = tmp_path / "audit.yml"
     check = {"name": "pay", "calculated": "payments", "recorded": "paid", "key": ["player"], "amounts": ["amount"]}
@@ -157,14 +154,14 @@ def test_a_wrong_amount_and_a_broken_version_fail_the_audit_and_what_changed_is_
     asked = ("--project-dir", PROJECT, "--target", place.target)
     before = tmp_path / "before.json"
     saved = command("compare", *asked, "--save", str(before))
-    assert saved.returncode == 0, saved.stderr
+    assert saved.exit_code == 0, saved.output
     place.execute(
         "update raw.paid set amount = amount + 0.02 where player = 'bob'",
         "update rate_versions set valid_to = '2026-01-15' where version_id = 'a1'",
     )
     page = tmp_path / "audit.html"
     audited = command("audit", *asked, "--settings", str(settings), "--output", str(page), "--json")
-    assert audited.returncode == 1, audited.stderr
+    assert audited.exit_code == 1, audited.output
     sections = {section["title"]: section for section in json.loads(audited.stdout)["sections"]}
     assert [(row["key"], row["fault"]) for row in sections["Integrity of versions"]["rows"]] == [
         ("ann, gig", "a version ends before the next one begins")
@@ -180,7 +177,7 @@ def test_a_wrong_amount_and_a_broken_version_fail_the_audit_and_what_changed_is_
         "insert into totals select 1, 2",
     )
     changed = command("compare", *asked, "--before", str(before), "--json")
-    assert changed.returncode == 1, changed.stderr
+    assert changed.exit_code == 1, changed.output
     told = {(one["what"], one["name"]) for one in json.loads(changed.stdout)["differences"] if one["counts"]}
     assert told == {("rows", "totals"), ("sum", "totals.total")}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,10 +13,13 @@ from uuid import uuid4
 import pytest
 
 from flows.history.store import URL_VARIABLE, HistoryStore
-from flows.operations.full_refresh import built_since
+from flows.operations.full_refresh import built_since, require_within
 from flows.operations.kept_tables import KeptTables
+from flows.operations.measures import Measured, compare_refreshed
 from flows.operations.refresh_journal import Refresh, RefreshJournal
+from flows.operations.refresh_settings import Tolerance
 from flows.operations.tables import Tables, open_tables
+from infrastructure.errors import RefreshUndone
 from infrastructure.profiles import Profile
 
 
@@ -203,6 +208,37 @@ def test_a_backup_is_kept_for_its_days_and_then_let_go(shop: Shop) -> None:
     assert [one.refresh_id for one in expired] == [old.refresh_id]
     shop.journal().let_go(expired[0])
     assert {name.partition("_00")[0] for name in shop.kept()} == {f"r{young.refresh_id}".lower()}
+
+
+BEFORE = Measured(100, {"id": "bigint", "amount": "numeric(18,2)"}, {"amount": Decimal("50.00")})
+
+
+@pytest.mark.parametrize(
+    ("after", "missing", "beyond"),
+    [
+        (BEFORE, 0, []),
+        (replace(BEFORE, rows=111), 0, ["rows"]),
+        (replace(BEFORE, rows=90), 0, []),
+        (BEFORE, 2, ["keys that are gone"]),
+        (replace(BEFORE, sums={"amount": Decimal("50.01")}), 0, ["sum of amount"]),
+        (Measured(100, {"id": "bigint"}), 0, ["sum of amount"]),
+        (replace(BEFORE, columns={**BEFORE.columns, "code": "text"}), 0, []),
+    ],
+)
+def test_figures_beyond_what_is_allowed_undo_a_refresh(after: Measured, missing: int, beyond: list[str]) -> None:
+    tolerance = Tolerance(rows_percent=10, missing_keys_percent=1, sums_percent=0)
+    differences = compare_refreshed("orders", BEFORE, after, missing, tolerance)
+    assert [one.what for one in differences if not one.is_within] == beyond
+    if not beyond:
+        require_within(differences, "t")
+        return
+    with pytest.raises(RefreshUndone, match=f"target t gave other tables than is allowed: orders: {beyond[0]}"):
+        require_within(differences, "t")
+
+
+def test_a_table_that_was_empty_may_grow() -> None:
+    before, after = Measured(0, {}, {"amount": Decimal(0)}), Measured(5, {}, {"amount": Decimal(7)})
+    assert all(one.is_within for one in compare_refreshed("new", before, after, 0, Tolerance(rows_percent=0)))
 
 
 def _die_at_second_copy(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
