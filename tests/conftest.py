@@ -45,6 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.delenv(name)
     home = folder / "home"
     home.mkdir()
+    # What uv has downloaded stays where it is: an environment that a test makes is then made in a second.
+    if "UV_CACHE_DIR" not in os.environ and (uv_cache := Path.home() / ".cache" / "uv").is_dir():
+        patch.setenv("UV_CACHE_DIR", str(uv_cache))
     patch.setenv("HOME", str(home))
     patch.setenv("PREFECT_HOME", str(home / ".prefect"))
     patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

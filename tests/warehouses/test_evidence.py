@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -40,10 +39,7 @@ def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
     if _HOW_FAR == "everything":
         server = json.dumps(request.getfixturevalue("postgres_database"))
         command += ["--everything", "--warehouses", "duckdb,postgres,snowflake,bigquery", "--postgres", server]
-    # The tests' home is empty, and what uv has in the user's need not be fetched again: it is a gigabyte.
-    home = os.environ.get("XDG_CACHE_HOME") or f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache"
-    environment = {"UV_CACHE_DIR": f"{home}/uv"} | os.environ
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if READY not in run.stdout:
         pytest.skip(f"uv cannot make the environment with the other adapters here: {run.stderr.strip()[-300:]}")
     assert run.returncode == 0, run.stderr[-3000:]
