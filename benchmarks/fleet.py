@@ -347,6 +347,10 @@ def _print(bursts: Sequence[Burst], fleet: Fleet, kills: Kills, workers: int, se
     lost = [run_id for run_id in asked if not done[run_id] or runs.get(run_id, {}).get("state_type") != "COMPLETED"]
     twice = [run_id for run_id, processes in done.items() if len(processes) > 1]
     unreported = [run_id for run_id in twice if len(done[run_id]) == 2 and done[run_id][0] in kills.processes]
+    for run in (runs.get(run_id) for run_id in lost):
+        click.echo(
+            f"lost: {run['name']}, {run['state_name']} since {run['state']['timestamp']}" if run else "lost: gone"
+        )
     if kills.at:
         click.echo(f"done in the instant before the kill, not yet reported, and so done again: {len(unreported)}")
     click.echo(f"lost: {len(lost)} doubled: {len(twice) - len(unreported)}")
