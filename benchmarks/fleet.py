@@ -27,6 +27,7 @@ from uuid import uuid4
 import click
 
 from benchmarks.fleet_system import HEARTBEAT_SECONDS, POOL, Fleet, databases
+from benchmarks.projects import write_small_project
 from infrastructure.automations import Patience, automation_documents
 from infrastructure.blocks import Reference
 
@@ -66,6 +67,7 @@ class Kills:
     at: dict[str, float] = field(default_factory=dict[str, float])
     named: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
     again: Counter[str] = field(default_factory=Counter[str])
+    by_hand: set[str] = field(default_factory=set[str])
 
 
 @click.command()
@@ -127,7 +129,7 @@ class Bench:
         self._fleet = fleet
         self._folder = folder
         self._workers = list(workers)
-        self._project = _write_project(folder)
+        self._project = write_small_project(folder)
         self._deployments: dict[str, str] = {}
         self._targets: list[str] = []
         self._lost_after_seconds = 0.0
@@ -232,6 +234,9 @@ class Bench:
             for run_id, state in states.items():
                 if state["type"] in ("CRASHED", "FAILED"):
                     self._run_again(run_id, state, kills)
+                elif kills and time.monotonic() - since > self._lost_after_seconds / 2:
+                    # Nothing has moved for long, and the server has not noticed: a person would.
+                    self._start_by_hand(run_id, state["type"], kills)
             time.sleep(0.5)
 
     def _run_again(self, run_id: str, state: Mapping[str, Any], kills: Kills | None) -> None:
@@ -243,6 +248,13 @@ class Bench:
         kills.named.setdefault(run_id, (f"{state['type'].title()}: {state['message']}", named_at))
         kills.again[run_id] += 1
         self._fleet.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+
+    def _start_by_hand(self, run_id: str, kind: str, kills: Kills) -> None:
+        """Start a run again that the killed processes left behind; what is still alive is not touched."""
+        if run_id not in kills.by_hand and (run_id in kills.cut_off or kind == "PENDING"):
+            kills.by_hand.add(run_id)
+            again = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+            self._fleet.post(f"/flow_runs/{run_id}/set_state", {"state": again, "force": True})
 
     def _online(self) -> int:
         found = self._fleet.post(f"/work_pools/{POOL}/workers/filter", {})
@@ -304,26 +316,6 @@ def _automations(limits: Limits) -> list[dict[str, Any]]:
     ]
 
 
-def _write_project(folder: Path) -> Path:
-    """Write a dbt project of three models and two tests."""
-    project = folder / "project"
-    (project / "models").mkdir(parents=True)
-    (project / "dbt_project.yml").write_text(
-        "name: fleet\nversion: '1.0'\nprofile: bench\nflags: {send_anonymous_usage_stats: false}\n"
-        "models: {fleet: {+materialized: table}}\n"
-    )
-    models = {
-        "numbers": "select i as id, i % 7 as day from generate_series(1, 10000) as made(i)",
-        "days": "select day, count(*) as ids from {{ ref('numbers') }} group by day",
-        "total": "select sum(ids) as ids from {{ ref('days') }}",
-    }
-    for name, sql in models.items():
-        (project / "models" / f"{name}.sql").write_text(f"{sql}\n")
-    tested = [{"name": "id", "data_tests": ["unique", "not_null"]}]
-    (project / "models" / "models.yml").write_text(json.dumps({"models": [{"name": "numbers", "columns": tested}]}))
-    return project
-
-
 def _print(bursts: Sequence[Burst], fleet: Fleet, kills: Kills, workers: int, servers: int, at_once: int) -> None:
     runs = {run["id"]: run for run in fleet.runs()}
     click.echo(
@@ -365,9 +357,12 @@ def _print_kills(kills: Kills, runs: Mapping[str, Mapping[str, Any]]) -> None:
     after = f", {statistics.median(waits):.0f} s after the kill (median)" if waits else ""
     click.echo(
         f"runs cut off in their work: {len(kills.cut_off)}; called crashed by the server: "
-        f"{len(kills.cut_off & kills.named.keys())}{after}; then run again to a good end: "
+        f"{len(kills.cut_off & kills.named.keys())}{after}; not noticed by it: {len(kills.cut_off & kills.by_hand)}; "
+        "run again to a good end: "
         f"{sum(1 for run_id in kills.cut_off if runs[run_id]['state_type'] == 'COMPLETED')}"
     )
+    if others_by_hand := len(kills.by_hand - kills.cut_off):
+        click.echo(f"taken by the killed worker and never begun, not noticed by the server: {others_by_hand}")
     others = Counter(why for run_id, (why, _) in kills.named.items() if run_id not in kills.cut_off)
     for why, count in others.items():
         click.echo(f"not in their work, and run again as well: {count}: {why[:150]}")

@@ -38,3 +38,23 @@ def _properties(models: int, tests: int) -> dict[str, object]:
         mine = [kind for place, kind in enumerate(("not_null", "unique")) if number + place * models < tests]
         entries.append({"name": f"model_{number}", "columns": [{"name": "id", "data_tests": mine}]})
     return {"models": entries}
+
+
+def write_small_project(folder: Path) -> Path:
+    """Write a dbt project of three models and two tests."""
+    project = folder / "project"
+    (project / "models").mkdir(parents=True)
+    (project / "dbt_project.yml").write_text(
+        "name: fleet\nversion: '1.0'\nprofile: bench\nflags: {send_anonymous_usage_stats: false}\n"
+        "models: {fleet: {+materialized: table}}\n"
+    )
+    models = {
+        "numbers": "select i as id, i % 7 as day from generate_series(1, 10000) as made(i)",
+        "days": "select day, count(*) as ids from {{ ref('numbers') }} group by day",
+        "total": "select sum(ids) as ids from {{ ref('days') }}",
+    }
+    for name, sql in models.items():
+        (project / "models" / f"{name}.sql").write_text(f"{sql}\n")
+    tested = [{"name": "id", "data_tests": ["unique", "not_null"]}]
+    (project / "models" / "models.yml").write_text(json.dumps({"models": [{"name": "numbers", "columns": tested}]}))
+    return project
