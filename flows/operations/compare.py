@@ -11,6 +11,7 @@ from typing import Any
 from prefect import flow
 
 from flows import tasks
+from flows.alerts.hooks import with_alerts
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.reporting import current_reporter
@@ -83,6 +84,7 @@ class Comparison:
         return f"{names[0]} and {names[1]}: {len(differing)} of {self.tables} tables or sources differ."
 
 
+@with_alerts
 @flow(flow_run_name="compare-{target}", validate_parameters=True)
 def compare_targets(
     target: str,

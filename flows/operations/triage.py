@@ -130,6 +130,7 @@ def triage(
     return found
 
 
+@with_alerts
 @flow(flow_run_name="escalate-{target}", validate_parameters=True)
 def escalate_alerts(target: str = "prod") -> list[str]:
     """Tell who is to hear of what nobody has acknowledged in time; on a schedule, every few minutes.
