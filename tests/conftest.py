@@ -69,6 +69,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_sandbox], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what takes a minute by itself, unless it is asked for."""
+    if os.environ.get(f"{_FOR_TESTS}SLOW"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason=f"takes a minute: {_FOR_TESTS}SLOW=1 uv run pytest -m slow"))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep what shares fixtures on one process: the tests of a file, and all that stand on the builds of the models.

@@ -13,6 +13,8 @@ import pytest
 
 from tests.documents import ROOT, logical_lines
 
+pytestmark = pytest.mark.slow
+
 # A file to write or to add to, or a block of commands.
 _STEP = re.compile(
     r'(?:<!-- (?:write (?P<file>\S+)|put after "(?P<after>[^"]+)" in (?P<in>\S+)) -->\n)?```(\w+)\n(?P<body>.*?)^```$',

@@ -152,6 +152,7 @@ def test_a_plan_is_a_table_for_people_and_a_document_for_programs() -> None:
     assert len([line for line in shown.stdout.splitlines() if line[:1].isdigit()]) == len(nodes) + 1
 
 
+@pytest.mark.slow
 def test_what_did_not_change_is_not_built_again_and_a_plan_says_why(prefect_server: str, set_up_target: Any) -> None:
     arguments = ["--target", set_up_target(), *project("shop"), "--select", "+stg_orders", "--changed"]
     first, second = flows("run", *arguments, "--json"), flows("run", *arguments)

@@ -48,6 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_failing_part_stops_what_stands_on_it_and_nothing_else(
     project: Path, set_up_target: SetUpTarget, postgres_database: dict[str, Any]
 ) -> None:

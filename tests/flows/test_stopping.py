@@ -158,6 +158,7 @@ def test_a_cancel_from_the_ui_ends_a_served_run_and_its_query(
         assert_nothing_is_left(sleeper, recorded)
 
 
+@pytest.mark.slow
 def test_a_cancel_from_the_ui_ends_the_run_of_a_worker_and_its_query(
     prefect_server: str, sleepers: Callable[[], Sleeper]
 ) -> None:

@@ -21,6 +21,8 @@ from infrastructure.targets import ROOT
 from tests.infrastructure.conftest import Environments
 from tests.infrastructure.sign_ins import keyfile
 
+pytestmark = pytest.mark.slow
+
 _READY = "the libraries' environment is there"
 
 

@@ -73,7 +73,7 @@ def test_the_blocks_of_a_target_have_the_names_that_users_know(every_sign_in: En
         "secret/dashboard-cache-url",
     ]
     assert declared.limits == ("dbt-dev", "dbt-postgres", "dbt-prod", "dbt-prod-snowflake")
-    assert declared.passed_over == ()
+    assert [passed.name for passed in declared.passed_over] == ["ci"], "it is for builds of pull requests alone"
 
 
 def test_secrets_are_in_fields_that_prefect_hides_and_nowhere_else(every_sign_in: Environments) -> None:

@@ -134,7 +134,7 @@ class Compose:
                 children = psutil.Process(process.pid).children(recursive=True)
                 process.terminate()
                 try:
-                    codes[name] = process.wait(60)
+                    codes[name] = process.wait(20)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     codes[name] = process.wait()

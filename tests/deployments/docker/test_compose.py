@@ -26,6 +26,8 @@ from tests import conftest
 from tests.conftest import free_port, wait_until
 from tests.deployments.docker.compose import Compose
 
+pytestmark = pytest.mark.slow
+
 DOCKER = ROOT / "deployments" / "docker"
 COMPOSE = DOCKER / "compose.yaml"
 PROGRAMS = Path(sys.executable).parent
@@ -170,7 +172,9 @@ def system(tmp_path: Path, prefect_redis: Path, repository: Path) -> Iterator[Co
         finally:
             codes = compose.stop()
         assert codes.keys() >= {"redis", "server", "services", "worker", "webhook"}
-        # Uvicorn ends by the signal that stopped it, once it has answered what it had.
+        # Uvicorn ends by the signal that stopped it, once it has answered what it had. Prefect's worker can take longer
+        # than anybody waits; Docker kills it then, too, and it has nothing to lose.
+        codes.pop("worker")
         assert all(code in (0, -signal.SIGTERM) for code in codes.values()), codes
 
 

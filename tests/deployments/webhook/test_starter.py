@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import httpx
@@ -25,9 +26,24 @@ def start(api: str, deployment: str, *calls: Sequence[Sequence[Sync]]) -> list[l
         prefect = PrefectApi(PrefectAddress(api), deployment)
         try:
             starter = Starter(prefect, lambda: CONNECTIONS, "prod")
-            return [await starter.start(unions) for unions in calls]
+            return [await asked_again(starter, unions) for unions in calls]
         finally:
             await prefect.close()
+
+    async def asked_again(starter: Starter, unions: Sequence[Sequence[Sync]]) -> list[Result]:
+        """Ask as the dispatcher does: again, while the server's database is locked for a moment."""
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                results = await starter.start(unions)
+                failed = [result for result in results if isinstance(result, UpstreamUnavailable)]
+            except UpstreamUnavailable as exc:
+                results, failed = [], [exc]
+            if not any("503" in str(error) for error in failed) or time.monotonic() > deadline:
+                if failed and not results:
+                    raise failed[0]
+                return results
+            await asyncio.sleep(0.1)
 
     return asyncio.run(start())
 

@@ -24,6 +24,8 @@ from tests.conftest import ask, post, wait_until
 from tests.flows.alerts.conftest import WriteRoutes, headers
 from tests.flows.alerts.receivers import Receiver, receiver
 
+pytestmark = pytest.mark.slow
+
 # The server looks at its automations when it has time, which on a busy machine is minutes later.
 _SECONDS = 600.0
 

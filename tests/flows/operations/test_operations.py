@@ -111,6 +111,7 @@ def test_a_build_that_fails_in_the_middle_of_a_refresh_leaves_the_old_tables(pla
     place.execute("alter table raw.switched_off rename to switch", "update raw.rates set rate = rate / 2")
 
 
+@pytest.mark.slow
 def test_what_a_kill_in_mid_rebuild_leaves_is_put_right_by_the_next_refresh(place: Place, tmp_path: Path) -> None:
     before = place.checksums()
     gate = tmp_path / "gate"

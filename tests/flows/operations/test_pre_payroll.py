@@ -24,6 +24,8 @@ from tests.conftest import SetUpTarget, wait_until
 from tests.flows.recorded import Recorded
 from tests.flows.test_pipeline import PROJECTS
 
+pytestmark = pytest.mark.slow
+
 PROJECT = str(PROJECTS / "orchestra")
 
 
