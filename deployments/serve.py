@@ -79,7 +79,8 @@ def _announce(declared: Sequence[Declared], address: str) -> None:
         times = it.next_runs(now)
         when = f"next {times[0]:%a %Y-%m-%d %H:%M %Z}" if times else "paused" if it.paused else "when started"
         say(f"  {it.full_name:{width}}  {it.target or '':10}  {when}")
-    say(f"Start one now: uv run prefect deployment run {declared[0].full_name}\nCtrl-C stops.")
+    by_hand = next((it for it in declared if it.cron is None), declared[0])
+    say(f"Start one now: uv run prefect deployment run {by_hand.full_name}\nCtrl-C stops.")
 
 
 @contextmanager

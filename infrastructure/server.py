@@ -334,8 +334,8 @@ def connect(report: Callable[[str], None] | None = None) -> Iterator[Server]:
         raise _refused(where, exc.response.status_code) from None
     except httpx.TransportError as exc:
         raise UpstreamUnavailable(
-            f"The Prefect server at {where} does not answer ({exc}). Start it with `uv run prefect server "
-            "start`, or set PREFECT_API_URL to the server in use, as in http://127.0.0.1:4200/api."
+            f"The Prefect server at {where} does not answer ({exc}). {_how_to_start(address)}set "
+            "PREFECT_API_URL to the server in use, as in http://127.0.0.1:4200/api."
         ) from exc
     except RuntimeError as exc:
         if "ephemeral Prefect API server" not in str(exc):
@@ -344,6 +344,15 @@ def connect(report: Callable[[str], None] | None = None) -> Iterator[Server]:
             "Prefect's temporary server did not start in time. Try again, or start one yourself with `uv run "
             "prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         ) from exc
+
+
+def _how_to_start(address: str | None) -> str:
+    """Return how to start the server of an address, and "or"; for one elsewhere, what to do about that."""
+    parts = urlsplit(address or "http://127.0.0.1:4200/api")
+    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return "Start it where it belongs, or "
+    port = "" if parts.port in (None, 4200) else f" --port {parts.port}"
+    return f"Start it with `uv run prefect server start{port}`, or "
 
 
 def _gone(slug: str) -> DriftError:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,9 @@ from infrastructure.profiles import (
 from infrastructure.registration import WRITERS_PER_TARGET, Declared, Plan, apply, declare, plan
 from infrastructure.targets import ROOT, TARGETS_FILE, Targets, load_targets
 from infrastructure.yaml_file import all_of
+
+if TYPE_CHECKING:
+    from infrastructure.server import Server
 
 _DONE = {"create": "created", "update": "updated", "unchanged": "unchanged"}
 _COLOURS = {"create": "green", "update": "yellow", "not ours": "yellow"}
@@ -65,7 +68,9 @@ this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAM
 @click.option("--check", "check_only", is_flag=True, help="Connect to each target with dbt; change nothing.")
 @click.option("--blocks-only", is_flag=True, help="Set up blocks and limits, and leave profiles.yml alone.")
 @click.option("--profiles-only", is_flag=True, help="Write profiles.yml alone; needs no server.")
-@click.option("--target", "only", multiple=True, metavar="T", help="This target alone; may be given more than once.")
+@click.option(
+    "-t", "--target", "only", multiple=True, metavar="T", help="This target alone; may be given more than once."
+)
 @click.option("--exit-code", is_flag=True, help="With --plan: exit with 3 when there is something to change.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document for a program to read.")
 @click.option(
@@ -310,7 +315,7 @@ def _profile_to_check(targets: Targets, name: str, report: Callable[[str], None]
 def ensure_target(target: str, report: Callable[[str], None] | None = None) -> list[str]:
     """Make the blocks and the limit of a target that needs no secret, when they are missing.
 
-    One read when they are there.
+    A read of each block when they are there.
 
     Args:
         report: told when something takes long.
@@ -327,7 +332,7 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
     with connect(report) as server:
         saved = server.read_block(PROFILE_TYPE, profile_block(target))
         if saved is not None:
-            return _notice(target, saved)
+            return _notice(target, server, saved)
         targets = load_targets()
         variables = list(targets.find(target).secret_variables().values())
         if variables:
@@ -341,15 +346,17 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
     return [f"Made the blocks of target {target}: {', '.join(made)}."]
 
 
-def _notice(target: str, saved: SavedDocument) -> list[str]:
-    """Say when the profile of a target without secrets was saved from other settings than today's."""
+def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
+    """Say when the blocks of a target without secrets were saved from other settings than today's."""
     # What is saved counts, so that a mistake in targets.yml is no reason not to run.
     with suppress(ConfigError):
         targets = load_targets()
         settings = targets.targets.get(target)
         if settings and not settings.secret_variables():
-            profile = target_documents(targets.profile, target, settings, {})[-1]
-            if change_of(profile, saved).action != "unchanged":
+            *others, last = target_documents(targets.profile, target, settings, {})
+            changes = [change_of(each, server.read_block(each.type_slug, each.name)) for each in others]
+            changes.append(change_of(last, profile))
+            if any(change.action != "unchanged" for change in changes):
                 return [
                     f"The saved blocks of target {target} are not as infrastructure/targets.yml says; "
                     f"`{_COMMAND} --target {target}` brings them there."

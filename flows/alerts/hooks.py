@@ -16,7 +16,7 @@ from flows.engine.failures import one_line
 from flows.engine.reporting import current_reporter
 from flows.engine.results import DbtResult
 from infrastructure.automations import TOLD_EVENT, UNSENT_EVENT
-from infrastructure.errors import DbtRunFailed, TributaryError, preview
+from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -56,6 +56,8 @@ def tell_completed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 def tell_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Say that a flow failed, where incidents do not say it already."""
     error = _exception_of(state)
+    if flow_run.deployment_id is None and isinstance(error, ConfigError | PayrollStopped):
+        return  # Whoever gave the command has the answer before them; nothing that runs by itself is broken.
     is_told_by_nodes = isinstance(error, DbtRunFailed) and isinstance(error.result, DbtResult)
     is_told = is_told_by_nodes or (isinstance(error, TributaryError) and error.is_told)
     ending = None if is_told else _Ending("error", "failed", str(error or state.message or ""))

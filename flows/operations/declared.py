@@ -127,6 +127,14 @@ class Declared:
         found = sorted(singles) or sorted(several)
         return found[0] if found else ()
 
+    def entity_key(self, unique_id: str) -> tuple[str, ...]:
+        """Return what names the same in two targets: the key of a row, or what a snapshot's rows are versions of."""
+        node = self.nodes[unique_id]
+        if materialized(node) != "snapshot":
+            return self.row_key(unique_id)
+        key = (node.get("config") or {}).get("unique_key") or ()
+        return (key,) if isinstance(key, str) else tuple(key)
+
     def named(self, name: str) -> Mapping[str, Any] | None:
         """Return the model, seed or snapshot of a name; None when there is none."""
         return next(

@@ -37,8 +37,8 @@ class TableState:
 
     Attributes:
         rows: None for a table that is not there.
-        key: the columns that name a row; empty where no test proves any.
-        keys: the key of every row, as text; None where there are none or too many.
+        key: the columns that name a row, or what a snapshot's rows are versions of; empty where no test proves any.
+        keys: every key once, as text; None where there are none or too many.
     """
 
     rows: int | None
@@ -81,7 +81,7 @@ def state_of_target(project: Project, profile: Profile, select: str | None, fres
             if not tables.exists(relation):
                 found[node["name"]] = TableState(None, {}, {})
                 continue
-            found[node["name"]] = _table_state(tables, relation, declared.row_key(node["unique_id"]))
+            found[node["name"]] = _table_state(tables, relation, declared.entity_key(node["unique_id"]))
     sources: dict[str, str] = {}
     if freshness and project.has_freshness:
         newest = ask_for_source_data(DbtCommand("build"), project, profile)
@@ -138,7 +138,7 @@ def _table_state(tables: Tables, relation: str, key: tuple[str, ...]) -> TableSt
     keys: tuple[str, ...] | None = None
     if key and measured.rows <= LARGEST_KEYS:
         names = ", ".join(tables.column(name) for name in key)
-        rows = tables.rows(f"select {names} from {relation}")
+        rows = tables.rows(f"select distinct {names} from {relation}")
         keys = tuple(sorted(", ".join(str(value) for value in row.values()) for row in rows))
     columns = {name.lower(): kind.lower() for name, kind in measured.columns.items()}
     sums = {name.lower(): f"{_plain(total):f}" for name, total in measured.sums.items()}

@@ -249,7 +249,7 @@ def test_ensure_makes_what_is_missing_once(
     assert load_profile(fresh).output["path"] == duckdb_target["path"]
 
 
-def test_ensure_reads_once_when_everything_is_there(
+def test_ensure_reads_each_block_once_when_everything_is_there(
     prefect_server: str,
     fresh: str,
     declared: Callable[..., None],
@@ -269,17 +269,22 @@ def test_ensure_reads_once_when_everything_is_there(
 
     monkeypatch.setattr(SyncPrefectClient, "request", recorded)
     assert ensure_target(fresh) == []
-    assert requests == ["GET"]
+    assert requests == ["GET"] * 2, "the profile and the target configs"
     load_profile(fresh)
-    assert requests == ["GET", "GET"]
+    assert requests == ["GET"] * 3
 
 
+@pytest.mark.parametrize("change", [{"threads": 9}, {"path": "data/elsewhere.duckdb"}])
 def test_ensure_says_when_targets_yml_has_changed_since(
-    prefect_server: str, fresh: str, declared: Callable[..., None], duckdb_target: dict[str, Any]
+    prefect_server: str,
+    fresh: str,
+    declared: Callable[..., None],
+    duckdb_target: dict[str, Any],
+    change: dict[str, Any],
 ) -> None:
     declared(**{fresh: duckdb_target})
     ensure_target(fresh)
-    declared(**{fresh: duckdb_target | {"threads": 9}})
+    declared(**{fresh: duckdb_target | change})
 
     (sentence,) = ensure_target(fresh)
     assert sentence.startswith(f"The saved blocks of target {fresh} are not as infrastructure/targets.yml says")

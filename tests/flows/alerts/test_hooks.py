@@ -19,7 +19,7 @@ from flows.alerts import Incident, open_incident
 from flows.alerts.again import of_command, of_deployment, of_pipeline
 from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, tells_at_its_end, with_alerts
 from flows.engine.command import DbtCommand
-from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from tests.conftest import post, wait_until
 from tests.flows.alerts.conftest import WriteRoutes, headers
 from tests.flows.alerts.receivers import Answer, Receiver
@@ -31,7 +31,14 @@ from tests.flows.recorded import Recorded
 def hourly(target: str, problem: str = "") -> None:
     """Fail as it is told."""
     if problem:
-        raise ConfigError(problem)
+        raise UpstreamUnavailable(problem)
+
+
+@with_alerts
+@flow
+def mistyped(target: str) -> None:
+    """Fail as a command does that was given wrongly."""
+    raise ConfigError(f"There is no target {target}.")
 
 
 def run(target: str, problem: str = "") -> Any:
@@ -45,6 +52,14 @@ def test_a_flow_that_fails_tells_it_once_and_tells_when_it_is_well_again(
         run(fresh, problem)
     assert headers(team) == [f"🔴 {fresh}: hourly failed", f"🟢 {fresh}: recovered: hourly failed"]
     assert "```no block x```" in str(team.bodies[0])
+
+
+def test_a_mistake_in_a_command_is_between_it_and_whoever_gave_it(
+    routes: WriteRoutes, team: Receiver, fresh: str
+) -> None:
+    run(fresh, "no answer")
+    assert mistyped(fresh, return_state=True).is_failed()
+    assert headers(team) == [f"🔴 {fresh}: hourly failed"]
 
 
 def test_what_could_not_be_sent_is_in_the_runs_report_and_its_state_is_as_it_was(
