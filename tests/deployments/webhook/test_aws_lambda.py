@@ -14,6 +14,7 @@ from deployments.webhook.app import Desk, desk_of
 from deployments.webhook.aws_lambda import QueueInbox, answer, work_off
 from deployments.webhook.metrics import Metrics
 from deployments.webhook.settings import WebhookSettings, load_settings
+from tests.conftest import wait_until
 from tests.deployments.webhook.conftest import Deployment
 from tests.deployments.webhook.deliveries import GOOGLE_ADS, SECRET, notification, write_project
 
@@ -100,6 +101,7 @@ def test_what_the_queue_holds_becomes_one_run_per_sync(
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert function.work_off() == ["0", "1", "2"], "Prefect is away: the queue keeps them all"
     monkeypatch.setenv("PREFECT_API_URL", deployment.api)
-    assert function.work_off() == []
-    assert function.work_off() == [], "SQS may deliver a message twice"
+    # Until nothing stays: on a busy machine the server's database is locked for a moment. SQS may also deliver twice.
+    for _ in range(2):
+        wait_until(lambda: function.work_off() == [], "the queue is worked off")
     assert deployment.jobs() == [["1"], ["2"]]
