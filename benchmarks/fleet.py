@@ -26,6 +26,7 @@ from uuid import uuid4
 
 import click
 
+from benchmarks.figures import median_and_p95
 from benchmarks.fleet_system import HEARTBEAT_SECONDS, POOL, Fleet, databases
 from benchmarks.projects import write_small_project
 from infrastructure.automations import Patience, automation_documents
@@ -328,7 +329,7 @@ def _print(bursts: Sequence[Burst], fleet: Fleet, kills: Kills, workers: int, se
         ends = [_moment(run["end_time"]) for run in mine if run["end_time"]]
         per_minute = 60 * len(ends) / (max(ends, default=burst.asked_at + 1) - burst.asked_at)
         starts = [_moment(run["start_time"]) - _moment(run["expected_start_time"]) for run in mine if run["start_time"]]
-        p50, p95 = _quantiles(starts)
+        p50, p95 = median_and_p95(starts)
         click.echo(f"{burst.name:<20}{burst.empties:>12}{burst.builds:>12}{per_minute:>10.1f}{p50:>14.1f}{p95:>8.1f}")
     _print_kills(kills, runs)
     asked = [run_id for burst in bursts for run_id in burst.asked]
@@ -374,14 +375,6 @@ def _leave(_number: int, _frame: object) -> None:
 
 def _moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return p50 and p95."""
-    if len(seconds) < 2:
-        return (seconds[0], seconds[0]) if seconds else (0.0, 0.0)
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return cuts[49], cuts[94]
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import Any
 import click
 import httpx
 
+from benchmarks.figures import median_and_p95
 from flows.engine.state import dbt_log
 
 _SECRET = "the-secret-of-this-benchmark-0123456789"
@@ -442,7 +443,7 @@ def _print(latencies: Sequence[Latencies], bursts: Bursts, load: Load) -> None:
     )
     for way in latencies:
         cells = (way.dbt_seconds, way.word_seconds, way.empty_seconds)
-        texts = ("{:.2f}  {:.2f}".format(*_quantiles(cell)) for cell in cells)
+        texts = ("{:.2f}  {:.2f}".format(*median_and_p95(cell)) for cell in cells)
         click.echo(f"{way.name:<24}" + "".join(f"{text:>22}" for text in texts))
     said = ", ".join(f"{outcome}: {count}" for outcome, count in sorted(bursts.answers.items()))
     click.echo(f"{bursts.events} syncs sent 3 times each, receiver and Prefect server killed once: answers {said}")
@@ -451,16 +452,8 @@ def _print(latencies: Sequence[Latencies], bursts: Bursts, load: Load) -> None:
         f"load: {load.per_second:.0f} deliveries/s stored on disk, answered in {load.p50_ms:.1f} ms (p50), "
         f"{load.p95_ms:.1f} ms (p95), {_AT_ONCE} connections; {load.memory_megabytes:.0f} MB of memory"
     )
-    p95 = max((_quantiles(way.dbt_seconds)[1] for way in latencies), default=0.0)
+    p95 = max((median_and_p95(way.dbt_seconds)[1] for way in latencies), default=0.0)
     click.echo(f"p95_seconds: {p95:.1f} lost: {bursts.lost} doubled: {bursts.doubled}")
-
-
-def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return p50 and p95."""
-    if len(seconds) < 2:
-        return (seconds[0], seconds[0]) if seconds else (0.0, 0.0)
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return cuts[49], cuts[94]
 
 
 if __name__ == "__main__":

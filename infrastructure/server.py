@@ -137,7 +137,7 @@ class Server:
         if self.read_limit(limit) is None:
             self.save_limit(limit, 1)
         deadline = time.monotonic() + patience_seconds
-        while (lease_id := self._lease(limit, lease_seconds)) is None:
+        while (slot := take_slot(self._client, limit, lease_seconds)) is None:
             if time.monotonic() >= deadline:
                 self._client.update_global_concurrency_limit(limit, GlobalConcurrencyLimitUpdate(active_slots=0))
                 deadline += patience_seconds
@@ -146,18 +146,7 @@ class Server:
             yield
         finally:
             with suppress(httpx.HTTPError):  # It runs out by itself.
-                self._client.release_concurrency_slots_with_lease(lease_id=lease_id)
-
-    def _lease(self, limit: str, lease_seconds: float) -> UUID | None:
-        try:
-            answer = self._client.increment_concurrency_slots_with_lease(
-                names=[limit], slots=1, mode="concurrency", lease_duration=lease_seconds
-            )
-        except httpx.HTTPStatusError as exc:
-            if exc.response.status_code == _LOCKED:
-                return None
-            raise
-        return UUID(answer.json()["lease_id"])
+                self._client.release_concurrency_slots_with_lease(lease_id=UUID(slot["lease_id"]))
 
     def read_automation(self, name: str) -> SavedAutomation | None:
         """Return an automation, or None when there is none of that name; where there are several, the newest."""
@@ -291,6 +280,21 @@ class Server:
             schema_id = self._client.create_block_schema(create).id
         self._schema_ids[wanted.slug] = (type_id, schema_id)
         return type_id, schema_id
+
+
+def take_slot(client: SyncPrefectClient, limit: str, lease_seconds: float) -> dict[str, Any] | None:
+    """Take a slot of a concurrency limit if one is free; return the server's answer, or None while there is none.
+
+    `lease_id` is in the answer, and in `limits` the limit, or nothing where the server has no such limit.
+    """
+    try:
+        return client.increment_concurrency_slots_with_lease(
+            names=[limit], slots=1, mode="concurrency", lease_duration=lease_seconds
+        ).json()
+    except httpx.HTTPStatusError as exc:
+        if exc.response.status_code == _LOCKED:
+            return None
+        raise
 
 
 def api_address() -> str | None:

@@ -37,7 +37,7 @@ RENEW_SECONDS = 15.0
 POLL_SECONDS = 2.0
 # Twice the life of a lease: whoever shows no sign of life for so long holds a slot that its server has forgotten.
 SILENT_SECONDS = 120.0
-_LOCKED, _GONE, _NOT_FOUND = 423, 410, 404
+_GONE, _NOT_FOUND = 410, 404
 
 
 class Lease:
@@ -265,17 +265,12 @@ def acquire(client: SyncPrefectClient, target: str) -> UUID | None:
     Raises:
         ConfigError: the server has no limit for the target.
     """
-    import httpx
+    from infrastructure.server import take_slot
 
     name = limit_name(target)
-    try:
-        answer = client.increment_concurrency_slots_with_lease(
-            names=[name], slots=1, mode="concurrency", lease_duration=LEASE_SECONDS
-        ).json()
-    except httpx.HTTPStatusError as exc:
-        if exc.response.status_code == _LOCKED:
-            return None
-        raise
+    answer = take_slot(client, name, LEASE_SECONDS)
+    if answer is None:
+        return None
     if not answer["limits"]:
         raise ConfigError(
             f"The Prefect server has no concurrency limit {name}, which keeps two runs from writing "
