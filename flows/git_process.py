@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from infrastructure.passed_on import for_any_program
+
 URL_SCHEMES = ("http", "https", "ssh", "file")
 
 # A repository's own configuration can name programs to run, and a user's can change what is counted.
@@ -36,6 +38,11 @@ NETWORK_OPTIONS = (
 KEPT_VARIABLES = re.compile(
     r"GIT_(EXEC_PATH|ASKPASS|SSH\w*|SSL_\w+|PROXY_\w+|HTTP_\w+|CEILING_DIRECTORIES"
     r"|CONFIG_(GLOBAL|COUNT|KEY_\d+|VALUE_\d+))"
+)
+# How a user's own ssh and credential helpers sign in to a server.
+SIGN_IN_VARIABLES = re.compile(
+    r"SSH_AUTH_SOCK|SSH_AGENT_PID|SSH_ASKPASS\w*|DISPLAY|WAYLAND_DISPLAY|DBUS_SESSION_BUS_ADDRESS|GNUPGHOME|GCM_\w+"
+    r"|(GH|GITHUB|GITLAB|GITEA|BITBUCKET)_(TOKEN|HOST)|CI_JOB_TOKEN|SYSTEM_ACCESSTOKEN"
 )
 CREDENTIAL_HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n"'
@@ -73,7 +80,9 @@ class GitFailed(Exception):
 
 def git_environment(environ: Mapping[str, str], location: Location | None = None) -> dict[str, str]:
     """Build the environment that git runs in; it may use the network only for the location given."""
-    kept = {k: v for k, v in environ.items() if not k.startswith("GIT_") or KEPT_VARIABLES.fullmatch(k)}
+    kept = for_any_program(environ) | {k: v for k, v in environ.items() if KEPT_VARIABLES.fullmatch(k)}
+    if location:
+        kept |= {k: v for k, v in environ.items() if SIGN_IN_VARIABLES.fullmatch(k)}
     kept |= {
         "GIT_TERMINAL_PROMPT": "0",
         "SSH_ASKPASS_REQUIRE": "never",

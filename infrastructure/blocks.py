@@ -26,6 +26,8 @@ PROFILE_TYPE = "dbt-cli-profile"
 CACHE_BLOCK = "dashboard-cache-url"
 # The key in a profile block's extras that says which credentials blocks it goes with; dbt never sees it.
 SOURCES_KEY = "credentials_from"
+# The key that says which environment variables dbt is given besides those it needs; dbt never sees it either.
+PASSED_KEY = "pass_env"
 
 # Names under which people keep secrets in blocks made by hand: what stands there is compared, never shown.
 _NEVER_SHOWN = {*SECRET_SETTINGS, "keyfile_json", "service_account_info", "secrets", "url", "value"}
@@ -165,6 +167,8 @@ def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
     extras = {key: value for key, value in output.settings.items() if key not in outer}
     if output.sources:
         extras[SOURCES_KEY] = output.sources
+    if output.pass_env:
+        extras[PASSED_KEY] = list(output.pass_env)
     configs = {key: output.settings[key] for key in outer} | {"extras": extras}
     return {
         "name": profile,
@@ -178,6 +182,7 @@ def _warehouse_documents(name: str, target: Target, secrets: Mapping[str, str], 
         case DuckDBTarget():
             configs = _profile_data("", name, output)["target_configs"]
             del configs["block_type_slug"]
+            configs["extras"].pop(PASSED_KEY, None)
             return [BlockDocument("dbt-cli-target-configs", f"duckdb-target-configs-{name}", configs)]
         case PostgresTarget():
             return _postgres(name, target, secrets, output)

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from infrastructure.passed_on import for_client
 from infrastructure.profiles import Profile, make_folder, require_adapter
 from infrastructure.reachability import address_of, why_unreachable
 
@@ -279,7 +280,8 @@ def judge(profile: Profile, found: Mapping[str, Any]) -> Check:
 
 def _environment(profile: Profile) -> dict[str, str]:
     # A DBT_TARGET or DBT_LOG_FORMAT of the caller would change what is tried, or what is read.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DBT_")}
+    client = for_client(os.environ, profile.output, profile.pass_env)
+    inherited = {name: value for name, value in client.items() if not name.startswith("DBT_")}
     return inherited | profile.child_environment() | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
-from infrastructure.blocks import PROFILE_TYPE, SOURCES_KEY, Reference, SavedDocument, profile_block
+from infrastructure.blocks import PASSED_KEY, PROFILE_TYPE, SOURCES_KEY, Reference, SavedDocument, profile_block
 from infrastructure.errors import ConfigError, preview
 from infrastructure.key_files import path_of_key
 from infrastructure.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
@@ -46,12 +46,14 @@ class Profile:
         name: the dbt profile.
         output: what stands under `outputs.<target>`; secrets as `{{ env_var('DBT_ENV_SECRET_…') }}`.
         secrets: the values of those variables.
+        pass_env: names of environment variables that dbt is given besides those it needs.
     """
 
     target: str
     name: str
     output: dict[str, Any]
     secrets: dict[str, str] = field(repr=False)
+    pass_env: tuple[str, ...] = ()
 
     @property
     def warehouse(self) -> str:
@@ -110,7 +112,7 @@ def profile_of(target_name: str, target: Target, secrets: Mapping[str, str], pro
         ConfigError: a secret is not what its setting needs.
     """
     output = output_of(target_name, target, secrets)
-    return Profile(target_name, profile, located(output.settings), output.secrets)
+    return Profile(target_name, profile, located(output.settings), output.secrets, output.pass_env)
 
 
 def declared_profile(target: str) -> Profile | None:
@@ -141,10 +143,10 @@ def load_profile(target: str) -> Profile:
         if saved is None:
             server.check()
             raise _missing_profile(target, server.block_names(PROFILE_TYPE), api_address())
-        output, sources = _read_profile(target, saved)
+        output, sources, pass_env = _read_profile(target, saved)
         require_adapter(output["type"], target)
         secrets = _fetch(server, target, sources)
-    profile = Profile(target, str(saved.data["name"]), located(output), secrets)
+    profile = Profile(target, str(saved.data["name"]), located(output), secrets, pass_env)
     make_folder(profile)
     return profile
 
@@ -159,8 +161,8 @@ def _missing_profile(target: str, blocks: list[str], address: str | None) -> Con
     )
 
 
-def _read_profile(target: str, saved: SavedDocument) -> tuple[dict[str, Any], dict[str, str]]:
-    """Take a saved profile block apart into dbt's output and the places of its secrets."""
+def _read_profile(target: str, saved: SavedDocument) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
+    """Take a saved profile block apart into dbt's output, the places of its secrets, and what else dbt is given."""
     configs = saved.data.get("target_configs")
     inside: list[str] = []
     if isinstance(configs, Reference):
@@ -178,10 +180,11 @@ def _read_profile(target: str, saved: SavedDocument) -> tuple[dict[str, Any], di
     plain = cast(dict[str, Any], configs)
     extras = dict(plain.get("extras") or {})
     sources = cast(dict[str, str], extras.pop(SOURCES_KEY, {}))
+    pass_env = tuple(str(name) for name in cast(list[Any], extras.pop(PASSED_KEY, None) or []))
     outer = {"type": plain.get("type"), "schema": plain.get("schema"), "threads": plain.get("threads")}
     if not outer["type"]:
         raise ConfigError(f"The block {profile_block(target)} does not name a warehouse. {_again(target)}")
-    return {key: value for key, value in outer.items() if value is not None} | extras, sources
+    return {key: value for key, value in outer.items() if value is not None} | extras, sources, pass_env
 
 
 def _credentials_in(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -143,6 +143,30 @@ class Targets(Settings):
         )
 
 
+def secrets_of_others(target: str, path: Path | None = None) -> frozenset[str]:
+    """Return the variables that targets.yml names for secrets, without those of one target; none where it has no file.
+
+    It is read as it stands: an entry that can't be used at present may well have its secret set.
+    """
+    try:
+        entries = read_yaml(path or TARGETS_FILE).data
+    except ConfigError:
+        return frozenset()
+    targets = entries.get("targets")
+    declared = cast(dict[str, Any], targets) if isinstance(targets, dict) else {}
+    own = _named_secrets(declared.get(target))
+    services = [name for service in SERVICES for name in _named_secrets(entries.get(service))]
+    return frozenset([*services, *(name for entry in declared.values() for name in _named_secrets(entry))]) - {*own}
+
+
+def _named_secrets(entry: object) -> list[str]:
+    settings = cast(dict[str, Any], entry) if isinstance(entry, dict) else {}
+    named = [value for name, value in settings.items() if str(name).endswith("_env") and isinstance(value, str)]
+    channels = settings.get("channels")
+    more = cast(dict[str, Any], channels).values() if isinstance(channels, dict) else ()
+    return [*named, *map(str, more)]
+
+
 def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Targets:
     """Read and check the targets file.
 

@@ -14,6 +14,8 @@ NAME_PATTERN = "^[a-z0-9]+(-[a-z0-9]+)*$"
 # Upper case only: a password written where the name of its variable belongs is then mostly refused.
 _VARIABLE_PATTERN = "^[A-Z_][A-Z0-9_]*$"
 
+_PASSED_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*[*]?$"
+
 
 def _is_name(text: str) -> str:
     if not re.match(NAME_PATTERN, text):
@@ -30,8 +32,15 @@ def _is_variable(text: str) -> str:
     return text
 
 
+def _is_passed(text: str) -> str:
+    if not re.match(_PASSED_PATTERN, text):
+        raise ValueError("expected the name of an environment variable, or the beginning of some, as in `AWS_*`")
+    return text
+
+
 Name = Annotated[str, AfterValidator(_is_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 Variable = Annotated[str, AfterValidator(_is_variable), Field(json_schema_extra={"pattern": _VARIABLE_PATTERN})]
+Passed = Annotated[str, AfterValidator(_is_passed), Field(json_schema_extra={"pattern": _PASSED_PATTERN})]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -66,6 +75,10 @@ class Warehouse(Settings):
     credentials_block: Name | None = Field(
         default=None,
         description="Name of the credentials block, which targets that sign in alike share.",
+    )
+    pass_env: list[Passed] | None = Field(
+        default=None,
+        description="Environment variables that dbt is given besides those it needs; `AWS_*` for all that begin so.",
     )
 
     def credentials_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Collection, Sequence
@@ -12,6 +13,7 @@ from deployments.dbt_cloud.changes import BLOCKED, DELETE, UNCHANGED, Change, Ch
 from deployments.dbt_cloud.job_object import Json, version
 from deployments.dbt_cloud.names import BRANCH, branch_slug, stamp_of
 from deployments.dbt_cloud.planning import Options, changed_by_hand
+from flows.git_process import Location, git_environment
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 OLDER_THAN_DAYS = 7
@@ -69,7 +71,11 @@ def git_branches(remote: str) -> frozenset[str]:
     shown = _TOKEN.sub("//", remote)
     try:
         done = subprocess.run(
-            ["git", "ls-remote", "--heads", "--", remote], capture_output=True, text=True, timeout=_GIT_SECONDS
+            ["git", "ls-remote", "--heads", "--", remote],
+            env=git_environment(os.environ, Location(remote, is_url=True)),
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise UpstreamUnavailable(f"git could not ask {shown} for its branches in time.") from exc

@@ -18,8 +18,9 @@ import orjson
 from flows.alerts.delivery import Deadline
 from flows.alerts.incident import FailingRows
 from flows.engine.command import DbtCommand, Place, arguments
+from flows.engine.environment import child_environment
 from flows.engine.lock import held_files
-from flows.engine.process import DbtProcess, child_environment
+from flows.engine.process import DbtProcess
 from flows.engine.state import dbt_log_folder, state_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def fetch_failing_rows(
         target_path=state.target_path,
         log_path=dbt_log_folder(run_path) / "show",
     )
-    environment = child_environment(os.environ, profile.child_environment())
+    environment = child_environment(project.folder, profile)
     deadline = Deadline.after(settings.patience_seconds)
     found: dict[str, FailingRows] = {}
     # One after the other: dbt 1.11.16 shows a single node at a time, and a DuckDB file has a single writer.

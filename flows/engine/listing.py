@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from flows.engine.command import DbtCommand, Place, arguments
+from flows.engine.environment import child_environment
 from flows.engine.events import DbtEvent, parse_line
 from flows.engine.failures import crash_of
 from flows.engine.graph import Graph, load_graph
-from flows.engine.process import DbtProcess, child_environment
+from flows.engine.process import DbtProcess
 from flows.engine.project import Project
 from flows.engine.state import State, state_of
 
@@ -78,7 +79,7 @@ def ask(
         log_path=plan.folder,
     )
     argv = [*arguments(command, place, profile.target), "--log-level-file", "none"]
-    environment = child_environment(os.environ, profile.child_environment())
+    environment = child_environment(project.folder, profile)
     said: list[str] = []
     with DbtProcess(argv, environment, Path.cwd()) as child:
         for line in child.lines():

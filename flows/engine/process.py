@@ -15,6 +15,7 @@ from typing import Self
 
 from flows.engine.child import PARENT_VARIABLE
 from flows.engine.command import DBT
+from flows.engine.environment import ahead_environment
 from flows.engine.standby import children_ahead, take_standby
 from infrastructure.errors import ConfigError
 
@@ -22,24 +23,10 @@ from infrastructure.errors import ConfigError
 # lives on. A warehouse that answers slowly gets this long before the group is killed.
 STOP_SECONDS = 20.0
 
-# A child that transforms data has no business with the orchestrator.
-_KEPT_FROM_THE_CHILD = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
-
-
-def child_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a dbt child: the caller's, less what it must not know, and one target's secrets."""
-    inherited = {
-        name: value
-        for name, value in environ.items()
-        if name not in _KEPT_FROM_THE_CHILD and not name.startswith("DBT_ENV_SECRET_")
-    }
-    # dbt's JSON is UTF-8 whatever the locale of a container says.
-    return inherited | {"PYTHONUTF8": "1"} | dict(secrets)
-
 
 def dbt_ahead(count: int, adapter: str | None = None) -> AbstractContextManager[None]:
     """Start the next `count` dbt children of a block ahead of time; see `standby.children_ahead`."""
-    return children_ahead(DBT, child_environment(os.environ, {}), count, adapter)
+    return children_ahead(DBT, ahead_environment(os.environ), count, adapter)
 
 
 class DbtProcess:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+
+from infrastructure.passed_on import LookUps, look_ups_in
 
 # Where dbt looks when dbt_project.yml does not say.
 _FOLDERS = {
@@ -25,7 +28,8 @@ _FOLDERS = {
     "asset-paths": [],
 }
 _OUTPUT = frozenset({"target", "logs", "__pycache__"})
-_LOOKUP = re.compile(rb"\benv_var\s*\(\s*(?:(['\"])([^'\"]+)\1)?")
+# What Jinja may stand in; data, such as that of seeds, can be large and looks nothing up.
+_WITH_JINJA = frozenset({".sql", ".yml", ".yaml", ".md", ".py", ".jinja", ".j2"})
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,39 @@ def read_project_files(folder: Path) -> ProjectFiles:
     for path in _paths(folder, settings):
         content = path.read_bytes()
         digests[str(path)] = hashlib.sha256(content).hexdigest()
-        for match in _LOOKUP.finditer(content) if b"env_var" in content else ():
-            if match[2]:
-                names.add(match[2].decode("utf-8", "replace"))
-            else:
-                is_provable = False
+        found = look_ups_in(content, str(path))
+        names |= found.names
+        is_provable = is_provable and not (found.prefixes or found.unknown_in)
     whole = hashlib.sha256()
     for name, digest in sorted(digests.items()):
         whole.update(f"{os.path.relpath(name, folder)}\0{digest}\0".encode())
     return ProjectFiles(whole.hexdigest(), digests, tuple(sorted(names)), is_provable)
+
+
+def look_ups_of(folder: Path) -> LookUps:
+    """Return the environment variables that the files of a project and of its installed packages look up."""
+    settings = project_settings(folder)
+    is_worked_out = "{{" in str({key: settings.get(key) for key in [*_FOLDERS, "packages-install-path"]})
+    # Where only dbt knows the folders, all are looked through.
+    paths = _paths(folder, {"model-paths": ["."]}) if is_worked_out else _paths(folder, settings)
+    found: list[LookUps] = []
+    for path in paths:
+        # dbt is told to look for profiles elsewhere, and this one may name the secrets of every target.
+        if path.suffix.lower() in _WITH_JINJA and path != folder / "profiles.yml":
+            with contextlib.suppress(OSError):
+                about = path.stat()
+                found.append(_look_ups_in_file(str(path), about.st_mtime_ns, about.st_size))
+    return LookUps(
+        frozenset(name for each in found for name in each.names),
+        frozenset(prefix for each in found for prefix in each.prefixes),
+        tuple(file for each in found for file in each.unknown_in),
+    )
+
+
+@lru_cache(maxsize=100_000)
+def _look_ups_in_file(path: str, changed_at: int, size: int) -> LookUps:
+    """Read a file once for as long as it stays as it is: a run starts dbt several times."""
+    return look_ups_in(Path(path).read_bytes(), path)
 
 
 def variables_by_package(folder: Path) -> dict[str, Mapping[str, Any]]:

@@ -19,13 +19,14 @@ from flows.engine.change_plan import ChangePlan, plan_changes
 from flows.engine.child import EVENTS_VARIABLE
 from flows.engine.command import DbtCommand, Place, arguments, only_these
 from flows.engine.deadline import calling_at, current_deadline, require_time
+from flows.engine.environment import child_environment, kept_back
 from flows.engine.events import FAILED, SKIPPED, STARTED, DbtEvent, parse_line
 from flows.engine.failures import crash_of, failure_of, log_of
 from flows.engine.graph import Graph, load_graph
 from flows.engine.ledger import Ledger, TextLog
 from flows.engine.listing import list_nodes
 from flows.engine.lock import calling_when_lost, held_files
-from flows.engine.process import DbtProcess, child_environment
+from flows.engine.process import DbtProcess
 from flows.engine.project import Project
 from flows.engine.recorder import Recorder
 from flows.engine.remember import Memory
@@ -119,6 +120,8 @@ def run_dbt(
         head = {"kind": "run", "command": fingerprint(command), "target": profile.target, "at": started_at}
         ledger.append(head | memory.entry() | ({"resumes": earlier.run_path.name} if earlier else {}))
         run = _Run(command, profile, place, run_path, ledger, recorder, started_at, run_id)
+        for note in kept_back(project.folder, profile):
+            current_reporter().note(note)
         try:
             left = command
             if earlier:
@@ -284,7 +287,7 @@ class _Run:
     def _run_child(self, command: DbtCommand, number: int) -> None:
         argv = arguments(command, self._place, self._profile.target)
         argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
-        environment = child_environment(os.environ, self._profile.child_environment())
+        environment = child_environment(self._place.project, self._profile)
         environment |= tag_variables(self._run_id, self._profile.target, self._profile.warehouse)
         if _LOG_LEVEL_VARIABLE not in os.environ:
             argv += ["--log-level-file", "none"]

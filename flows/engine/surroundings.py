@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flows.engine.command import DbtCommand
+from flows.engine.environment import child_environment
 from flows.engine.inputs import Values, digest_of
-from flows.engine.process import child_environment
 from flows.engine.project import Project
 from flows.engine.project_files import ProjectFiles, project_settings, read_project_files, variables_by_package
+from infrastructure.outputs import SECRET_PREFIX
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -38,7 +38,8 @@ class Surroundings:
 def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> Surroundings:
     """Take down what a command finds, as it is now."""
     files = read_project_files(project.folder)
-    environment = child_environment(os.environ, profile.child_environment())
+    # With the text of a key in place of its path, which is another in every process.
+    environment = child_environment(project.folder, profile, profile.secrets)
     declared = project_settings(project.folder)
     connection = {key: value for key, value in profile.output.items() if key not in _NO_MATTER}
     settings = {
@@ -53,6 +54,10 @@ def _proof(files: ProjectFiles, values: Values, settings: Mapping[str, str]) -> 
     if not files.is_provable:
         return ""
     looked_up: dict[str, Any] = {name: values.environment.get(name) for name in files.environment_names}
-    # DBT_… variables are flags of dbt, some of which decide what a parse comes to.
-    flags = {name: value for name, value in values.environment.items() if name.startswith("DBT_")}
+    # DBT_… variables are flags of dbt, some of which decide what a parse comes to; a password decides nothing.
+    flags = {
+        name: value
+        for name, value in values.environment.items()
+        if name.startswith("DBT_") and not name.startswith(SECRET_PREFIX)
+    }
     return digest_of(files.digest, dict(values.cli), looked_up, flags, dict(settings), version("dbt-core"))

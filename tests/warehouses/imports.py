@@ -20,7 +20,7 @@ CLIENTS = {
 _SITE = """
 import atexit, json, os, sys
 def leave():
-    with open(os.path.join(os.environ["MODULES_OF_PROCESSES"], f"{os.getpid()}.json"), "w") as file:
+    with open(os.path.join(os.environ["PYTHON_MODULES_OF_PROCESSES"], f"{os.getpid()}.json"), "w") as file:
         json.dump(sorted(sys.modules), file)
 atexit.register(leave)
 """
@@ -61,7 +61,7 @@ def clients_imported(folder: Path) -> dict[str, list[str]]:
     (folder / "small" / "models" / "one.sql").write_text("select 1 as one", encoding="utf-8")
     environment = os.environ | {
         "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
-        "MODULES_OF_PROCESSES": str(folder / "modules"),
+        "PYTHON_MODULES_OF_PROCESSES": str(folder / "modules"),
         "TRIBUTARY_STATE": str(folder / "state"),
     }
     command = [sys.executable, "-c", _RUN, str(folder)]

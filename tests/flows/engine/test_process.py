@@ -13,7 +13,8 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from flows.engine.process import DbtProcess, child_environment
+from flows.engine.environment import ahead_environment
+from flows.engine.process import DbtProcess
 from infrastructure.errors import ConfigError
 from tests.conftest import wait_until
 
@@ -37,7 +38,7 @@ DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 def start(code: str, folder: Path) -> DbtProcess:
-    return DbtProcess([sys.executable, "-c", code], child_environment({}, {}), folder)
+    return DbtProcess([sys.executable, "-c", code], ahead_environment({}), folder)
 
 
 def is_gone(pid: int) -> bool:
@@ -141,7 +142,7 @@ def test_ctrl_c_makes_dbt_cancel_its_queries(tmp_path: Path, postgres_database: 
     output = {"type": "postgres", "schema": schema, "threads": 1, **postgres_database}
     (tmp_path / "profiles.yml").write_text(json.dumps({"slow": {"target": "dev", "outputs": {"dev": output}}}))
     place = Place(project, tmp_path, "slow", tmp_path / "target", tmp_path / "logs")
-    environment = child_environment({"HOME": str(tmp_path), "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}, {})
+    environment = ahead_environment({"HOME": str(tmp_path), "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"})
     with closing(psycopg2.connect(**postgres_database)) as connection:
         connection.autocommit = True
 
@@ -168,18 +169,3 @@ def test_ctrl_c_makes_dbt_cancel_its_queries(tmp_path: Path, postgres_database: 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"could not be started in .*nowhere: No such file or directory"):
         start("", tmp_path / "nowhere")
-
-
-def test_the_child_knows_the_secrets_of_its_target_and_none_of_ours() -> None:
-    ours = {
-        "PATH": "/bin",
-        "PREFECT_API_KEY": "key",
-        "PREFECT_API_AUTH_STRING": "user:password",
-        "DBT_ENV_SECRET_OTHER_TARGET": "other",
-        "PYTHONUTF8": "0",
-    }
-    assert child_environment(ours, {"DBT_ENV_SECRET_DEV_PASSWORD": "mine"}) == {
-        "PATH": "/bin",
-        "PYTHONUTF8": "1",
-        "DBT_ENV_SECRET_DEV_PASSWORD": "mine",
-    }

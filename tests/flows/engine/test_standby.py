@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 
 from flows.engine.command import DBT
-from flows.engine.process import DbtProcess, child_environment, dbt_ahead
+from flows.engine.environment import ahead_environment
+from flows.engine.process import DbtProcess, dbt_ahead
 from flows.engine.standby import Standby
 from tests.conftest import wait_until
 
@@ -31,7 +32,7 @@ def the_child() -> psutil.Process:
 
 
 def run(arguments: list[str], folder: Path, **environment: str) -> tuple[int, int, str]:
-    with DbtProcess([*DBT, *arguments], child_environment(os.environ, environment), folder) as child:
+    with DbtProcess([*DBT, *arguments], {**ahead_environment(os.environ), **environment}, folder) as child:
         text = b"".join(child.lines()).decode()
         return child.pid, child.wait(), text
 
@@ -49,7 +50,7 @@ def test_a_child_that_waits_runs_what_it_is_told_with_the_environment_of_that_mo
 def test_what_a_waiting_child_is_told_is_not_in_its_visible_environment(tmp_path: Path) -> None:
     code = "import os, signal; print(os.environ['DBT_ENV_SECRET_WORD'], flush=True); signal.pause()"
     program = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(DBT[-1]).parent)!r})\n{WAITS}\n{code}"]
-    standby = Standby(program, child_environment(os.environ, {}), None)
+    standby = Standby(program, ahead_environment(os.environ), None)
     assert standby.become([], {"DBT_ENV_SECRET_WORD": "mellon"}, tmp_path, [])
     assert standby.process.stdout is not None
     assert standby.process.stdout.readline() == b"mellon\n"
