@@ -2,6 +2,7 @@
 
 `python -m benchmarks.webhook` ends in `p95_seconds: 3.1 lost: 0 doubled: 0`. Everything is real and its own: a Prefect
 server, the receiver, a served deployment, a process worker, dbt on DuckDB. Run it on a machine that does nothing else.
+With `--attacked` it delivers for two minutes to a receiver that is attacked all the while, and ends in `lost: 0`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,10 @@ _PATIENCE_SECONDS = 300.0
 _AT_ONCE = 32
 # When nothing new has been started for this long, what has not been started by then is lost.
 _LOST_AFTER_SECONDS = 90.0
+# While the receiver is attacked: how often a sync ends, and how long its sender waits for an answer.
+_SYNC_EVERY_SECONDS = 0.2
+_SENDER_WAITS_SECONDS = 30.0
+_FIRST_ATTACKED_JOB = 2_000_000
 
 
 @dataclass
@@ -72,6 +77,18 @@ class Load:
     memory_megabytes: float
 
 
+@dataclass
+class Attacked:
+    """What became of deliveries to a receiver that was attacked."""
+
+    answers: list[Answer] = field(default_factory=list["Answer"])
+    lost: int = 0
+    attacks: dict[str, int] = field(default_factory=dict[str, int])
+    most_files: int = 0
+    most_megabytes: float = 0.0
+    log_bytes: int = 0
+
+
 @click.command()
 @click.option("--rounds", default=20, show_default=True, help="Deliveries whose latency is measured, per way.")
 @click.option(
@@ -79,12 +96,17 @@ class Load:
 )
 @click.option("--requests", default=5000, show_default=True, help="Deliveries that the load is measured with.")
 @click.option("--seed", default=1, show_default=True, help="Of the order and the moments.")
-def main(rounds: int, deliveries: int, requests: int, seed: int) -> None:
+@click.option("--attacked", is_flag=True, help="Only deliver, while everything is done to the receiver to stop it.")
+@click.option("--seconds", default=120.0, show_default=True, help="How long it is attacked.")
+def main(rounds: int, deliveries: int, requests: int, seed: int, attacked: bool, seconds: float) -> None:
     """Measure latency, loss and load."""
     with tempfile.TemporaryDirectory(prefix="webhook-") as name:
         bench = Bench(Path(name))
         with ExitStack() as stack:
             stack.callback(bench.stop)
+            if attacked:
+                _print_attacked(bench.attacked(seconds), seconds)
+                return
             bench.start_prefect()
             bench.set_up()
             latencies = [bench.latencies(way, rounds) for way in ("served", "worker")] if rounds else []
@@ -117,7 +139,6 @@ class Bench:
             "TRIBUTARY_WEBHOOK_TARGET": "bench",
             "TRIBUTARY_WEBHOOK_PROJECT_DIR": str(self._project),
             "TRIBUTARY_WEBHOOK_PREFECT_RETRY_SECONDS": "2",
-            "TRIBUTARY_WEBHOOK_BURST": "1000000",
         }
 
     def start_prefect(self) -> None:
@@ -216,6 +237,42 @@ class Bench:
             raise click.ClickException(f"{requests - len(stored)} of {requests} deliveries were not stored")
         cuts = statistics.quantiles(stored, n=100)
         return Load(requests / seconds, cuts[49] * 1000, cuts[94] * 1000, process.memory_full_info().uss / 1e6)
+
+    def attacked(self, seconds: float) -> Attacked:
+        """Deliver a few syncs a second, each once over a connection of its own, while the receiver is attacked."""
+        from deployments.webhook.spool import Spool
+
+        self.start_receiver("nobody", spool="attacked")
+        measured = asyncio.run(self._attacked(seconds))
+        self._end("receiver")
+        with closing(Spool(Path(self._environment["TRIBUTARY_WEBHOOK_SPOOL"]))) as spool:
+            stored = {event.delivery.job_id for event in spool.events(limit=-1)}
+        for job, answer in enumerate(measured.answers):
+            measured.lost += answer.outcome != "202" or _FIRST_ATTACKED_JOB + job not in stored
+        measured.log_bytes = Path(self._log("receiver")).stat().st_size
+        return measured
+
+    async def _attacked(self, seconds: float) -> Attacked:
+        import psutil
+
+        port = self._ports["receiver"]
+        process = psutil.Process(self._processes["receiver"].pid)
+        enemy = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.webhook_attacks", str(port), str(seconds), stdout=subprocess.PIPE
+        )
+        measured = Attacked()
+        sending: list[asyncio.Task[Answer]] = []
+        for job in range(round(seconds / _SYNC_EVERY_SECONDS)):
+            body = _body(_CONNECTIONS[job % len(_CONNECTIONS)], _FIRST_ATTACKED_JOB + job)
+            sending.append(asyncio.create_task(_send_once(port, body)))
+            if job % 5 == 0:
+                measured.most_files = max(measured.most_files, process.num_fds())
+                measured.most_megabytes = max(measured.most_megabytes, process.memory_full_info().uss / 1e6)
+            await asyncio.sleep(_SYNC_EVERY_SECONDS)
+        measured.answers = await asyncio.gather(*sending)
+        attacks, _ = await enemy.communicate()
+        measured.attacks = json.loads(attacks)
+        return measured
 
     def stop(self) -> None:
         """Stop everything."""
@@ -379,6 +436,22 @@ async def _send(port: int, bodies: Sequence[bytes]) -> list[Answer]:
     return answers
 
 
+async def _send_once(port: int, body: bytes) -> Answer:
+    """Deliver as Airbyte does: once, over a connection of its own, without a second try."""
+    started = time.perf_counter()
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(_SENDER_WAITS_SECONDS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            outcome = await _ask(reader, writer, body)
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as exc:
+        outcome = type(exc).__name__
+    finally:
+        if writer:
+            writer.close()
+    return Answer(outcome, time.perf_counter() - started)
+
+
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> str:
     head = (
         f"POST /webhooks/airbyte HTTP/1.1\r\nHost: bench\r\nX-API-Key: {_SECRET}\r\n"
@@ -454,6 +527,21 @@ def _print(latencies: Sequence[Latencies], bursts: Bursts, load: Load) -> None:
     )
     p95 = max((median_and_p95(way.dbt_seconds)[1] for way in latencies), default=0.0)
     click.echo(f"p95_seconds: {p95:.1f} lost: {bursts.lost} doubled: {bursts.doubled}")
+
+
+def _print_attacked(attacked: Attacked, seconds: float) -> None:
+    kinds = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in attacked.attacks.items())
+    click.echo(f"{os.cpu_count()} cores; attacked for {seconds:.0f} s, connections opened: {kinds}")
+    said = ", ".join(f"{outcome}: {count}" for outcome, count in Counter(a.outcome for a in attacked.answers).items())
+    taken = sorted(answer.seconds for answer in attacked.answers)
+    median, p95 = median_and_p95(taken)
+    click.echo(f"{len(taken)} deliveries meanwhile, each sent once: answers {said}")
+    click.echo(f"seconds until the answer: {median:.2f} (p50)  {p95:.2f} (p95)  {taken[-1]:.2f} (longest)")
+    click.echo(
+        f"the receiver: at most {attacked.most_files} open files and {attacked.most_megabytes:.0f} MB; "
+        f"a log of {attacked.log_bytes / 1e3:.0f} kB"
+    )
+    click.echo(f"lost: {attacked.lost}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
         settings = load_settings(**given)
         log_to_console()
         receiver = Receiver(settings, prefect_address())
-        server = server_of(receiver.app(), host, port, settings.read_seconds, settings.max_connections)
+        server = server_of(
+            receiver.app(), host, port, settings.read_seconds, settings.max_connections, settings.max_per_peer
+        )
         click.echo(
             f"Receiving on http://{host}:{port}; runs of {settings.deployment} build {settings.target}.", err=True
         )

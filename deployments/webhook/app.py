@@ -21,9 +21,10 @@ from starlette.routing import Route
 from deployments.webhook.delivery import BadBody, Delivery, read_delivery
 from deployments.webhook.inbox import Inbox
 from deployments.webhook.keys import Keys, keys_of
-from deployments.webhook.limits import RateLimit
+from deployments.webhook.limits import RateLimit, Seldom, peer_of
 from deployments.webhook.metrics import Metrics
 from deployments.webhook.settings import WebhookSettings
+from deployments.webhook.spool import Backlog
 from flows.integrations.sync_events import connections_of
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,11 @@ class Desk:
     Attributes:
         keys: replaced when secrets change.
         connections: the dbt sources by Airbyte connection; replaced when the project changes.
-        rate: how often a peer may ask.
-        wrong_rate: how often a peer may show a wrong secret.
+        wrong_rate: how often a peer may show a wrong secret; the right one may be shown as often as one likes.
     """
 
     inbox: Inbox
     metrics: Metrics
-    rate: RateLimit
     wrong_rate: RateLimit
     max_body_bytes: int
     read_seconds: float
@@ -64,7 +63,6 @@ def desk_of(settings: WebhookSettings, inbox: Inbox, metrics: Metrics) -> Desk:
     return Desk(
         inbox=inbox,
         metrics=metrics,
-        rate=RateLimit(settings.per_second, settings.burst),
         wrong_rate=RateLimit(settings.wrong_per_minute / 60, max(1, round(settings.wrong_per_minute))),
         max_body_bytes=settings.max_body_bytes,
         read_seconds=settings.read_seconds,
@@ -108,17 +106,22 @@ def create_app(desk: Desk, lifespan: Lifespan | None = None) -> Starlette:
         return JSONResponse({"status": "alive"})
 
     async def ready(_: Request) -> Response:
-        return await _ready(desk)
+        return await _ready(desk, backlog)
 
     async def metrics(_: Request) -> Response:
-        backlog = await run_in_threadpool(desk.inbox.backlog)
-        return Response(desk.metrics.show(backlog), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await shown.get(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(_: Request) -> Response:
         from deployments.webhook.openapi import description
 
         return JSONResponse(description(desk.max_body_bytes))
 
+    async def show() -> bytes:
+        return desk.metrics.show(await backlog.get())
+
+    # Anybody may ask for these pages, and they are dearer to make than a delivery is to take.
+    backlog = Seldom(lambda: run_in_threadpool(desk.inbox.backlog))
+    shown = Seldom(show)
     return Starlette(
         routes=[
             Route(PATH, deliver, methods=["POST"]),
@@ -135,7 +138,7 @@ def create_app(desk: Desk, lifespan: Lifespan | None = None) -> Starlette:
 
 async def _receive(desk: Desk, request: Request) -> tuple[int, str, str]:
     """Return status, outcome and words for a delivery."""
-    peer = request.client.host if request.client else "unknown"
+    peer = peer_of(request.client.host if request.client else None)
     _let_in(desk, request, peer)
     body = await _read(desk, request)
     try:
@@ -157,9 +160,6 @@ async def _receive(desk: Desk, request: Request) -> tuple[int, str, str]:
 
 
 def _let_in(desk: Desk, request: Request, peer: str) -> None:
-    wait_seconds = desk.rate.retry_after(peer)
-    if wait_seconds:
-        raise Refused(429, "too many", "Too many requests.", wait_seconds)
     if not desk.keys:
         raise Refused(503, "not ready", "The receiver does not know its secret yet.", _RETRY_STORE_SECONDS)
     shown = request.path_params.get("secret") or request.headers.get(KEY_HEADER) or ""
@@ -201,7 +201,7 @@ async def _store(desk: Desk, delivery: Delivery) -> tuple[int, str, str]:
     return 202, stored, "The delivery is stored."
 
 
-async def _ready(desk: Desk) -> Response:
+async def _ready(desk: Desk, backlog: Seldom[Backlog]) -> Response:
     """Answer whether deliveries can be taken; Prefect is not needed for that, and may be away."""
     missing: list[str] = []
     if not desk.keys:
@@ -210,12 +210,12 @@ async def _ready(desk: Desk) -> Response:
         missing.append("no source of the project names an Airbyte connection")
     document: dict[str, Any] = {}
     try:
-        backlog = await run_in_threadpool(desk.inbox.backlog)
+        waiting = (await backlog.get()).waiting
     except Exception:
         logger.exception("The store of deliveries can't be read")
         missing.append("the store of deliveries can't be read")
     else:
-        document = {"waiting": backlog.waiting}
+        document = {"waiting": waiting}
     document |= {"status": "not ready" if missing else "ready", "missing": missing}
     return JSONResponse(document, 503 if missing else 200)
 

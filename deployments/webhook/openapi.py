@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -19,7 +20,7 @@ _OUTCOMES = {
     "408": "The body did not arrive in time.",
     "413": "The body is larger than {max_body_bytes} bytes.",
     "422": "The body is JSON of no shape that is known.",
-    "429": "Too many requests, or too many wrong secrets; Retry-After says when to come back.",
+    "429": "Too many wrong secrets; Retry-After says when to come back. Who shows the right one is never told so.",
     "503": "It could not be stored; Retry-After says when to come back.",
 }
 
@@ -39,6 +40,7 @@ class Readiness(BaseModel):
     waiting: int | None = Field(default=None, description="Events that are not yet dealt with.")
 
 
+@cache
 def description(max_body_bytes: int) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
     bodies = (Notification, FlatNotification, Message)

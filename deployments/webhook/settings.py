@@ -44,11 +44,14 @@ class WebhookSettings(BaseSettings):
     )
     keep_days: float = Field(default=90.0, gt=0, description="How long what was dealt with is kept.")
     max_body_bytes: int = Field(default=262_144, ge=1024, description="Larger bodies are refused.")
-    read_seconds: float = Field(default=10.0, gt=0, description="Time in which a request has to be sent whole.")
-    per_second: float = Field(default=100.0, gt=0, description="Requests that a peer may make in the long run.")
-    burst: int = Field(default=2000, ge=1, description="Requests that a peer may make at once.")
-    wrong_per_minute: float = Field(default=30.0, gt=0, description="Wrong secrets that a peer may show.")
-    max_connections: int = Field(default=512, ge=1, description="Connections at once; more are answered 503.")
+    read_seconds: float = Field(
+        default=10.0, gt=0, description="Time in which a request's head has to be sent, and then its body."
+    )
+    wrong_per_minute: float = Field(
+        default=30.0, gt=0, description="Wrong secrets of a peer that are answered as such."
+    )
+    max_connections: int = Field(default=512, ge=1, description="Connections that may owe a request at once.")
+    max_per_peer: int = Field(default=128, ge=1, description="The same for the connections of one address.")
     prefect_retry_seconds: float = Field(
         default=30.0, gt=0, description="Longest pause between attempts to reach Prefect."
     )

@@ -55,7 +55,7 @@ def main(cases: int) -> None:
 
     with tempfile.TemporaryDirectory() as name, closing(Spool(Path(name) / "spool.db")) as spool:
         project = write_project(Path(name) / "project")
-        receiver = load_settings(secret=SECRET, burst=10**9, wrong_per_minute=10**9, project_dir=project)
+        receiver = load_settings(secret=SECRET, wrong_per_minute=10**9, project_dir=project)
         app = create_app(desk_of(receiver, SpoolInbox(spool, lambda: None), Metrics()))
         schema = schemathesis.openapi.from_asgi("/openapi.json", app)
         operations = [result.ok() for result in schema.get_all_operations()]

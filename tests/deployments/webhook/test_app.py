@@ -154,14 +154,31 @@ def test_a_large_body_is_refused_whether_or_not_it_says_how_large(client: Client
     assert outcome(unsaid) == (413, "too large")
 
 
-def test_a_peer_that_asks_too_often_is_told_when_to_come_back(client: Client, desk: Desk) -> None:
-    desk.wrong_rate = RateLimit(per_second=0.1, burst=1)
-    assert [client.post(PATH, headers={"x-api-key": "guess"}).status_code for _ in range(2)] == [401, 429]
-    assert client.post(PATH, json=notification(), headers=WITH_KEY).status_code == 202, "the secret still opens"
-    desk.rate = RateLimit(per_second=0.1, burst=1)
-    answers = [client.post(PATH, json=notification(), headers=WITH_KEY) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [200, 429]
-    assert int(answers[1].headers["retry-after"]) == 10
+def test_wrong_secrets_are_limited_and_never_stop_the_right_one_from_the_same_address(
+    client: Client, desk: Desk
+) -> None:
+    """Behind a TLS proxy every sender has one address, and Airbyte does not send again."""
+    desk.wrong_rate = RateLimit(per_second=0.1, burst=2)
+    guesses = [client.post(PATH, headers={"x-api-key": f"guess {number}"}) for number in range(4)]
+    assert [answer.status_code for answer in guesses] == [401, 401, 429, 429]
+    assert int(guesses[2].headers["retry-after"]) == 10
+    right = [client.post(PATH, json=notification(job_id=job), headers=WITH_KEY).status_code for job in range(1, 60)]
+    assert set(right) == {202}
+    assert client.post(PATH, headers={"x-api-key": "guess"}).status_code == 429, "a right one forgives no wrong ones"
+
+
+def test_pages_that_anybody_may_ask_for_do_not_keep_the_receiver_busy(
+    client: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[None] = []
+    shown: list[None] = []
+    backlog, show = desk.inbox.backlog, desk.metrics.show
+    monkeypatch.setattr(RateLimit, "retry_after", lambda *_: 60.0)
+    monkeypatch.setattr(desk.inbox, "backlog", lambda: (counted.append(None), backlog())[1])
+    monkeypatch.setattr(desk.metrics, "show", lambda found: (shown.append(None), show(found))[1])
+    for path in ("/ready", "/metrics") * 5:
+        assert client.get(path).status_code == 200
+    assert (len(counted), len(shown)) == (1, 1)
 
 
 def test_readiness_says_what_is_missing_and_does_not_ask_for_prefect(client: Client, desk: Desk) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -106,6 +107,42 @@ def test_who_says_nothing_is_hung_up_on(lonely: Receiver) -> None:
 def test_who_sends_half_a_body_is_told_that_it_took_too_long(lonely: Receiver) -> None:
     answer = talk(lonely, request(lonely, body(notification())[:50], "Connection: close", length=500))
     assert answer.startswith(b"HTTP/1.1 408"), answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nPOST /webhooks/air", b"HTTP/1.1 200"),
+        (b"POST /webhooks/airbyte HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", b"HTTP/1.1 401"),
+        (b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", b"HTTP/1.1 405"),
+    ],
+)
+def test_who_is_answered_and_then_keeps_the_connection_busy_is_hung_up_on(
+    lonely: Receiver, text: bytes, answer: bytes
+) -> None:
+    assert talk(lonely, text).startswith(answer)
+
+
+def test_who_reads_no_answers_is_hung_up_on(lonely: Receiver) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", lonely.port), timeout=60) as connection,
+        pytest.raises(ConnectionError),
+    ):
+        while True:
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+
+
+def test_a_delivery_is_taken_while_hundreds_of_connections_of_its_address_keep_the_receiver_waiting(
+    tmp_path: Path,
+) -> None:
+    patient = {"PREFECT_API_URL": NOWHERE, "TRIBUTARY_WEBHOOK_READ_SECONDS": "600"}
+    with receiver_in(tmp_path, **patient) as receiver, ExitStack() as stack:
+        receiver.start()
+        for number in range(530):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=60))
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nPOST /webhooks/air")
+            if number % 50 == 0 or number > 525:
+                assert receiver.deliver(notification(job_id=1000 + number)) == 202
 
 
 @pytest.mark.parametrize(
