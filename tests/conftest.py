@@ -19,6 +19,8 @@ from uuid import uuid4
 
 import pytest
 
+from benchmarks.engines import PLACE_VARIABLE, default_place
+
 if TYPE_CHECKING:
     import httpx
 
@@ -41,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep this process and its children from the user's home, server and state, before any test is imported."""
     folder = Path(tempfile.mkdtemp(prefix="tributary-tests-"))
     patch = pytest.MonkeyPatch()
+    # The other versions of dbt stay where they are, too: each is made once on a machine.
+    engines = default_place(os.environ)
     for name in [name for name in os.environ if name.startswith(_THEIR_OWN) and not name.startswith(_FOR_TESTS)]:
         patch.delenv(name)
     home = folder / "home"
@@ -48,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # What uv has downloaded stays where it is: an environment that a test makes is then made in a second.
     if "UV_CACHE_DIR" not in os.environ and (uv_cache := Path.home() / ".cache" / "uv").is_dir():
         patch.setenv("UV_CACHE_DIR", str(uv_cache))
+    patch.setenv(PLACE_VARIABLE, str(engines))
     patch.setenv("HOME", str(home))
     patch.setenv("PREFECT_HOME", str(home / ".prefect"))
     patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -1,0 +1,26 @@
+"""The versions of dbt for a test: each in an environment of its own, or a reason why it is not here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks.engines import Engine, EngineMissing, have
+
+
+def engine_or_skip(name: str) -> Engine:
+    """Return a dbt, after it was installed where that was not done yet; skip the test where it can't be had."""
+    try:
+        return have(name)
+    except EngineMissing as exc:
+        pytest.skip(str(exc))
+
+
+def run_engine(engine: Engine, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    """Run a dbt with these arguments, and return what it said, whatever came of it."""
+    argv: Sequence[str | os.PathLike[str]] = [engine.program, *arguments]
+    environment = {**os.environ, **engine.environment, "PYTHONUTF8": "1"}
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=300)
