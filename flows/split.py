@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -19,8 +18,9 @@ from flows.alerts.hooks import with_alerts
 from flows.engine.command import DbtCommand, only_these
 from flows.engine.deadline import require_time, time_limit
 from flows.engine.failures import failure_of
+from flows.engine.graph import read_graph
 from flows.engine.ledger import Ledger
-from flows.engine.listing import list_nodes, plan_state
+from flows.engine.listing import list_manifest
 from flows.engine.lock import lease_name, one_writer, writing_for
 from flows.engine.parts import Part, Split, domain_by, split
 from flows.engine.project import Project, read_project
@@ -31,7 +31,7 @@ from flows.engine.results import DbtResult, NodeResult
 from flows.engine.resume import fingerprint
 from flows.engine.retries import Retries
 from flows.engine.run import run_dbt
-from flows.engine.state import LEDGER, State, state_of
+from flows.engine.state import LEDGER, State, state_of, write_in_words
 from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError
 from infrastructure.profiles import Profile, load_profile
 
@@ -151,7 +151,8 @@ def split_build(
                 "Parts on other workers need a Prefect server that all of them know. Set PREFECT_API_URL, or start "
                 "one: uv run prefect server start"
             )
-        selected, graph = list_nodes(command, project, profile)
+        selected, manifest = list_manifest(command, project, profile)
+        graph = read_graph(manifest)
         found = split(graph, selected, domain)
         current_reporter().note(described(found))
         shared = {
@@ -162,7 +163,7 @@ def split_build(
             "vars": dict(vars or {}),
             "retries": retries,
         }
-        record = _Record(command, project, profile, str(flow_run.id) if flow_run else lease)
+        record = _Record(command, project, profile, str(flow_run.id) if flow_run else lease, manifest)
         outcome = _Parts(deployment, graph, shared, record, found).build(workers)
         result = record.finish(outcome.notes)
         error = failure_of(result, profile.warehouse) if result.of("failed") else None
@@ -200,7 +201,7 @@ def described(found: Split) -> str:
 class _Record:
     """The run as one: what the parts' nodes came to, in a ledger like any other run's."""
 
-    def __init__(self, command: DbtCommand, project: Project, profile: Profile, run_id: str) -> None:
+    def __init__(self, command: DbtCommand, project: Project, profile: Profile, run_id: str, manifest: bytes) -> None:
         self._command = command
         self._target = profile.target
         self._started_at = datetime.now(UTC)
@@ -208,7 +209,7 @@ class _Record:
         self._run_path = self._state.new_run(self._started_at, f"build-{run_id}")
         self._nodes: dict[str, NodeResult] = {}
         # Whoever reads the run's result looks for the manifest where dbt's own runs have it.
-        shutil.copy2(plan_state(project, profile).manifest, self._state.manifest)
+        write_in_words(self._state.manifest, manifest)
         memory = Memory(self._state, command, project, profile, self._run_path.name, run_id)
         head = {"kind": "run", "command": fingerprint(command), "target": profile.target, "at": self._started_at}
         self._ledger = Ledger(self._run_path / LEDGER)

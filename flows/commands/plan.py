@@ -105,14 +105,13 @@ def _changes(
     command: DbtCommand, project: Project, profile: Profile, _: str | None
 ) -> tuple[list[PlannedNode], Sequence[str]]:
     from flows.engine.change_plan import plan_changes
-    from flows.engine.graph import load_graph
-    from flows.engine.listing import plan_state
+    from flows.engine.graph import load_graph, read_graph
     from flows.engine.remember import memory_for_plan
     from flows.plan import plan_of_changes
 
     memory = memory_for_plan(command, project, profile)
     found = plan_changes(memory, project, profile)
-    graph = load_graph((plan_state(project, profile) if memory.parsed else memory.state).manifest)
+    graph = read_graph(memory.parsed[1]) if memory.parsed else load_graph(memory.state.manifest)
     return plan_of_changes(graph, found.decisions, found.inputs, command.full_refresh), found.notes
 
 

@@ -14,7 +14,7 @@ from flows.engine.command import DbtCommand, only_these
 from flows.engine.graph import selector_of
 from flows.engine.inputs import Inputs
 from flows.engine.last_good import LastGood
-from flows.engine.listing import list_ids, plan_state
+from flows.engine.listing import list_ids, list_manifest
 from flows.engine.project import Project
 from flows.engine.relations import missing_relations
 from flows.engine.remember import Memory
@@ -101,16 +101,16 @@ def _parse(
     modified: frozenset[str] = frozenset()
     ask = DbtCommand("ls", vars=memory.command.vars)
     if last.folder is None:
-        list_ids(ask, project, profile)
+        _, content = list_manifest(ask, project, profile)
     else:
         try:
             compare = replace(ask, select="state:modified", flags=("--state", str(last.folder)))
-            modified = frozenset(list_ids(compare, project, profile))
+            ids, content = list_manifest(compare, project, profile)
+            modified = frozenset(ids)
         except DbtRunFailed:
             # The project may be at fault, which this says; or the old manifest, which our own comparison does without.
-            list_ids(ask, project, profile)
+            _, content = list_manifest(ask, project, profile)
             notes.append("dbt could not compare with its last manifest; what changed is told by fingerprints alone.")
-    content = plan_state(project, profile).manifest.read_bytes()
     inputs = memory.inputs_of(cast(dict[str, Any], orjson.loads(content)))
     memory.parsed = (inputs, content)
     return modified, inputs

@@ -14,7 +14,7 @@ import orjson
 from flows.engine.command import DbtCommand
 from flows.engine.inputs import Inputs
 from flows.engine.last_good import ARTIFACTS, LastGood, latest_folder, read_folder
-from flows.engine.listing import list_ids, plan_state
+from flows.engine.listing import list_manifest
 from flows.engine.manifest_inputs import CALLED_BY_DBT, inputs_of
 from flows.engine.project import Project
 from flows.engine.reporting import current_reporter
@@ -124,9 +124,9 @@ def _unseen_by_dbt(command: DbtCommand, project: Project, profile: Profile, last
 
     Seeds above 1 MB, macros that only a hook or a test's argument names, materializations.
     """
-    seen = set(list_ids(replace(command, select="state:modified", exclude=None), project, profile))
-    manifest = cast(Mapping[str, Any], orjson.loads(plan_state(project, profile).manifest.read_bytes()))
-    inputs: Inputs = inputs_of(manifest, surroundings_of(command, project, profile).values)
+    modified = replace(command, select="state:modified", exclude=None)
+    seen, manifest = list_manifest(modified, project, profile)
+    inputs: Inputs = inputs_of(orjson.loads(manifest), surroundings_of(command, project, profile).values)
     everything = inputs.settings[CALLED_BY_DBT] != last.inputs.settings.get(CALLED_BY_DBT)
     found: list[str] = []
     for unique_id, node in inputs.nodes.items():

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import orjson
 
-from infrastructure.errors import ConfigError
+from infrastructure.errors import ConfigError, preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The nodes of one manifest by unique id, sources, exposures and unit tests included."""
+    """The nodes of one manifest by unique id: all that dbt can run, and sources."""
 
     nodes: Mapping[str, Node]
 
@@ -62,8 +62,9 @@ class Graph:
             seen.add(parent)
             if parent in wanted:
                 found[parent] = None
-            elif parent in self.nodes and self.nodes[parent].materialized == "ephemeral":
-                # An ephemeral model never runs: who reads it stands on what it reads.
+            else:
+                # What does not run, such as an ephemeral model or a table that was not selected, keeps the order: dbt
+                # runs what reads it after what it reads.
                 waiting.extend(self._before(parent))
         return sorted(found)
 
@@ -80,13 +81,19 @@ class Graph:
         return _reach(roots, {unique_id: list(node.depends_on) for unique_id, node in self.nodes.items()})
 
     def selectors(self, unique_ids: Iterable[str]) -> list[str]:
-        """Return the dbt selections that mean these nodes and no others."""
+        """Return the dbt selections that mean these nodes and no others.
+
+        Raises:
+            ConfigError: some are not in this manifest; left out, they would not be run, and nobody would know.
+        """
+        wanted = list(unique_ids)
+        if unknown := [unique_id for unique_id in wanted if unique_id not in self.nodes]:
+            raise ConfigError(
+                f"{len(unknown)} of {len(wanted)} nodes that are to run are not in the project as it is now: "
+                f"{preview(unknown)}. Has it changed since? Run it again; without --resume, if that was given."
+            )
         named = Counter(node.fqn for node in self.nodes.values())
-        return [
-            selector_of(node.fqn, node.resource_type, named)
-            for unique_id in unique_ids
-            if (node := self.nodes.get(unique_id))
-        ]
+        return [selector_of(self.nodes[key].fqn, self.nodes[key].resource_type, named) for key in wanted]
 
     def _before(self, unique_id: str) -> tuple[str, ...]:
         node = self.nodes.get(unique_id)
@@ -124,18 +131,22 @@ def load_graph(manifest: Path) -> Graph:
         ConfigError: the file is missing or is no manifest.
     """
     try:
-        document = cast(dict[str, Any], orjson.loads(manifest.read_bytes()))
-        return graph_of(document)
+        return read_graph(manifest.read_bytes())
     except OSError as exc:
         raise ConfigError(f"There is no manifest at {manifest}. Run the project once: python -m flows run") from exc
     except (orjson.JSONDecodeError, KeyError, AttributeError, TypeError) as exc:
         raise ConfigError(f"{manifest} is not a dbt manifest. Delete it and run again.") from exc
 
 
+def read_graph(manifest: bytes) -> Graph:
+    """Return the slim graph of the content of a manifest.json."""
+    return graph_of(cast(dict[str, Any], orjson.loads(manifest)))
+
+
 def graph_of(manifest: Mapping[str, Any]) -> Graph:
     """Return the slim graph of a manifest that has been read."""
     nodes: dict[str, Node] = {}
-    for section in ("nodes", "sources", "exposures", "unit_tests"):
+    for section in ("nodes", "sources", "exposures", "unit_tests", "functions", "saved_queries"):
         for unique_id, entry in manifest.get(section, {}).items():
             nodes[unique_id] = _node(unique_id, entry)
     return Graph(_in_build_order(nodes))

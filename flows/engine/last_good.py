@@ -12,7 +12,7 @@ from typing import Any, cast
 import orjson
 
 from flows.engine.inputs import Inputs, Parts
-from flows.engine.state import State
+from flows.engine.state import LAST_GOOD, State
 from infrastructure.errors import ConfigError
 
 # The version of nodes.json; another one is not read.
@@ -22,7 +22,6 @@ KEPT_STATES = 3
 INTERRUPTED = "interrupted"
 GOOD = frozenset({"success", "pass", "warn", "no-op"})
 
-_FOLDER = "last_good"
 _NODES = "nodes.json"
 # What another target needs of a state to compare itself with it.
 ARTIFACTS = ("manifest.json", _NODES)
@@ -119,7 +118,7 @@ def write_last_good(state: State, last: LastGood, artifacts: Mapping[str, bytes]
     """
     folders = _folders(state)
     number = int(folders[-1].name) + 1 if folders else 1
-    home = state.folder / _FOLDER
+    home = state.folder / LAST_GOOD
     draft = home / f".draft-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -160,7 +159,7 @@ def _write_through(path: Path, content: bytes) -> None:
 
 
 def _folders(state: State) -> list[Path]:
-    home = state.folder / _FOLDER
+    home = state.folder / LAST_GOOD
     names: Iterable[Path] = home.iterdir() if home.is_dir() else ()
     return sorted(path for path in names if path.name.isdigit())
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from flows.engine.command import DbtCommand, upstream_sources
 from flows.engine.events import DbtEvent
-from flows.engine.listing import ask, plan_state
+from flows.engine.listing import ask
 from flows.engine.project import Project
 from flows.engine.state import State, write_whole
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
-# Beside last_good/: what the pipeline's freshness check found right before its build.
+# dbt's name for it; ours lies beside last_good/: what the pipeline's freshness check found right before its build.
 _FILE = "sources.json"
 
 
@@ -27,19 +26,17 @@ def ask_for_source_data(command: DbtCommand, project: Project, profile: Profile)
     A source that is too old, or whose table is missing, is no error here.
     """
     check = DbtCommand("source freshness", select=upstream_sources(command.select), vars=command.vars)
-    plan = plan_state(project, profile)
-    path = plan.target_path / "sources.json"
-    path.unlink(missing_ok=True)
 
     def ignore(event: DbtEvent) -> None: ...
 
-    ask(check, project, profile, ignore, failing_is_an_answer=True)
-    return _read(path)
+    answer = ask(check, project, profile, ignore, failing_is_an_answer=True, artifact=_FILE)
+    return _max_loaded_at(answer or b"")
 
 
 def keep_source_data(state: State, run_id: str, invocation_id: str | None) -> None:
     """Keep what a freshness check of this run found, for the build that follows it in the same run."""
-    found = _read(state.target_path / "sources.json", invocation_id)
+    path = state.target_path / _FILE
+    found = _max_loaded_at(path.read_bytes() if path.exists() else b"", invocation_id)
     write_whole(state.folder / _FILE, orjson.dumps({"run_id": run_id, "sources": found}))
 
 
@@ -52,12 +49,12 @@ def kept_source_data(state: State, run_id: str) -> dict[str, str] | None:
         return None
 
 
-def _read(path: Path, invocation_id: str | None = None) -> dict[str, str]:
+def _max_loaded_at(content: bytes, invocation_id: str | None = None) -> dict[str, str]:
     try:
-        document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
+        document = cast(dict[str, Any], orjson.loads(content))
         if invocation_id and document["metadata"]["invocation_id"] != invocation_id:
             return {}
         entries = cast(list[Mapping[str, Any]], document["results"])
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+    except (orjson.JSONDecodeError, KeyError, TypeError):
         return {}
     return {str(entry["unique_id"]): str(entry["max_loaded_at"]) for entry in entries if entry.get("max_loaded_at")}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +21,10 @@ LEDGER = "ledger.jsonl"
 TEXT_LOG = "run.log"
 # Of a run with --changed: what becomes of each node, and why.
 CHANGES = "changes.json"
+# The folder of the last good states; see last_good.py.
+LAST_GOOD = "last_good"
 _DBT_LOGS = "dbt"
+MANIFEST = "manifest.json"
 _PARSED = "partial_parse.msgpack"
 
 # Runs whose ledger and log are kept, per project and target; the oldest go first.
@@ -40,7 +45,12 @@ class State:
     @property
     def manifest(self) -> Path:
         """Return the manifest of the last parse."""
-        return self.target_path / "manifest.json"
+        return self.target_path / MANIFEST
+
+    @property
+    def parsed(self) -> Path:
+        """Return what dbt keeps of its last parse, which makes the next one short."""
+        return self.target_path / _PARSED
 
     @property
     def profiles(self) -> Path:
@@ -55,10 +65,10 @@ class State:
         """
         part = State(self.folder / "parts" / _safe(name))
         _make(part.target_path)
-        parsed = self.target_path / _PARSED
-        if parsed.exists() and not (part.target_path / _PARSED).exists():
+        if self.parsed.exists() and not part.parsed.exists():
             # What the whole project was parsed to saves the part its first parse, the longest.
-            shutil.copy2(parsed, part.target_path / _PARSED)
+            with contextlib.suppress(OSError):
+                shutil.copy2(self.parsed, part.parsed)
         return part
 
     def runs(self) -> list[Path]:
@@ -79,24 +89,59 @@ class State:
             shutil.rmtree(old, ignore_errors=True)
         return run
 
+    def belongings(self) -> list[Path]:
+        """Return what earlier runs have left here for later ones: their records, and the last good state."""
+        last = sorted((self.folder / LAST_GOOD).glob("*"))[-1:]
+        return [*(run / LEDGER for run in self.runs() if (run / LEDGER).exists()), *last]
+
     def write_profiles(self, text: str) -> Path:
-        """Write the profiles.yml of the child whole or not at all, and return its folder."""
+        """Write the profiles.yml of the child whole or not at all, and return its folder.
+
+        Raises:
+            ConfigError: the folder can't be written.
+        """
         _make(self.profiles)
         path = self.profiles / "profiles.yml"
-        try:
-            if not path.exists() or path.read_bytes() != text.encode():
-                write_whole(path, text.encode())
-        except OSError as exc:
-            raise ConfigError(
-                f"The profile for dbt can't be written to {path}: {exc.strerror}. "
-                f"Free some space or choose another folder with {STATE_VARIABLE}."
-            ) from exc
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_in_words(path, text.encode())
         return self.profiles
+
+
+def lost_sentence(state: State, before: Sequence[Path]) -> str:
+    """Say what of a state's belongings was deleted since; empty when all are there."""
+    gone = [path for path in before if not path.exists()]
+    records = sum(path.name == LEDGER for path in gone)
+    what = [
+        *([f"the records of {records} earlier runs, which can't be resumed any more"] if records else []),
+        *(
+            ["the last good state, so that the next run with --changed builds everything"]
+            if len(gone) > records
+            else []
+        ),
+    ]
+    if not what:
+        return ""
+    return f"Something deleted what {state.folder} held while this run went on. Gone for good: {'; '.join(what)}."
+
+
+def write_in_words(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; see `write_whole`.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
+    try:
+        write_whole(path, content)
+    except OSError as exc:
+        raise ConfigError(
+            f"{path} can't be written: {exc.strerror}. "
+            f"Free some space or choose another folder with {STATE_VARIABLE}, then run again."
+        ) from exc
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    draft = path.with_suffix(f".{os.getpid()}")
+    draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     draft.write_bytes(content)
     draft.replace(path)
 

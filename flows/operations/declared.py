@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from flows.engine.command import DbtCommand
-from flows.engine.listing import list_ids, plan_state
+from flows.engine.listing import list_manifest
 from infrastructure.errors import ConfigError, preview
 
 if TYPE_CHECKING:
@@ -158,9 +158,8 @@ def read_declared(project: Project, profile: Profile, select: str | None = None)
         DbtRunFailed: the project does not compile.
     """
     kinds = ("--resource-type", "model", "--resource-type", "seed", "--resource-type", "snapshot")
-    selected = list_ids(DbtCommand("ls", select=select, flags=kinds), project, profile)
-    document = cast(dict[str, Any], orjson.loads(plan_state(project, profile).manifest.read_bytes()))
-    return Declared(document, tuple(selected))
+    selected, manifest = list_manifest(DbtCommand("ls", select=select, flags=kinds), project, profile)
+    return Declared(orjson.loads(manifest), tuple(selected))
 
 
 def materialized(node: Mapping[str, Any]) -> str | None:

@@ -146,7 +146,7 @@ def escalate_alerts(target: str = "prod") -> list[str]:
 def _tested(target: str, project_dir: str | None, failed: Sequence[str], manifests: Sequence[Any]) -> DbtResult:
     graph = load_graph(manifests[0])
     # A test that has left the project is not failing any more.
-    select = " ".join(graph.selectors(failed))
+    select = " ".join(graph.selectors(key for key in failed if key in graph.nodes))
     try:
         return tasks.test(
             target, select or None, project_dir=project_dir, store_failures=True, indirect_selection="empty"

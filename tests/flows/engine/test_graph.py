@@ -43,9 +43,19 @@ def test_parents_are_looked_up_through_ephemeral_models() -> None:
     assert graph().parents("model.a", among) == []
 
 
-def test_a_table_that_is_not_in_the_run_is_no_way_through() -> None:
-    assert graph("table").parents("model.d", ["model.a", "model.d"]) == []
+def test_what_is_not_in_the_run_is_looked_through_whatever_it_is() -> None:
+    """dbt runs what reads an unselected table after what that table reads."""
+    assert graph("table").parents("model.d", ["model.a", "model.d"]) == ["model.a"]
+    assert graph("table").parents("test.t", ["source.s"]) == ["source.s"]
     assert graph("table").parents("model.nobody", ["model.a"]) == []
+
+
+def test_a_node_that_is_not_there_is_not_left_out_in_silence() -> None:
+    assert graph().selectors(["model.a"]) == ["fqn:shop.[a]"]
+    with pytest.raises(
+        ConfigError, match=r"1 of 2 nodes that are to run are not in the project as it is now: model\.x"
+    ):
+        graph().selectors(["model.a", "model.x"])
 
 
 def test_upstream_and_downstream_leave_the_roots_out() -> None:
