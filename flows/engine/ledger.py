@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
@@ -13,18 +14,24 @@ from typing import Any, Self, cast
 import orjson
 
 from flows.engine.events import NodeEvent
+from flows.engine.reporting import current_reporter
 from infrastructure.errors import ConfigError
 
 _TIMES = {"at", "started_at", "finished_at"}
+_CHUNK_BYTES = 1_000_000
 
 
 class _AppendedFile:
-    """A file that is only ever added to, each time in a single write, so that a kill loses at most the last one."""
+    """A file that is only ever added to, each time in a single write, so that a kill loses at most the last one.
+
+    A file that was deleted can still be written to, and nobody reads it: it is made anew, with all that it held.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file = _open_to_append(path)
         except OSError as exc:
             raise _unwritable(path, exc) from exc
 
@@ -36,13 +43,49 @@ class _AppendedFile:
     ) -> None:
         os.close(self._file)
 
+    def keep(self) -> None:
+        """Make the file anew when somebody has deleted it, or put another in its place; any thread may ask for that.
+
+        Raises:
+            ConfigError: it can't be written, or what it held can't be read any more.
+        """
+        try:
+            with self._lock:
+                if is_file_at(self._file, self.path):
+                    return
+                self._make_anew()
+        except OSError as exc:
+            raise _unwritable(self.path, exc) from exc
+        current_reporter().note(f"{self.path} was deleted while it was written to. It is there again, whole.")
+
     def _write(self, line: bytes) -> None:
+        self.keep()
         try:
             written = os.write(self._file, line)
         except OSError as exc:
             raise _unwritable(self.path, exc) from exc
         if written != len(line):
             raise _unwritable(self.path, OSError(28, "No space left on device"))
+
+    def _make_anew(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # It gets its name when it is whole: a kill in between must not leave half a record that looks like one.
+        draft = self.path.with_suffix(f".{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        file = _open_to_append(draft)
+        try:
+            position = 0
+            while held := os.pread(self._file, _CHUNK_BYTES, position):
+                while held:
+                    written = os.write(file, held)
+                    position, held = position + written, held[written:]
+            draft.replace(self.path)
+        except OSError:
+            os.close(file)
+            draft.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file = file
 
 
 class TextLog(_AppendedFile):
@@ -101,6 +144,18 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     return cast(dict[str, Any], entry)
+
+
+def is_file_at(file: int, path: Path) -> bool:
+    """Say whether an open file is still the one that is found at a path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _open_to_append(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def _unwritable(path: Path, exc: OSError) -> ConfigError:

@@ -7,9 +7,11 @@ machines the server's concurrency limit `dbt-<target>` does, with a lease that r
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,11 +22,14 @@ from pathlib import Path
 
 from flows.engine.deadline import require_time
 from flows.engine.lease import Lease, lent_slot, server_slot
+from flows.engine.ledger import is_file_at
 from flows.engine.reporting import current_reporter
 from flows.engine.state import STATE_VARIABLE, state_root
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 _POLL_SECONDS = 0.2
+# How often a run that writes looks whether its lock file is still there.
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class _Held:
     Another run holds the file, if any does on this machine, where this one writes for it.
     """
 
-    file: int | None
+    file: _LockFile | None
     lease: Lease | None
 
 
@@ -101,37 +106,105 @@ def held_files() -> list[int]:
 
     A child that inherits them keeps its target locked for as long as it lives, even when this process is killed.
     """
-    return [held.file for held in _held.get({}).values() if held.file is not None]
+    return [file for held in _held.get({}).values() if held.file is not None for file in held.file.descriptors]
 
 
 @contextmanager
 def calling_when_lost(target: str, act: Callable[[str], None]) -> Iterator[None]:
     """Call a function when another run gets hold of a target that this one holds, from a thread of its own.
 
-    It is called with the words for who has the target now. That can be so when the server was away for longer than a
-    lease: on its return it gave the target to another machine.
+    It is called with the words for why. That can be so when the server was away for longer than a lease: on its
+    return it gave the target to another machine. Or when the lock file was deleted, which then keeps nobody out.
     """
     held = _held.get({}).get(target)
-    if held is None or held.lease is None:
+    with ExitStack() as stack:
+        if held and held.lease:
+            stack.enter_context(
+                held.lease.calling_when_lost(lambda to: act(f"{to} writes to it since the Prefect server was away"))
+            )
+        if held and held.file:
+            stack.enter_context(held.file.calling_when_lost(act))
         yield
-        return
-    with held.lease.calling_when_lost(act):
-        yield
+
+
+class _LockFile:
+    """The lock file of a target. One that was deleted keeps nobody out, so it is made and taken anew."""
+
+    def __init__(self, path: Path, target: str, holder: str) -> None:
+        self._path = path
+        self._target = target
+        self._about = {
+            "holder": holder,
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        # The last one is in force. dbt has inherited those before, so they stay open.
+        self.descriptors: list[int] = []
+
+    def take(self) -> bool:
+        """Take the lock; False when another run holds it.
+
+        Raises:
+            ConfigError: the file can't be opened.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as exc:
+            raise ConfigError(
+                f"The lock of target {self._target} can't be taken at {self._path}: {exc.strerror}. "
+                f"Choose a folder that can be written to with {STATE_VARIABLE}."
+            ) from exc
+        # Between the two somebody may have deleted the file: the lock of a file without a name keeps nobody out.
+        if not _try_lock(file) or not is_file_at(file, self._path):
+            os.close(file)
+            return False
+        self.descriptors.append(file)
+        # What it says is for those who wait; on a full disk they are told less.
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(self._about).encode(), 0)
+        return True
+
+    def is_kept(self) -> bool:
+        """Say whether the target is still this run's; a lock file that was deleted is taken anew if nobody else has."""
+        return is_file_at(self.descriptors[-1], self._path) or self.take()
+
+    @contextmanager
+    def calling_when_lost(self, act: Callable[[str], None]) -> Iterator[None]:
+        """Look after the lock file, from a thread, for the time of the block; see the function of that name."""
+        done = threading.Event()
+
+        def look() -> None:
+            while True:
+                # A folder that can't be read or written for a moment is no loss.
+                with contextlib.suppress(OSError, ConfigError):
+                    if not self.is_kept():
+                        act(f"its lock file {self._path} was deleted, and {_held_by(self._path)}")
+                        return
+                if done.wait(_LOOK_SECONDS):
+                    return
+
+        thread = threading.Thread(target=look, name="tributary-lock-file", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def close(self) -> None:
+        """Let the target go."""
+        for file in self.descriptors:
+            os.close(file)
 
 
 @contextmanager
-def _file_lock(path: Path, target: str, holder: str, wait: bool) -> Iterator[int]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as exc:
-        raise ConfigError(
-            f"The lock of target {target} can't be taken at {path}: {exc.strerror}. "
-            f"Choose a folder that can be written to with {STATE_VARIABLE}."
-        ) from exc
+def _file_lock(path: Path, target: str, holder: str, wait: bool) -> Iterator[_LockFile]:
+    lock = _LockFile(path, target, holder)
     try:
         told = False
-        while not _try_lock(file):
+        while not lock.take():
             if not wait:
                 raise UpstreamUnavailable(f"Target {target} is not free: {_held_by(path)}. Try again when it is done.")
             if not told:
@@ -139,16 +212,9 @@ def _file_lock(path: Path, target: str, holder: str, wait: bool) -> Iterator[int
                 told = True
             require_time(f"Target {target} did not become free: {_held_by(path)}")
             time.sleep(_POLL_SECONDS)
-        os.ftruncate(file, 0)
-        about = {
-            "holder": holder,
-            "pid": os.getpid(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        os.pwrite(file, json.dumps(about).encode(), 0)
-        yield file
+        yield lock
     finally:
-        os.close(file)
+        lock.close()
 
 
 def _try_lock(file: int) -> bool:

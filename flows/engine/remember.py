@@ -191,7 +191,9 @@ class Memory:
     ) -> None:
         parsed = self._parse(invocation_ids) or self.parsed
         if parsed is None:
-            # dbt never got as far as its manifest, so no node was touched.
+            # dbt never got as far as its manifest, so no node was touched; or somebody has deleted it.
+            if ended:
+                raise FileNotFoundError(2, f"{self.state.manifest} is not there any more")
             return
         inputs, manifest = parsed
         try:

@@ -10,8 +10,9 @@ from typing import Any
 from flows.engine.command import DbtCommand
 from flows.engine.events import SUCCEEDED, WARNED, NodeEvent, parse_line
 from flows.engine.ledger import is_damaged, read_ledger
+from flows.engine.reporting import current_reporter
 from flows.engine.results import NodeResult, result_of
-from flows.engine.state import LEDGER, State, dbt_log
+from flows.engine.state import LEDGER, TEXT_LOG, State, dbt_log
 from infrastructure.errors import ConfigError
 
 # dbt's outcomes after which a node must not run again.
@@ -31,10 +32,11 @@ class Interrupted:
 
 
 def interrupted_run(state: State, command: DbtCommand) -> Interrupted | None:
-    """Return the last run of this very command, if it did not get to a good end; None when it did or there is none.
+    """Return the last run of this very command, if it did not get to a good end; None, and a note of why, otherwise.
 
     Raises:
-        ConfigError: the record of the run that would be resumed is damaged, so that done and undone cannot be told.
+        ConfigError: the record of the run that would be resumed is damaged or was deleted, so that done and undone
+            cannot be told.
 
     A node counts as done when the ledger says so, or dbt's own log does: when the flow process was killed, dbt may
     have finished a node whose event nobody read any more.
@@ -45,8 +47,14 @@ def interrupted_run(state: State, command: DbtCommand) -> Interrupted | None:
         if not entries or entries[0].get("command") != wanted:
             continue
         if any(entry.get("kind") == "end" and entry.get("is_ok") for entry in entries):
+            current_reporter().note("Nothing to resume: the last run of this came to its end. Running it all.")
             return None
         return Interrupted(run_path, _done_by(run_path, entries))
+    current_reporter().note(
+        f"There is no record of an earlier run of this under {state.folder}, so nothing is known to be done: running "
+        "it all. If one was cut off on another machine, or its record was deleted, models that only append get their "
+        "rows a second time."
+    )
     return None
 
 
@@ -59,6 +67,8 @@ def _done_by(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, 
     resumed = entries[0].get("resumes")
     if resumed and (before := _entries(run_path.parent / resumed)):
         done = _done_by(run_path.parent / resumed, before)
+    elif resumed and not any(entry.get("attempt") for entry in entries):
+        raise _gone(run_path.parent / resumed / LEDGER)
     for entry in entries:
         if entry.get("kind") == "node":
             _take(done, NodeEvent(**entry["event"]))
@@ -70,6 +80,8 @@ def _done_by(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, 
 def _entries(run_path: Path) -> list[dict[str, Any]]:
     path = run_path / LEDGER
     if not path.exists():
+        if (run_path / TEXT_LOG).exists() or dbt_log(run_path).exists():
+            raise _gone(path)
         return []
     entries = list(read_ledger(path))
     is_headless = bool(path.stat().st_size) and (not entries or entries[0].get("kind") != "run")
@@ -79,6 +91,13 @@ def _entries(run_path: Path) -> list[dict[str, Any]]:
             "Look at its run.log beside it; then run without --resume to do everything again."
         )
     return entries
+
+
+def _gone(path: Path) -> ConfigError:
+    return ConfigError(
+        f"The record of the last run was deleted, so nobody can say what it had done: {path}. Put it back; or run "
+        "without --resume to do everything again, which gives models that only append their rows a second time."
+    )
 
 
 def fingerprint(command: DbtCommand) -> dict[str, Any]:

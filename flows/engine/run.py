@@ -43,7 +43,17 @@ from flows.engine.results import (
 from flows.engine.resume import Interrupted, fingerprint, interrupted_run
 from flows.engine.retries import Retries, with_what_they_kept_back
 from flows.engine.skips import with_causes
-from flows.engine.state import CHANGES, LEDGER, TEXT_LOG, State, dbt_log, dbt_log_folder, state_of
+from flows.engine.state import (
+    CHANGES,
+    LEDGER,
+    TEXT_LOG,
+    State,
+    dbt_log,
+    dbt_log_folder,
+    lost_sentence,
+    state_of,
+    write_in_words,
+)
 from flows.engine.statement_tags import tag_variables
 from flows.engine.undone import stopped_of
 from infrastructure.errors import (
@@ -63,6 +73,9 @@ _LOG_BYTES = 20_000_000
 # dbt's debug log costs 5 % of a build of 250 cheap nodes (measured 2026-11-20) and repeats the SQL that stands in
 # target/run anyway. Whoever wants it sets dbt's own variable.
 _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
+
+# What a selection means and dbt does not run.
+_NEVER_RUN = ("source.", "analysis.", "metric.", "semantic_model.")
 
 RecorderFactory = Callable[[State], Recorder | None]
 
@@ -105,13 +118,14 @@ def run_dbt(
     run_path = state.new_run(started_at, f"{command.verb.replace(' ', '-')}-{run_id}")
     place = Place(
         project=project.folder,
-        profiles=state.write_profiles(profile.profiles_yml(project.profile)),
+        profiles=state.profiles,
         profile=project.profile,
         target_path=state.target_path,
         log_path=dbt_log_folder(run_path),
     )
     memory = Memory(state, command, project, profile, run_path.name, run_id)
     earlier = interrupted_run(state, command) if resume else None
+    belongings = state.belongings()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(run_path / LEDGER))
         recorder = recorder_factory(state) if recorder_factory else None
@@ -127,8 +141,6 @@ def run_dbt(
             if earlier:
                 left = _what_is_left(command, earlier, project, profile)
                 run.take_over(earlier)
-            elif resume:
-                current_reporter().note("Nothing to resume: the last run of this came to its end. Running it all.")
             elif changed:
                 left = run.only_what_changed(plan_changes(memory, project, profile))
             if left is not None:
@@ -142,6 +154,8 @@ def run_dbt(
                 if ended:
                     ended(run.result(), stopped)
             raise
+        if lost := lost_sentence(state, belongings):
+            run.note(lost)
         memory.keep(run.own_results(earlier), run.started, run.details, run.invocation_ids)
         ledger.append({"kind": "end", "at": datetime.now(UTC), "is_ok": run.is_ok, "nodes": len(run.results)})
     if recorder and recorder.unsent:
@@ -157,9 +171,7 @@ def _what_is_left(command: DbtCommand, earlier: Interrupted, project: Project, p
         return command
     selected, graph = list_nodes(command, project, profile)
     left = [
-        unique_id
-        for unique_id in selected
-        if unique_id not in earlier.done and not unique_id.startswith(("source.", "analysis."))
+        unique_id for unique_id in selected if unique_id not in earlier.done and not unique_id.startswith(_NEVER_RUN)
     ]
     current_reporter().note(
         f"Resuming the run of {earlier.run_path.name.partition('.')[0]}: {len(earlier.done)} nodes are done, "
@@ -192,7 +204,7 @@ class _Run:
         self._started_at = started_at
         self._attempt = Attempt()
         self._stopped: Stopped | None = None
-        self._lost_to: str | None = None
+        self._lost_because: str | None = None
         self.results: dict[str, NodeResult] = {}
         # What this run's own children did, over all attempts; the details are those of dbt's artifacts.
         self.started: set[str] = set()
@@ -221,10 +233,14 @@ class _Run:
     def only_what_changed(self, plan: ChangePlan) -> DbtCommand | None:
         """Write down every decision of a plan, and return its command."""
         for note in plan.notes:
-            current_reporter().note(note)
-        self._notes += plan.notes
-        (self._run_path / CHANGES).write_bytes(orjson.dumps(plan.decisions))
+            self.note(note)
+        write_in_words(self._run_path / CHANGES, orjson.dumps(plan.decisions))
         return plan.command
+
+    def note(self, text: str) -> None:
+        """Say something a person should know now, and in the result."""
+        current_reporter().note(text)
+        self._notes.append(text)
 
     def to_the_end(self, command: DbtCommand, retries: Retries) -> None:
         """Run a command, and again what failed for a transient reason; leaves the outcome in `results`."""
@@ -285,6 +301,8 @@ class _Run:
         )
 
     def _run_child(self, command: DbtCommand, number: int) -> None:
+        # Each time: the state folder may have been deleted since the last attempt.
+        State(self._place.profiles.parent).write_profiles(self._profile.profiles_yml(self._place.profile))
         argv = arguments(command, self._place, self._profile.target)
         argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
         environment = child_environment(self._place.project, self._profile)
@@ -298,7 +316,7 @@ class _Run:
         ):
             with (
                 calling_at(current_deadline(), child.interrupt),
-                calling_when_lost(self._profile.target, lambda to: self._lose(child, to)),
+                calling_when_lost(self._profile.target, lambda because: self._lose(child, because)),
             ):
                 try:
                     self._read_lines(child, text_log, number)
@@ -331,17 +349,15 @@ class _Run:
                 self._recorder.event(event)
             reporter.event(event)
 
-    def _lose(self, child: DbtProcess, to: str) -> None:
-        self._lost_to = to
+    def _lose(self, child: DbtProcess, because: str) -> None:
+        self._lost_because = because
         child.interrupt()
 
     def _cut_short(self) -> TributaryError:
         what = f"{self._command.name} on target {self._profile.target} was stopped"
         rest = f"{self.stopped()}. Run it again with --resume to do what is left. Log: {log_of(self._run_path)}"
-        if self._lost_to is not None:
-            return UpstreamUnavailable(
-                f"{what} because {self._lost_to} writes to it since the Prefect server was away: {rest}"
-            )
+        if self._lost_because is not None:
+            return UpstreamUnavailable(f"{what} because {self._lost_because}: {rest}")
         deadline = current_deadline()
         assert deadline is not None
         return RunTimedOut(f"{what} after {deadline.spoken}, the time that the run was given: {rest}")
@@ -399,7 +415,11 @@ class _Run:
         failed = retries.to_try_again(self.results.values(), self._profile.warehouse)
         if not failed:
             return None
-        graph = self._graph()
+        try:
+            graph = self._graph()
+        except ConfigError as exc:
+            self.note(f"What failed for a passing reason is not tried again: {exc}")
+            return None
         left = with_what_they_kept_back(failed, self.results.values(), graph)
         return only_these(self._command, graph.selectors(left))
 

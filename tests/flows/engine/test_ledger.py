@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -113,3 +114,35 @@ with Ledger(Path({str(path)!r})) as ledger:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ConfigError: The record of this run can't be written to" in done.stderr
     assert [entry["number"] for entry in read_ledger(path)] == [0]
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "another in its place"])
+def test_a_ledger_that_is_deleted_under_the_run_is_there_again_whole(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "state" / "run" / "ledger.jsonl"
+    path.parent.mkdir(parents=True)
+    with Ledger(path) as ledger:
+        ledger.node(event("a"), 1)
+        if how == "another in its place":
+            path.unlink()
+            path.write_text("")
+        elif how == "moved":
+            (tmp_path / "state").rename(tmp_path / "elsewhere")
+        else:
+            shutil.rmtree(tmp_path / "state")
+        ledger.keep()
+        assert names(path) == ["model.shop.a"]
+        ledger.node(event("b"), 1)
+    assert names(path) == ["model.shop.a", "model.shop.b"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["ledger.jsonl"]
+    assert path.stat().st_mode & 0o077 == 0, "only its owner reads it"
+
+
+def test_a_ledger_that_cannot_be_made_anew_stops_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "ledger.jsonl"
+    path.parent.mkdir()
+    with Ledger(path) as ledger:
+        ledger.node(event("a"), 1)
+        shutil.rmtree(path.parent)
+        path.parent.write_text("a file is in the way")
+        with pytest.raises(ConfigError, match=r"The record of this run can't be written to .*ledger\.jsonl"):
+            ledger.node(event("b"), 1)

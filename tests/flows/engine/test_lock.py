@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import pytest
 
 from flows.engine.deadline import time_limit
 from flows.engine.events import DbtEvent
-from flows.engine.lock import one_writer
+from flows.engine.lock import calling_when_lost, held_files, one_writer
 from flows.engine.reporting import reporting_to
 from infrastructure.errors import ConfigError, RunTimedOut, UpstreamUnavailable
 from infrastructure.targets import ROOT
+from tests.conftest import wait_until
 
 # Takes a target, says so, and keeps it until its input ends.
 HOLDER = """
@@ -147,6 +149,54 @@ def test_a_lock_file_of_anything_else_is_still_a_lock(target: str, tmp_path: Pat
         (tmp_path / "locks" / "dev.lock").write_bytes(content)
         with pytest.raises(UpstreamUnavailable, match=r"is not free: another run is writing to it\. Try again"):
             one_writer(target, "me", wait=False).__enter__()
+
+
+def test_a_lock_file_that_is_deleted_is_taken_anew_by_its_holder(target: str, tmp_path: Path) -> None:
+    """The lock of a file without a name keeps nobody out: a second run wrote beside the first."""
+    lock = tmp_path / "locks" / "dev.lock"
+    with one_writer(target, "me"), calling_when_lost(target, pytest.fail):
+        before = held_files()
+        shutil.rmtree(lock.parent)
+        wait_until(lambda: lock.exists() and lock.stat().st_size > 0, "the holder notices")
+        assert held_files()[: len(before)] == before, "a dbt that has inherited one keeps it"
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            code = f"from flows.engine.lock import one_writer\none_writer({target!r}, 'x', wait=False).__enter__()"
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+        assert "Target dev is not free: me (process" in caught.value.stderr
+    with one_writer(target, "me again", wait=False):
+        pass
+
+
+def test_a_holder_whose_lock_file_was_deleted_hears_who_took_the_target(target: str, tmp_path: Path) -> None:
+    heard, told = threading.Event(), list[str]()
+
+    def act(because: str) -> None:
+        told.append(because)
+        heard.set()
+
+    with one_writer(target, "me"):
+        shutil.rmtree(tmp_path / "locks")
+        with holder(target), calling_when_lost(target, act):
+            assert heard.wait(60)
+    assert "dev.lock was deleted, and flow run amber-otter (process" in told[0]
+
+
+def test_one_that_waits_for_a_file_that_is_deleted_takes_the_new_one(target: str, tmp_path: Path) -> None:
+    with holder(target):
+        thread, listener, taken = take_in_a_thread(target)
+        assert listener.heard.wait(60)
+        shutil.rmtree(tmp_path / "locks")
+        thread.join(60)
+        assert taken.is_set()
+
+
+def test_a_full_disk_keeps_nobody_from_a_lock(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flows.engine.lock.os.pwrite", full)
+    with one_writer(target, "me", wait=False):
+        assert held_files()
 
 
 def test_a_folder_that_cannot_be_made_is_named(target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,16 @@ import duckdb
 import pytest
 
 from flows.engine.command import DbtCommand
-from flows.engine.events import NodeEvent
+from flows.engine.events import DbtEvent, NodeEvent
 from flows.engine.ledger import Ledger
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
+from flows.engine.reporting import reporting_to
 from flows.engine.results import DbtResult
 from flows.engine.resume import fingerprint, interrupted_run
 from flows.engine.retries import Retries
 from flows.engine.run import run_dbt
-from flows.engine.state import LEDGER, State, state_of
+from flows.engine.state import LEDGER, TEXT_LOG, State, state_of
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import Profile
 from tests.conftest import wait_until
@@ -183,3 +185,72 @@ def test_a_run_that_was_killed_while_it_resumed_another_loses_nothing_of_that_on
     earlier = interrupted_run(state, DbtCommand("build"))
     assert earlier is not None
     assert set(earlier.done) == {"model.witnessed.a", "model.witnessed.b"}
+
+
+class Deleting:
+    """Delete a folder when a node has ended, and hear what is said of that."""
+
+    def __init__(self, place: Path, after: str) -> None:
+        self._place = place
+        self._after = after
+        self.notes: list[str] = []
+
+    def stage(self, text: str) -> None: ...
+
+    def event(self, event: DbtEvent) -> None:
+        if event.node and event.node.name == self._after and event.node.finished_at and self._place.exists():
+            # Under another name first: dbt writes into it at this very moment.
+            gone = self._place.with_name("gone")
+            self._place.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_state_folder_that_is_deleted_under_a_run_costs_nothing_that_was_done(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended well, with its record in a file that had no name any more; --resume then did everything again."""
+    monkeypatch.setenv("ROWS", "10")
+    build(folder)
+    monkeypatch.setenv("ROWS", "'no number'")
+    deleting = Deleting(folder / "state", "second")
+    with one_writer("dev", holder="this run"), reporting_to(deleting), pytest.raises(DbtRunFailed) as caught:
+        build(folder)
+    (run_path,) = state_in(folder).runs()
+    assert isinstance(caught.value.result, DbtResult)
+    said = " ".join(deleting.notes)
+    assert f"{run_path / LEDGER} was deleted while it was written to. It is there again, whole." in said
+    assert "Gone for good: the records of 1 earlier runs" in said
+    assert "the last good state, so that the next run with --changed builds everything" in said
+    assert any("Gone for good" in note for note in caught.value.result.notes), "and whoever reads the report knows"
+    log = (run_path / TEXT_LOG).read_text()
+    assert "first" in log
+    assert "Done. PASS=" in log
+
+    monkeypatch.setenv("ROWS", "10")
+    assert build(folder, resume=True).counts()["succeeded"] == 5
+    assert ran(folder) == dict.fromkeys(MODELS, 2), "once in each of the two runs"
+
+
+def test_what_nobody_knows_any_more_is_not_done_twice_in_silence(folder: Path) -> None:
+    state, at, listener = state_in(folder), datetime.now(UTC), Deleting(folder / "nothing", "nobody")
+    with reporting_to(listener):
+        assert interrupted_run(state, DbtCommand("build")) is None
+    assert listener.notes[0].startswith(f"There is no record of an earlier run of this under {state.folder}, so")
+    head = {"kind": "run", "command": fingerprint(DbtCommand("build")), "target": "dev", "at": at}
+    # It went on from a run whose record is gone, and was killed before it had written down what that one did.
+    run_path = state.new_run(at, "2")
+    with Ledger(run_path / LEDGER) as ledger:
+        ledger.append(head | {"resumes": "20260131T000000.000000Z-1"})
+        with pytest.raises(ConfigError, match=r"was deleted, so nobody can say .*without --resume"):
+            interrupted_run(state, DbtCommand("build"))
+        ledger.node(NodeEvent("model.witnessed.a", "a", "model", "table", "success", at, at), 1)
+        earlier = interrupted_run(state, DbtCommand("build"))
+        assert earlier is not None
+        assert set(earlier.done) == {"model.witnessed.a"}
+    (run_path / TEXT_LOG).write_text("12:00:00 1 of 1 OK created\n")
+    (run_path / LEDGER).unlink()
+    with pytest.raises(ConfigError, match=r"was deleted, so nobody can say .*without --resume"):
+        interrupted_run(state, DbtCommand("build"))
