@@ -24,6 +24,7 @@ from flows.engine.run import run_dbt
 from flows.engine.state import State
 from flows.engine.task_runs import FlowRun
 from flows.history.record import record
+from flows.operations.ci_schemas import claim_schemas
 from flows.report import publish
 from flows.report_page.summary import publish_overview
 from infrastructure.errors import ConfigError, TributaryError
@@ -190,6 +191,7 @@ def _run(
         current_reporter().stage(f"{command.name} on {target}")
         if defer_to:
             command = deferred(command, project, profile, defer_to, resume)
+        claim_schemas(command, project, profile)
         return run_dbt(command, project, profile, run_id, recorder, Retries(retries), resume, ended, changed)
 
 

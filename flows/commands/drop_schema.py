@@ -20,13 +20,24 @@ from flows.commands.target import writing_to
 @click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
 @json_option
 def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
-    """Drop the schemas that a pull request's build has made; refuses any whose name does not begin with ci_."""
+    """Drop the schemas that a pull request's builds have made, told by the mark that they left in them.
+
+    A schema that has no mark, or another target's, is left; so is any whose name does not begin with ci_.
+    """
     with writing_to(target, as_json) as profile:
         from flows.operations.ci_schemas import drop_schemas
 
         found = drop_schemas(profile, dry_run)
     if as_json:
-        click.echo(dumps({"target": target, "dropped": not dry_run, "schemas": found}))
+        document = {"target": target, "dropped": not dry_run, "schemas": found.schemas, "left": found.left}
+        click.echo(dumps(document))
         return
     verb = "Would drop" if dry_run else "Dropped"
-    click.echo(f"{verb} {', '.join(found)}." if found else f"Target {target} has no schema there: nothing to drop.")
+    said = (
+        f"{verb} {', '.join(found.schemas)}."
+        if found.schemas
+        else f"Target {target} has no schema there that its builds made: nothing to drop."
+    )
+    click.echo(said)
+    for name in found.left:
+        click.echo(f"Left {name}: it has no mark of a build of this target. Drop it by hand if it is yours.")
