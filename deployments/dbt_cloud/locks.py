@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from infrastructure.errors import UpstreamUnavailable
+from flows.engine.lock import locked_file
+from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 WAIT_SECONDS = 300.0
 _LOOK_AGAIN_SECONDS = 0.1
@@ -24,10 +25,9 @@ async def job_locks(folder: Path, names: Iterable[str], wait_seconds: float = WA
 
     Raises:
         UpstreamUnavailable: another deployment of one of them does not end.
+        ConfigError: a lock file can't be made, or is another user's.
     """
     shards = sorted({hashlib.sha256(name.encode()).hexdigest()[:_DIGITS] for name in names})
-    if shards:
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_seconds
     async with AsyncExitStack() as stack:
         for shard in shards:
@@ -38,15 +38,23 @@ async def job_locks(folder: Path, names: Iterable[str], wait_seconds: float = WA
 @asynccontextmanager
 async def _one(path: Path, deadline: float) -> AsyncIterator[None]:
     # The system lets go of it when this process ends, however it ends.
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as exc:
-                if time.monotonic() > deadline:
-                    raise UpstreamUnavailable(
-                        f"Another deployment of the same jobs holds {path} for too long. Try again when it is done."
-                    ) from exc
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    while (file := _locked(path)) is None:
+        if time.monotonic() > deadline:
+            raise UpstreamUnavailable(
+                f"Another deployment of the same jobs holds {path} for too long. Try again when it is done."
+            )
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    try:
         yield
+    finally:
+        os.close(file)
+
+
+def _locked(path: Path) -> int | None:
+    try:
+        return locked_file(path)
+    except OSError as exc:
+        raise ConfigError(
+            f"The lock of a job can't be taken at {path}: {exc.strerror}. Free some space, or see to it that this user "
+            "may write there."
+        ) from exc

@@ -6,7 +6,6 @@ costs nothing but time: the next report of that target finds what is owed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -20,6 +19,7 @@ from typing import Any, cast
 import orjson
 
 from flows.alerts.incident import Incident, OpenIncident, incident_of
+from flows.engine.lock import locked_file
 from flows.engine.state import state_root
 
 _LOCK_SECONDS = 5.0
@@ -133,17 +133,12 @@ def file_lock(path: Path, timeout_seconds: float) -> Iterator[None]:
     Raises:
         TimeoutError: somebody else held it for all that time.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + timeout_seconds
+    while (file := locked_file(path)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} was held by somebody else for {timeout_seconds:.0f} s")
+        time.sleep(_POLL_SECONDS)
     try:
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{path} was held by somebody else for {timeout_seconds:.0f} s") from None
-                time.sleep(_POLL_SECONDS)
         yield
     finally:
         os.close(file)

@@ -148,16 +148,13 @@ class _LockFile:
             ConfigError: the file can't be opened.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            file = locked_file(self._path)
         except OSError as exc:
             raise ConfigError(
                 f"The lock of target {self._target} can't be taken at {self._path}: {exc.strerror}. "
                 f"Choose a folder that can be written to with {STATE_VARIABLE}."
             ) from exc
-        # Between the two somebody may have deleted the file: the lock of a file without a name keeps nobody out.
-        if not _try_lock(file) or not is_file_at(file, self._path):
-            os.close(file)
+        if file is None:
             return False
         self.descriptors.append(file)
         # What it says is for those who wait; on a full disk they are told less.
@@ -217,12 +214,26 @@ def _file_lock(path: Path, target: str, holder: str, wait: bool) -> Iterator[_Lo
         lock.close()
 
 
-def _try_lock(file: int) -> bool:
+def locked_file(path: Path) -> int | None:
+    """Open a lock file, made if need be, and lock it until it is closed; None when somebody else holds it.
+
+    Raises:
+        OSError: it can't be made or opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Since it was opened it may have been deleted: the lock of a file without a name keeps nobody out.
+        if is_file_at(file, path):
+            return file
     except BlockingIOError:
-        return False
-    return True
+        pass
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
 
 
 def _held_by(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from flows.engine.deadline import time_limit
 from flows.engine.events import DbtEvent
-from flows.engine.lock import calling_when_lost, held_files, one_writer
+from flows.engine.lock import calling_when_lost, held_files, locked_file, one_writer
 from flows.engine.reporting import reporting_to
 from infrastructure.errors import ConfigError, RunTimedOut, UpstreamUnavailable
 from infrastructure.targets import ROOT
@@ -214,3 +215,16 @@ def test_a_server_without_the_limit_is_told_how_to_make_it(
         one_writer("nobodys", "me").__enter__()
     assert "no concurrency limit dbt-nobodys" in str(caught.value)
     assert str(caught.value).endswith("uv run python -m infrastructure.setup_profiles --target nobodys")
+
+
+def test_a_lock_is_had_once_and_a_file_that_is_deleted_meanwhile_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "any.lock"
+    file = locked_file(path)
+    assert file is not None
+    assert locked_file(path) is None
+    path.unlink()
+    other = locked_file(path)
+    assert other is not None, "whoever holds a file that is gone keeps nobody out, and has to look after it"
+    os.close(file)
+    assert locked_file(path) is None
+    os.close(other)
