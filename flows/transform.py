@@ -69,7 +69,6 @@ def _named(verb: str) -> Callable[[], str]:
 
 
 @with_alerts
-@with_alerts
 @flow(flow_run_name=_named("transform"), validate_parameters=True)
 def dbt_transformation_flow(
     source: str | list[str],
@@ -107,7 +106,6 @@ def dbt_transformation_flow(
 
 
 @with_alerts
-@with_alerts
 @flow(flow_run_name=_named("full-refresh"), validate_parameters=True)
 def full_dbt_refresh(
     target: str = "prod", full_refresh: bool = False, project_dir: str | None = None
@@ -127,7 +125,6 @@ def full_dbt_refresh(
     return Transformation((), target, _run_id(), build, tests)
 
 
-@with_alerts
 @with_alerts
 @flow(flow_run_name=_named("fast-transform"), validate_parameters=True)
 def fast_transform(
@@ -171,7 +168,6 @@ def fast_transform(
     return Transformation(sources, target, _run_id(), build, cached=cached)
 
 
-@with_alerts
 @with_alerts
 @flow(flow_run_name=_named("dashboard-tests"), validate_parameters=True)
 def dashboard_tests(source: str | list[str], target: str = "prod", project_dir: str | None = None) -> DbtResult:

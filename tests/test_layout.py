@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -60,6 +61,16 @@ def test_no_module_is_named_like_a_library_or_a_dbt_plugin() -> None:
     bad = [path for path in bare + packages if path.stem in taken - {"__init__", "__main__"}]
     bad += [path for path in found + packages if path.stem == "dbt" or path.stem.startswith("dbt_")]
     assert not bad, f"rename {bad}: importable in place of a library, or run by dbt as a plugin"
+
+
+def test_no_decorator_stands_twice_on_a_function() -> None:
+    twice: list[str] = []
+    for path in (path for folder in (*CODE, "tests") for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                said = [ast.unparse(decorator) for decorator in node.decorator_list]
+                twice += [f"{path.relative_to(ROOT)}: {node.name}"] if len(set(said)) < len(said) else []
+    assert not twice
 
 
 def test_every_test_folder_is_a_package() -> None:

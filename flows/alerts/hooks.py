@@ -34,8 +34,11 @@ def with_alerts(flow: Flow[P, R]) -> Flow[P, R]:
         def nightly(target: str = "dev") -> None: ...
 
     What its dbt nodes came to is told with it, in one message at the end of the run. The target is the flow's
-    parameter of that name. What a process that was killed can't tell any more, the server's automations do.
+    parameter of that name. What a process that was killed can't tell any more, the server's automations do. A flow that
+    tells already stays as it is: told twice, it would wait twice for a destination that is away.
     """
+    if tells_at_its_end(flow):
+        return flow
     flow.on_completion(tell_completed)
     flow.on_failure(tell_failed)
     flow.on_crashed(tell_crashed)

@@ -132,6 +132,21 @@ def test_every_flow_tells_how_it_ended() -> None:
     assert "flows.pipeline.dbt_full_pipeline" in found
     silent = [name for name, one in found.items() if not tells_at_its_end(one)]
     assert not silent, f"put @with_alerts of flows.alerts.hooks above @flow of {silent}"
+    assert {len(hooks) for one in found.values() for hooks in hooks_of(one)} == {1}
+
+
+def hooks_of(one: Flow[..., Any]) -> list[list[Any]]:
+    return [one.on_completion_hooks, one.on_failure_hooks, one.on_crashed_hooks, one.on_cancellation_hooks]
+
+
+def test_a_flow_that_is_made_to_tell_twice_tells_once() -> None:
+    @flow
+    def weekly(target: str = "dev") -> None:
+        """Do nothing."""
+
+    once = with_alerts(weekly)
+    again = with_alerts(once.with_options(retries=1))
+    assert [len(hooks) for hooks in hooks_of(again)] == [1, 1, 1, 1]
 
 
 ACCEPTED = {"target": "dev", "select": None, "vars": None, "freshness": True, "docs": False, "resume": False}
