@@ -17,6 +17,7 @@ import click
 
 from benchmarks.projects import write_project
 from benchmarks.server import prefect_server, set_up_target
+from infrastructure.console import EntryCommand
 
 # The flow alone, from its start to its end: what a scheduled run costs on a warm worker.
 _RUN = """
@@ -40,7 +41,7 @@ print(f"flow_seconds {seconds}")
 """
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--nodes", default=1000, show_default=True, help="Models and tests of the project.")
 @click.option("--rounds", default=3, show_default=True, help="Both are run so often, in turn.")
 @click.option("--threads", default=4, show_default=True)

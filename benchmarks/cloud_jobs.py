@@ -35,6 +35,7 @@ from deployments.dbt_cloud.scope import OwnerScope
 from deployments.dbt_cloud.work import deploy, planned
 from flows.cloud_api.client import CloudClient, Json
 from flows.cloud_api.settings import ACCOUNT_LIMIT_PER_MINUTE, REQUESTS_PER_MINUTE, CloudSettings
+from infrastructure.console import EntryCommand
 from infrastructure.errors import TributaryError
 
 PROJECT, ENVIRONMENT, OTHER_PROJECT = 11, 22, 12
@@ -70,7 +71,7 @@ class Tally:
     requests: int = 0
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--latency-ms", default=260.0, show_default=True)
 @click.option("--jobs", default=5600, show_default=True, help="Of others, in the account.")
 @click.option("--planned", "planned_jobs", default=500, show_default=True, help="Jobs with variables to plan.")

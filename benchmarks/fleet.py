@@ -31,6 +31,7 @@ from benchmarks.fleet_system import HEARTBEAT_SECONDS, POOL, Fleet, databases
 from benchmarks.projects import write_small_project
 from infrastructure.automations import Patience, automation_documents
 from infrastructure.blocks import Reference
+from infrastructure.console import EntryCommand
 
 # Two signs of life may be missing before a run is called dead, and a busy machine may be slow to tell of them.
 _SILENT_SECONDS = 3 * HEARTBEAT_SECONDS + 15
@@ -71,7 +72,7 @@ class Kills:
     by_hand: set[str] = field(default_factory=set[str])
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--rounds", default=10, show_default=True, help="Empty runs, one after the other, on an idle fleet.")
 @click.option("--runs", default=60, show_default=True, help="Empty runs of each burst.")
 @click.option("--builds", default=12, show_default=True, help="dbt builds of each burst.")

@@ -13,12 +13,14 @@ from importlib.util import find_spec
 
 import click
 
+from infrastructure.console import EntryCommand
+
 # What a flow run on DuckDB imports, and what its dbt child does.
 FLOW = "import flows.pipeline, duckdb"
 CHILD = "import dbt.cli.main, dbt.adapters.duckdb"
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--rounds", default=5, show_default=True, help="Fresh processes for each row; the median is shown.")
 def imports(rounds: int) -> None:
     """Import the DuckDB path in fresh processes, alone and with the client of each other warehouse, and print the cost.

@@ -18,6 +18,7 @@ import click
 
 from benchmarks.projects import write_project
 from benchmarks.server import prefect_server, set_up_target
+from infrastructure.console import EntryCommand
 
 LIMIT_MEBIBYTES = 512
 
@@ -36,7 +37,7 @@ class Held:
         return f"{self.nodes:>6}  {self.where:<16}{self.mebibytes:>6.0f}{self.largest:>17.0f}{self.seconds:>9.0f}"
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--nodes", "sizes", multiple=True, type=int, default=(250, 1000), show_default=True)
 @click.option("--threads", default=4, show_default=True)
 @click.option("--own-server/--no-own-server", default=True, help="Measure with a temporary Prefect server, too.")

@@ -22,6 +22,7 @@ import click
 
 from benchmarks.projects import write_project
 from benchmarks.server import prefect_server, set_up_target
+from infrastructure.console import EntryCommand
 
 if TYPE_CHECKING:
     pass
@@ -107,7 +108,7 @@ class Runs:
     failure: str = ""
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--nodes", default=250, show_default=True, help="Models and tests of the project.")
 @click.option("--rounds", default=3, show_default=True, help="Each way is run so often, in turn.")
 @click.option("--threads", default=4, show_default=True)

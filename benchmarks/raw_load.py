@@ -17,6 +17,7 @@ import click
 
 from flows.ingest_git import ingest_git
 from flows.sample_data import write_sample_data
+from infrastructure.console import EntryCommand
 from infrastructure.profiles import Profile
 
 PEOPLE, FILES = 300, 400
@@ -37,7 +38,7 @@ class Measurement:
         return round(self.rows / self.seconds)
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--rows", default=1_000_000, show_default=True, help="Rows of sample data.")
 @click.option("--commits", default=100_000, show_default=True, help="Commits of a made-up repository; 0 leaves it out.")
 @click.option("--only", type=click.Choice(["duckdb", "postgres"]), help="Measure one warehouse.")

@@ -25,6 +25,8 @@ from typing import Any
 
 import click
 
+from infrastructure.console import EntryCommand
+
 # No Prefect in the way: what is measured is the engine's own record. The child is started as in a flow.
 _RUN = """
 import sys, uuid
@@ -67,7 +69,7 @@ class Tally:
     killed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VICTIMS, 0))
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--kills", default=100, show_default=True)
 @click.option("--models", default=40, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Of the moments and the victims.")

@@ -22,6 +22,7 @@ from flows.engine.project import read_project
 from flows.engine.results import DbtResult, NodeResult
 from flows.history.record import record
 from flows.history.store import URL_VARIABLE, HistoryStore
+from infrastructure.console import EntryCommand
 from infrastructure.profiles import Profile
 
 _THREADS = 8
@@ -53,7 +54,7 @@ def made_result(target_path: Path, started_at: datetime) -> DbtResult:
     return DbtResult("dbt build", "dev", tuple(nodes), started_at, ended, target_path, run)
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--nodes", type=click.IntRange(10), default=5000, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 def main(nodes: int, rounds: int) -> None:

@@ -20,9 +20,10 @@ import click
 
 from benchmarks.fleet_system import databases
 from benchmarks.server import prefect_server
+from infrastructure.console import EntryCommand
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--domains", default=4, show_default=True)
 @click.option("--models", default=100, show_default=True, help="Of each domain, in chains of four.")
 @click.option("--model-seconds", default=0.0, show_default=True, help="How long the warehouse takes for each.")

@@ -29,6 +29,7 @@ import httpx
 
 from benchmarks.figures import median_and_p95
 from flows.engine.state import dbt_log
+from infrastructure.console import EntryCommand
 
 _SECRET = "the-secret-of-this-benchmark-0123456789"
 _CONNECTIONS = [f"00000000-0000-4000-8000-{number:012d}" for number in range(1, 9)]
@@ -89,7 +90,7 @@ class Attacked:
     log_bytes: int = 0
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.option("--rounds", default=20, show_default=True, help="Deliveries whose latency is measured, per way.")
 @click.option(
     "--deliveries", default=1000, show_default=True, help="Distinct syncs of the bursts; each is sent 3 times."

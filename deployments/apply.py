@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infrastructure.console import EXIT_CHANGES, in_words, say_aside, silent
-from infrastructure.errors import ConfigError
+from infrastructure.console import EntryGroup, json_option, say_aside, silent
+from infrastructure.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from deployments.declared import Declared
@@ -34,16 +34,12 @@ Examples:
   {_COMMAND} next --after 2026-03-28 --count 3
       when everything runs, here across a change of the clock
 
-\b
-Exit codes: 0 done, 1 the server failed, 2 wrong file or usage, 3 changes (with --exit-code).
-
 The server, of one's own or Prefect Cloud, is named by PREFECT_API_URL and PREFECT_API_KEY, or by the Prefect profile
 in use.
 """
 
 _target = click.option("--target", "-t", metavar="T", help="The deployments of this target alone.")
 _prune = click.option("--prune", is_flag=True, help="Remove deployments of ours that the file no longer has.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for a program to read.")
 _file = click.option(
     "--file",
     "path",
@@ -52,7 +48,9 @@ _file = click.option(
 )
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=EntryGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 def main() -> None:
     """Plan and apply what runs where and when."""
 
@@ -61,49 +59,46 @@ def main() -> None:
 @_target
 @_prune
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when there is something to change.")
-@_json
+@json_option
 @_file
 def plan(target: str | None, prune: bool, exit_code: bool, as_json: bool, path: Path | None) -> None:
     """Show what apply would change, field by field; change nothing."""
-    with in_words():
-        planned = _reconcile(path, target, prune, as_json, apply_it=False)
+    planned = _reconcile(path, target, prune, as_json, apply_it=False)
     if exit_code and not planned.is_empty:
-        sys.exit(EXIT_CHANGES)
+        sys.exit(ExitCode.CHANGES)
 
 
 @main.command()
 @_target
 @_prune
-@_json
+@json_option
 @_file
 def apply(target: str | None, prune: bool, as_json: bool, path: Path | None) -> None:
     """Show the changes and make them; a second time there are none."""
-    with in_words():
-        _reconcile(path, target, prune, as_json, apply_it=True)
+    _reconcile(path, target, prune, as_json, apply_it=True)
 
 
 @main.command()
 @_target
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_json
+@json_option
 @_file
 def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> None:
     """Remove every deployment that this file has put on the server; work pools and the history of runs stay."""
-    with in_words():
-        from deployments.prefect_deployments import destroy as destroy_deployments
-        from deployments.prefect_deployments import read_saved
-        from deployments.schedules import load_schedules
-        from infrastructure.local_server import server_in_reach
-        from infrastructure.server import connect
+    from deployments.prefect_deployments import destroy as destroy_deployments
+    from deployments.prefect_deployments import read_saved
+    from deployments.schedules import load_schedules
+    from infrastructure.local_server import server_in_reach
+    from infrastructure.server import connect
 
-        schedules, _ = load_schedules(path)
-        report = silent if as_json else say_aside
-        with server_in_reach(report), connect(report) as server:
-            found = [it for it in read_saved(server, schedules.marker) if target is None or it.target == target]
-            found.sort(key=lambda it: it.full_name)
-            if found and not yes:
-                _confirm(found, as_json)
-            destroy_deployments(server, schedules, found)
+    schedules, _ = load_schedules(path)
+    report = silent if as_json else say_aside
+    with server_in_reach(report), connect(report) as server:
+        found = [it for it in read_saved(server, schedules.marker) if target is None or it.target == target]
+        found.sort(key=lambda it: it.full_name)
+        if found and not yes:
+            _confirm(found, as_json)
+        destroy_deployments(server, schedules, found)
     names = [deployment.full_name for deployment in found]
     if as_json:
         click.echo(json.dumps({"removed": names}, indent=2))
@@ -130,17 +125,16 @@ def _confirm(found: Sequence[Saved], as_json: bool) -> None:
     metavar="TIME",
     help="Look from this moment on, in UTC; now when left out.",
 )
-@_json
+@json_option
 @_file
 def next_(target: str | None, count: int, after: datetime | None, as_json: bool, path: Path | None) -> None:
     """Show when everything runs next, on its own clock and in UTC; needs no server."""
-    with in_words():
-        from deployments.schedules import load_schedules
+    from deployments.schedules import load_schedules
 
-        moment = after.replace(tzinfo=UTC) if after else datetime.now(UTC)
-        _, declared = load_schedules(path)
-        chosen = [it for it in declared if target is None or it.target == target]
-        runs = [(it, it.next_runs(moment, count)) for it in chosen if it.cron]
+    moment = after.replace(tzinfo=UTC) if after else datetime.now(UTC)
+    _, declared = load_schedules(path)
+    chosen = [it for it in declared if target is None or it.target == target]
+    runs = [(it, it.next_runs(moment, count)) for it in chosen if it.cron]
     if as_json:
         document = [
             {"deployment": it.full_name, "cron": it.cron, "time_zone": it.time_zone, "paused": it.paused,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.commands.console import in_words, say
 from flows.commands.options import examples
+from infrastructure.console import say
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,30 +45,29 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
     Needs a Prefect server that goes on running, and no worker. Stopping ends the runs that are going on, and pauses the
     schedules until the next start.
     """
-    with in_words(as_json=False):
-        import asyncio
+    import asyncio
 
-        from deployments.schedules import load_schedules
-        from infrastructure.local_server import server_in_reach
-        from infrastructure.server import connect
+    from deployments.schedules import load_schedules
+    from infrastructure.local_server import server_in_reach
+    from infrastructure.server import connect
 
-        _, declared = load_schedules(path)
-        chosen = [it for it in declared if target is None or it.target == target]
-        if not chosen:
-            there = sorted({it.target for it in declared if it.target})
-            raise ConfigError(f"No deployment of the schedules file is of target {target!r}; there is {there}.")
-        with server_in_reach(say) as address:
-            if address is None:
-                raise ConfigError(
-                    "No Prefect server is in reach, and schedules need one that goes on running. Start it in another "
-                    "window and leave it running: uv run prefect server start"
-                )
-            with connect(say) as server, suppress(KeyboardInterrupt), _warm_children(chosen):
-                # A server that is away or refuses the credentials is told of before anything is promised.
-                server.client.read_flows(limit=1)
-                _announce(chosen, address)
-                asyncio.run(_serve(chosen, limit, poll_seconds))
-        say("Stopped. Nothing is running any more.")
+    _, declared = load_schedules(path)
+    chosen = [it for it in declared if target is None or it.target == target]
+    if not chosen:
+        there = sorted({it.target for it in declared if it.target})
+        raise ConfigError(f"No deployment of the schedules file is of target {target!r}; there is {there}.")
+    with server_in_reach(say) as address:
+        if address is None:
+            raise ConfigError(
+                "No Prefect server is in reach, and schedules need one that goes on running. Start it in another "
+                "window and leave it running: uv run prefect server start"
+            )
+        with connect(say) as server, suppress(KeyboardInterrupt), _warm_children(chosen):
+            # A server that is away or refuses the credentials is told of before anything is promised.
+            server.client.read_flows(limit=1)
+            _announce(chosen, address)
+            asyncio.run(_serve(chosen, limit, poll_seconds))
+    say("Stopped. Nothing is running any more.")
 
 
 def _announce(declared: Sequence[Declared], address: str) -> None:

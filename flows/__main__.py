@@ -6,6 +6,9 @@ from importlib import import_module
 
 import click
 
+from infrastructure.console import EntryGroup, dumps
+from infrastructure.errors import DbtRunFailed, TributaryError
+
 # In the order in which help lists them. A command is imported when it is asked for.
 COMMANDS = {
     "run": "flows.commands.run:run",
@@ -34,8 +37,8 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
-    """The commands of the table above."""
+class _Commands(EntryGroup):
+    """The commands of the table above; a dbt command that failed is shown node by node."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -46,11 +49,28 @@ class _Commands(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         return getattr(import_module(module), name)
 
+    def tell(self, error: TributaryError, as_json: bool) -> None:
+        from flows.engine.results import DbtResult
+        from flows.report import as_document
+
+        result = error.result if isinstance(error, DbtRunFailed) else None
+        if as_json:
+            steps = [result] if isinstance(result, DbtResult) else []
+            click.echo(dumps({**as_document(steps), "error": str(error), "kind": type(error).__name__}))
+            return
+        if isinstance(result, DbtResult) and result.nodes:
+            from rich.console import Console
+
+            from flows.terminal import print_log_path, print_result
+
+            print_result(Console(), result)
+            print_log_path(Console(), result)
+        super().tell(error, as_json)
+
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="\b\nExit codes: 0 all well (warnings included), 1 data or SQL failed, 2 usage or configuration.",
 )
 def main() -> None:
     """Run dbt on Prefect: build and test a project on one of your environments."""

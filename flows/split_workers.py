@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import click
 
+from infrastructure.console import EntryCommand
 from infrastructure.errors import UpstreamUnavailable
 
 _START_SECONDS = 180.0
@@ -64,7 +65,7 @@ def local_workers(count: int) -> Iterator[str]:
             served.wait()
 
 
-@click.command()
+@click.command(cls=EntryCommand)
 @click.argument("name")
 @click.argument("limit", type=int)
 def main(name: str, limit: int) -> None:

@@ -176,6 +176,10 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
 }
 
 
+# How the causes above, and those of infrastructure.reachability, say that nobody answered.
+_AWAY = re.compile(r"does not answer|there is no (?:answer|host)|nothing listens")
+
+
 @dataclass(frozen=True)
 class Check:
     """The outcome of one try.
@@ -195,6 +199,11 @@ class Check:
     def is_ok(self) -> bool:
         """Tell whether dbt could connect."""
         return not self.cause
+
+    @property
+    def is_away(self) -> bool:
+        """Tell whether nothing answered, so that a later try may do better; all else is there and says no."""
+        return _AWAY.search(self.cause) is not None
 
 
 def check(profile: Profile, timeout_seconds: float = CHECK_SECONDS) -> Check:

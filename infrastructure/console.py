@@ -1,28 +1,130 @@
-"""What the commands of setup and deployments say: errors in words, notes beside what a program reads."""
+"""What every command says and how it ends: sentences, JSON documents, and one table of exit codes.
+
+Every entry point is an `EntryCommand` or an `EntryGroup`. Its body raises; here the error becomes a sentence on stderr,
+or one JSON document on stdout, and the code of `infrastructure.errors.ExitCode`. Colours are for terminals: click and
+rich leave them out elsewhere, and where NO_COLOR is set.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import click
 
-from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.errors import ExitCode, TributaryError
 
-EXIT_FAILED = 1
-EXIT_CONFIG = 2
-EXIT_CHANGES = 3
+_AS_JSON = "infrastructure.console.as_json"
+# What the machine refuses, and a person has to mend.
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
-@contextmanager
-def in_words() -> Iterator[None]:
-    """Turn the project's errors into a sentence and an exit code; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except TributaryError as exc:
-        click.echo(f"{click.style('Error:', fg='red')} {exc}", err=True)
-        sys.exit(EXIT_CONFIG if isinstance(exc, ConfigError) else EXIT_FAILED)
+class EntryCommand(click.Command):
+    """A command that people or programs start: whatever happens in it ends in words, with a code of the table."""
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401  (click's own)
+        stopped: str = "Stopped. Nothing is running any more.",
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        """Take what click takes.
+
+        Args:
+            stopped: what to say after Ctrl-C.
+        """
+        super().__init__(*arguments, **settings)
+        self._stopped = stopped
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
+        """Run as a program; click's own codes for an output that nobody reads and for Ctrl-C become the table's."""
+        try:
+            return super().main(*arguments, **settings)
+        except (SystemExit, BrokenPipeError) as exc:
+            # Click and rich end the process themselves when nobody reads, with 1.
+            found = exc.__context__ if isinstance(exc, SystemExit) else exc
+            if not isinstance(found, (BrokenPipeError, click.Abort)):
+                raise
+            code = ExitCode.STOPPED if isinstance(found, click.Abort) else ExitCode.UNREAD
+            _is_unread()
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Do what is asked for, and end the process with a code of the table where it does not end well."""
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
+        try:
+            answer = super().invoke(ctx)
+            # What is left for the end of the process would break the pipe there, where nobody can catch it.
+            sys.stdout.flush()
+            return answer
+        except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit):
+            # Click says these itself; wrong usage ends with 2.
+            raise
+        except BaseException as exc:
+            if isinstance(exc, BrokenPipeError) and _is_unread():
+                raise
+            code = self._end(exc, bool(ctx.meta.get(_AS_JSON)))
+            # The frames that it came through hold connections, which DuckDB complains of when Python ends with them.
+            traceback.clear_frames(exc.__traceback__)
+        sys.exit(code)
+
+    def _end(self, exc: BaseException, as_json: bool) -> ExitCode:
+        """Say what happened, and return the exit code, which is the same when nobody reads."""
+        if isinstance(exc, KeyboardInterrupt):
+            code, sentence = ExitCode.STOPPED, self._stopped
+        elif isinstance(exc, TributaryError):
+            code, sentence = exc.exit_code, ""
+        else:
+            code, sentence = _unforeseen(exc)
+        try:
+            if isinstance(exc, TributaryError):
+                self.tell(exc, as_json)
+            elif isinstance(exc, KeyboardInterrupt):
+                say(sentence)
+            else:
+                _say_error(sentence, type(exc).__name__, as_json)
+        except BrokenPipeError:
+            _is_unread()
+        return code
+
+    def tell(self, error: TributaryError, as_json: bool) -> None:
+        """Say an error of ours; the entry point that has more to say of some of them does so."""
+        _say_error(str(error), type(error).__name__, as_json)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Add the table of exit codes to the help."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), code.meaning) for code in ExitCode])
+
+
+class EntryGroup(EntryCommand, click.Group):
+    """The same for commands of one name."""
+
+
+def answer_in_json(ctx: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401  (the option's)
+    """Note that a program reads, so that an error is a document, too: for the callback of an option."""
+    if value in (True, "json"):
+        ctx.meta[_AS_JSON] = True
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, callback=answer_in_json, help="Print one JSON document for a program to read."
+)
+
+
+def say(text: str) -> None:
+    """Print a line for a person, beside what a program reads."""
+    click.echo(text, err=True)
 
 
 def say_aside(text: str) -> None:
@@ -32,3 +134,77 @@ def say_aside(text: str) -> None:
 
 def silent(_: str) -> None:
     """Tell nobody."""
+
+
+def dumps(document: object) -> str:
+    """Return a document as indented JSON."""
+    import orjson
+
+    return orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode()
+
+
+def quiet_prefect() -> None:
+    """Keep Prefect's own lines off the terminal; call it before Prefect is imported."""
+    # Its console lines repeat what is shown anyway; what is sent to the server stays as it is.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_CLI_PROMPT", "false")
+
+
+def _say_error(sentence: str, kind: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(dumps({"error": sentence, "kind": kind}))
+    else:
+        click.echo(click.style("Error: ", fg="red", bold=True) + sentence, err=True)
+
+
+def _unforeseen(exc: BaseException) -> tuple[ExitCode, str]:
+    """Return the code and the sentence for an error that is none of ours."""
+    said = _one_line(str(exc)) or "it says nothing"
+    if isinstance(exc, OSError) and exc.errno in _REFUSED:
+        where = f" ({exc.filename})" if exc.filename else ""
+        return ExitCode.USAGE, f"{exc.strerror}{where}. Free or allow it on this machine, and run again."
+    if type(exc).__module__.partition(".")[0] in ("httpx", "httpcore") and _is_away(exc):
+        return ExitCode.TRY_AGAIN, f"A server that this asks did not answer ({type(exc).__name__}: {said}). Try again."
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    return ExitCode.UNFORESEEN, (
+        f"Nobody foresaw this: {type(exc).__name__}: {said} ({Path(frame.filename).name}, line {frame.lineno}). "
+        f"{_written_down(exc)}"
+    )
+
+
+def _is_away(exc: BaseException) -> bool:
+    import httpx
+
+    return isinstance(exc, httpx.TransportError)
+
+
+def _written_down(exc: BaseException) -> str:
+    """Keep where an error came from, for whoever mends it, in a file that its owner alone can read."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="tributary-error-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(traceback.format_exception(exc))
+    except OSError:
+        return "There is no room to write down where it came from."
+    return f"Report it with {name}."
+
+
+def _one_line(text: str, limit: int = 500) -> str:
+    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return words if len(words) <= limit else f"{words[: limit - 1]}…"
+
+
+def _is_unread() -> bool:
+    """Say whether nobody reads stdout or stderr any more; where so, give it an end that takes what is left."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            descriptor = stream.fileno()
+            pipe = select.poll()
+            pipe.register(descriptor, 0)
+            if any(event & select.POLLERR for _, event in pipe.poll(0)):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+                found = True
+    return found

@@ -14,8 +14,8 @@ import click
 
 from infrastructure.blocks import PROFILE_TYPE, SavedDocument, change_of, profile_block, target_documents
 from infrastructure.connection_check import Check, check
-from infrastructure.console import EXIT_CHANGES, EXIT_FAILED, in_words, say_aside, silent
-from infrastructure.errors import ConfigError
+from infrastructure.console import EntryCommand, json_option, say_aside, silent
+from infrastructure.errors import ConfigError, ExitCode
 from infrastructure.local_server import server_in_reach
 from infrastructure.outputs import read_secrets
 from infrastructure.profiles import (
@@ -50,15 +50,14 @@ Examples:
   {_COMMAND} --plan --exit-code
       for CI: exit code 3 when there is something to change
 
-\b
-Exit codes: 0 done, 1 a server or warehouse failed, 2 wrong settings or usage, 3 changes (with --exit-code).
-
 A server is named by PREFECT_API_URL, or by the Prefect profile in use. Without one, Prefect keeps blocks on
 this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAME` does.
 """
 
 
-@click.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    cls=EntryCommand, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.option(
     "--plan",
     "plan_only",
@@ -72,7 +71,7 @@ this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAM
     "-t", "--target", "only", multiple=True, metavar="T", help="This target alone; may be given more than once."
 )
 @click.option("--exit-code", is_flag=True, help="With --plan: exit with 3 when there is something to change.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document for a program to read.")
+@json_option
 @click.option(
     "--targets-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -108,21 +107,20 @@ def main(
         raise click.UsageError("--blocks-only and --profiles-only exclude each other: give one of them, or neither.")
     if exit_code and not plan_only:
         raise click.UsageError("--exit-code goes with --plan.")
-    with in_words():
-        targets = load_targets(targets_file)
-        if check_only:
-            with server_in_reach(silent if as_json else say_aside):
-                sys.exit(_check(targets, only, as_json))
-        outcome = _Outcome(declare(targets, os.environ, only), only)
-        if not profiles_only:
-            report = silent if as_json else say_aside
-            with server_in_reach(report):
-                outcome.reconcile_server(plan_only, report)
-        if not blocks_only:
-            outcome.reconcile_profiles_file(plan_only, profiles_file, local_profiles_text(targets))
-        click.echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
-        if exit_code and outcome.has_changes:
-            sys.exit(EXIT_CHANGES)
+    targets = load_targets(targets_file)
+    if check_only:
+        with server_in_reach(silent if as_json else say_aside):
+            sys.exit(_check(targets, only, as_json))
+    outcome = _Outcome(declare(targets, os.environ, only), only)
+    if not profiles_only:
+        report = silent if as_json else say_aside
+        with server_in_reach(report):
+            outcome.reconcile_server(plan_only, report)
+    if not blocks_only:
+        outcome.reconcile_profiles_file(plan_only, profiles_file, local_profiles_text(targets))
+    click.echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
+    if exit_code and outcome.has_changes:
+        sys.exit(ExitCode.CHANGES)
 
 
 class _Outcome:
@@ -260,7 +258,7 @@ class _Outcome:
         )
 
 
-def _check(targets: Targets, only: Sequence[str], as_json: bool) -> int:
+def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
     """Try every target that is set up or could be, and print one sentence for each; return the exit code.
 
     Raises:
@@ -291,7 +289,9 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> int:
     else:
         for note in notes:
             click.echo(note)
-    return 0 if all(entry.is_ok for entry in checks) else EXIT_FAILED
+    if all(entry.is_ok for entry in checks):
+        return ExitCode.DONE
+    return ExitCode.TRY_AGAIN if all(entry.is_ok or entry.is_away for entry in checks) else ExitCode.FAILED
 
 
 def _profile_to_check(targets: Targets, name: str, report: Callable[[str], None] | None) -> tuple[Profile, str | None]:

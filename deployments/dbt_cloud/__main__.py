@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,40 +30,38 @@ from deployments.dbt_cloud.work import clean, cleanup_plan, deploy, listed, plan
 from flows.cloud_api.client import CloudClient
 from flows.cloud_api.settings import CloudSettings, settings_from
 from flows.engine.state import state_root
-from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.console import EntryGroup, dumps, json_option
+from infrastructure.errors import ConfigError, ExitCode
 
 _COMMAND = "python -m deployments.dbt_cloud"
 
 
 @click.group(
-    cls=options.Commands,
+    cls=EntryGroup,
+    stopped="Stopped. What was done stands in the journal; deploy again to do the rest.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="\b\nExit codes: 0 done or nothing to do, 1 failed or blocked or wrongly used, 2 `plan` found changes.",
 )
 def main() -> None:
     """Deploy dbt Cloud jobs from .tfvars files, or from YAML of dbt-jobs-as-code."""
 
 
 @main.command("validate")
-@options.together(
-    options.config_option, options.vars_option, options.where_options, options.only_option, options.json_option
-)
+@options.together(options.config_option, options.vars_option, options.where_options, options.only_option, json_option)
 @click.option("--online", is_flag=True, help="Also look in dbt Cloud whether environments and variables are there.")
 def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
     """Check the files; without --online nothing but the files is needed."""
-    with _in_words(as_json):
-        config = load(_request(asked), os.environ)
-        found = warnings_of(config)
-        if online:
-            from deployments.dbt_cloud.online_checks import check_online
+    config = load(_request(asked), os.environ)
+    found = warnings_of(config)
+    if online:
+        from deployments.dbt_cloud.online_checks import check_online
 
-            with_client(_settings(config.account_id), lambda client: check_online(client, config))
-        if as_json:
-            _print({"jobs": [job.key for job in config.jobs], "warnings": found})
-            return
-        for warning in found:
-            click.secho(f"  ! {warning}", fg="yellow")
-        click.echo(f"{described(config.jobs)}: nothing wrong{' with dbt Cloud either' if online else ''}.")
+        with_client(_settings(config.account_id), lambda client: check_online(client, config))
+    if as_json:
+        click.echo(dumps({"jobs": [job.key for job in config.jobs], "warnings": found}))
+        return
+    for warning in found:
+        click.secho(f"  ! {warning}", fg="yellow")
+    click.echo(f"{described(config.jobs)}: nothing wrong{' with dbt Cloud either' if online else ''}.")
 
 
 @main.command("plan")
@@ -76,17 +72,16 @@ def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa
     options.who_options,
     options.only_option,
     options.allowed_options,
-    options.json_option,
+    json_option,
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Keep the plan for `deploy --plan`.")
 def plan_command(out: Path | None, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
-    """Show what a deployment would change; exit code 2 when that is anything."""
-    with _in_words(as_json):
-        changes = _planned(asked)
-        if out is not None:
-            out.write_text(json.dumps(changes.document(), indent=2), encoding="utf-8")
-        _print_plan(changes, as_json, details=True)
-        sys.exit(0 if changes.is_empty else options.EXIT_CHANGES)
+    """Show what a deployment would change; exit code 3 when that is anything."""
+    changes = _planned(asked)
+    if out is not None:
+        out.write_text(json.dumps(changes.document(), indent=2), encoding="utf-8")
+    _print_plan(changes, as_json, details=True)
+    sys.exit(ExitCode.DONE if changes.is_empty else ExitCode.CHANGES)
 
 
 @main.command("deploy")
@@ -100,7 +95,7 @@ def plan_command(out: Path | None, as_json: bool, **asked: Any) -> None:  # noqa
     options.max_deletions_option,
     options.dry_run_option,
     options.details_option,
-    options.json_option,
+    json_option,
 )
 @click.option("--plan", "plan_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Do only this.")
 def deploy_command(
@@ -112,24 +107,23 @@ def deploy_command(
     **asked: Any,  # noqa: ANN401
 ) -> None:
     """Create, change and delete jobs until dbt Cloud is as the files say."""
-    with _in_words(as_json):
-        if dry_run:
-            changes = _planned(asked)
-            check_budget(changes, max_deletions)
-            check_values(changes)
-            _print_plan(changes, as_json, details)
-            return
-        request = _request(asked)
-        config = with_values(load(request, os.environ), os.environ)
-        scope = scope_of(request, os.environ, config)
-        expected = ChangeSet.of_document(json.loads(plan_file.read_text(encoding="utf-8"))) if plan_file else None
-        changes, applied, journal = with_client(
-            _settings(config.account_id),
-            lambda client: deploy(
-                client, config, scope, state_root(os.environ), _allowances(asked), max_deletions, expected
-            ),
-        )
-        _finish(changes, applied, journal, as_json, details)
+    if dry_run:
+        changes = _planned(asked)
+        check_budget(changes, max_deletions)
+        check_values(changes)
+        _print_plan(changes, as_json, details)
+        return
+    request = _request(asked)
+    config = with_values(load(request, os.environ), os.environ)
+    scope = scope_of(request, os.environ, config)
+    expected = ChangeSet.of_document(json.loads(plan_file.read_text(encoding="utf-8"))) if plan_file else None
+    changes, applied, journal = with_client(
+        _settings(config.account_id),
+        lambda client: deploy(
+            client, config, scope, state_root(os.environ), _allowances(asked), max_deletions, expected
+        ),
+    )
+    _finish(changes, applied, journal, as_json, details)
 
 
 @main.command("cleanup")
@@ -139,7 +133,7 @@ def deploy_command(
     options.max_deletions_option,
     options.dry_run_option,
     options.details_option,
-    options.json_option,
+    json_option,
 )
 @click.option(
     "--older-than",
@@ -164,57 +158,55 @@ def cleanup_command(
     **asked: Any,  # noqa: ANN401
 ) -> None:
     """Delete old branch jobs of a team; whatever can't be proven to be one is left alone."""
-    with _in_words(as_json):
-        request = _request(asked)
-        team = team_of(request, os.environ)
-        branches = git_branches(deleted_branches) if deleted_branches else None
-        project = request.project_id or number(os.environ, "PROJECT_ID")
-        projects = [project] if project is not None else []
-        settings = _settings(request.account_id)
-        allowed = Options(force=force)
+    request = _request(asked)
+    team = team_of(request, os.environ)
+    branches = git_branches(deleted_branches) if deleted_branches else None
+    project = request.project_id or number(os.environ, "PROJECT_ID")
+    projects = [project] if project is not None else []
+    settings = _settings(request.account_id)
+    allowed = Options(force=force)
 
-        async def work(client: CloudClient) -> tuple[ChangeSet, Applied | None, Path | None]:
-            changes = await cleanup_plan(client, team, projects, older_than, branches, allowed)
-            check_budget(changes, max_deletions)
-            if dry_run:
-                return changes, None, None
-            return changes, *(await clean(client, changes, state_root(os.environ), max_deletions))
+    async def work(client: CloudClient) -> tuple[ChangeSet, Applied | None, Path | None]:
+        changes = await cleanup_plan(client, team, projects, older_than, branches, allowed)
+        check_budget(changes, max_deletions)
+        if dry_run:
+            return changes, None, None
+        return changes, *(await clean(client, changes, state_root(os.environ), max_deletions))
 
-        changes, applied, journal = with_client(settings, work)
-        if applied is None or journal is None:
-            _print_plan(changes, as_json, details)
-            return
-        _finish(changes, applied, journal, as_json, details)
+    changes, applied, journal = with_client(settings, work)
+    if applied is None or journal is None:
+        _print_plan(changes, as_json, details)
+        return
+    _finish(changes, applied, journal, as_json, details)
 
 
 @main.command("list")
-@options.together(options.team_option, options.where_options, options.details_option, options.json_option)
+@options.together(options.team_option, options.where_options, options.details_option, json_option)
 @click.option("--all", "all_jobs", is_flag=True, help="Jobs of others too.")
 def list_command(all_jobs: bool, details: bool, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
     """List the jobs of a team."""
-    with _in_words(as_json):
-        request = _request(asked)
-        team = None if all_jobs else team_of(request, os.environ)
-        project = request.project_id or number(os.environ, "PROJECT_ID")
-        jobs = with_client(
-            _settings(request.account_id),
-            lambda client: client.jobs(
-                project_ids=[project] if project is not None else [],
-                environment_id=request.environment_id,
-                name_contains=f"{team}-" if team else None,
-            ),
-        )
-        rows = listed(jobs, team)
-        if as_json:
-            _print({"jobs": rows})
-            return
-        for row in rows:
-            click.echo(_row_text(row, details))
-        click.echo(f"{described(rows)} {f'of {team}' if team else 'in the account'}.")
+    request = _request(asked)
+    team = None if all_jobs else team_of(request, os.environ)
+    project = request.project_id or number(os.environ, "PROJECT_ID")
+    jobs = with_client(
+        _settings(request.account_id),
+        lambda client: client.jobs(
+            project_ids=[project] if project is not None else [],
+            environment_id=request.environment_id,
+            name_contains=f"{team}-" if team else None,
+        ),
+    )
+    rows = listed(jobs, team)
+    if as_json:
+        click.echo(dumps({"jobs": rows}))
+        return
+    for row in rows:
+        click.echo(_row_text(row, details))
+    click.echo(f"{described(rows)} {f'of {team}' if team else 'in the account'}.")
 
 
 @main.command("import")
-@options.together(options.where_options, options.team_option, options.json_option)
+@options.together(options.where_options, options.team_option, json_option)
 @click.option("--filter", "filters", multiple=True, metavar="REGEX", help="Only jobs whose names match.")
 @click.option("--branch", help="Only jobs of this branch; with --user.")
 @click.option("--user", help="See --branch.")
@@ -235,36 +227,35 @@ def import_command(
     from deployments.dbt_cloud.planning import variables_of
     from deployments.dbt_cloud.tfvars import write_tfvars
 
-    with _in_words(as_json):
-        request = _request(asked)
-        settings = _settings(request.account_id)
-        owner = owner_of(request, os.environ) if request.branch else None
-        project = request.project_id or number(os.environ, "PROJECT_ID")
+    request = _request(asked)
+    settings = _settings(request.account_id)
+    owner = owner_of(request, os.environ) if request.branch else None
+    project = request.project_id or number(os.environ, "PROJECT_ID")
 
-        async def work(client: CloudClient) -> tuple[list[dict[str, Any]], dict[int, dict[str, str]]]:
-            found = await client.jobs(
-                project_ids=[project] if project is not None else [],
-                environment_id=request.environment_id,
-                with_variables=True,
-            )
-            chosen = only(found, owner, filters)
-            return chosen, await variables_of(client, chosen)
+    async def work(client: CloudClient) -> tuple[list[dict[str, Any]], dict[int, dict[str, str]]]:
+        found = await client.jobs(
+            project_ids=[project] if project is not None else [],
+            environment_id=request.environment_id,
+            with_variables=True,
+        )
+        chosen = only(found, owner, filters)
+        return chosen, await variables_of(client, chosen)
 
-        jobs, left = import_jobs(*with_client(settings, work), cron_only=form == "yaml", linked=linked)
-        text = write_job_yaml(jobs, settings.account_id) if form == "yaml" else write_tfvars(jobs)
-        if out is not None:
-            out.write_text(text, encoding="utf-8")
-        if as_json:
-            _print({"jobs": [job.model_dump(exclude_defaults=True) for job in jobs], "left_out": left})
-        elif out is None:
-            click.echo(text, nl=False)
-        for line in left:
-            click.secho(f"  ! left out: {line}", fg="yellow", err=True)
-        click.echo(f"{described(jobs)} imported{f' to {out}' if out else ''}.", err=True)
+    jobs, left = import_jobs(*with_client(settings, work), cron_only=form == "yaml", linked=linked)
+    text = write_job_yaml(jobs, settings.account_id) if form == "yaml" else write_tfvars(jobs)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    if as_json:
+        click.echo(dumps({"jobs": [job.model_dump(exclude_defaults=True) for job in jobs], "left_out": left}))
+    elif out is None:
+        click.echo(text, nl=False)
+    for line in left:
+        click.secho(f"  ! left out: {line}", fg="yellow", err=True)
+    click.echo(f"{described(jobs)} imported{f' to {out}' if out else ''}.", err=True)
 
 
 @main.command("restore")
-@options.together(options.account_option, options.dry_run_option, options.json_option)
+@options.together(options.account_option, options.dry_run_option, json_option)
 @click.option("--journal", type=click.Path(exists=True, path_type=Path), required=True, help="A file, or a folder.")
 @click.option("--name", "names", multiple=True, help="Only these jobs; all that were deleted by default.")
 def restore_command(
@@ -274,22 +265,21 @@ def restore_command(
     from deployments.dbt_cloud.journal import Journal, cloud_folder, deleted_jobs, read_journal
     from deployments.dbt_cloud.restoring import restore
 
-    with _in_words(as_json):
-        entries = [it for it in deleted_jobs(read_journal(journal)) if not names or it["name"] in names]
-        if missing := sorted(set(names) - {it["name"] for it in entries}):
-            raise ConfigError(f"The journal {journal} has no deletion of {', '.join(missing)}.")
-        restored: dict[str, int] = {}
-        if not dry_run and entries:
-            settings = _settings(account_id)
-            own = Journal(cloud_folder(state_root(os.environ), settings.account_id) / "journal")
-            restored = with_client(settings, lambda client: restore(client, entries, own))
-        if as_json:
-            _print({"deleted": [it["name"] for it in entries], "restored": restored})
-            return
-        for entry in entries:
-            new = restored.get(entry["name"])
-            click.echo(f"  + {entry['name']} (was {entry['job_id']}{f', is {new}' if new else ''})")
-        click.echo(f"{described(entries)} {'to put back' if dry_run else 'put back'}.")
+    entries = [it for it in deleted_jobs(read_journal(journal)) if not names or it["name"] in names]
+    if missing := sorted(set(names) - {it["name"] for it in entries}):
+        raise ConfigError(f"The journal {journal} has no deletion of {', '.join(missing)}.")
+    restored: dict[str, int] = {}
+    if not dry_run and entries:
+        settings = _settings(account_id)
+        own = Journal(cloud_folder(state_root(os.environ), settings.account_id) / "journal")
+        restored = with_client(settings, lambda client: restore(client, entries, own))
+    if as_json:
+        click.echo(dumps({"deleted": [it["name"] for it in entries], "restored": restored}))
+        return
+    for entry in entries:
+        new = restored.get(entry["name"])
+        click.echo(f"  + {entry['name']} (was {entry['job_id']}{f', is {new}' if new else ''})")
+    click.echo(f"{described(entries)} {'to put back' if dry_run else 'put back'}.")
 
 
 @main.command("schedules")
@@ -301,17 +291,16 @@ def schedules_command(out: Path | None, **asked: Any) -> None:  # noqa: ANN401
 
     from deployments.dbt_cloud.time_zones import utc_cron
 
-    with _in_words(False):
-        now = datetime.now(UTC)
-        config = load(_request(asked), os.environ)
-        compiled = {
-            job.key: utc_cron(job.local_cron, job.schedule_tz or "UTC", now) for job in config.jobs if job.local_cron
-        }
-        text = json.dumps({"utc_schedules": compiled}, indent=2) + "\n"
-        if out is None:
-            click.echo(text, nl=False)
-        else:
-            out.write_text(text, encoding="utf-8")
+    now = datetime.now(UTC)
+    config = load(_request(asked), os.environ)
+    compiled = {
+        job.key: utc_cron(job.local_cron, job.schedule_tz or "UTC", now) for job in config.jobs if job.local_cron
+    }
+    text = json.dumps({"utc_schedules": compiled}, indent=2) + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
 
 
 def _planned(asked: dict[str, Any]) -> ChangeSet:
@@ -339,7 +328,7 @@ def _settings(account_id: int | None) -> CloudSettings:
 
 def _print_plan(changes: ChangeSet, as_json: bool, details: bool) -> None:
     if as_json:
-        _print(changes.document())
+        click.echo(dumps(changes.document()))
     else:
         click.echo(changes.text(details))
 
@@ -350,8 +339,10 @@ def _finish(changes: ChangeSet, applied: Applied, journal: Path, as_json: bool, 
     if as_json:
         from dataclasses import asdict
 
-        _print({**asdict(applied), "blocked": [it.document() for it in changes.of(BLOCKED)], "journal": journal})
-        sys.exit(0 if is_well else options.EXIT_FAILED)
+        click.echo(
+            dumps({**asdict(applied), "blocked": [it.document() for it in changes.of(BLOCKED)], "journal": journal})
+        )
+        sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
     click.echo(changes.text(details))
     for note in applied.notes:
         click.echo(f"  {note}")
@@ -364,7 +355,7 @@ def _finish(changes: ChangeSet, applied: Applied, journal: Path, as_json: bool, 
     )
     if applied.deleted:
         click.echo(f"To put back what was deleted: {_COMMAND} restore --journal {journal}")
-    sys.exit(0 if is_well else options.EXIT_FAILED)
+    sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
 
 
 def _row_text(row: dict[str, Any], details: bool) -> str:
@@ -378,28 +369,6 @@ def _row_text(row: dict[str, Any], details: bool) -> str:
     clock = row["local_schedule"] or row["schedule"] or "no schedule"
     steps = " && ".join(cast(list[str], row["steps"]))
     return f"{line}\n            {whose}{deployed}; {clock}; environment {row['environment_id']}\n            {steps}"
-
-
-def _print(document: object) -> None:
-    import orjson
-
-    click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
-
-
-@contextmanager
-def _in_words(as_json: bool) -> Iterator[None]:
-    """Turn the project's errors into a sentence and an exit code; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except TributaryError as exc:
-        if as_json:
-            _print({"error": str(exc), "kind": type(exc).__name__})
-        else:
-            click.echo(click.style("Error: ", fg="red", bold=True) + str(exc), err=True)
-        sys.exit(options.EXIT_FAILED)
-    except KeyboardInterrupt:
-        click.echo("Stopped. What was done stands in the journal; deploy again to do the rest.", err=True)
-        sys.exit(options.EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

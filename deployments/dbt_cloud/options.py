@@ -1,50 +1,15 @@
-"""The options of the command line, each written once, and exit codes that mean one thing."""
+"""The options of the command line, each written once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from deployments.dbt_cloud.applying import MAX_DELETIONS
 
-EXIT_FAILED = 1
-EXIT_CHANGES = 2
-EXIT_INTERRUPTED = 130
-
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Commands(click.Group):
-    """Commands whose wrong use ends with 1: click's own 2 would look like "there are changes"."""
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,  # noqa: ANN401
-    ) -> click.Context:
-        with _usage():
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        with _usage():
-            return super().invoke(ctx)
-
-
-class _Misuse(click.UsageError):
-    exit_code = EXIT_FAILED
-
-
-@contextmanager
-def _usage() -> Iterator[None]:
-    try:
-        yield
-    except click.UsageError as exc:
-        raise _Misuse(exc.format_message(), exc.ctx) from exc
 
 
 def together(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
@@ -88,7 +53,6 @@ allowed_options = together(
     click.option("--adopt", is_flag=True, help="Take over jobs of the right name that were not deployed from here."),
     click.option("--write-secrets", is_flag=True, help="Send secrets again; they can't be compared."),
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for a program to read.")
 details_option = click.option("--details", is_flag=True, help="Say all there is to say.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 max_deletions_option = click.option(

@@ -10,12 +10,12 @@ import click
 
 from deployments.snowflake import script
 from deployments.snowflake.task_graph import DbtObject, TaskGraph, node_by_node, whole
-from flows.commands.console import in_words
 from flows.commands.options import examples, project_option
+from infrastructure.console import EntryGroup
 from infrastructure.errors import ConfigError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=EntryGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Run a dbt project inside Snowflake, started by its sources' new rows."""
 
@@ -64,25 +64,24 @@ def render(
     project_dir: str | None,
 ) -> None:
     """Write streams on the sources' tables and a graph of tasks that build what stands on them."""
-    with in_words(False):
-        document = _read(manifest or _last_manifest(project_dir, target))
-        place = script.Place(
-            database=database or _database(document),
-            schema=schema,
-            warehouse=warehouse,
-            schedule=schedule,
-            project=project_object,
-            location=location,
-            error_integration=error_integration,
-        )
-        found = _graph(document, how, DbtObject(place.name(project_object), target))
-        statements = (script.drop if drop else script.create)(found, place)
-        written = script.as_script(statements, _head(found, target, drop))
-        if output:
-            output.write_text(written, encoding="utf-8")
-            click.echo(f"{output}: {len(found.tasks) + 2} tasks, {len(found.sources)} streams on sources.", err=True)
-        else:
-            click.echo(written, nl=False)
+    document = _read(manifest or _last_manifest(project_dir, target))
+    place = script.Place(
+        database=database or _database(document),
+        schema=schema,
+        warehouse=warehouse,
+        schedule=schedule,
+        project=project_object,
+        location=location,
+        error_integration=error_integration,
+    )
+    found = _graph(document, how, DbtObject(place.name(project_object), target))
+    statements = (script.drop if drop else script.create)(found, place)
+    written = script.as_script(statements, _head(found, target, drop))
+    if output:
+        output.write_text(written, encoding="utf-8")
+        click.echo(f"{output}: {len(found.tasks) + 2} tasks, {len(found.sources)} streams on sources.", err=True)
+    else:
+        click.echo(written, nl=False)
 
 
 def _graph(document: dict[str, Any], how: str, dbt: DbtObject) -> TaskGraph:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from infrastructure.errors import TributaryError
+from infrastructure.console import EntryGroup
+from infrastructure.errors import ExitCode
 
-_EXIT_USAGE = 2
 _project = click.option("--project-dir", metavar="FOLDER", help="The dbt project whose sources name connections.")
 _target = click.option("--target", "-t", help="The target that runs build; prod when left out.")
 _deployment = click.option("--deployment", metavar="FLOW/NAME", help="What a finished sync starts.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=EntryGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Take what Airbyte says of its syncs, and start one run per sync.
 
@@ -36,24 +35,23 @@ def main() -> None:
 @_project
 def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
     """Receive deliveries until stopped by Ctrl-C or SIGTERM."""
-    with _in_words():
-        from deployments.webhook.prefect_api import prefect_address
-        from deployments.webhook.receiver import Receiver
-        from deployments.webhook.server import log_to_console, server_of
-        from deployments.webhook.settings import load_settings
+    from deployments.webhook.prefect_api import prefect_address
+    from deployments.webhook.receiver import Receiver
+    from deployments.webhook.server import log_to_console, server_of
+    from deployments.webhook.settings import load_settings
 
-        settings = load_settings(**given)
-        log_to_console()
-        receiver = Receiver(settings, prefect_address())
-        server = server_of(
-            receiver.app(), host, port, settings.read_seconds, settings.max_connections, settings.max_per_peer
-        )
-        click.echo(
-            f"Receiving on http://{host}:{port}; runs of {settings.deployment} build {settings.target}.", err=True
-        )
+    settings = load_settings(**given)
+    log_to_console()
+    receiver = Receiver(settings, prefect_address())
+    server = server_of(
+        receiver.app(), host, port, settings.read_seconds, settings.max_connections, settings.max_per_peer
+    )
+    click.echo(f"Receiving on http://{host}:{port}; runs of {settings.deployment} build {settings.target}.", err=True)
+    # Ctrl-C is how it ends; where it can't listen, it says why and ends the process with a code of its own.
+    with suppress(KeyboardInterrupt, SystemExit):
         server.run()
-        if not server.started:
-            sys.exit(1)
+    if not server.started:
+        sys.exit(ExitCode.USAGE)
 
 
 @main.command()
@@ -61,32 +59,30 @@ def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
 @click.option("--limit", default=50, show_default=True, help="How many, the newest.")
 def events(only_open: bool, limit: int) -> None:
     """List what was delivered, and what became of it."""
-    with _in_words():
-        from deployments.webhook.settings import load_settings
-        from deployments.webhook.spool import Spool
+    from deployments.webhook.settings import load_settings
+    from deployments.webhook.spool import Spool
 
-        with closing(Spool(load_settings().spool)) as spool:
-            found = spool.events(only_open, limit)
-        for event in found:
-            said = "succeeded" if event.delivery.succeeded else "failed"
-            at = datetime.fromtimestamp(event.received_at, UTC)
-            became = event.outcome or f"waits ({event.state}, {event.attempts} attempts)"
-            run = f" {event.flow_run_id}" if event.flow_run_id else ""
-            click.echo(
-                f"{at:%Y-%m-%d %H:%M:%SZ}  {event.delivery.connection_id}  job {event.delivery.job_id or '?'}  "
-                f"{said}: {became}{run}"
-            )
-        click.echo(f"{len(found)} events", err=True)
+    with closing(Spool(load_settings().spool)) as spool:
+        found = spool.events(only_open, limit)
+    for event in found:
+        said = "succeeded" if event.delivery.succeeded else "failed"
+        at = datetime.fromtimestamp(event.received_at, UTC)
+        became = event.outcome or f"waits ({event.state}, {event.attempts} attempts)"
+        run = f" {event.flow_run_id}" if event.flow_run_id else ""
+        click.echo(
+            f"{at:%Y-%m-%d %H:%M:%SZ}  {event.delivery.connection_id}  job {event.delivery.job_id or '?'}  "
+            f"{said}: {became}{run}"
+        )
+    click.echo(f"{len(found)} events", err=True)
 
 
 @main.command()
 def openapi() -> None:
     """Print the description of the receiver's API."""
-    with _in_words():
-        from deployments.webhook.openapi import description
-        from deployments.webhook.settings import load_settings
+    from deployments.webhook.openapi import description
+    from deployments.webhook.settings import load_settings
 
-        click.echo(json.dumps(description(load_settings().max_body_bytes), indent=2))
+    click.echo(json.dumps(description(load_settings().max_body_bytes), indent=2))
 
 
 @main.command()
@@ -98,28 +94,18 @@ def cloud(**given: Any) -> None:  # noqa: ANN401
 
     The deployment is looked up on the Prefect server in use.
     """
-    with _in_words():
-        from asyncio import run
-        from os import environ
+    from asyncio import run
+    from os import environ
 
-        from deployments.webhook.prefect_api import deployment_id
-        from deployments.webhook.prefect_cloud import cloud_documents
-        from deployments.webhook.settings import load_settings
-        from flows.integrations.sync_events import connections_of
+    from deployments.webhook.prefect_api import deployment_id
+    from deployments.webhook.prefect_cloud import cloud_documents
+    from deployments.webhook.settings import load_settings
+    from flows.integrations.sync_events import connections_of
 
-        settings = load_settings(**given)
-        connections = connections_of(settings.project_dir, environ)
-        documents = cloud_documents(connections, run(deployment_id(settings.deployment)), settings.target)
-        click.echo(json.dumps(documents.as_document(), indent=2))
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    try:
-        yield
-    except TributaryError as exc:
-        click.echo(click.style("Error: ", fg="red", bold=True) + str(exc), err=True)
-        sys.exit(_EXIT_USAGE)
+    settings = load_settings(**given)
+    connections = connections_of(settings.project_dir, environ)
+    documents = cloud_documents(connections, run(deployment_id(settings.deployment)), settings.target)
+    click.echo(json.dumps(documents.as_document(), indent=2))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
-from flows.commands.options import examples, json_option, target_option
+from flows.commands.options import examples, target_option
+from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
     from flows.alerts.book import Entries
@@ -32,15 +33,14 @@ def show(target: str, as_json: bool) -> None:
     from flows.alerts.book import book_of
     from flows.alerts.routes import load_routes
 
-    with in_words(as_json):
-        quiet_prefect()
-        routes = load_routes()
-        entries = book_of(target, os.environ).read()
-        blocks = _blocks(routes)
-        if as_json:
-            click.echo(dumps(_document(target, routes, entries, blocks)))
-        else:
-            _print(target, routes, entries, blocks)
+    quiet_prefect()
+    routes = load_routes()
+    entries = book_of(target, os.environ).read()
+    blocks = _blocks(routes)
+    if as_json:
+        click.echo(dumps(_document(target, routes, entries, blocks)))
+    else:
+        _print(target, routes, entries, blocks)
 
 
 @alerts.command(
@@ -57,24 +57,23 @@ def test(target: str, severity: str, owners: tuple[str, ...], tags: tuple[str, .
     from flows.alerts.trial import send_trial, trial_incident
     from infrastructure.local_server import prefect_server
 
-    with in_words(as_json):
-        quiet_prefect()
-        routes = load_routes()
-        incident = trial_incident(target, cast("Severity", severity), owners, tags)
-        with prefect_server(say):
-            trials = send_trial(incident, routes)
-        if as_json:
-            click.echo(
-                dumps({"target": target, "destinations": [{"name": t.destination, "error": t.error} for t in trials]})
-            )
-        elif not trials:
-            click.echo(
-                f"No route leads anywhere for {severity} on {target}. flows/alerts/routes.yml says who hears of what."
-            )
-        for trial in [] if as_json else trials:
-            click.echo(f"{trial.destination}: {'sent' if trial.error is None else f'not sent, {trial.error}'}")
-        if any(trial.error for trial in trials):
-            sys.exit(EXIT_FAILED)
+    quiet_prefect()
+    routes = load_routes()
+    incident = trial_incident(target, cast("Severity", severity), owners, tags)
+    with prefect_server(say):
+        trials = send_trial(incident, routes)
+    if as_json:
+        click.echo(
+            dumps({"target": target, "destinations": [{"name": t.destination, "error": t.error} for t in trials]})
+        )
+    elif not trials:
+        click.echo(
+            f"No route leads anywhere for {severity} on {target}. flows/alerts/routes.yml says who hears of what."
+        )
+    for trial in [] if as_json else trials:
+        click.echo(f"{trial.destination}: {'sent' if trial.error is None else f'not sent, {trial.error}'}")
+    if any(trial.error for trial in trials):
+        sys.exit(ExitCode.FAILED)
 
 
 @alerts.command(epilog=examples("python -m flows alerts send --target prod"))
@@ -84,13 +83,12 @@ def send(target: str) -> None:
     from flows.alerts.telling import deliver
     from infrastructure.local_server import prefect_server
 
-    with in_words(as_json=False):
-        quiet_prefect()
-        with prefect_server(say):
-            unsent = deliver(target)
-        if unsent:
-            sys.exit(EXIT_FAILED)
-        click.echo(f"Everybody has been told what is wrong on {target}.")
+    quiet_prefect()
+    with prefect_server(say):
+        unsent = deliver(target)
+    if unsent:
+        sys.exit(ExitCode.FAILED)
+    click.echo(f"Everybody has been told what is wrong on {target}.")
 
 
 @alerts.command(
@@ -116,15 +114,14 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
 
     if bool(keys) == everything:
         raise click.UsageError("Give either keys of incidents, as `alerts show` has them, or --all.")
-    with in_words(as_json=False):
-        quiet_prefect()
-        known = book_of(target, os.environ).read().incidents
-        open_ = [key for key, entry in known.items() if entry.closed_at is None and not key.startswith(f"{TAG}/")]
-        if unknown := [key for key in keys if key not in open_]:
-            raise ConfigError(f"No incident {unknown[0]!r} is open on target {target}{meant(unknown[0], open_)}.")
-        with prefect_server(say):
-            done = write_down(keys or open_, target, who or getpass.getuser())
-        click.echo(f"{len(done)} incident{'' if len(done) == 1 else 's'} of {target} acknowledged.")
+    quiet_prefect()
+    known = book_of(target, os.environ).read().incidents
+    open_ = [key for key, entry in known.items() if entry.closed_at is None and not key.startswith(f"{TAG}/")]
+    if unknown := [key for key in keys if key not in open_]:
+        raise ConfigError(f"No incident {unknown[0]!r} is open on target {target}{meant(unknown[0], open_)}.")
+    with prefect_server(say):
+        done = write_down(keys or open_, target, who or getpass.getuser())
+    click.echo(f"{len(done)} incident{'' if len(done) == 1 else 's'} of {target} acknowledged.")
 
 
 @alerts.command(epilog=examples("python -m flows alerts close dbt/model.tributary.fct_commits --target prod"))
@@ -138,14 +135,13 @@ def close(key: str, target: str) -> None:
     from infrastructure.local_server import prefect_server
     from infrastructure.yaml_file import meant
 
-    with in_words(as_json=False):
-        quiet_prefect()
-        known = book_of(target, os.environ).read().incidents
-        if key not in known:
-            raise ConfigError(f"There is no incident {key!r} on target {target}{meant(key, list(known))}.")
-        with prefect_server(say):
-            close_incident(key, target)
-        click.echo(f"{key} is over.")
+    quiet_prefect()
+    known = book_of(target, os.environ).read().incidents
+    if key not in known:
+        raise ConfigError(f"There is no incident {key!r} on target {target}{meant(key, list(known))}.")
+    with prefect_server(say):
+        close_incident(key, target)
+    click.echo(f"{key} is over.")
 
 
 def _blocks(routes: Routes) -> dict[str, str]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
-from flows.commands.options import examples, json_option, project_option, select_option, target_option
+from flows.commands.options import examples, project_option, select_option, target_option
+from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
     from flows.operations.audit import AuditReport
@@ -40,20 +41,19 @@ def audit(
     """Check versions, late corrections, amounts and slow models; exit code 1 when there are errors."""
     from infrastructure.errors import AuditFailed
 
-    with in_words(as_json):
-        quiet_prefect()
-        try:
-            report = _run(target, " ".join(select) or None, project_dir, settings, output)
-        except AuditFailed as exc:
-            report: AuditReport = exc.report
-        if as_json:
-            from flows.operations.audit import as_document
+    quiet_prefect()
+    try:
+        report = _run(target, " ".join(select) or None, project_dir, settings, output)
+    except AuditFailed as exc:
+        report: AuditReport = exc.report
+    if as_json:
+        from flows.operations.audit import as_document
 
-            click.echo(dumps(as_document(report)))
-        else:
-            _print(report)
-        if report.of("error"):
-            sys.exit(EXIT_FAILED)
+        click.echo(dumps(as_document(report)))
+    else:
+        _print(report)
+    if report.of("error"):
+        sys.exit(ExitCode.FAILED)
 
 
 def _run(*arguments: Any) -> AuditReport:  # noqa: ANN401  (the flow's own parameters)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
-from flows.commands.options import examples, json_option, project_option, select_option
+from flows.commands.options import examples, project_option, select_option
+from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
     from flows.operations.compare import Comparison
@@ -46,30 +47,29 @@ def compare(
         raise click.UsageError(f"Target {first} is named twice. Compare it with how it was: --before FILE.")
     if before and others:
         raise click.UsageError("Give either a second target or --before FILE.")
-    with in_words(as_json):
-        quiet_prefect()
-        chosen = {
-            "target": first,
-            "other": others[0] if others else None,
-            "select": " ".join(select) or None,
-            "project_dir": project_dir,
-            "before": before,
-            "save_to": save_to,
-            "freshness": freshness,
-        }
-        found = _run(chosen)
-        is_saved_only = save_to is not None and before is None and not others
-        if is_saved_only:
-            say(f"Saved what {first} holds: {len(found.one.tables)} tables. Later: compare --before {save_to}")
-            return
-        if as_json:
-            from flows.operations.compare import as_document
+    quiet_prefect()
+    chosen = {
+        "target": first,
+        "other": others[0] if others else None,
+        "select": " ".join(select) or None,
+        "project_dir": project_dir,
+        "before": before,
+        "save_to": save_to,
+        "freshness": freshness,
+    }
+    found = _run(chosen)
+    is_saved_only = save_to is not None and before is None and not others
+    if is_saved_only:
+        say(f"Saved what {first} holds: {len(found.one.tables)} tables. Later: compare --before {save_to}")
+        return
+    if as_json:
+        from flows.operations.compare import as_document
 
-            click.echo(dumps(as_document(found)))
-        else:
-            _print(found)
-        if not found.is_equal:
-            sys.exit(EXIT_FAILED)
+        click.echo(dumps(as_document(found)))
+    else:
+        _print(found)
+    if not found.is_equal:
+        sys.exit(ExitCode.FAILED)
 
 
 def _run(arguments: dict[str, Any]) -> Comparison:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from flows.commands.console import dumps
-from flows.commands.options import examples, json_option
+from flows.commands.options import examples
 from flows.commands.target import writing_to
+from infrastructure.console import dumps, json_option
 
 
 @click.command(
@@ -24,7 +24,7 @@ def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
 
     A schema that has no mark, or another target's, is left; so is any whose name does not begin with ci_.
     """
-    with writing_to(target, as_json) as profile:
+    with writing_to(target) as profile:
         from flows.operations.ci_schemas import drop_schemas
 
         found = drop_schemas(profile, dry_run)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from flows.commands.console import dumps, in_words, quiet_prefect, say
-from flows.commands.options import examples, json_option, project_option, target_option
+from flows.commands.options import examples, project_option, target_option
+from infrastructure.console import dumps, json_option, quiet_prefect, say
 
 if TYPE_CHECKING:
     from flows.operations.full_refresh import RefreshReport
@@ -43,28 +43,21 @@ def full_refresh(
     as_json: bool,
 ) -> None:
     """Rebuild everything, keeping the old tables, which come back if anything fails; exit code 1 when they did."""
-    from infrastructure.errors import DbtRunFailed, RefreshUndone
-
-    with in_words(as_json):
-        quiet_prefect()
-        try:
-            report = _run(
-                target=target,
-                select=" ".join(select) or None,
-                project_dir=project_dir,
-                settings=settings,
-                dry_run=dry_run,
-                recover=recover,
-                docs=docs,
-                wait=wait,
-            )
-        except RefreshUndone as exc:
-            # What was built is not as it should be: the exit code of data that failed.
-            raise DbtRunFailed(str(exc)) from exc
-        if as_json:
-            click.echo(dumps(_document(report)))
-        else:
-            _print(report)
+    quiet_prefect()
+    report = _run(
+        target=target,
+        select=" ".join(select) or None,
+        project_dir=project_dir,
+        settings=settings,
+        dry_run=dry_run,
+        recover=recover,
+        docs=docs,
+        wait=wait,
+    )
+    if as_json:
+        click.echo(dumps(_document(report)))
+    else:
+        _print(report)
 
 
 def _run(**arguments: Any) -> RefreshReport:  # noqa: ANN401  (the flow's own parameters)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
-from flows.commands.options import examples, json_option, project_option, target_option
+from flows.commands.options import examples, project_option, target_option
+from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
     from flows.operations.health_check import HealthReport
@@ -32,20 +33,19 @@ def health(target: str, project_dir: str | None, quick: bool, thresholds: str | 
     """Check freshness, runs, tests, tables and schedules against their thresholds; exit code 1 when one fails."""
     from infrastructure.errors import HealthCheckFailed
 
-    with in_words(as_json):
-        quiet_prefect()
-        try:
-            report = _check(target, project_dir, quick, thresholds)
-        except HealthCheckFailed as exc:
-            report: HealthReport = exc.report
-        if as_json:
-            from flows.operations.health_check import table_rows
+    quiet_prefect()
+    try:
+        report = _check(target, project_dir, quick, thresholds)
+    except HealthCheckFailed as exc:
+        report: HealthReport = exc.report
+    if as_json:
+        from flows.operations.health_check import table_rows
 
-            click.echo(dumps({"target": target, "checked_at": report.checked_at, "checks": table_rows(report)}))
-        else:
-            _print(report)
-        if report.unhealthy:
-            sys.exit(EXIT_FAILED)
+        click.echo(dumps({"target": target, "checked_at": report.checked_at, "checks": table_rows(report)}))
+    else:
+        _print(report)
+    if report.unhealthy:
+        sys.exit(ExitCode.FAILED)
 
 
 def _check(target: str, project_dir: str | None, quick: bool, thresholds: str | None) -> HealthReport:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands.console import dumps, in_words, say
 from flows.commands.options import examples
+from infrastructure.console import answer_in_json, dumps, say
 
 if TYPE_CHECKING:
     from flows.history.query import Answer
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "form",
     type=click.Choice(["table", "csv", "json"]),
     default="table",
+    callback=answer_in_json,
     show_default=True,
     help="How to print the answer.",
 )
@@ -42,14 +43,13 @@ def history(sql: str | None, form: str, compact: bool, keep_days: int) -> None:
     from flows.history.query import ask
     from flows.history.store import history_store
 
-    with in_words(form == "json"):
-        store = history_store(os.environ)
-        if compact:
-            _compact(store, keep_days)
-        elif sql:
-            _print(ask(store, sql), form)
-        else:
-            _explain(store)
+    store = history_store(os.environ)
+    if compact:
+        _compact(store, keep_days)
+    elif sql:
+        _print(ask(store, sql), form)
+    else:
+        _explain(store)
 
 
 def _compact(store: HistoryStore, keep_days: int) -> None:

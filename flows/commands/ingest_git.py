@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from flows.commands.console import dumps, say
-from flows.commands.options import examples, json_option, raw_schema_option, target_option
+from flows.commands.options import examples, raw_schema_option, target_option
 from flows.commands.target import writing_to
+from infrastructure.console import dumps, json_option, say
 from infrastructure.targets import ROOT
 
 
@@ -25,7 +25,7 @@ from infrastructure.targets import ROOT
 @json_option
 def ingest_git(target: str, repositories: tuple[str, ...], raw_schema: str, as_json: bool) -> None:
     """Load the commits of git repositories into the raw tables; only what is new is read."""
-    with writing_to(target, as_json) as profile:
+    with writing_to(target) as profile:
         from flows import ingest_git as loader
 
         result = loader.ingest_git(profile, repositories or (str(ROOT),), raw_schema, None if as_json else say)

@@ -19,7 +19,6 @@ project_option = click.option(
     "--project-dir", metavar="FOLDER", help="Another dbt project; the one in dbt/ when left out."
 )
 vars_option = click.option("--vars", "variables", metavar="YAML", help="dbt variables, as in '{day: 2026-01-31}'.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for a program to read.")
 full_refresh_option = click.option("--full-refresh", is_flag=True, help="Rebuild incremental models from nothing.")
 changed_option = click.option(
     "--changed", is_flag=True, help="Only what changed in code or data since it was built last."

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
-from flows.commands.options import examples, json_option, project_option, target_option
+from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
+from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
     from flows.operations.payroll import Adjustment
@@ -63,7 +64,7 @@ def pre(
     as_json: bool,
 ) -> None:
     """Check the payments of a concert, wait until three people have signed, then export and archive them."""
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.operations.payroll import Planned, pre_payroll
 
         done = pre_payroll(
@@ -96,7 +97,7 @@ def pre(
         click.echo(f"Archive: {done.archive}")
         click.echo(f"When it is paid: python -m flows payroll post --concert {concert_id} --target {target}")
     if isinstance(done, Planned) and done.stops:
-        sys.exit(EXIT_FAILED)
+        sys.exit(ExitCode.FAILED)
 
 
 @payroll.command(
@@ -117,14 +118,13 @@ def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
 
     if reject and not comment.strip():
         raise click.UsageError("A rejection needs its reason: --comment.")
-    with in_words(as_json=False):
-        quiet_prefect()
-        with server_in_reach(say) as address:
-            if address is None:
-                raise ConfigError("No Prefect server is in reach: set PREFECT_API_URL to the one that payroll runs on.")
-            from flows.operations.signoff_form import sign as fill_in
+    quiet_prefect()
+    with server_in_reach(say) as address:
+        if address is None:
+            raise ConfigError("No Prefect server is in reach: set PREFECT_API_URL to the one that payroll runs on.")
+        from flows.operations.signoff_form import sign as fill_in
 
-            asked = fill_in(run, role, who, "reject" if reject else "approve", comment)
+        asked = fill_in(run, role, who, "reject" if reject else "approve", comment)
     if reject:
         click.echo(f"Rejected as {role}: flow run {asked.name} ends without an export.")
         return
@@ -161,7 +161,7 @@ def post(
     as_json: bool,
 ) -> None:
     """Record that a concert was paid: once, and only what was signed and exported."""
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.operations.payroll import post_payroll
 
         done = post_payroll(
@@ -193,7 +193,7 @@ def post(
 @json_option
 def status(concert_id: int | None, target: str, project_dir: str | None, as_json: bool) -> None:
     """Show what was signed, exported and paid, and which runs wait for a signature."""
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.operations.payroll import payroll_status
 
         runs, entries, asked = payroll_status(target, project_dir, concert_id)

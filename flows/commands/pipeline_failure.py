@@ -6,9 +6,10 @@ import sys
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps
-from flows.commands.options import examples, json_option, project_option, target_option
+from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
+from infrastructure.console import dumps, json_option
+from infrastructure.errors import ExitCode
 
 
 @click.command(
@@ -31,7 +32,7 @@ def pipeline_failure(
     """Say why no new data comes: Airbyte, the source database, and what is stale; then sync and build again."""
     if yes and not restart:
         raise click.UsageError("--yes goes with --restart.")
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.operations.pipeline_failure import lines_of
         from flows.operations.pipeline_failure import pipeline_failure as look
 
@@ -49,7 +50,7 @@ def pipeline_failure(
         if found.build:
             click.echo(f"Built again: {len(found.build.nodes)} nodes.")
     if not found.is_well:
-        sys.exit(EXIT_FAILED)
+        sys.exit(ExitCode.FAILED)
 
 
 def _say(lines: list[str]) -> None:

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.commands.console import dumps, in_words
 from flows.commands.options import (
     changed_option,
     defer_to_option,
     examples,
     exclude_option,
     full_refresh_option,
-    json_option,
     parse_vars,
     project_option,
     select_option,
@@ -23,6 +21,7 @@ from flows.commands.options import (
     vars_option,
 )
 from flows.commands.target import profile_for_parsing
+from infrastructure.console import dumps, json_option
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,23 +67,22 @@ def plan(
     from flows.engine.command import DbtCommand
     from flows.engine.project import read_project
 
-    with in_words(as_json):
-        project = read_project(project_dir)
-        command = DbtCommand(
-            "build", " ".join(select) or None, " ".join(exclude) or None, selector, full_refresh, parse_vars(variables)
-        )
-        if changed and defer_to:
-            raise ConfigError("--changed and --defer-to compare with different states: give only one of them.")
-        profile = profile_for_parsing(target)
-        planned, notes = (_changes if changed else _selected)(command, project, profile, defer_to)
-        if as_json:
-            from dataclasses import asdict
+    project = read_project(project_dir)
+    command = DbtCommand(
+        "build", " ".join(select) or None, " ".join(exclude) or None, selector, full_refresh, parse_vars(variables)
+    )
+    if changed and defer_to:
+        raise ConfigError("--changed and --defer-to compare with different states: give only one of them.")
+    profile = profile_for_parsing(target)
+    planned, notes = (_changes if changed else _selected)(command, project, profile, defer_to)
+    if as_json:
+        from dataclasses import asdict
 
-            click.echo(dumps({"target": target, "nodes": [asdict(node) for node in planned], "notes": notes}))
-        else:
-            _print_plan(planned, target)
-            for note in notes:
-                click.echo(note)
+        click.echo(dumps({"target": target, "nodes": [asdict(node) for node in planned], "notes": notes}))
+    else:
+        _print_plan(planned, target)
+        for note in notes:
+            click.echo(note)
 
 
 def _selected(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from flows.commands.console import dumps
-from flows.commands.options import examples, json_option, project_option, target_option
+from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
+from infrastructure.console import dumps, json_option
 
 
 @click.command(
@@ -36,7 +36,7 @@ def reconcile(
     as_json: bool,
 ) -> None:
     """Ask Airbyte what finished, start what no webhook announced, and alert on connections that do badly."""
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.integrations.sync_events import DEPLOYMENT
         from flows.reconcile import reconcile_airbyte
 

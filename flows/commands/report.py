@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from flows.commands.console import in_words
 from flows.commands.options import examples, project_option, target_option
 
 
@@ -32,8 +31,7 @@ def report(
     from flows.history.store import history_store
     from flows.report_page.page import write_report
 
-    with in_words(as_json=False):
-        project = read_project(project_dir).name
-        path = Path(output) if output else state_root(os.environ) / f"report-{project}-{target}.html"
-        contents = write_report(history_store(os.environ), project, target, path, days, price_per_tebibyte)
-        click.echo(f"{project} on {target}: {contents.status}. Open {path.absolute()}")
+    project = read_project(project_dir).name
+    path = Path(output) if output else state_root(os.environ) / f"report-{project}-{target}.html"
+    contents = write_report(history_store(os.environ), project, target, path, days, price_per_tebibyte)
+    click.echo(f"{project} on {target}: {contents.status}. Open {path.absolute()}")

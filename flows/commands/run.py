@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.commands.console import dumps, in_words, quiet_prefect
 from flows.commands.options import (
     changed_option,
     defer_to_option,
     examples,
     exclude_option,
     full_refresh_option,
-    json_option,
     parse_vars,
     project_option,
     select_option,
@@ -22,6 +20,7 @@ from flows.commands.options import (
     vars_option,
 )
 from flows.engine.reporting import reporting_to
+from infrastructure.console import dumps, json_option, quiet_prefect
 
 if TYPE_CHECKING:
     from flows.local_run import Request
@@ -92,27 +91,26 @@ def run(
     """Build and test a dbt project, with every node in the Prefect UI."""
     from flows.local_run import Request
 
-    with in_words(as_json):
-        request = Request(
-            target=target,
-            select=" ".join(select) or None,
-            exclude=" ".join(exclude) or None,
-            selector=selector,
-            full_refresh=full_refresh,
-            vars=parse_vars(variables),
-            project_dir=project_dir,
-            freshness=freshness,
-            docs=docs,
-            resume=resume,
-            changed=changed,
-            defer_to=defer_to,
-            wait=wait,
-            retries=retries,
-            timeout_seconds=timeout_minutes * 60 if timeout_minutes else None,
-            with_data=with_data,
-        )
-        quiet_prefect()
-        _run(request, as_json)
+    request = Request(
+        target=target,
+        select=" ".join(select) or None,
+        exclude=" ".join(exclude) or None,
+        selector=selector,
+        full_refresh=full_refresh,
+        vars=parse_vars(variables),
+        project_dir=project_dir,
+        freshness=freshness,
+        docs=docs,
+        resume=resume,
+        changed=changed,
+        defer_to=defer_to,
+        wait=wait,
+        retries=retries,
+        timeout_seconds=timeout_minutes * 60 if timeout_minutes else None,
+        with_data=with_data,
+    )
+    quiet_prefect()
+    _run(request, as_json)
 
 
 def _run(request: Request, as_json: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from flows.commands.console import dumps, say
-from flows.commands.options import examples, json_option, raw_schema_option, target_option
+from flows.commands.options import examples, raw_schema_option, target_option
 from flows.commands.target import writing_to
+from infrastructure.console import dumps, json_option, say
 
 
 @click.command("sample-data", epilog=examples("python -m flows sample-data --rows 1000000 --seed 7"))
@@ -17,7 +17,7 @@ from flows.commands.target import writing_to
 @json_option
 def sample_data(target: str, rows: int, seed: int, raw_schema: str, as_json: bool) -> None:
     """Write marketing and payroll data as Airbyte would."""
-    with writing_to(target, as_json) as profile:
+    with writing_to(target) as profile:
         from flows.sample_data import write_sample_data
 
         result = write_sample_data(profile, rows, seed, raw_schema=raw_schema, report=None if as_json else say)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps, in_words, quiet_prefect, say
-from flows.commands.options import examples, json_option, project_option, select_option, target_option
+from flows.commands.options import examples, project_option, select_option, target_option
+from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
     from flows.operations.scd2_repair import RepairReport
@@ -43,28 +44,27 @@ def scd2_repair(
     """Make the right version the only current one where a key has several; exit code 1 when it is left undone."""
     from infrastructure.local_server import prefect_server
 
-    with in_words(as_json):
-        quiet_prefect()
-        chosen: dict[str, Any] = {"target": target, "select": " ".join(select) or None, "project_dir": project_dir}
-        with prefect_server(say):
-            if undo:
-                report = _run(**chosen, mode="apply", undo=undo, force=force)
-            elif yes and not dry_run:
-                report = _run(**chosen, mode="apply")
-            else:
-                report = _run(**chosen, mode="show")
-                if report.changes and not dry_run and not as_json and sys.stdin.isatty():
-                    _print(report)
-                    if click.confirm("Do this in one transaction?", err=True):
-                        report = _run(**chosen, mode="apply", confirmed=report.digest)
-        if as_json:
-            click.echo(dumps(_document(report)))
+    quiet_prefect()
+    chosen: dict[str, Any] = {"target": target, "select": " ".join(select) or None, "project_dir": project_dir}
+    with prefect_server(say):
+        if undo:
+            report = _run(**chosen, mode="apply", undo=undo, force=force)
+        elif yes and not dry_run:
+            report = _run(**chosen, mode="apply")
         else:
-            _print(report)
-        if report.outcome == "shown":
-            if not dry_run and not as_json:
-                say("To do it: the same command with --yes, or at a terminal, where it asks.")
-            sys.exit(EXIT_FAILED)
+            report = _run(**chosen, mode="show")
+            if report.changes and not dry_run and not as_json and sys.stdin.isatty():
+                _print(report)
+                if click.confirm("Do this in one transaction?", err=True):
+                    report = _run(**chosen, mode="apply", confirmed=report.digest)
+    if as_json:
+        click.echo(dumps(_document(report)))
+    else:
+        _print(report)
+    if report.outcome == "shown":
+        if not dry_run and not as_json:
+            say("To do it: the same command with --yes, or at a terminal, where it asks.")
+        sys.exit(ExitCode.FAILED)
 
 
 def _run(**arguments: Any) -> RepairReport:  # noqa: ANN401  (the flow's own parameters)

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.commands.console import dumps, in_words
 from flows.commands.options import (
     examples,
     exclude_option,
     full_refresh_option,
-    json_option,
     parse_vars,
     project_option,
     select_option,
@@ -19,6 +17,7 @@ from flows.commands.options import (
     vars_option,
 )
 from flows.commands.target import profile_for_parsing, set_up
+from infrastructure.console import dumps, json_option
 
 if TYPE_CHECKING:
     from flows.engine.parts import Split
@@ -73,10 +72,9 @@ def split(
     """
     words = (" ".join(select) or None, " ".join(exclude) or None)
     if only_plan:
-        with in_words(as_json):
-            _print_plan(_planned(target, by, words, project_dir), as_json)
+        _print_plan(_planned(target, by, words, project_dir), as_json)
         return
-    with set_up(target, as_json):
+    with set_up(target):
         from contextlib import nullcontext
 
         from flows.split import require_many_writers, split_build

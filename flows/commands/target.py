@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flows.commands.console import in_words, quiet_prefect, say
 from flows.engine.reporting import reporting_to
+from infrastructure.console import quiet_prefect, say
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def set_up(target: str, as_json: bool) -> Iterator[None]:
-    """Have a server with the target's blocks for the time of the block, and speak plainly about what goes wrong."""
+def set_up(target: str) -> Iterator[None]:
+    """Have a server with the target's blocks for the time of the block."""
     from rich.console import Console
 
     from flows.terminal import TerminalReporter
     from infrastructure.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with in_words(as_json), TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter):
+    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter):
         quiet_prefect()
         with prefect_server(say):
             for sentence in ensure_target(target):
@@ -33,12 +33,12 @@ def set_up(target: str, as_json: bool) -> Iterator[None]:
 
 
 @contextmanager
-def writing_to(target: str, as_json: bool) -> Iterator[Profile]:
-    """Hold a target for a loader, and speak plainly about what goes wrong."""
+def writing_to(target: str) -> Iterator[Profile]:
+    """Hold a target for a loader."""
     from flows.engine.lock import one_writer
     from infrastructure.profiles import load_profile
 
-    with set_up(target, as_json), one_writer(target, holder=f"loading data, process {os.getpid()}"):
+    with set_up(target), one_writer(target, holder=f"loading data, process {os.getpid()}"):
         yield load_profile(target)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands.console import dumps
-from flows.commands.options import examples, full_refresh_option, json_option, project_option, target_option
+from flows.commands.options import examples, full_refresh_option, project_option, target_option
 from flows.commands.target import set_up
+from infrastructure.console import dumps, json_option
 
 if TYPE_CHECKING:
     from flows.engine.results import DbtResult
@@ -50,7 +50,7 @@ def transform(
     """
     if bool(sources) == everything:
         raise click.UsageError("Give either --source, once or several times, or --everything.")
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.transform import dbt_transformation_flow, full_dbt_refresh
 
         if everything:
@@ -74,7 +74,7 @@ def fast_transform(
     Builds only what lies between the source and the models tagged dashboard, fills the dashboard cache, and tests
     afterwards, in a run of its own.
     """
-    with set_up(target, as_json):
+    with set_up(target):
         from flows import transform as flow
 
         done = flow.fast_transform(list(sources), target, project_dir, cache_hours)
@@ -87,7 +87,7 @@ def fast_transform(
 @json_option
 def new_data(target: str, project_dir: str | None, as_json: bool) -> None:
     """Build what stands on sources with newer data than last time; do nothing where there is none."""
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.new_data import transform_new_data
 
         state: Any = transform_new_data(target, project_dir, return_state=True)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.commands.console import EXIT_FAILED, dumps
-from flows.commands.options import examples, json_option, project_option, target_option
+from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
+from infrastructure.console import dumps, json_option
+from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
     from flows.operations.triage import Triage
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @json_option
 def triage(target: str, project_dir: str | None, limit: int, keep_rows: bool, who: str, as_json: bool) -> None:
     """Run the tests that failed last again, show what they find and what changed under them."""
-    with set_up(target, as_json):
+    with set_up(target):
         from flows.operations.triage import triage as look_again
 
         found = look_again(target, project_dir, limit, keep_rows, who)
@@ -39,7 +40,7 @@ def triage(target: str, project_dir: str | None, limit: int, keep_rows: bool, wh
     else:
         _print(found)
     if found.failing:
-        sys.exit(EXIT_FAILED)
+        sys.exit(ExitCode.FAILED)
 
 
 def _print(found: Triage) -> None:

@@ -158,7 +158,7 @@ def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
         assert project.run("plan", "--target", "nowhere").exit_code == 2
 
         result = project.run("destroy", answer="n\n")
-        assert result.exit_code == 1
+        assert result.exit_code == 130
         assert client.read_deployment_by_name(project.full_name)
         result = project.run("destroy", answer="y\n")
         assert "2 deployments removed." in result.output

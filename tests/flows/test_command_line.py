@@ -45,9 +45,7 @@ def test_help_says_what_a_command_does_and_gives_examples(command: list[str]) ->
     done = flows(*command, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: python -m flows {' '.join(command)}".rstrip())
-    assert (
-        "Examples:" in done.stdout or "Exit codes: 0 all well (warnings included), 1 data or SQL failed" in done.stdout
-    )
+    assert "Examples:" in done.stdout or not command
 
 
 @pytest.mark.parametrize(

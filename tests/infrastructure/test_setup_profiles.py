@@ -178,12 +178,12 @@ def test_wrong_usage_ends_with_2_and_a_sentence(run: Run, arguments: tuple[str, 
     assert "Traceback" not in result.output
 
 
-def test_a_server_that_does_not_answer_ends_with_1_and_a_sentence(run: Run, duckdb_target: dict[str, Any]) -> None:
+def test_a_server_that_does_not_answer_ends_with_75_and_a_sentence(run: Run, duckdb_target: dict[str, Any]) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         result = run("--plan", dev=duckdb_target)
-    assert result.exit_code == 1
+    assert result.exit_code == 75
     assert "The Prefect server at http://127.0.0.1:9/api does not answer" in result.stderr
 
 
@@ -194,7 +194,8 @@ def test_check_says_for_each_target_whether_dbt_can_connect(
     targets = {fresh: duckdb_target, f"{fresh}b": POSTGRES | {"credentials_block": fresh}}
     result = run("--check", environ=environ, **targets)
 
-    assert result.exit_code == 1
+    # The one that fails does not answer.
+    assert result.exit_code == 75
     assert f"{fresh}: ok" in result.stdout
     assert f"{fresh}b: failed, nothing listens at that host and port. Start the server" in result.stdout
     assert f"{fresh}: the saved blocks are not as targets.yml says" in result.stdout
@@ -221,11 +222,10 @@ def test_check_uses_the_saved_blocks_where_the_secrets_are_not_at_hand(
     assert "PG_PASSWORD is not set" in named.stderr
 
 
-def test_help_has_examples_and_exit_codes() -> None:
+def test_help_has_examples() -> None:
     result = CliRunner().invoke(main, ["--help"])
 
     assert "setup_profiles --plan" in result.stdout
-    assert "Exit codes: 0 done" in result.stdout
 
 
 @pytest.fixture

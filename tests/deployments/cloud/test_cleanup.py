@@ -88,7 +88,7 @@ def test_what_was_deleted_is_put_back_from_the_journal(cloud: Cloud, tmp_path: P
     assert cloud.jobs == before
     assert (
         "at most 1 may be; nothing was changed"
-        in cloud.command("cleanup", "--older-than", "0", "--max-deletions", "1", code=1).output
+        in cloud.command("cleanup", "--older-than", "0", "--max-deletions", "1", code=2).output
     )
     said = cloud.command("cleanup", "--older-than", "0").output
     assert cloud.jobs == {}

@@ -30,7 +30,7 @@ jobs:
 def test_a_branch_is_planned_deployed_listed_and_left_alone(cloud: Cloud, tfvars: Path) -> None:
     config = ("--config", str(tfvars))
     assert "2 jobs: nothing wrong with dbt Cloud either" in cloud.command("validate", *config, "--online").output
-    assert "2 to create" in cloud.command("plan", *config, code=2).output
+    assert "2 to create" in cloud.command("plan", *config, code=3).output
     assert "2 to create" in cloud.command("deploy", *config, "--dry-run").output
     assert cloud.jobs == {}
     assert "2 created, 0 changed, 0 deleted" in cloud.command("deploy", *config).output
@@ -45,10 +45,10 @@ def test_a_branch_is_planned_deployed_listed_and_left_alone(cloud: Cloud, tfvars
 
 def test_a_plan_is_kept_and_only_that_is_done(cloud: Cloud, tfvars: Path, tmp_path: Path) -> None:
     config, plan = ("--config", str(tfvars)), str(tmp_path / "plan.json")
-    document = json.loads(cloud.command("plan", *config, "--out", plan, "--json", code=2).output)
+    document = json.loads(cloud.command("plan", *config, "--out", plan, "--json", code=3).output)
     assert document["counts"]["create"] == 2
     tfvars.write_text(tfvars.read_text().replace("[6, 18]", "[7]").replace("core-daily-refresh", "core-refresh"))
-    assert "Plan again" in cloud.command("deploy", *config, "--plan", plan, code=1).output
+    assert "Plan again" in cloud.command("deploy", *config, "--plan", plan, code=3).output
     assert cloud.jobs == {}
 
 
@@ -82,7 +82,7 @@ def test_files_of_dbt_jobs_as_code_go_on_where_that_tool_stopped(cloud: Cloud, t
     there["description"] = ""
     cloud.account.variables[there["id"]] = {"DBT_REGION": {"id": 1, "value": "eu"}}
     gone, kept = cloud.stranger("Old [[old]]"), cloud.stranger("By hand")
-    output = cloud.command("plan", *config, code=2).output
+    output = cloud.command("plan", *config, code=3).output
     assert "- delete   Old [[old]]" in output
     assert "1 to delete, 1 as they should be" in output
     cloud.command("deploy", *config)
@@ -101,7 +101,7 @@ def test_what_is_imported_is_what_is_there(cloud: Cloud, tmp_path: Path) -> None
     assert 'DBT_ENV_SECRET_KEY = "env:DBT_ENV_SECRET_KEY"' in tfvars.read_text()
     cloud.command("validate", "--config", str(tfvars))
     cloud.command("import", "--out", str(yaml), "--format", "yaml", "--linked")
-    output = cloud.command("plan", "--config", str(yaml), code=2).output
+    output = cloud.command("plan", "--config", str(yaml), code=3).output
     # The job is taken over, with its identifier in the name, and its secret is left as it is.
     assert f"~ update   Nightly run [[nightly-run]] ({there['id']})" in output
     cloud.command("deploy", "--config", str(yaml))
@@ -111,18 +111,18 @@ def test_what_is_imported_is_what_is_there(cloud: Cloud, tmp_path: Path) -> None
 
 def test_wrong_use_and_wrong_settings_are_said_and_end_with_1(cloud: Cloud, tfvars: Path) -> None:
     config = ("--config", str(tfvars))
-    assert "No such option" in cloud.command("plan", "--bogus", code=1).output
-    assert "DBTCLOUD_TOKEN is not set" in cloud.command("plan", *config, code=1, DBTCLOUD_TOKEN="").output
-    assert "does not know the token" in cloud.command("plan", *config, code=1, DBTCLOUD_TOKEN="wrong").output
-    said = cloud.command("plan", *config, code=1, CI_COMMIT_REF_NAME="", GITLAB_USER_LOGIN="").output
+    assert "No such option" in cloud.command("plan", "--bogus", code=2).output
+    assert "DBTCLOUD_TOKEN is not set" in cloud.command("plan", *config, code=2, DBTCLOUD_TOKEN="").output
+    assert "does not know the token" in cloud.command("plan", *config, code=2, DBTCLOUD_TOKEN="wrong").output
+    said = cloud.command("plan", *config, code=2, CI_COMMIT_REF_NAME="", GITLAB_USER_LOGIN="").output
     assert "the branch (--branch" in said
     assert "the user (--user" in said
-    assert "has no environment: set PROJECT_ID" in cloud.command("plan", *config, code=1, ENVIRONMENT_ID="").output
-    assert "no environment 23" in cloud.command("validate", *config, "--online", code=1, ENVIRONMENT_ID="23").output
-    assert "There is no file nowhere.tfvars" in cloud.command("plan", "--config", "nowhere.tfvars", code=1).output
-    said = cloud.command("plan", *config, code=1, DBTCLOUD_HOST_URL="http://cloud.example.org").output
+    assert "has no environment: set PROJECT_ID" in cloud.command("plan", *config, code=2, ENVIRONMENT_ID="").output
+    assert "no environment 23" in cloud.command("validate", *config, "--online", code=2, ENVIRONMENT_ID="23").output
+    assert "There is no file nowhere.tfvars" in cloud.command("plan", "--config", "nowhere.tfvars", code=2).output
+    said = cloud.command("plan", *config, code=2, DBTCLOUD_HOST_URL="http://cloud.example.org").output
     assert "the token would cross the network in clear" in said
-    error = json.loads(cloud.command("plan", *config, "--json", code=1, DBTCLOUD_TOKEN="").output)
+    error = json.loads(cloud.command("plan", *config, "--json", code=2, DBTCLOUD_TOKEN="").output)
     assert error["kind"] == "ConfigError"
 
 
