@@ -24,6 +24,8 @@ from pathlib import Path
 
 import click
 
+from infrastructure.console import EntryCommand, json_option
+
 PLACE_VARIABLE = "TRIBUTARY_ENGINES"
 # Nothing newer is considered, so that an environment made tomorrow is the one that was measured today.
 _NEWEST = "2026-11-01T00:00:00Z"
@@ -213,9 +215,9 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-@click.command(help="Have each dbt in an environment of its own; by default all of them.")
+@click.command(cls=EntryCommand, help="Have each dbt in an environment of its own; by default all of them.")
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, by name.")
+@json_option
 def main(names: tuple[str, ...], as_json: bool) -> None:
     """Make what is not there, print what is, and exit with 1 if something is missing."""
     engines: dict[str, Engine] = {}

@@ -24,13 +24,14 @@ from infrastructure.console import EntryCommand
 from infrastructure.errors import ConfigError, DbtRunFailed, ExitCode, RunStopped, TributaryError, UpstreamUnavailable
 
 ROOT = Path(__file__).parents[1]
-# They are no commands: a child that speaks its parent's protocol, and what writes a file of the repository anew.
+# They are no commands: children that speak their parent's protocol, and what writes a file of the repository anew.
 NO_COMMANDS = {
     "flows.engine.child",
     "infrastructure.block_types",
     "infrastructure.targets",
     "deployments.schedules",
     "benchmarks.served_flows",
+    "benchmarks.webhook_attacks",
 }
 
 
