@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.declared import Declared
 from deployments.deployment_plan import EventChange
-from deployments.webhook.prefect_cloud import NAME, cloud_documents
+from deployments.webhook.prefect_cloud import NAME, cloud_documents, resource_of
 from flows.integrations.sync_events import DEPLOYMENT, connections_of
 from infrastructure.automations import AutomationDocument, change_of_automation
 from infrastructure.errors import ConfigError
@@ -16,6 +16,7 @@ from infrastructure.targets import ROOT
 
 if TYPE_CHECKING:
     from infrastructure.server import Server
+_BEFORE, _, _BEHIND = resource_of("?").partition("?")
 
 
 def event_documents(
@@ -68,6 +69,13 @@ def plan_events(server: Server, documents: list[AutomationDocument], deployment_
 
 
 def _is_ours(automation: Mapping[str, Any], deployment_id: str) -> bool:
-    """Tell whether an automation was made here: its name, and that it starts the transformation."""
+    """Tell whether an automation was made here: it is what we make for the connection that its name ends with.
+
+    The name alone is no proof: one that somebody made by hand, and that begins alike, is theirs.
+    """
+    resource = dict(automation["trigger"].get("match") or {}).get("prefect.resource.id")
     starts = [action.get("deployment_id") for action in automation["actions"]]
-    return str(automation["name"]).startswith(f"{NAME}-") and starts == [deployment_id]
+    name = str(automation["name"])
+    connection = str(resource or "").removeprefix(_BEFORE).removesuffix(_BEHIND)
+    is_made_for_it = resource == resource_of(connection) and name.endswith(f"-{connection}")
+    return name.startswith(f"{NAME}-") and is_made_for_it and starts == [deployment_id]

@@ -75,6 +75,11 @@ def cloud_documents(connections: Mapping[str, Sequence[str]], deployment_id: str
     return CloudDocuments(webhook, automations)
 
 
+def resource_of(connection: str) -> str:
+    """Return the pattern of the resource that events of a connection's syncs are about."""
+    return f"airbyte.connection.{connection}.job.*"
+
+
 def _automation(connection: str, sources: Sequence[str], deployment_id: str, target: str) -> dict[str, Any]:
     parameters = run_parameters([Sync(connection, 1)], {connection: sources}, target)
     # The number of the job is in the event, and is to be a number in the parameters.
@@ -88,7 +93,7 @@ def _automation(connection: str, sources: Sequence[str], deployment_id: str, tar
             "type": "event",
             "posture": "Reactive",
             "expect": [EVENT],
-            "match": {"prefect.resource.id": f"airbyte.connection.{connection}.job.*"},
+            "match": {"prefect.resource.id": resource_of(connection)},
             # One count per sync: a trigger that has fired for one ignores it for the rest of the time.
             "for_each": ["prefect.resource.id"],
             "threshold": 1,

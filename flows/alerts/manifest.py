@@ -33,6 +33,10 @@ class Manifest:
         """Tell whether a node is marked as critical."""
         return bool(_meta(self._node(unique_id)).get(CRITICAL))
 
+    def stores_failures(self, unique_id: str) -> bool:
+        """Tell whether the project has a test store the rows that it finds, whatever a command says."""
+        return bool((self._node(unique_id).get("config") or {}).get("store_failures"))
+
     def owners(self, unique_id: str) -> tuple[str, ...]:
         """Return who answers for a node: by its meta, its group, else by the exposures that stand on it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from prefect import flow
 from flows import tasks
 from flows.alerts.hooks import with_alerts
 from flows.alerts.incident import FailingRows
-from flows.engine.graph import load_graph
+from flows.engine.graph import Graph, load_graph
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.reporting import current_reporter
@@ -103,15 +103,20 @@ def triage(
     state = state_of(project.name, target, os.environ)
     with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
         failed_before = failing_tests(last_state(state))
+        # A test that has left the project is not failing any more.
+        graph = load_graph(state.manifest) if failed_before else Graph({})
+        failed_before = [unique_id for unique_id in failed_before if unique_id in graph.nodes]
         if not failed_before:
             current_reporter().note(f"No test of {project.name} fails on {target}.")
             return Triage(target, (), (), ())
         passes = keep_passes(state, failed_before)
-        result = _tested(target, project_dir, failed_before, [state.manifest])
+        result = _tested(target, project_dir, graph.selectors(failed_before))
         last = last_state(state)
         bad = {node.unique_id: node for node in result.nodes if node.outcome not in ("succeeded", "skipped")}
         manifest = read_manifest(result.target_path / "manifest.json")
-        rows = _rows(profile, list(bad.values()), limit, keep_rows)
+        # What the project itself has its tests store is not ours to drop.
+        kept = {unique_id for unique_id in bad if keep_rows or manifest.stores_failures(unique_id)}
+        rows = _rows(profile, list(bad.values()), limit, kept)
         keep_passes(state, bad)
     failing = [
         _triaged(node, manifest, rows, changes_since(passes.get(unique_id), last, unique_id))
@@ -143,13 +148,10 @@ def escalate_alerts(target: str = "prod") -> list[str]:
     return [incident.title for incident in escalate(target)]
 
 
-def _tested(target: str, project_dir: str | None, failed: Sequence[str], manifests: Sequence[Any]) -> DbtResult:
-    graph = load_graph(manifests[0])
-    # A test that has left the project is not failing any more.
-    select = " ".join(graph.selectors(key for key in failed if key in graph.nodes))
+def _tested(target: str, project_dir: str | None, selectors: Sequence[str]) -> DbtResult:
     try:
         return tasks.test(
-            target, select or None, project_dir=project_dir, store_failures=True, indirect_selection="empty"
+            target, " ".join(selectors), project_dir=project_dir, store_failures=True, indirect_selection="empty"
         )
     except DbtRunFailed as exc:
         if not isinstance(exc.result, DbtResult) or not exc.result.nodes:
@@ -158,7 +160,7 @@ def _tested(target: str, project_dir: str | None, failed: Sequence[str], manifes
 
 
 def _rows(
-    profile: Profile, nodes: Sequence[NodeResult], limit: int, keep: bool
+    profile: Profile, nodes: Sequence[NodeResult], limit: int, kept: Collection[str]
 ) -> dict[str, tuple[list[dict[str, Any]], str]]:
     """Return the rows that each test has stored, or why there are none."""
     found: dict[str, tuple[list[dict[str, Any]], str]] = {}
@@ -172,7 +174,7 @@ def _rows(
                 try:
                     if tables.exists(relation):
                         found[node.unique_id] = (tables.rows(f"select * from {relation} limit {limit}"), "")
-                        if not keep:
+                        if node.unique_id not in kept:
                             tables.drop(relation)
                 except UpstreamUnavailable:
                     raise
