@@ -72,8 +72,7 @@ class EntryCommand(click.Command):
             if isinstance(exc, BrokenPipeError) and _is_unread():
                 raise
             code = self._end(exc, bool(ctx.meta.get(_AS_JSON)))
-            # The frames that it came through hold connections, which DuckDB complains of when Python ends with them.
-            traceback.clear_frames(exc.__traceback__)
+            let_go(exc)
         sys.exit(code)
 
     def _end(self, exc: BaseException, as_json: bool) -> ExitCode:
@@ -120,6 +119,21 @@ def answer_in_json(ctx: click.Context, _: click.Parameter, value: Any) -> Any:  
 json_option = click.option(
     "--json", "as_json", is_flag=True, callback=answer_in_json, help="Print one JSON document for a program to read."
 )
+
+
+def let_go(error: BaseException) -> None:
+    """Empty the frames that an error came through, and those of what caused it, once it has been dealt with.
+
+    They hold connections, and Prefect's threads hold the error: DuckDB prints a page about that when Python ends.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            waiting += [each.__cause__, each.__context__]
+            traceback.clear_frames(each.__traceback__)
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.commands.options import examples, project_option, select_option, target_option
-from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.console import dumps, json_option, let_go, quiet_prefect, say
 from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def audit(
         report = _run(target, " ".join(select) or None, project_dir, settings, output)
     except AuditFailed as exc:
         report: AuditReport = exc.report
+        let_go(exc)
     if as_json:
         from flows.operations.audit import as_document
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.commands.options import examples, project_option, target_option
-from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.console import dumps, json_option, let_go, quiet_prefect, say
 from infrastructure.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def health(target: str, project_dir: str | None, quick: bool, thresholds: str | 
         report = _check(target, project_dir, quick, thresholds)
     except HealthCheckFailed as exc:
         report: HealthReport = exc.report
+        let_go(exc)
     if as_json:
         from flows.operations.health_check import table_rows
 
