@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
+_OUR_OWN_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MODIFIED = "state:modified+"
 
 
@@ -58,7 +60,13 @@ def deferred(
     own = state_of(project.name, profile.target, os.environ)
     copy = own.folder / "deferred" / "".join(letter if letter.isalnum() else "_" for letter in defer_to)
     if not (is_resumed and (copy / ARTIFACTS[0]).exists()):
-        _fetch(defer_to, project, own, copy)
+        try:
+            _fetch(defer_to, project, own, copy)
+        except OSError as exc:
+            raise ConfigError(
+                f"The state of {defer_to} can't be copied to {copy}: {exc.strerror or exc}. Free some space or choose "
+                f"another folder with {STATE_VARIABLE}, then run again."
+            ) from exc
     last = _read(copy, defer_to)
     flags = (*command.flags, "--defer", "--favor-state", "--state", str(copy))
     extra = _unseen_by_dbt(replace(command, flags=flags), project, profile, last)
@@ -116,6 +124,8 @@ def _fetch_from(place: str, copy: Path) -> None:
     except (ImportError, ValueError) as exc:
         raise ConfigError(f"--defer-to {place} can't be read: {exc}") from exc
     except OSError as exc:
+        if exc.errno in _OUR_OWN_DISK:
+            raise
         raise UpstreamUnavailable(f"--defer-to {place} can't be read now: {exc}") from exc
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from flows.engine.command import DbtCommand
+from flows.engine.defer import deferred
+from flows.engine.listing import list_ids
+from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.results import DbtResult
 from flows.engine.run import run_dbt
@@ -60,3 +63,23 @@ def test_a_full_disk_stops_a_run_with_a_sentence_and_the_next_one_goes_on(
         build(tmp_path)
     ballast.unlink()
     assert build(tmp_path, resume=True).counts() == {"succeeded": 14, "warned": 0, "failed": 0, "skipped": 0}
+
+
+def test_a_disk_that_is_full_before_the_start_is_no_traceback_wherever_it_is_noticed(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBUTARY_STATE", str(disk / "state"))
+    monkeypatch.setattr("flows.engine.lock._is_shared_server", lambda: False)
+    profile = Profile("dev", "shop", {"type": "duckdb", "path": str(tmp_path / "w.duckdb"), "schema": "main"}, {})
+    state = state_of(SHOP.name, "dev", os.environ)
+    state.parsed.write_bytes(b"x" * 100_000)
+    for name in ("manifest.json", "nodes.json"):
+        (tmp_path / name).write_bytes(b"x" * 100_000)
+    fill(disk, 0)
+    with one_writer("dev", "me", wait=False):
+        said = r"No space left on device\. Free some space or choose another folder with TRIBUTARY_STATE"
+        with pytest.raises(ConfigError, match=said):
+            list_ids(DbtCommand("ls"), SHOP, profile)
+        with pytest.raises(ConfigError, match=said):
+            deferred(DbtCommand("build"), SHOP, profile, str(tmp_path))
+        state.part("a part parses anew")
