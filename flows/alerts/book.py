@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -28,6 +28,8 @@ _POLL_SECONDS = 0.02
 _TEXT_LIMIT = 6000
 # From so many incidents on, each keeps less of its text, so that 10,000 of them stay a file of some megabytes.
 _MANY, _TEXT_LIMIT_OF_MANY = 200, 400
+# So long after an alert was called over that this book did not know, another machine may have opened it again.
+_SETTLED_FOR = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ class Entries:
     Attributes:
         incidents: by key, in the order in which they were opened.
         digests: when each destination last had the digest, ISO 8601.
+        settled: when alerts of incidents that this book did not know were last called over, ISO 8601, by key.
     """
 
     incidents: dict[str, OpenIncident] = field(default_factory=dict[str, OpenIncident])
     digests: dict[str, str] = field(default_factory=dict[str, str])
+    settled: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Book:
         try:
             document = cast(dict[str, Any], orjson.loads(self.path.read_bytes()))
             incidents = {key: _open_incident(entry) for key, entry in document["incidents"].items()}
-            return Entries(incidents, dict(document["digests"]))
+            return Entries(incidents, dict(document["digests"]), dict(document.get("settled", {})))
         except FileNotFoundError:
             return Entries()
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
@@ -169,6 +173,44 @@ def record(entries: Entries, opened: Iterable[Incident], closed: Iterable[str], 
         else:
             # Nobody has heard of it, so nobody needs to hear that it is over.
             del entries.incidents[key]
+
+
+def is_settled(entries: Entries, key: str, now: datetime) -> bool:
+    """Say whether this book knows that nobody has an open alert of an incident, or knows of that alert itself."""
+    at = entries.settled.get(key)
+    return key in entries.incidents or (at is not None and now - datetime.fromisoformat(at) < _SETTLED_FOR)
+
+
+def assume_told(entries: Entries, passed: Iterable[tuple[Incident, Sequence[str]]], now: datetime) -> None:
+    """Owe destinations the end of incidents that only a run elsewhere, with a book of its own, may have told them.
+
+    Args:
+        passed: what is well now, with the destinations that would have heard of it.
+    """
+    at = now.isoformat(timespec="seconds")
+    for incident, destinations in passed:
+        if incident.key in entries.incidents:
+            # Another process has met it meanwhile.
+            continue
+        told = {name: {"at": at, "assumed": True} for name in destinations}
+        entries.incidents[incident.key] = OpenIncident(incident, at, at, closed_at=at, told=told)
+        entries.settled[incident.key] = at
+
+
+def is_assumed(entry: OpenIncident, destination: str) -> bool:
+    """Say whether a destination was perhaps never told of an incident."""
+    return bool(entry.told.get(destination, {}).get("assumed"))
+
+
+def forget_assumed(entries: Entries, destination: str) -> None:
+    """Owe a destination nothing of what it was perhaps never told."""
+    for key, entry in list(entries.incidents.items()):
+        if entry.closed_at is not None and is_assumed(entry, destination):
+            left = {name: told for name, told in entry.told.items() if name != destination}
+            if left:
+                entries.incidents[key] = replace(entry, told=left)
+            else:
+                del entries.incidents[key]
 
 
 def notice_for(

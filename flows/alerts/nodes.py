@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -65,6 +65,24 @@ def mended(result: DbtResult, manifest: Manifest, open_keys: Iterable[str]) -> l
         and key.partition("/")[2] not in manifest
     ]
     return list(dict.fromkeys([*closed, *gone]))
+
+
+def passed(result: DbtResult, manifest: Manifest, severity: Severity) -> Iterator[Incident]:
+    """Return, of the nodes that succeeded and would be as bad as this, the incidents that they are not."""
+    if severity == "critical" and not result.of("failed", "skipped"):
+        # The alert about many nodes at once has the check for its key.
+        yield Incident(NODES, severity, "no node fails", target=result.target)
+    for node in result.of("succeeded"):
+        under = {node.unique_id, *manifest.tested(node.unique_id)}
+        if any(manifest.is_critical(found) for found in under) == (severity == "critical"):
+            yield Incident(
+                key=key_of(node.unique_id),
+                severity=severity,
+                title=f"{node.name} passed",
+                target=result.target,
+                owners=manifest.owners(node.unique_id),
+                tags=manifest.tags(node.unique_id),
+            )
 
 
 def title_of(node: NodeResult) -> str:

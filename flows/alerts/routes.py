@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -116,6 +116,19 @@ class Routes(Settings):
                 if not route.goes_on:
                     break
         return list(found)
+
+    def may_page(self, target: str, severity: Severity) -> bool:
+        """Tell whether anything as bad as this on a target can go to PagerDuty."""
+        return any(
+            _is_in(route.target, (target,))
+            and (not route.severity or severity in route.severity)
+            and self.pagers(route.to)
+            for route in self.routes
+        )
+
+    def pagers(self, names: Iterable[str]) -> list[str]:
+        """Return those of the destinations that are PagerDuty's."""
+        return [name for name in names if self.destinations[name].pagerduty]
 
     def mention(self, owner: str) -> str:
         """Return an owner as Slack notifies them, or their mere name."""

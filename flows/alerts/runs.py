@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.alerts.again import of_command
 from flows.alerts.book import book_of
-from flows.alerts.incident import Incident
+from flows.alerts.incident import Incident, Severity
 from flows.alerts.telling import deliver, write_down
 from flows.engine.failures import one_line
 from flows.engine.reporting import current_reporter
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from flows.engine.project import Project
     from flows.engine.results import DbtResult, NodeResult
     from infrastructure.profiles import Profile
+
+
+# Worst first: there is time to call over so many alerts only.
+_PAGED: tuple[Severity, ...] = ("critical", "error")
 
 
 def report_nodes(
@@ -64,11 +68,15 @@ class _Report:
         result = self._result
         book = book_of(result.target, os.environ)
         known = {key: entry.incident for key, entry in book.read().incidents.items() if entry.closed_at is None}
-        if not known and self._error is None and not result.of("failed", "warned"):
+        from flows.alerts.routes import load_routes
+
+        routes = load_routes()
+        severities: list[Severity] = [each for each in _PAGED if routes.may_page(result.target, each)]
+        if not known and self._error is None and not result.of("failed", "warned") and not severities:
             return
         from flows.alerts.flow_runs import is_told_at_the_end
         from flows.alerts.manifest import read_manifest
-        from flows.alerts.nodes import incidents_of, mended
+        from flows.alerts.nodes import incidents_of, mended, passed
 
         manifest = read_manifest(result.target_path / "manifest.json")
         flow, flow_run = _current()
@@ -86,7 +94,8 @@ class _Report:
             opened.append(Incident(whole, "error", title, text, result.target, link=link, retry_command=again))
         else:
             closed.append(whole)
-        write_down(result.target, opened, closed)
+        well = (incident for severity in severities for incident in passed(result, manifest, severity))
+        write_down(result.target, opened, closed, well)
         if not is_told_at_the_end(result.target):
             deliver(result.target)
 

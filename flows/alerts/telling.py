@@ -9,20 +9,39 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from flows.alerts.addresses import NoBlockError, post_event, read_address
-from flows.alerts.book import Book, Entries, Notice, book_of, file_lock, mark_told, notice_for, record
+from flows.alerts.book import (
+    Book,
+    Entries,
+    Notice,
+    assume_told,
+    book_of,
+    file_lock,
+    forget_assumed,
+    is_assumed,
+    is_settled,
+    mark_told,
+    notice_for,
+    record,
+)
 from flows.alerts.delivery import Deadline, NotSentError, post
-from flows.alerts.incident import Incident, OpenIncident
+from flows.alerts.incident import Incident, OpenIncident, Severity
 from flows.engine.failures import one_line
 from flows.engine.reporting import current_reporter
+from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.alerts.routes import Destination, Routes
+
+
+# Each is a request, PagerDuty takes some hundred a minute, and a run is held up by them. The others are next.
+_MOST_ASSUMED = 50
 
 
 @dataclass(frozen=True)
@@ -67,17 +86,57 @@ def tell(target: str, opened: Sequence[Incident] = (), closed: Sequence[str] = (
     return deliver(target)
 
 
-def write_down(target: str, opened: Sequence[Incident] = (), closed: Sequence[str] = ()) -> None:
-    """Write down what is wrong and what no longer is, without telling anybody yet."""
+def write_down(
+    target: str, opened: Sequence[Incident] = (), closed: Sequence[str] = (), passed: Iterable[Incident] = ()
+) -> None:
+    """Write down what is wrong and what no longer is, without telling anybody yet.
+
+    Args:
+        passed: what is well, as the incident that it would be, worst first. PagerDuty is to hear that it is over also
+            where this book knows nothing of it: a run with another state folder may have opened it.
+    """
     book = book_of(target, os.environ)
+    now = datetime.now(UTC)
     try:
-        if not opened and (not closed or not book.read().incidents.keys() & set(closed)):
+        known = book.read()
+        guessed = (Incident(key, _severity_of(key), key, target=target) for key in closed)
+        assumed = _assumed(known, chain(guessed, passed), {incident.key for incident in opened}, now)
+        if not opened and not assumed and not known.incidents.keys() & set(closed):
             return
         with book.edit() as entries:
-            record(entries, opened, closed, datetime.now(UTC))
+            record(entries, opened, closed, now)
+            assume_told(entries, assumed, now)
     except Exception as exc:  # noqa: BLE001  (a run must not hang on who hears of it)
         said = one_line(str(exc))
         current_reporter().note(f"The incidents of target {target} could not be written to {book.path}: {said}")
+
+
+def _severity_of(key: str) -> Severity:
+    """Return how bad an incident would be at most of which the key alone is known."""
+    # How flows and commands ended is never critical by itself.
+    return "error" if key.startswith(("flow/", "command/")) else "critical"
+
+
+def _assumed(
+    known: Entries, passed: Iterable[Incident], opened: Set[str], now: datetime
+) -> list[tuple[Incident, Sequence[str]]]:
+    from flows.alerts.routes import load_routes
+
+    routes: Routes | None = None
+    found: dict[str, tuple[Incident, Sequence[str]]] = {}
+    for incident in passed:
+        if incident.key in opened or incident.key in found or is_settled(known, incident.key, now):
+            continue
+        try:
+            routes = routes or load_routes()
+        except ConfigError:
+            # It is said where something is to be told; what is wrong is written down in any case.
+            return []
+        if pagers := routes.pagers(routes.destinations_of(incident)):
+            found[incident.key] = (incident, pagers)
+        if len(found) == _MOST_ASSUMED:
+            break
+    return list(found.values())
 
 
 def deliver(target: str) -> tuple[Unsent, ...]:
@@ -113,14 +172,16 @@ class _Delivery:
     def run(self) -> tuple[Unsent, ...]:
         entries = self._book.read()
         names = [name for name in self._routes.destinations if self._is_owed(entries, name)]
+        # That somebody may have to be told of an end is nothing to worry anybody with when it fails.
+        quiet = {name for name in names if self._owes_guesses_only(entries, name)}
         threads = [self._started(name) for name in names]
         for thread in threads:
             # A little more than the deadline: what is sent at the last moment is still written down.
             thread.join(self._deadline.left_seconds + 0.5)
         late = NotSentError(f"it was not done within {self._routes.deadline_seconds:.0f} s")
-        failed = {name: error for name in names if (error := self._outcomes.get(name, late))}
+        failed = {name: error for name in names if name not in quiet and (error := self._outcomes.get(name, late))}
         # Where no destination is set up at all, nobody has asked for alerts.
-        if len(failed) == len(names) and all(isinstance(error, NoBlockError) for error in failed.values()):
+        if len(failed) == len(names) - len(quiet) and all(isinstance(error, NoBlockError) for error in failed.values()):
             return ()
         return tuple(Unsent(name, str(error)) for name, error in failed.items())
 
@@ -141,6 +202,8 @@ class _Delivery:
                 send(name, destination, read_address(destination))
             self._outcomes[name] = None
         except NotSentError as exc:
+            if isinstance(exc, NoBlockError):
+                self._written(lambda kept: forget_assumed(kept, name))
             self._outcomes[name] = exc
         except Exception as exc:  # noqa: BLE001  (whatever it is, a run must not hang on it)
             self._outcomes[name] = NotSentError(one_line(f"{type(exc).__name__}: {exc}"))
@@ -193,6 +256,10 @@ class _Delivery:
         last = entries.digests.get(name) or min(str(entry.told[name]["at"]) for entry in warned)
         is_due = now - datetime.fromisoformat(last) >= timedelta(hours=self._routes.digest_every_hours)
         return warned if is_due else []
+
+    def _owes_guesses_only(self, entries: Entries, name: str) -> bool:
+        notice = self._notice(entries, name, datetime.now(UTC))
+        return not notice.open and all(is_assumed(entry, name) for entry in notice.recovered)
 
     def _is_owed(self, entries: Entries, name: str) -> bool:
         now = datetime.now(UTC)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.alerts import Incident, close_incident, open_incident
-from flows.alerts.telling import tell
+from flows.alerts.book import book_of
+from flows.alerts.incident import Severity
+from flows.alerts.telling import deliver, tell, write_down
 from tests.flows.alerts.conftest import ROUTING_KEY, WriteRoutes, headers
 from tests.flows.alerts.receivers import Answer, Receiver
 
@@ -123,3 +127,47 @@ def test_warnings_are_told_when_new_or_grown_and_listed_in_the_digest(
     routes(digest_every_hours=0.000001)
     warned(3)
     assert headers(team)[2:] == [f"🟡 {fresh}: 1 warning as before"]
+
+
+def test_what_a_run_elsewhere_has_paged_is_resolved_by_a_run_that_never_heard_of_it(
+    routes: WriteRoutes, team: Receiver, on_call: Receiver, fresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes(routes=[{"severity": "critical", "to": "on-call", "continue": True}, {"to": "team"}])
+    for folder in ("one", "two", "three"):
+        # As pods have it: each run begins with a state of its own.
+        monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / folder))
+        if folder == "three":
+            close_incident(SYNC, fresh)
+            close_incident(SYNC, fresh)
+        else:
+            open_incident(sync_failed(fresh, severity="critical"))
+    events = [(event["event_action"], event["dedup_key"]) for event in on_call.bodies]
+    key = f"tributary/{fresh}/{SYNC}"
+    assert events == [("trigger", key), ("trigger", key), ("resolve", key)]
+    assert len(team.bodies) == 2, "Slack has no key to know it by, and hears of each run once"
+
+
+def test_what_passes_costs_no_more_than_a_bounded_number_of_events(
+    routes: WriteRoutes, on_call: Receiver, team: Receiver, fresh: str
+) -> None:
+    routes(routes=[{"severity": "critical", "to": "on-call"}, {"to": "team"}], deadline_seconds=60)
+
+    def well(severity: Severity) -> list[Incident]:
+        return [Incident(f"dbt/model.a.{severity}{n}", severity, "passed", target=fresh) for n in range(70)]
+
+    for _ in range(3):
+        write_down(fresh, passed=[*well("critical"), *well("error")])
+        assert deliver(fresh) == ()
+    keys = [event["dedup_key"] for event in on_call.bodies]
+    assert len(keys) == len(set(keys)) == 70, "50 at once, the others with the next run, none twice a day"
+    assert team.bodies == []
+
+
+def test_nobody_is_told_that_an_end_could_not_be_told_that_nobody_waits_for(
+    routes: WriteRoutes, on_call: Receiver, fresh: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routes(destinations={"gone": {"pagerduty": "gone"}}, routes=[{"to": "gone"}])
+    write_down(fresh, passed=[Incident("dbt/model.a.b", "critical", "passed", target=fresh)])
+    assert deliver(fresh) == ()
+    assert capsys.readouterr().out == ""
+    assert book_of(fresh, os.environ).read().incidents == {}
