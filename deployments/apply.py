@@ -13,6 +13,7 @@ import click
 
 from infrastructure.console import EntryGroup, json_option, say_aside, silent
 from infrastructure.errors import ConfigError, ExitCode
+from infrastructure.screen import echo, styled
 
 if TYPE_CHECKING:
     from deployments.declared import Declared
@@ -101,18 +102,18 @@ def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> 
         destroy_deployments(server, schedules, found)
     names = [deployment.full_name for deployment in found]
     if as_json:
-        click.echo(json.dumps({"removed": names}, indent=2))
+        echo(json.dumps({"removed": names}, indent=2))
         return
     for name in names:
-        click.echo(_line("removed", "remove", name))
-    click.echo(f"{len(names)} deployments removed." if names else f"Nothing carries the tag {schedules.marker}.")
+        echo(_line("removed", "remove", name))
+    echo(f"{len(names)} deployments removed." if names else f"Nothing carries the tag {schedules.marker}.")
 
 
 def _confirm(found: Sequence[Saved], as_json: bool) -> None:
     if as_json:
         raise ConfigError("With --json nobody is asked: give --yes as well.")
     for deployment in found:
-        click.echo(_line("remove", "remove", deployment.full_name))
+        echo(_line("remove", "remove", deployment.full_name))
     click.confirm(f"Remove {len(found)} deployments, with the runs that are planned?", abort=True)
 
 
@@ -141,14 +142,14 @@ def next_(target: str | None, count: int, after: datetime | None, as_json: bool,
              "runs": [at.isoformat() for at in times]}
             for it, times in runs
         ]  # fmt: skip
-        click.echo(json.dumps(document, indent=2))
+        echo(json.dumps(document, indent=2))
         return
     for it, times in runs:
-        click.echo(f"{click.style(it.full_name, bold=True)}  {it.cron} ({it.time_zone}){', paused' * it.paused}")
+        echo(f"{styled(it.full_name, bold=True)}  {it.cron} ({it.time_zone}){', paused' * it.paused}")
         for at in times:
-            click.echo(f"  {at:%a %Y-%m-%d %H:%M %Z}  =  {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC")
+            echo(f"  {at:%a %Y-%m-%d %H:%M %Z}  =  {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC")
     if still := [it.full_name for it in chosen if not it.cron]:
-        click.echo(f"Without a schedule: {', '.join(still)}")
+        echo(f"Without a schedule: {', '.join(still)}")
 
 
 def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool, apply_it: bool) -> Plan:
@@ -164,14 +165,14 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
         address = api_address()
         planned = make_plan(server, schedules, declared, prune=prune, target=target)
         if not as_json:
-            click.echo(_as_text(planned, address))
+            echo(_as_text(planned, address))
         if apply_it:
             apply_plan(server, schedules, planned)
     if as_json:
-        click.echo(json.dumps(_as_document(planned, address, is_applied=apply_it), indent=2))
+        echo(json.dumps(_as_document(planned, address, is_applied=apply_it), indent=2))
         return planned
     words = " ".join([*(["--target", target] if target else []), *(["--prune"] if prune else [])])
-    click.echo(_summary(planned, f"{_COMMAND} apply {words}".rstrip(), apply_it))
+    echo(_summary(planned, f"{_COMMAND} apply {words}".rstrip(), apply_it))
     return planned
 
 
@@ -207,7 +208,7 @@ def _as_text(planned: Plan, address: str | None) -> str:
         lines += [_field(it) for it in event.change.fields] if event.change else []
     if unchanged:
         lines.append(f"  unchanged  {unchanged}")
-    return "\n".join([*lines, *(click.style(note, fg="yellow") for note in planned.notes)])
+    return "\n".join([*lines, *(styled(note, fg="yellow") for note in planned.notes)])
 
 
 def _next_line(declared: Declared) -> list[str]:
@@ -252,16 +253,16 @@ def _as_document(planned: Plan, address: str | None, is_applied: bool) -> dict[s
 
 
 def _line(word: str, action: str, text: str) -> str:
-    return f"  {click.style(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
+    return f"  {styled(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
 
 
 def _field(change: FieldChange) -> str:
     indent = " " * 13
     if change.old is None:
-        return f"{indent}{click.style(f'+ {change.path}: {change.new}', fg='green')}"
+        return f"{indent}{styled(f'+ {change.path}: {change.new}', fg='green')}"
     if change.new is None:
-        return f"{indent}{click.style(f'- {change.path}: {change.old}', fg='red')}"
-    return f"{indent}{click.style(f'~ {change.path}: {change.old} → {change.new}', fg='yellow')}"
+        return f"{indent}{styled(f'- {change.path}: {change.old}', fg='red')}"
+    return f"{indent}{styled(f'~ {change.path}: {change.old} → {change.new}', fg='yellow')}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import click
 
 from infrastructure.console import EntryGroup, dumps
 from infrastructure.errors import DbtRunFailed, TributaryError
+from infrastructure.screen import echo, screen
 
 # In the order in which help lists them. A command is imported when it is asked for.
 COMMANDS = {
@@ -56,15 +57,13 @@ class _Commands(EntryGroup):
         result = error.result if isinstance(error, DbtRunFailed) else None
         if as_json:
             steps = [result] if isinstance(result, DbtResult) else []
-            click.echo(dumps({**as_document(steps), "error": str(error), "kind": type(error).__name__}))
+            echo(dumps({**as_document(steps), "error": str(error), "kind": type(error).__name__}))
             return
         if isinstance(result, DbtResult) and result.nodes:
-            from rich.console import Console
-
             from flows.terminal import print_log_path, print_result
 
-            print_result(Console(), result)
-            print_log_path(Console(), result)
+            print_result(screen(), result)
+            print_log_path(screen(), result)
         super().tell(error, as_json)
 
 

@@ -9,9 +9,19 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.engine.events import NodeEvent
-from flows.engine.failures import log_of, one_line
+from flows.engine.failures import log_of
 from flows.engine.results import OUTCOMES, DbtResult, NodeResult, Stopped
+from flows.engine.state import TEXT_LOG
 from flows.figures import cost_columns, cost_sentence, figures_of
+from infrastructure.plain_text import (
+    cut,
+    markdown_block,
+    markdown_cell,
+    markdown_code,
+    markdown_text,
+    one_line,
+    sentence,
+)
 
 # The UI renders a table in one piece; failures come first, so that what is cut off is what went well.
 MAX_ROWS = 2000
@@ -62,7 +72,7 @@ def table_rows(result: DbtResult) -> list[dict[str, Any]]:
             "type": node.resource_type,
             "node": node.name,
             "rows": rows_affected(node) if rows_affected(node) is not None else (node.failures or ""),
-            "message": one_line(node.message),
+            "message": sentence(node.message, 2000),
         }
         | (cost_columns(node) if has_costs else {})
         for node in nodes
@@ -72,7 +82,7 @@ def table_rows(result: DbtResult) -> list[dict[str, Any]]:
 def summary_markdown(result: DbtResult) -> str:
     """Return the summary of a result as Markdown."""
     lines = [
-        f"## {result.command} on `{result.target}`: {counts_sentence(result)}",
+        f"## {result.command} on {markdown_code(result.target)}: {counts_sentence(result)}",
         "",
         f"{len(result.nodes)} nodes in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip(),
     ]
@@ -82,29 +92,30 @@ def summary_markdown(result: DbtResult) -> str:
         lines += _stopped(result.stopped)
     skipped = result.of("skipped")
     if skipped:
-        names = ", ".join(f"`{node.name}`" for node in skipped[:20])
+        names = ", ".join(markdown_code(node.name) for node in skipped[:20])
         more = f" and {len(skipped) - 20} more" if len(skipped) > 20 else ""
         lines += ["", f"### Not run ({len(skipped)})", "", f"They stand on what failed: {names}{more}"]
     retried = [node for node in result.nodes if node.earlier_messages]
     if retried:
         lines += ["", f"### Tried again ({len(retried)})", ""]
         lines += [
-            f"- `{node.name}`: {node.outcome} at attempt {node.attempts}, after: {one_line(node.earlier_messages[-1])}"
+            f"- {markdown_code(node.name)}: {node.outcome} at attempt {node.attempts}, "
+            f"after: {markdown_code(sentence(node.earlier_messages[-1]))}"
             for node in retried[:20]
         ]
     if result.nodes:
         lines += ["", "### Slowest", "", "| node | seconds |", "| --- | ---: |"]
-        lines += [f"| `{node.name}` | {node.seconds:.2f} |" for node in slowest(result)]
-    lines += [f"\n{note}" for note in result.notes]
-    return "\n".join([*lines, "", f"Log: `{log_of(result.run_path)}`"])
+        lines += [f"| {markdown_cell(node.name)} | {node.seconds:.2f} |" for node in slowest(result)]
+    lines += [f"\n{markdown_text(note)}" for note in result.notes]
+    return "\n".join([*lines, "", f"Log: {markdown_code(str(log_of(result.run_path)))}"])
 
 
 def _stopped(stopped: Stopped) -> list[str]:
-    lines = ["", f"### Stopped before its end: {stopped}", ""]
+    lines = ["", f"### Stopped before its end: {markdown_text(str(stopped))}", ""]
     for what, names in (("Cut off in their work", stopped.cut_off), ("Not begun", stopped.not_begun)):
         if names:
             more = f" and {len(names) - 200} more" if len(names) > 200 else ""
-            lines += [f"- {what}: {', '.join(f'`{name}`' for name in names[:200])}{more}"]
+            lines += [f"- {what}: {', '.join(markdown_code(name) for name in names[:200])}{more}"]
     return [*lines, "- A run with `resume` does what is left."]
 
 
@@ -112,8 +123,14 @@ def _section(title: str, nodes: Sequence[NodeResult]) -> list[str]:
     if not nodes:
         return []
     lines = ["", f"### {title} ({len(nodes)})", ""]
-    for node in nodes[:20]:
-        lines += [f"- `{node.name}`: {one_line(node.message) or rows_found(node)}"]
+    for number, node in enumerate(nodes[:20]):
+        said = node.message.strip() or rows_found(node)
+        if "\n" in said:
+            # The first ones in full: what failed later often failed for the same reason.
+            most, width = (20, 500) if number < 5 else (6, 300)
+            lines += [f"- {markdown_code(node.name)}", "", markdown_block(said, most, width, TEXT_LOG, "  "), ""]
+        else:
+            lines.append(f"- {markdown_code(node.name)}: {markdown_code(cut(said, 400, TEXT_LOG))}")
     if len(nodes) > 20:
         lines.append(f"- and {len(nodes) - 20} more, in the results table")
     return lines

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.engine.events import FAILED, STARTED, WARNED, DbtEvent
-from flows.engine.failures import log_of, one_line
+from flows.engine.failures import log_of
 from flows.engine.results import OUTCOMES, DbtResult, NodeResult
+from flows.engine.state import TEXT_LOG
 from flows.report import SLOWEST, counts_sentence, rows_affected, rows_found, slowest
+from infrastructure.plain_text import lines_of, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,11 +38,11 @@ class TerminalReporter:
         if self._console.is_terminal:
             self._progress = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.fields[detail]}", style="bright_black"),
+                TextColumn("{task.fields[detail]}", style="bright_black", markup=False),
                 console=self._console,
                 transient=True,
             )
@@ -91,16 +93,16 @@ def print_result(console: Console, result: DbtResult) -> None:
     console.print(headline)
     if result.nodes:
         console.print(_outcome_table(result))
-    for node in result.of("failed")[:10]:
+    for number, node in enumerate(result.of("failed")[:10]):
         console.print(Text.assemble(("failed  ", "red"), (node.name, "bold"), f"  {_where(node)}"))
-        for line in (node.message or "dbt gave no message").splitlines()[:8]:
+        for line in lines_of(node.message or "dbt gave no message", 8 if number else 20, 500, TEXT_LOG):
             console.print(Text(f"        {line}"))
     _more(console, len(result.of("failed")), 10, "failed")
     for node in result.of("warned")[:10]:
-        console.print(Text.assemble(("warning ", "yellow"), node.name, f"  {one_line(node.message, 140)}"))
+        console.print(Text.assemble(("warning ", "yellow"), node.name, f"  {sentence(node.message, 140)}"))
     _more(console, len(result.of("warned")), 10, "warned")
     for node in [node for node in result.nodes if node.earlier_messages and node.outcome != "failed"][:10]:
-        after = one_line(node.earlier_messages[-1], 140)
+        after = sentence(node.earlier_messages[-1], 140)
         console.print(Text.assemble(("again   ", "yellow"), node.name, f"  attempt {node.attempts}, after: {after}"))
     skipped = result.of("skipped")
     if skipped:

@@ -20,6 +20,8 @@ from typing import Any
 import click
 
 from infrastructure.errors import ExitCode, TributaryError
+from infrastructure.plain_text import json_text, one_line
+from infrastructure.screen import echo, styled
 
 _AS_JSON = "infrastructure.console.as_json"
 # What the machine refuses, and a person has to mend.
@@ -138,12 +140,12 @@ def let_go(error: BaseException) -> None:
 
 def say(text: str) -> None:
     """Print a line for a person, beside what a program reads."""
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def say_aside(text: str) -> None:
     """Tell a person what takes long, or what is out of the ordinary."""
-    click.echo(click.style(text, dim=True), err=True)
+    echo(styled(text, dim=True), err=True)
 
 
 def silent(_: str) -> None:
@@ -154,7 +156,7 @@ def dumps(document: object) -> str:
     """Return a document as indented JSON."""
     import orjson
 
-    return orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode()
+    return json_text(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
 
 
 def quiet_prefect() -> None:
@@ -166,14 +168,14 @@ def quiet_prefect() -> None:
 
 def _say_error(sentence: str, kind: str, as_json: bool) -> None:
     if as_json:
-        click.echo(dumps({"error": sentence, "kind": kind}))
+        echo(dumps({"error": sentence, "kind": kind}))
     else:
-        click.echo(click.style("Error: ", fg="red", bold=True) + sentence, err=True)
+        echo(styled("Error: ", fg="red", bold=True) + sentence, err=True)
 
 
 def _unforeseen(exc: BaseException) -> tuple[ExitCode, str]:
     """Return the code and the sentence for an error that is none of ours."""
-    said = _one_line(str(exc)) or "it says nothing"
+    said = one_line(str(exc), 500) or "it says nothing"
     if isinstance(exc, OSError) and exc.errno in _REFUSED:
         where = f" ({exc.filename})" if exc.filename else ""
         return ExitCode.USAGE, f"{exc.strerror}{where}. Free or allow it on this machine, and run again."
@@ -201,11 +203,6 @@ def _written_down(exc: BaseException) -> str:
     except OSError:
         return "There is no room to write down where it came from."
     return f"Report it with {name}."
-
-
-def _one_line(text: str, limit: int = 500) -> str:
-    words = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return words if len(words) <= limit else f"{words[: limit - 1]}…"
 
 
 def _is_unread() -> bool:

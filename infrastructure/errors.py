@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
+from infrastructure.plain_text import plain
+
 MAX_NAMED = 5
 
 
@@ -61,6 +63,10 @@ class TributaryError(Exception):
 
     is_told: bool = False
     exit_code: ExitCode = ExitCode.FAILED
+
+    def __init__(self, *said: object) -> None:
+        # A message often repeats what a database, git or a server said.
+        super().__init__(*(plain(each) if isinstance(each, str) else each for each in said))
 
 
 class ConfigError(TributaryError):

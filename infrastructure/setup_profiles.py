@@ -27,6 +27,7 @@ from infrastructure.profiles import (
     profile_of,
 )
 from infrastructure.registration import WRITERS_PER_TARGET, Declared, Plan, apply, declare, plan
+from infrastructure.screen import echo, styled
 from infrastructure.targets import ROOT, TARGETS_FILE, Targets, load_targets
 from infrastructure.yaml_file import all_of
 
@@ -118,7 +119,7 @@ def main(
             outcome.reconcile_server(plan_only, report)
     if not blocks_only:
         outcome.reconcile_profiles_file(plan_only, profiles_file, local_profiles_text(targets))
-    click.echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
+    echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
     if exit_code and outcome.has_changes:
         sys.exit(ExitCode.CHANGES)
 
@@ -191,7 +192,7 @@ class _Outcome:
     def as_text(self, plan_only: bool, targets: Targets) -> str:
         parts = [self._changes(plan_only)]
         if self.declared.warnings:
-            parts.append("\n".join(click.style(warning, fg="yellow") for warning in self.declared.warnings))
+            parts.append("\n".join(styled(warning, fg="yellow") for warning in self.declared.warnings))
         if self.declared.passed_over:
             parts.append("\n".join(["Passed over:", *(f"  {entry}" for entry in self.declared.passed_over)]))
         parts.append(self._plan_summary() if plan_only else self._next_steps(targets))
@@ -282,13 +283,13 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
         except ConfigError as exc:
             checks.append(Check(name, str(exc)))
         if not as_json:
-            click.echo(_check_line(checks[-1]))
+            echo(_check_line(checks[-1]))
     if as_json:
         listed = [{"target": c.target, "ok": c.is_ok, "cause": c.cause, "mend": c.mend, "note": c.note} for c in checks]
-        click.echo(json.dumps({"checks": listed, "notes": notes}, indent=2))
+        echo(json.dumps({"checks": listed, "notes": notes}, indent=2))
     else:
         for note in notes:
-            click.echo(note)
+            echo(note)
     if all(entry.is_ok for entry in checks):
         return ExitCode.DONE
     return ExitCode.TRY_AGAIN if all(entry.is_ok or entry.is_away for entry in checks) else ExitCode.FAILED
@@ -366,7 +367,7 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
 
 def _line(plan_only: bool, action: str, text: str) -> str:
     word = action if plan_only else _DONE[action]
-    return f"  {click.style(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
+    return f"  {styled(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
 
 
 def _field(path: str, old: str | None, new: str | None) -> str:
@@ -382,8 +383,8 @@ def _field(path: str, old: str | None, new: str | None) -> str:
 
 def _check_line(entry: Check) -> str:
     if entry.is_ok:
-        return f"{entry.target}: {click.style('ok', fg='green')}" + (f"; {entry.note}" if entry.note else "")
-    return f"{entry.target}: {click.style('failed', fg='red')}, {entry.cause}. {entry.mend}".rstrip()
+        return f"{entry.target}: {styled('ok', fg='green')}" + (f"; {entry.note}" if entry.note else "")
+    return f"{entry.target}: {styled('failed', fg='red')}, {entry.cause}. {entry.mend}".rstrip()
 
 
 def _count(number: int, one: str, many: str) -> str:

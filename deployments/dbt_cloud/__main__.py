@@ -32,6 +32,7 @@ from flows.cloud_api.settings import CloudSettings, settings_from
 from flows.engine.state import state_root
 from infrastructure.console import EntryGroup, dumps, json_option
 from infrastructure.errors import ConfigError, ExitCode
+from infrastructure.screen import echo, styled
 
 _COMMAND = "python -m deployments.dbt_cloud"
 
@@ -57,11 +58,11 @@ def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa
 
         with_client(_settings(config.account_id), lambda client: check_online(client, config))
     if as_json:
-        click.echo(dumps({"jobs": [job.key for job in config.jobs], "warnings": found}))
+        echo(dumps({"jobs": [job.key for job in config.jobs], "warnings": found}))
         return
     for warning in found:
-        click.secho(f"  ! {warning}", fg="yellow")
-    click.echo(f"{described(config.jobs)}: nothing wrong{' with dbt Cloud either' if online else ''}.")
+        echo(styled(f"  ! {warning}", fg="yellow"))
+    echo(f"{described(config.jobs)}: nothing wrong{' with dbt Cloud either' if online else ''}.")
 
 
 @main.command("plan")
@@ -198,11 +199,11 @@ def list_command(all_jobs: bool, details: bool, as_json: bool, **asked: Any) -> 
     )
     rows = listed(jobs, team)
     if as_json:
-        click.echo(dumps({"jobs": rows}))
+        echo(dumps({"jobs": rows}))
         return
     for row in rows:
-        click.echo(_row_text(row, details))
-    click.echo(f"{described(rows)} {f'of {team}' if team else 'in the account'}.")
+        echo(_row_text(row, details))
+    echo(f"{described(rows)} {f'of {team}' if team else 'in the account'}.")
 
 
 @main.command("import")
@@ -246,12 +247,12 @@ def import_command(
     if out is not None:
         out.write_text(text, encoding="utf-8")
     if as_json:
-        click.echo(dumps({"jobs": [job.model_dump(exclude_defaults=True) for job in jobs], "left_out": left}))
+        echo(dumps({"jobs": [job.model_dump(exclude_defaults=True) for job in jobs], "left_out": left}))
     elif out is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     for line in left:
-        click.secho(f"  ! left out: {line}", fg="yellow", err=True)
-    click.echo(f"{described(jobs)} imported{f' to {out}' if out else ''}.", err=True)
+        echo(styled(f"  ! left out: {line}", fg="yellow"), err=True)
+    echo(f"{described(jobs)} imported{f' to {out}' if out else ''}.", err=True)
 
 
 @main.command("restore")
@@ -274,12 +275,12 @@ def restore_command(
         own = Journal(cloud_folder(state_root(os.environ), settings.account_id) / "journal")
         restored = with_client(settings, lambda client: restore(client, entries, own))
     if as_json:
-        click.echo(dumps({"deleted": [it["name"] for it in entries], "restored": restored}))
+        echo(dumps({"deleted": [it["name"] for it in entries], "restored": restored}))
         return
     for entry in entries:
         new = restored.get(entry["name"])
-        click.echo(f"  + {entry['name']} (was {entry['job_id']}{f', is {new}' if new else ''})")
-    click.echo(f"{described(entries)} {'to put back' if dry_run else 'put back'}.")
+        echo(f"  + {entry['name']} (was {entry['job_id']}{f', is {new}' if new else ''})")
+    echo(f"{described(entries)} {'to put back' if dry_run else 'put back'}.")
 
 
 @main.command("schedules")
@@ -298,7 +299,7 @@ def schedules_command(out: Path | None, **asked: Any) -> None:  # noqa: ANN401
     }
     text = json.dumps({"utc_schedules": compiled}, indent=2) + "\n"
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
 
@@ -328,9 +329,9 @@ def _settings(account_id: int | None) -> CloudSettings:
 
 def _print_plan(changes: ChangeSet, as_json: bool, details: bool) -> None:
     if as_json:
-        click.echo(dumps(changes.document()))
+        echo(dumps(changes.document()))
     else:
-        click.echo(changes.text(details))
+        echo(changes.text(details))
 
 
 def _finish(changes: ChangeSet, applied: Applied, journal: Path, as_json: bool, details: bool) -> None:
@@ -339,22 +340,20 @@ def _finish(changes: ChangeSet, applied: Applied, journal: Path, as_json: bool, 
     if as_json:
         from dataclasses import asdict
 
-        click.echo(
-            dumps({**asdict(applied), "blocked": [it.document() for it in changes.of(BLOCKED)], "journal": journal})
-        )
+        echo(dumps({**asdict(applied), "blocked": [it.document() for it in changes.of(BLOCKED)], "journal": journal}))
         sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
-    click.echo(changes.text(details))
+    echo(changes.text(details))
     for note in applied.notes:
-        click.echo(f"  {note}")
+        echo(f"  {note}")
     for name, why in applied.failed.items():
-        click.secho(f"  ! {name}: {why}", fg="red")
-    click.echo(
+        echo(styled(f"  ! {name}: {why}", fg="red"))
+    echo(
         f"{len(applied.created)} created, {len(applied.updated)} changed, {len(applied.deleted)} deleted"
         + (f", {len(applied.failed)} failed" if applied.failed else "")
         + (f". Journal: {journal}" if journal.exists() else ".")
     )
     if applied.deleted:
-        click.echo(f"To put back what was deleted: {_COMMAND} restore --journal {journal}")
+        echo(f"To put back what was deleted: {_COMMAND} restore --journal {journal}")
     sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import click
 import orjson
 
 from deployments.dbt_cloud.definition import SECRET_PREFIX, JobDefinition
+from infrastructure.screen import styled
 
 CREATE, UPDATE, REFRESH, DELETE = "create", "update", "refresh", "delete"
 UNCHANGED, BLOCKED = "unchanged", "blocked"
@@ -141,7 +141,7 @@ def _line(change: Change) -> str:
     sign, colour = _SIGNS[change.action], _COLOURS.get(change.action)
     number = f" ({change.job_id})" if change.job_id is not None else ""
     reason = f": {change.reason}" if change.reason else ""
-    return click.style(f"  {sign} {change.action:<8} {change.name}{number}{reason}", fg=colour)
+    return styled(f"  {sign} {change.action:<8} {change.name}{number}{reason}", fg=colour)
 
 
 def _details(change: Change) -> list[str]:

@@ -13,6 +13,7 @@ from deployments.snowflake.task_graph import DbtObject, TaskGraph, node_by_node,
 from flows.commands.options import examples, project_option
 from infrastructure.console import EntryGroup
 from infrastructure.errors import ConfigError
+from infrastructure.screen import echo
 
 
 @click.group(cls=EntryGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,9 +80,9 @@ def render(
     written = script.as_script(statements, _head(found, target, drop))
     if output:
         output.write_text(written, encoding="utf-8")
-        click.echo(f"{output}: {len(found.tasks) + 2} tasks, {len(found.sources)} streams on sources.", err=True)
+        echo(f"{output}: {len(found.tasks) + 2} tasks, {len(found.sources)} streams on sources.", err=True)
     else:
-        click.echo(written, nl=False)
+        echo(written, nl=False)
 
 
 def _graph(document: dict[str, Any], how: str, dbt: DbtObject) -> TaskGraph:

@@ -12,6 +12,7 @@ import click
 
 from infrastructure.console import EntryGroup
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo
 
 _project = click.option("--project-dir", metavar="FOLDER", help="The dbt project whose sources name connections.")
 _target = click.option("--target", "-t", help="The target that runs build; prod when left out.")
@@ -46,7 +47,7 @@ def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
     server = server_of(
         receiver.app(), host, port, settings.read_seconds, settings.max_connections, settings.max_per_peer
     )
-    click.echo(f"Receiving on http://{host}:{port}; runs of {settings.deployment} build {settings.target}.", err=True)
+    echo(f"Receiving on http://{host}:{port}; runs of {settings.deployment} build {settings.target}.", err=True)
     # Ctrl-C is how it ends; where it can't listen, it says why and ends the process with a code of its own.
     with suppress(KeyboardInterrupt, SystemExit):
         server.run()
@@ -69,11 +70,11 @@ def events(only_open: bool, limit: int) -> None:
         at = datetime.fromtimestamp(event.received_at, UTC)
         became = event.outcome or f"waits ({event.state}, {event.attempts} attempts)"
         run = f" {event.flow_run_id}" if event.flow_run_id else ""
-        click.echo(
+        echo(
             f"{at:%Y-%m-%d %H:%M:%SZ}  {event.delivery.connection_id}  job {event.delivery.job_id or '?'}  "
             f"{said}: {became}{run}"
         )
-    click.echo(f"{len(found)} events", err=True)
+    echo(f"{len(found)} events", err=True)
 
 
 @main.command()
@@ -82,7 +83,7 @@ def openapi() -> None:
     from deployments.webhook.openapi import description
     from deployments.webhook.settings import load_settings
 
-    click.echo(json.dumps(description(load_settings().max_body_bytes), indent=2))
+    echo(json.dumps(description(load_settings().max_body_bytes), indent=2))
 
 
 @main.command()
@@ -105,7 +106,7 @@ def cloud(**given: Any) -> None:  # noqa: ANN401
     settings = load_settings(**given)
     connections = connections_of(settings.project_dir, environ)
     documents = cloud_documents(connections, run(deployment_id(settings.deployment)), settings.target)
-    click.echo(json.dumps(documents.as_document(), indent=2))
+    echo(json.dumps(documents.as_document(), indent=2))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deployments.webhook.limits import Lobby, peer_of
+from infrastructure.screen import LogFormatter
 
 _LONGEST_HEAD_BYTES = 16_384
 _KEEP_ALIVE_SECONDS = 5
@@ -129,7 +130,7 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 def log_to_console(level: int = logging.INFO) -> None:
     """Log to stderr, one line per record, with times in UTC."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter = LogFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler])

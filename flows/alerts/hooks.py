@@ -12,11 +12,11 @@ from flows.alerts.book import book_of
 from flows.alerts.flow_runs import link_to, retry_command, target_of
 from flows.alerts.incident import Incident, Severity
 from flows.alerts.telling import Unsent, deliver, write_down
-from flows.engine.failures import one_line
 from flows.engine.reporting import current_reporter
 from flows.engine.results import DbtResult
 from infrastructure.automations import TOLD_EVENT, UNSENT_EVENT
 from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
+from infrastructure.plain_text import markdown_code, markdown_text, one_line
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -128,8 +128,9 @@ def _publish(target: str, flow_run: FlowRun, unsent: Sequence[Unsent]) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import ArtifactCreate
 
-    lines = "\n".join(f"- {entry}" for entry in unsent)
-    text = f"## Alerts of `{target}` that were not sent\n\n{lines}\n\nThey are owed, and sent with the next run."
+    lines = "\n".join(f"- {markdown_text(str(entry))}" for entry in unsent)
+    head = f"## Alerts of {markdown_code(target)} that were not sent"
+    text = f"{head}\n\n{lines}\n\nThey are owed, and sent with the next run."
     artifact = ArtifactCreate(
         key=re.sub(r"[^a-z0-9]+", "-", f"alerts-{target}".lower()).strip("-"),
         type="markdown",

@@ -11,9 +11,9 @@ from flows.alerts.again import of_command
 from flows.alerts.book import book_of
 from flows.alerts.incident import Incident, Severity
 from flows.alerts.telling import deliver, write_down
-from flows.engine.failures import one_line
 from flows.engine.reporting import current_reporter
 from infrastructure.errors import RunStopped, RunTimedOut, TributaryError
+from infrastructure.plain_text import one_line
 
 if TYPE_CHECKING:
     from prefect import Flow

@@ -8,6 +8,7 @@ from typing import Any
 
 from flows.alerts.book import Notice
 from flows.alerts.incident import SEVERITIES, FailingRows, Incident, OpenIncident
+from infrastructure.plain_text import plain, slack_text
 
 # Slack's reference: a header has 150 characters, a section 3,000, a button's URL 3,000, a message 50 blocks. Messages
 # of some 13,000 characters in all have been refused as well (slackapi/bolt-js issue 2509).
@@ -50,7 +51,7 @@ def slack_message(notice: Notice, mention: Mention, now: datetime) -> dict[str, 
     if notice.recovered:
         message.lines("*Recovered*", [_recovered_line(entry, now) for entry in notice.recovered], _RECOVERED_SHOWN)
     message.append(tail)
-    return {"text": escaped(_headline(notice)), "blocks": message.blocks}
+    return {"text": slack_text(_headline(notice)), "blocks": message.blocks}
 
 
 def digest_message(target: str, warnings: Sequence[OpenIncident]) -> dict[str, Any]:
@@ -61,12 +62,7 @@ def digest_message(target: str, warnings: Sequence[OpenIncident]) -> dict[str, A
     message.section("Tests that warn, and have told so already. They are told again only when they grow.")
     ordered = sorted(warnings, key=lambda entry: entry.opened_at)
     message.lines("*Longest first*", [f"{_line(entry)}, since {_date(entry.opened_at)}" for entry in ordered])
-    return {"text": escaped(headline), "blocks": message.blocks}
-
-
-def escaped(text: str) -> str:
-    """Escape what Slack would read as a link or a mention."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"text": slack_text(headline), "blocks": message.blocks}
 
 
 class _Message:
@@ -78,7 +74,7 @@ class _Message:
         self._blocks_left = BLOCK_LIMIT
 
     def header(self, text: str) -> None:
-        cut = _cut(text, HEADER_LIMIT)
+        cut = _cut(plain(text), HEADER_LIMIT)
         self.append([{"type": "header", "text": {"type": "plain_text", "text": cut, "emoji": True}}])
         self._left -= len(cut)
         self._blocks_left -= 1
@@ -154,10 +150,10 @@ def _summary(notice: Notice, mention: Mention) -> str:
 
 def _detail(message: _Message, entry: OpenIncident, error_limit: int) -> None:
     incident = entry.incident
-    about = [f"*{escaped(_cut(incident.title, 300))}*", incident.severity, f"since {_date(entry.opened_at)}"]
+    about = [f"*{slack_text(_cut(incident.title, 300))}*", incident.severity, f"since {_date(entry.opened_at)}"]
     text = " · ".join(about)
     if incident.affects:
-        shown = ", ".join(escaped(_cut(name, 80)) for name in incident.affects[:5])
+        shown = ", ".join(slack_text(_cut(name, 80)) for name in incident.affects[:5])
         more = f" and {len(incident.affects) - 5} more" if len(incident.affects) > 5 else ""
         text += f"\nRead by {shown}{more}"
     message.section(text)
@@ -166,12 +162,12 @@ def _detail(message: _Message, entry: OpenIncident, error_limit: int) -> None:
     if incident.failing_rows:
         message.section(_rows(incident, incident.failing_rows))
     if incident.note:
-        message.section(_cut(escaped(incident.note), 500))
+        message.section(_cut(slack_text(incident.note), 500))
 
 
 def _code_sections(text: str, limit: int) -> list[str]:
     """Return a text as code, in as many sections as it takes up to a limit."""
-    left = escaped(_cut(text.strip().replace("```", "'''"), limit))
+    left = slack_text(_cut(text.strip().replace("```", "'''"), limit))
     sections: list[str] = []
     while left:
         size = SECTION_LIMIT - 10
@@ -198,7 +194,7 @@ def _rows(incident: Incident, found: FailingRows) -> str:
     ]
     total = f" of {incident.count:,}" if incident.count is not None and incident.count > len(found.rows) else ""
     head = f"Rows that it found ({len(found.rows)}{total})"
-    table = escaped("\n".join(lines).replace("```", "'''"))
+    table = slack_text("\n".join(lines).replace("```", "'''"))
     return f"{head}\n```{table[: _before_entity(table, SECTION_LIMIT - 100)]}```"
 
 
@@ -208,13 +204,13 @@ def _line(entry: OpenIncident) -> str:
     first = next((line.strip() for line in incident.text.splitlines() if line.strip()), "")
     said = f": {_cut(' '.join(first.split()), 120)}" if first else ""
     critical = "critical, " if incident.severity == "critical" else ""
-    return escaped(_cut(f"{critical}{_cut(incident.title, 100)}{said}{owners}", _LINE_LIMIT))
+    return slack_text(_cut(f"{critical}{_cut(incident.title, 100)}{said}{owners}", _LINE_LIMIT))
 
 
 def _recovered_line(entry: OpenIncident, now: datetime) -> str:
     closed = datetime.fromisoformat(entry.closed_at) if entry.closed_at else now
     lasted = _lasted(closed - datetime.fromisoformat(entry.opened_at))
-    return f"{escaped(_cut(entry.incident.title, 150))}, after {lasted}"
+    return f"{slack_text(_cut(entry.incident.title, 150))}, after {lasted}"
 
 
 def _tail(notice: Notice, opened: Sequence[OpenIncident]) -> list[dict[str, Any]]:
@@ -224,7 +220,7 @@ def _tail(notice: Notice, opened: Sequence[OpenIncident]) -> list[dict[str, Any]
     if opened:
         commands = list(dict.fromkeys(incident.retry_command for incident in shown if incident.retry_command))[:2]
         if commands:
-            code = escaped("\n".join(_cut(command, 800) for command in commands).replace("```", "'''"))
+            code = slack_text("\n".join(_cut(command, 800) for command in commands).replace("```", "'''"))
             blocks.append(_section(f"Once it is mended\n```{code}```"))
     link = next((incident.link for incident in shown if _is_link(incident.link)), None)
     if link:
@@ -248,7 +244,7 @@ def _worst_first(entries: Sequence[OpenIncident]) -> list[OpenIncident]:
 def _mentioned(owner: str, mention: Mention) -> str:
     text = mention(owner)
     # What is no mention is a name that somebody wrote into YAML.
-    return escaped(_cut(owner, 80)) if text == owner else text
+    return slack_text(_cut(owner, 80)) if text == owner else text
 
 
 def _place(target: str) -> str:

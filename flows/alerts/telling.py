@@ -32,9 +32,9 @@ from flows.alerts.book import (
 )
 from flows.alerts.delivery import Deadline, NotSentError, post
 from flows.alerts.incident import Incident, OpenIncident, Severity
-from flows.engine.failures import one_line
 from flows.engine.reporting import current_reporter
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import one_line
 
 if TYPE_CHECKING:
     from flows.alerts.routes import Destination, Routes

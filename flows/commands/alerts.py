@@ -11,6 +11,7 @@ import click
 from flows.commands.options import examples, target_option
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.alerts.book import Entries
@@ -38,7 +39,7 @@ def show(target: str, as_json: bool) -> None:
     entries = book_of(target, os.environ).read()
     blocks = _blocks(routes)
     if as_json:
-        click.echo(dumps(_document(target, routes, entries, blocks)))
+        echo(dumps(_document(target, routes, entries, blocks)))
     else:
         _print(target, routes, entries, blocks)
 
@@ -63,15 +64,11 @@ def test(target: str, severity: str, owners: tuple[str, ...], tags: tuple[str, .
     with prefect_server(say):
         trials = send_trial(incident, routes)
     if as_json:
-        click.echo(
-            dumps({"target": target, "destinations": [{"name": t.destination, "error": t.error} for t in trials]})
-        )
+        echo(dumps({"target": target, "destinations": [{"name": t.destination, "error": t.error} for t in trials]}))
     elif not trials:
-        click.echo(
-            f"No route leads anywhere for {severity} on {target}. flows/alerts/routes.yml says who hears of what."
-        )
+        echo(f"No route leads anywhere for {severity} on {target}. flows/alerts/routes.yml says who hears of what.")
     for trial in [] if as_json else trials:
-        click.echo(f"{trial.destination}: {'sent' if trial.error is None else f'not sent, {trial.error}'}")
+        echo(f"{trial.destination}: {'sent' if trial.error is None else f'not sent, {trial.error}'}")
     if any(trial.error for trial in trials):
         sys.exit(ExitCode.FAILED)
 
@@ -88,7 +85,7 @@ def send(target: str) -> None:
         unsent = deliver(target)
     if unsent:
         sys.exit(ExitCode.FAILED)
-    click.echo(f"Everybody has been told what is wrong on {target}.")
+    echo(f"Everybody has been told what is wrong on {target}.")
 
 
 @alerts.command(
@@ -121,7 +118,7 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
         raise ConfigError(f"No incident {unknown[0]!r} is open on target {target}{meant(unknown[0], open_)}.")
     with prefect_server(say):
         done = write_down(keys or open_, target, who or getpass.getuser())
-    click.echo(f"{len(done)} incident{'' if len(done) == 1 else 's'} of {target} acknowledged.")
+    echo(f"{len(done)} incident{'' if len(done) == 1 else 's'} of {target} acknowledged.")
 
 
 @alerts.command(epilog=examples("python -m flows alerts close dbt/model.tributary.fct_commits --target prod"))
@@ -141,7 +138,7 @@ def close(key: str, target: str) -> None:
         raise ConfigError(f"There is no incident {key!r} on target {target}{meant(key, list(known))}.")
     with prefect_server(say):
         close_incident(key, target)
-    click.echo(f"{key} is over.")
+    echo(f"{key} is over.")
 
 
 def _blocks(routes: Routes) -> dict[str, str]:
@@ -182,10 +179,9 @@ def _document(target: str, routes: Routes, entries: Entries, blocks: dict[str, s
 
 
 def _print(target: str, routes: Routes, entries: Entries, blocks: dict[str, str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = screen(width=None if sys.stdout.isatty() else 240)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
     for title in ("destination", "block", "is it set up?"):
         table.add_column(title, overflow="fold")

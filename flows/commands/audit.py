@@ -10,6 +10,7 @@ import click
 from flows.commands.options import examples, project_option, select_option, target_option
 from infrastructure.console import dumps, json_option, let_go, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen, styled
 
 if TYPE_CHECKING:
     from flows.operations.audit import AuditReport
@@ -50,7 +51,7 @@ def audit(
     if as_json:
         from flows.operations.audit import as_document
 
-        click.echo(dumps(as_document(report)))
+        echo(dumps(as_document(report)))
     else:
         _print(report)
     if report.of("error"):
@@ -58,7 +59,6 @@ def audit(
 
 
 def _run(*arguments: Any) -> AuditReport:  # noqa: ANN401  (the flow's own parameters)
-    from rich.console import Console
 
     from flows.engine.reporting import reporting_to
     from flows.operations.audit import monthly_audit
@@ -66,27 +66,26 @@ def _run(*arguments: Any) -> AuditReport:  # noqa: ANN401  (the flow's own param
     from infrastructure.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
         for sentence in ensure_target(arguments[0]):
             say(sentence)
         return monthly_audit(*arguments)
 
 
 def _print(report: AuditReport) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = screen()
     for section in report.sections:
-        outcome = click.style(f"{section.outcome:<9}", fg=_COLOURS[section.outcome])
-        click.echo(f"{outcome} {section.title}: {section.sentence}")
+        outcome = styled(f"{section.outcome:<9}", fg=_COLOURS[section.outcome])
+        echo(f"{outcome} {section.title}: {section.sentence}")
         if section.rows and section.outcome in ("error", "warning"):
             table = Table(*section.rows[0])
             for row in section.rows[:20]:
                 table.add_row(*map(str, row.values()))
             console.print(table)
             if len(section.rows) > 20:
-                click.echo(f"          and {len(section.rows) - 20} more in the report")
+                echo(f"          and {len(section.rows) - 20} more in the report")
         if section.action:
-            click.echo(f"          do: {section.action}")
-    click.echo(f"\n{report.sentence()}\nReport: {report.file}")
+            echo(f"          do: {section.action}")
+    echo(f"\n{report.sentence()}\nReport: {report.file}")

@@ -10,6 +10,7 @@ import click
 from flows.commands.options import examples, project_option, select_option
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.operations.compare import Comparison
@@ -65,7 +66,7 @@ def compare(
     if as_json:
         from flows.operations.compare import as_document
 
-        click.echo(dumps(as_document(found)))
+        echo(dumps(as_document(found)))
     else:
         _print(found)
     if not found.is_equal:
@@ -73,7 +74,6 @@ def compare(
 
 
 def _run(arguments: dict[str, Any]) -> Comparison:
-    from rich.console import Console
 
     from flows.engine.reporting import reporting_to
     from flows.operations.compare import compare_targets
@@ -81,7 +81,7 @@ def _run(arguments: dict[str, Any]) -> Comparison:
     from infrastructure.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
         for name in (arguments["target"], arguments["other"]):
             for sentence in ensure_target(name) if name else ():
                 say(sentence)
@@ -89,7 +89,6 @@ def _run(arguments: dict[str, Any]) -> Comparison:
 
 
 def _print(found: Comparison) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from flows.operations.compare import table_rows
@@ -99,5 +98,5 @@ def _print(found: Comparison) -> None:
         table = Table(*rows[0])
         for row in rows:
             table.add_row(*row.values())
-        Console().print(table)
-    click.echo(found.sentence())
+        screen().print(table)
+    echo(found.sentence())

@@ -7,6 +7,7 @@ import click
 from flows.commands.options import examples
 from flows.commands.target import writing_to
 from infrastructure.console import dumps, json_option
+from infrastructure.screen import echo
 
 
 @click.command(
@@ -30,7 +31,7 @@ def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
         found = drop_schemas(profile, dry_run)
     if as_json:
         document = {"target": target, "dropped": not dry_run, "schemas": found.schemas, "left": found.left}
-        click.echo(dumps(document))
+        echo(dumps(document))
         return
     verb = "Would drop" if dry_run else "Dropped"
     said = (
@@ -38,6 +39,6 @@ def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
         if found.schemas
         else f"Target {target} has no schema there that its builds made: nothing to drop."
     )
-    click.echo(said)
+    echo(said)
     for name in found.left:
-        click.echo(f"Left {name}: it has no mark of a build of this target. Drop it by hand if it is yours.")
+        echo(f"Left {name}: it has no mark of a build of this target. Drop it by hand if it is yours.")

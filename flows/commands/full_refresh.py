@@ -9,6 +9,7 @@ import click
 
 from flows.commands.options import examples, project_option, target_option
 from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.operations.full_refresh import RefreshReport
@@ -55,13 +56,12 @@ def full_refresh(
         wait=wait,
     )
     if as_json:
-        click.echo(dumps(_document(report)))
+        echo(dumps(_document(report)))
     else:
         _print(report)
 
 
 def _run(**arguments: Any) -> RefreshReport:  # noqa: ANN401  (the flow's own parameters)
-    from rich.console import Console
 
     from flows.engine.reporting import reporting_to
     from flows.operations.full_refresh import weekly_full_refresh
@@ -69,29 +69,28 @@ def _run(**arguments: Any) -> RefreshReport:  # noqa: ANN401  (the flow's own pa
     from infrastructure.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
         for sentence in ensure_target(arguments["target"]):
             say(sentence)
         return cast("RefreshReport", weekly_full_refresh(**arguments))
 
 
 def _print(report: RefreshReport) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from flows.operations.full_refresh import table_rows
 
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         # On a terminal each was told when it was done.
-        click.echo("\n".join(report.steps))
+        echo("\n".join(report.steps))
     rows = table_rows(report.differences)
     if rows:
         table = Table(*rows[0])
         for row in rows:
             table.add_row(*row.values())
-        Console().print(table)
+        screen().print(table)
     if report.keep_until:
-        click.echo(f"The old tables are kept until {report.keep_until:%Y-%m-%d %H:%M} UTC.")
+        echo(f"The old tables are kept until {report.keep_until:%Y-%m-%d %H:%M} UTC.")
 
 
 def _document(report: RefreshReport) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 from flows.commands.options import examples, project_option, target_option
 from infrastructure.console import dumps, json_option, let_go, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen, styled
 
 if TYPE_CHECKING:
     from flows.operations.health_check import HealthReport
@@ -42,7 +43,7 @@ def health(target: str, project_dir: str | None, quick: bool, thresholds: str | 
     if as_json:
         from flows.operations.health_check import table_rows
 
-        click.echo(dumps({"target": target, "checked_at": report.checked_at, "checks": table_rows(report)}))
+        echo(dumps({"target": target, "checked_at": report.checked_at, "checks": table_rows(report)}))
     else:
         _print(report)
     if report.unhealthy:
@@ -50,7 +51,6 @@ def health(target: str, project_dir: str | None, quick: bool, thresholds: str | 
 
 
 def _check(target: str, project_dir: str | None, quick: bool, thresholds: str | None) -> HealthReport:
-    from rich.console import Console
 
     from flows.engine.reporting import reporting_to
     from flows.operations.health_check import check_transform_health, morning_health_check
@@ -59,7 +59,7 @@ def _check(target: str, project_dir: str | None, quick: bool, thresholds: str | 
     from infrastructure.setup_profiles import ensure_target
 
     check = check_transform_health if quick else morning_health_check
-    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
         for sentence in ensure_target(target):
             say(sentence)
         return check(target, project_dir, thresholds)
@@ -69,13 +69,13 @@ def _print(report: HealthReport) -> None:
     for checked in report.checks:
         finding = checked.finding
         name = checked.name.replace("_", " ")
-        click.echo(f"{click.style(f'{finding.outcome:<13}', fg=_COLOURS[finding.outcome])} {name:<20} {finding.found}")
+        echo(f"{styled(f'{finding.outcome:<13}', fg=_COLOURS[finding.outcome])} {name:<20} {finding.found}")
         if finding.outcome == "passed":
             continue
         for item in finding.items[:5]:
-            click.echo(f"{'':35}- {item}")
+            echo(f"{'':35}- {item}")
         if len(finding.items) > 5:
-            click.echo(f"{'':35}  and {len(finding.items) - 5} more")
-        click.echo(f"{'':35}normal: {checked.check.normal}")
-        click.echo(f"{'':35}do:     {checked.check.action}")
-    click.echo(f"\n{report.sentence()}")
+            echo(f"{'':35}  and {len(finding.items) - 5} more")
+        echo(f"{'':35}normal: {checked.check.normal}")
+        echo(f"{'':35}do:     {checked.check.action}")
+    echo(f"\n{report.sentence()}")

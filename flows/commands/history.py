@@ -10,6 +10,7 @@ import click
 
 from flows.commands.options import examples
 from infrastructure.console import answer_in_json, dumps, say
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.history.query import Answer
@@ -60,29 +61,28 @@ def _compact(store: HistoryStore, keep_days: int) -> None:
 def _explain(store: HistoryStore) -> None:
     from flows.history.query import EXAMPLES, column_names
 
-    click.echo(f"The history is at {store.url} ({len(store.files())} files).")
+    echo(f"The history is at {store.url} ({len(store.files())} files).")
     for view, columns in column_names(store).items():
-        click.echo(f"\n{view}\n" + click.wrap_text(", ".join(columns), 100, "  ", "  "))
-    click.echo("\nExamples")
+        echo(f"\n{view}\n" + click.wrap_text(", ".join(columns), 100, "  ", "  "))
+    echo("\nExamples")
     for purpose, query in EXAMPLES.items():
-        click.echo(f'  {purpose}:\n    python -m flows history "{query}"')
+        echo(f'  {purpose}:\n    python -m flows history "{query}"')
 
 
 def _print(answer: Answer, form: str) -> None:
     if form == "json":
-        click.echo(dumps(answer.documents()))
+        echo(dumps(answer.documents()))
     elif form == "csv":
-        click.echo(answer.csv_text(), nl=False)
+        echo(answer.csv_text(), nl=False)
     else:
         _print_table(answer)
 
 
 def _print_table(answer: Answer) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     # A pipe has no width: a line that is broken can neither be searched nor copied.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = screen(width=None if sys.stdout.isatty() else 240)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
     for number, column in enumerate(answer.columns):
         figures = all(isinstance(row[number], (int, float)) or row[number] is None for row in answer.rows)
@@ -96,12 +96,10 @@ def _print_table(answer: Answer) -> None:
 def _cell(value: Any) -> str:  # noqa: ANN401  (whatever a query gives)
     from datetime import datetime
 
-    from rich.markup import escape
-
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:,.2f}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return escape(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -7,6 +7,7 @@ import click
 from flows.commands.options import examples, raw_schema_option, target_option
 from flows.commands.target import writing_to
 from infrastructure.console import dumps, json_option, say
+from infrastructure.screen import echo
 from infrastructure.targets import ROOT
 
 
@@ -32,4 +33,4 @@ def ingest_git(target: str, repositories: tuple[str, ...], raw_schema: str, as_j
         if as_json:
             from dataclasses import asdict
 
-            click.echo(dumps(asdict(result)))
+            echo(dumps(asdict(result)))

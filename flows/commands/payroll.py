@@ -13,6 +13,7 @@ from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen, styled
 
 if TYPE_CHECKING:
     from flows.operations.payroll import Adjustment
@@ -80,22 +81,20 @@ def pre(
             dry_run=dry_run,
         )
     if as_json:
-        click.echo(dumps(vars(done)))
+        echo(dumps(vars(done)))
     elif isinstance(done, Planned):
-        click.echo(f"Payroll of concert {concert_id} on {target} would:")
+        echo(f"Payroll of concert {concert_id} on {target} would:")
         for number, step in enumerate(done.steps, start=1):
-            click.echo(f"{number:>3}. {step}")
+            echo(f"{number:>3}. {step}")
         for reason in done.stops:
-            click.echo(f"{click.style('stops:', fg='red')} {reason}")
+            echo(f"{styled('stops:', fg='red')} {reason}")
     else:
-        click.echo(
-            f"Concert {concert_id}: {done.musicians} musicians, {done.net_total:,.2f} in all, signed by all roles."
-        )
-        click.echo(f"Export:  {done.folder}")
+        echo(f"Concert {concert_id}: {done.musicians} musicians, {done.net_total:,.2f} in all, signed by all roles.")
+        echo(f"Export:  {done.folder}")
         for name, sha256 in done.sha256.items():
-            click.echo(f"         {sha256}  {name}")
-        click.echo(f"Archive: {done.archive}")
-        click.echo(f"When it is paid: python -m flows payroll post --concert {concert_id} --target {target}")
+            echo(f"         {sha256}  {name}")
+        echo(f"Archive: {done.archive}")
+        echo(f"When it is paid: python -m flows payroll post --concert {concert_id} --target {target}")
     if isinstance(done, Planned) and done.stops:
         sys.exit(ExitCode.FAILED)
 
@@ -126,10 +125,10 @@ def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
 
         asked = fill_in(run, role, who, "reject" if reject else "approve", comment)
     if reject:
-        click.echo(f"Rejected as {role}: flow run {asked.name} ends without an export.")
+        echo(f"Rejected as {role}: flow run {asked.name} ends without an export.")
         return
     left = [other for other in asked.roles if other != role]
-    click.echo(f"Signed as {role}. " + (f"Still to sign: {', '.join(left)}." if left else "Everybody has signed."))
+    echo(f"Signed as {role}. " + (f"Still to sign: {', '.join(left)}." if left else "Everybody has signed."))
 
 
 @payroll.command(
@@ -175,10 +174,10 @@ def post(
             dry_run,
         )
     if as_json:
-        click.echo(dumps(vars(done)))
+        echo(dumps(vars(done)))
         return
     verb = "Would record" if dry_run else "Recorded"
-    click.echo(
+    echo(
         f"{verb}: concert {concert_id}, {done.musicians} musicians, {done.net_total:,.2f} and adjustments of "
         f"{done.adjustments:,.2f}, {done.paid_total:,.2f} in all, paid on {done.payment_date}."
     )
@@ -203,18 +202,17 @@ def status(concert_id: int | None, target: str, project_dir: str | None, as_json
             "steps": [vars(entry) for entry in entries],
             "waiting": [{"flow_run_id": a.flow_run_id, "name": a.name, "roles": a.roles} for a in asked],
         }
-        click.echo(dumps(document))
+        echo(dumps(document))
         return
     for each in asked:
-        click.echo(f"Waits for {', '.join(each.roles)}: {each.name} ({each.flow_run_id})")
+        echo(f"Waits for {', '.join(each.roles)}: {each.name} ({each.flow_run_id})")
     _print(runs, entries)
 
 
 def _print(runs: list[Run], entries: list[Entry]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = screen(width=None if sys.stdout.isatty() else 200)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
     for title in ("concert", "musicians", "net", "exported (UTC)", "paid", "paid total", "archive"):
         table.add_column(title)

@@ -10,6 +10,7 @@ from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
 from infrastructure.console import dumps, json_option
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo
 
 
 @click.command(
@@ -42,17 +43,17 @@ def pipeline_failure(
             if click.confirm("Start the syncs in Airbyte again?", err=True):
                 found = look(target, project_dir, "yes", deadline_minutes)
     if as_json:
-        click.echo(dumps(found))
+        echo(dumps(found))
     else:
         _say(lines_of(found) or ["All loaders do well, and nothing is stale."])
         for connection, job in found.restarted.items():
-            click.echo(f"Synced again: {connection}, job {job.job_id}.")
+            echo(f"Synced again: {connection}, job {job.job_id}.")
         if found.build:
-            click.echo(f"Built again: {len(found.build.nodes)} nodes.")
+            echo(f"Built again: {len(found.build.nodes)} nodes.")
     if not found.is_well:
         sys.exit(ExitCode.FAILED)
 
 
 def _say(lines: list[str]) -> None:
     for line in lines:
-        click.echo(f"- {line}")
+        echo(f"- {line}")

@@ -23,6 +23,7 @@ from flows.commands.options import (
 from flows.commands.target import profile_for_parsing
 from infrastructure.console import dumps, json_option
 from infrastructure.errors import ConfigError
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,11 +79,11 @@ def plan(
     if as_json:
         from dataclasses import asdict
 
-        click.echo(dumps({"target": target, "nodes": [asdict(node) for node in planned], "notes": notes}))
+        echo(dumps({"target": target, "nodes": [asdict(node) for node in planned], "notes": notes}))
     else:
         _print_plan(planned, target)
         for note in notes:
-            click.echo(note)
+            echo(note)
 
 
 def _selected(
@@ -114,11 +115,10 @@ def _changes(
 
 
 def _print_plan(planned: list[PlannedNode], target: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     # A pipe has no width: a line that is broken can neither be searched nor copied.
-    console = Console(width=None if sys.stdout.isatty() else 240)
+    console = screen(width=None if sys.stdout.isatty() else 240)
     if not planned:
         console.print(f"Nothing would run on {target}: the selection matches no node.")
         return

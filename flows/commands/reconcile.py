@@ -7,6 +7,7 @@ import click
 from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
 from infrastructure.console import dumps, json_option
+from infrastructure.screen import echo
 
 
 @click.command(
@@ -45,12 +46,12 @@ def reconcile(
         connections = {health.connection_id: health.state for health in done.connections}
         missed = [{"connection_id": sync.connection_id, "job_id": sync.job_id} for sync in done.missed]
         document = {"target": target, "connections": connections, "missed": missed, "flow_run_id": done.flow_run_id}
-        click.echo(dumps(document))
+        echo(dumps(document))
         return
     for health in done.connections:
         sources = ", ".join(health.sources)
-        click.echo(f"{health.state:<9}  {health.connection_id}  {health.name or '?':<24}  {sources}")
+        echo(f"{health.state:<9}  {health.connection_id}  {health.name or '?':<24}  {sources}")
     if done.flow_run_id:
-        click.echo(f"Started flow run {done.flow_run_id} for {len(done.missed)} syncs that no run stood for.")
+        echo(f"Started flow run {done.flow_run_id} for {len(done.missed)} syncs that no run stood for.")
     else:
-        click.echo("Every finished sync has its run.")
+        echo("Every finished sync has its run.")

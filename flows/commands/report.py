@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flows.commands.options import examples, project_option, target_option
+from infrastructure.screen import echo
 
 
 @click.command(
@@ -34,4 +35,4 @@ def report(
     project = read_project(project_dir).name
     path = Path(output) if output else state_root(os.environ) / f"report-{project}-{target}.html"
     contents = write_report(history_store(os.environ), project, target, path, days, price_per_tebibyte)
-    click.echo(f"{project} on {target}: {contents.status}. Open {path.absolute()}")
+    echo(f"{project} on {target}: {contents.status}. Open {path.absolute()}")

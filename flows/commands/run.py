@@ -21,6 +21,7 @@ from flows.commands.options import (
 )
 from flows.engine.reporting import reporting_to
 from infrastructure.console import dumps, json_option, quiet_prefect
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.local_run import Request
@@ -114,20 +115,19 @@ def run(
 
 
 def _run(request: Request, as_json: bool) -> None:
-    from rich.console import Console
 
     from flows.local_run import data_places, did_you_mean, next_steps, run_locally
     from flows.report import as_document
     from flows.terminal import TerminalReporter, print_freshness, print_log_path, print_result
 
-    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter):
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter):
         outcome = run_locally(request)
     pipeline = outcome.pipeline
     if as_json:
         steps = [step for step in (pipeline.freshness, pipeline.build, pipeline.docs) if step]
-        click.echo(dumps(as_document(steps)))
+        echo(dumps(as_document(steps)))
         return
-    console = Console()
+    console = screen()
     if pipeline.freshness:
         print_freshness(console, pipeline.freshness)
     print_result(console, pipeline.build)

@@ -7,6 +7,7 @@ import click
 from flows.commands.options import examples, raw_schema_option, target_option
 from flows.commands.target import writing_to
 from infrastructure.console import dumps, json_option, say
+from infrastructure.screen import echo
 
 
 @click.command("sample-data", epilog=examples("python -m flows sample-data --rows 1000000 --seed 7"))
@@ -24,4 +25,4 @@ def sample_data(target: str, rows: int, seed: int, raw_schema: str, as_json: boo
         if as_json:
             from dataclasses import asdict
 
-            click.echo(dumps(asdict(result)))
+            echo(dumps(asdict(result)))

@@ -10,6 +10,7 @@ import click
 from flows.commands.options import examples, project_option, select_option, target_option
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.operations.scd2_repair import RepairReport
@@ -58,7 +59,7 @@ def scd2_repair(
                 if click.confirm("Do this in one transaction?", err=True):
                     report = _run(**chosen, mode="apply", confirmed=report.digest)
     if as_json:
-        click.echo(dumps(_document(report)))
+        echo(dumps(_document(report)))
     else:
         _print(report)
     if report.outcome == "shown":
@@ -68,21 +69,19 @@ def scd2_repair(
 
 
 def _run(**arguments: Any) -> RepairReport:  # noqa: ANN401  (the flow's own parameters)
-    from rich.console import Console
 
     from flows.engine.reporting import reporting_to
     from flows.operations.scd2_repair import scd2_repair as flow
     from flows.terminal import TerminalReporter
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter):
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter):
         for sentence in ensure_target(arguments["target"]):
             say(sentence)
         return cast("RepairReport", flow(**arguments))
 
 
 def _print(report: RepairReport) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from flows.operations.scd2_repairs import table_rows
@@ -92,8 +91,8 @@ def _print(report: RepairReport) -> None:
         table = Table(*rows[0])
         for row in rows:
             table.add_row(*map(str, row.values()))
-        Console().print(table)
-    click.echo(report.sentence())
+        screen().print(table)
+    echo(report.sentence())
 
 
 def _document(report: RepairReport) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from flows.commands.options import (
 )
 from flows.commands.target import profile_for_parsing, set_up
 from infrastructure.console import dumps, json_option
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.engine.parts import Split
@@ -114,20 +115,19 @@ def _print_plan(found: Split, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
-        click.echo(dumps(asdict(found)))
+        echo(dumps(asdict(found)))
         return
     width = max((len(part.name) for part in found.parts), default=0)
-    click.echo(f"{'part':<{width}}  {'wave':>4}  {'nodes':>5}  after")
+    echo(f"{'part':<{width}}  {'wave':>4}  {'nodes':>5}  after")
     for part in found.parts:
-        click.echo(f"{part.name:<{width}}  {part.wave + 1:>4}  {len(part.nodes):>5}  {', '.join(part.after) or '-'}")
-    click.echo(
+        echo(f"{part.name:<{width}}  {part.wave + 1:>4}  {len(part.nodes):>5}  {', '.join(part.after) or '-'}")
+    echo(
         f"\n{found.cut} of {found.edges} edges lead from one part to another; {found.waves} waves. "
         "Nothing was executed."
     )
 
 
 def _print(done: SplitResult, as_json: bool) -> None:
-    from rich.console import Console
 
     from flows.report import as_document
     from flows.terminal import print_log_path, print_result
@@ -136,9 +136,9 @@ def _print(done: SplitResult, as_json: bool) -> None:
         parts = {
             name: {"flow_run": done.flow_runs[name], "seconds": done.wall_seconds[name]} for name in done.flow_runs
         }
-        click.echo(dumps({**as_document([done.build]), "parts": parts}))
+        echo(dumps({**as_document([done.build]), "parts": parts}))
         return
-    console = Console()
+    console = screen()
     for part in done.split.parts:
         console.print(
             f"part {part.name}: {len(part.nodes)} nodes, {done.wall_seconds[part.name]:.1f} s", highlight=False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flows.engine.reporting import reporting_to
 from infrastructure.console import quiet_prefect, say
 from infrastructure.errors import ConfigError
+from infrastructure.screen import screen
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
 @contextmanager
 def set_up(target: str) -> Iterator[None]:
     """Have a server with the target's blocks for the time of the block."""
-    from rich.console import Console
 
     from flows.terminal import TerminalReporter
     from infrastructure.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(Console(stderr=True)) as reporter, reporting_to(reporter):
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter):
         quiet_prefect()
         with prefect_server(say):
             for sentence in ensure_target(target):

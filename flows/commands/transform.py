@@ -10,6 +10,7 @@ import click
 from flows.commands.options import examples, full_refresh_option, project_option, target_option
 from flows.commands.target import set_up
 from infrastructure.console import dumps, json_option
+from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
     from flows.engine.results import DbtResult
@@ -93,13 +94,12 @@ def new_data(target: str, project_dir: str | None, as_json: bool) -> None:
         state: Any = transform_new_data(target, project_dir, return_state=True)
         done = state.result()
     if done.transformation is None:
-        click.echo(dumps({"target": target, "newer": []}) if as_json else state.message)
+        echo(dumps({"target": target, "newer": []}) if as_json else state.message)
         return
     _print(done.transformation, as_json)
 
 
 def _print(done: Transformation, as_json: bool) -> None:
-    from rich.console import Console
 
     from flows.report import as_document
     from flows.terminal import print_log_path, print_result
@@ -108,9 +108,9 @@ def _print(done: Transformation, as_json: bool) -> None:
     if as_json:
         syncs = {name: job.job_id for name, job in done.syncs.items()}
         about = {"target": done.target, "sources": done.sources, "syncs": syncs, "cached": dict(done.cached)}
-        click.echo(dumps(about | as_document(results)))
+        echo(dumps(about | as_document(results)))
         return
-    console = Console()
+    console = screen()
     for job in done.syncs.values():
         console.print(f"Airbyte's sync {job.job_id} succeeded at {job.last_updated_at:%Y-%m-%d %H:%M} UTC.")
     for result in results:

@@ -11,6 +11,7 @@ from flows.commands.options import examples, project_option, target_option
 from flows.commands.target import set_up
 from infrastructure.console import dumps, json_option
 from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen, styled
 
 if TYPE_CHECKING:
     from flows.operations.triage import Triage
@@ -36,7 +37,7 @@ def triage(target: str, project_dir: str | None, limit: int, keep_rows: bool, wh
 
         found = look_again(target, project_dir, limit, keep_rows, who)
     if as_json:
-        click.echo(dumps(found))
+        echo(dumps(found))
     else:
         _print(found)
     if found.failing:
@@ -44,22 +45,19 @@ def triage(target: str, project_dir: str | None, limit: int, keep_rows: bool, wh
 
 
 def _print(found: Triage) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = screen(width=None if sys.stdout.isatty() else 200)
     for each in found.failing:
-        click.echo(click.style(each.name, fg="red", bold=True) + (" (critical)" if each.is_critical else ""))
-        click.echo(f"  {each.failures or 0:,} rows. {' '.join(each.message.split())}")
+        echo(styled(each.name, fg="red", bold=True) + (" (critical)" if each.is_critical else ""))
+        echo(f"  {each.failures or 0:,} rows. {' '.join(each.message.split())}")
         if each.owners or each.affects:
-            click.echo(
-                f"  Whose: {', '.join(each.owners) or 'nobody'}. It hurts: {', '.join(each.affects) or 'nothing'}."
-            )
+            echo(f"  Whose: {', '.join(each.owners) or 'nobody'}. It hurts: {', '.join(each.affects) or 'nothing'}.")
         passed = each.changes.passed_at
         since = f"since it passed at {passed[:16].replace('T', ' ')} UTC" if passed else "since it passed: not known"
-        click.echo(f"  Changed {since}")
+        echo(f"  Changed {since}")
         for change in each.changes.nodes:
-            click.echo(f"    - {change}")
+            echo(f"    - {change}")
         if each.rows:
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
             for column in each.rows[0]:
@@ -68,14 +66,14 @@ def _print(found: Triage) -> None:
                 table.add_row(*("null" if value is None else str(value) for value in row.values()))
             console.print(table)
         elif each.hidden:
-            click.echo(f"  Rows: {each.hidden}")
-        click.echo()
+            echo(f"  Rows: {each.hidden}")
+        echo()
     if found.mended:
-        click.echo(f"Pass again: {', '.join(found.mended)}.")
+        echo(f"Pass again: {', '.join(found.mended)}.")
     if not found.failing:
-        click.echo(f"No test fails on {found.target}.")
+        echo(f"No test fails on {found.target}.")
     elif found.clocks:
-        click.echo(
+        echo(
             "The escalation clock runs. When you look after it: "
             f"python -m flows alerts acknowledge --all --target {found.target}"
         )

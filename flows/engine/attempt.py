@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from flows.engine.events import STARTED, DbtEvent, NodeEvent
 
+_EXCEPTIONS = frozenset({"CatchableExceptionOnRun", "GenericExceptionOnRun", "InternalErrorOnRun"})
 # Where dbt says why a node failed when its artifact does not, as with sources whose table is missing.
-_NODE_ERRORS = frozenset(
-    {"RunResultError", "RunResultErrorNoMessage", "CatchableExceptionOnRun", "GenericExceptionOnRun"}
-)
+_NODE_ERRORS = _EXCEPTIONS | {"RunResultError", "RunResultErrorNoMessage"}
+# A model can have thousands of batches.
+_MOST_EXCEPTIONS = 20
 # What dbt says about a run as a whole and a person should read.
 _NOTES = frozenset({"NoNodesForSelectionCriteria", "NothingToDo"})
 _CRASHES = frozenset({"MainEncounteredError", "MainStackTrace"})
@@ -26,6 +27,7 @@ class Attempt:
         said: its last lines that are not dbt's JSON.
         errors: what dbt called an error of the command as a whole.
         node_errors: why nodes failed, by unique id, where the log says so.
+        exceptions: what was raised while a node ran; several where it ran in batches.
     """
 
     exit_code: int = 0
@@ -37,6 +39,7 @@ class Attempt:
     errors: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
     node_errors: dict[str, str] = field(default_factory=dict[str, str])
+    exceptions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     @property
     def left_undone(self) -> bool:
@@ -57,6 +60,9 @@ class Attempt:
         self.invocation_id = event.invocation_id or self.invocation_id
         if event.unique_id and event.level == "error" and event.name in _NODE_ERRORS:
             self.node_errors[event.unique_id] = event.text
+            said = self.exceptions.setdefault(event.unique_id, [])
+            if event.name in _EXCEPTIONS and event.text not in said and len(said) < _MOST_EXCEPTIONS:
+                said.append(event.text)
         if event.name in _NOTES:
             self.notes.append(event.text)
         elif event.name in _CRASHES and not self.errors:

@@ -24,6 +24,8 @@ EVENTS_VARIABLE = "TRIBUTARY_EVENTS_FILE"
 # The socket that a child started ahead of time is told its command through, and the adapter that it will want.
 CONTROL_VARIABLE = "TRIBUTARY_CONTROL"
 ADAPTER_VARIABLE = "TRIBUTARY_ADAPTER"
+# A file that says which batches of a model an earlier attempt of the same command built, and which it did not.
+BATCHES_VARIABLE = "TRIBUTARY_BATCHES_FILE"
 _MOST_DESCRIPTORS = 16
 # What statements and sessions say of themselves; see statement_tags.py.
 COMMENT_VARIABLE = "TRIBUTARY_QUERY_COMMENT"
@@ -137,6 +139,36 @@ def _say_whose_statements_these_are(comment: str | None, query_tag: str | None) 
         connections.SnowflakeConnectionManager.open = classmethod(open_tagged)
 
 
+def _only_batches_that_failed(file: str | None) -> None:
+    """Have dbt build again the batches that failed and no others, as its own `retry` does."""
+    if not file:
+        return
+    from datetime import datetime
+
+    results: Any = importlib.import_module("dbt.artifacts.schemas.batch_results")
+    with open(file, encoding="utf-8") as document:
+        told = json.load(document)
+    known = {
+        unique_id: results.BatchResults(
+            **{
+                outcome: [tuple(map(datetime.fromisoformat, batch)) for batch in batches[outcome]]
+                for outcome in ("successful", "failed")
+            }
+        )
+        for unique_id, batches in told["batches"].items()
+    }
+    run: Any = importlib.import_module("dbt.task.run")
+    populate = run.RunTask.populate_microbatch_batches
+
+    def with_what_is_known(task: Any, selected: Any) -> None:  # noqa: ANN401  (dbt's classes)
+        task.batch_map = task.batch_map or known
+        # A model that had not begun builds the batches of the first attempt's time, not of now.
+        task.original_invocation_started_at = datetime.fromisoformat(told["started_at"])
+        populate(task, selected)
+
+    run.RunTask.populate_microbatch_batches = with_what_is_known
+
+
 def main() -> None:
     """Run dbt with the arguments of this process."""
     # Started from a shell's background, a process ignores SIGINT, and so would its child: dbt could not be stopped.
@@ -147,6 +179,7 @@ def main() -> None:
     if control := os.environ.get(CONTROL_VARIABLE):
         _wait_for_the_command(int(control))
     _say_whose_statements_these_are(os.environ.get(COMMENT_VARIABLE), os.environ.get(QUERY_TAG_VARIABLE))
+    _only_batches_that_failed(os.environ.get(BATCHES_VARIABLE))
     from dbt.cli.main import cli
 
     # What is imported stays: the collector need not look at it again before the end.

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import orjson
 
+from infrastructure.plain_text import plain
+
 # Outcomes of a node, as dbt spells them.
 FAILED = frozenset({"error", "fail", "runtime error", "partial success"})
 WARNED = frozenset({"warn"})
@@ -89,7 +91,7 @@ def parse_line(line: bytes) -> DbtEvent | None:
             return _parse(cast(dict[str, Any], orjson.loads(stripped)))
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             pass  # JSON of something else, or not in the shape of dbt's: it is shown as it stands.
-    return DbtEvent("", "info", stripped.decode("utf-8", "replace"), datetime.now(UTC))
+    return DbtEvent("", "info", plain(stripped.decode("utf-8", "replace")), datetime.now(UTC))
 
 
 def _parse(document: dict[str, Any]) -> DbtEvent:
@@ -105,7 +107,7 @@ def _parse(document: dict[str, Any]) -> DbtEvent:
     return DbtEvent(
         name=name,
         level=info["level"],
-        text=info["msg"],
+        text=plain(info["msg"]),
         at=at,
         unique_id=node_info.get("unique_id") or None,
         node=node,
@@ -122,7 +124,7 @@ def _node(name: str, data: dict[str, Any], node_info: dict[str, Any], at: dateti
     finished = node_info.get("node_finished_at")
     return NodeEvent(
         unique_id=node_info["unique_id"],
-        name=node_info.get("node_name") or node_info["unique_id"],
+        name=plain(node_info.get("node_name") or node_info["unique_id"]).replace("\n", " "),
         resource_type=node_info.get("resource_type") or node_info["unique_id"].partition(".")[0],
         materialized=node_info.get("materialized") or "",
         status=status,

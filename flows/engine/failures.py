@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.engine.results import DbtResult, NodeResult
+from flows.engine.results import PARAGRAPH, DbtResult, NodeResult, is_count
 from flows.engine.state import TEXT_LOG
 from flows.engine.transient import is_transient
 from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError, preview
+from infrastructure.plain_text import lines_of, sentence
 
 # What dbt says when a person has to change something before any run can work.
 _CONFIGURATION = re.compile(
@@ -19,10 +20,19 @@ _CONFIGURATION = re.compile(
     re.IGNORECASE,
 )
 
+# What stands above dbt's sentence.
+_HEAD = re.compile(r"(?:\w+ )+Error")
+
 
 def is_passing(node: NodeResult, warehouse: str) -> bool:
     """Say whether a node failed for a reason that a later try can get past; a failing test never does."""
-    return node.outcome == "failed" and node.status != "fail" and is_transient(node.message, warehouse)
+    if node.outcome != "failed" or node.status == "fail":
+        return False
+    count, _, said = node.message.partition(PARAGRAPH)
+    if said and is_count(count):
+        # A later try gets past a failure of batches where it gets past each of them.
+        return all(is_transient(each, warehouse) for each in said.split(PARAGRAPH))
+    return is_transient(node.message, warehouse)
 
 
 def retryable(nodes: Sequence[NodeResult], warehouse: str) -> bool:
@@ -36,7 +46,7 @@ def failure_of(result: DbtResult, warehouse: str) -> DbtRunFailed:
     failed = result.of("failed")
     skipped = result.of("skipped")
     first = failed[0] if failed else None
-    because = f" {first.name}: {one_line(first.message)}." if first and first.message else ""
+    because = f" {first.name}: {sentence(first.message).rstrip('.')}." if first and first.message else ""
     left = f" {len(skipped)} were skipped because of them." if skipped else ""
     return DbtRunFailed(
         f"{result.command} failed on target {result.target} for {len(failed)} of {len(result.nodes)} nodes: "
@@ -61,10 +71,12 @@ def crash_of(command: str, target: str, code: int, said: str, run_path: Path, wa
             f"Was the machine out of memory? Log: {log_of(run_path)}",
             is_transient=False,
         )
+    said = _readable(text)
     if _CONFIGURATION.search(text) and not is_transient(text, warehouse):
-        return ConfigError(f"{command} could not start on target {target}: {_readable(text)}")
+        return ConfigError(f"{command} could not start on target {target}: {said.rstrip()}")
+    gap = "" if said.endswith("\n") else " "
     return DbtRunFailed(
-        f"{command} failed on target {target}: {_readable(text)} Log: {log_of(run_path)}",
+        f"{command} failed on target {target}: {said}{gap}Log: {log_of(run_path)}",
         is_transient=is_transient(text, warehouse),
     )
 
@@ -74,13 +86,12 @@ def log_of(run_path: Path) -> Path:
     return run_path / TEXT_LOG
 
 
-def one_line(text: str, limit: int = 300) -> str:
-    """Return a message on one line, shortened for a sentence."""
-    joined = " ".join(text.split())
-    return joined if len(joined) <= limit else f"{joined[: limit - 1]}…"
-
-
 def _readable(text: str) -> str:
-    lines = [line.strip() for line in text.removeprefix("Encountered an error:").splitlines() if line.strip()]
-    sentence = one_line(" ".join(lines), 600)
-    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+    """Return what dbt said as it said it: an error of YAML or Jinja points at a place by its lines."""
+    lines = [line for line in lines_of(text.removeprefix("Encountered an error:"), 40, 500, TEXT_LOG) if line.strip()]
+    if len(lines) == 2 and _HEAD.fullmatch(lines[0].strip()):
+        lines = [f"{lines[0].strip()}: {lines[1].strip()}"]
+    if len(lines) < 2:
+        said = lines[0].strip() if lines else "it said nothing"
+        return said if said.endswith((".", "!", "?")) else f"{said}."
+    return "\n  ".join([lines[0].strip(), *lines[1:]]) + "\n"

@@ -9,6 +9,7 @@ from typing import Any, cast
 import yaml
 
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import lines_of
 from infrastructure.targets import ROOT
 
 DEFAULT_PROJECT = ROOT / "dbt"
@@ -47,7 +48,7 @@ def read_project(folder: Path | str | None = None) -> Project:
             f"{place} is not a dbt project: it has no dbt_project.yml. Give its folder with --project-dir."
         ) from exc
     except yaml.YAMLError as exc:
-        raise ConfigError(f"{path} is not valid YAML: {_first_line(exc)}. Mend that file, then run again.") from exc
+        raise ConfigError(f"{path} is not valid YAML. Mend that file, then run again:\n  {_shown(exc)}") from exc
     if not isinstance(document, dict) or not isinstance(cast(dict[str, Any], document).get("name"), str):
         raise ConfigError(f"{path} has no name. Every dbt project has one; see dbt's project reference.")
     settings = cast(dict[str, Any], document)
@@ -87,5 +88,5 @@ def _mentions_freshness(place: Path, settings: dict[str, Any], packages: Path) -
     return any(b"freshness" in path.read_bytes() for path in files if path.is_file())
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _shown(error: Exception) -> str:
+    return "\n  ".join(lines_of(str(error), 12, 200))

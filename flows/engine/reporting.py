@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from flows.engine.events import DbtEvent
+from infrastructure.plain_text import log_line
+from infrastructure.screen import echo
 
 
 class Reporter(Protocol):
@@ -30,14 +32,14 @@ class PlainReporter:
     """Print dbt's lines as they come: for workers and containers, whose output is a log."""
 
     def stage(self, text: str) -> None:
-        print(text, flush=True)
+        echo(log_line(text))
 
     def event(self, event: DbtEvent) -> None:
         if event.text.strip() and event.level != "debug":
-            print(event.text, flush=True)
+            echo(log_line(event.text))
 
     def note(self, text: str) -> None:
-        print(text, flush=True)
+        echo(log_line(text))
 
 
 _reporter: ContextVar[Reporter | None] = ContextVar("tributary_reporter", default=None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +14,13 @@ import orjson
 
 from flows.engine.events import FAILED, SKIPPED, SUCCEEDED, WARNED, NodeEvent
 from infrastructure.errors import preview
+from infrastructure.plain_text import plain, said_lines
 
 # The order in which outcomes are counted and shown.
 OUTCOMES = ("succeeded", "warned", "failed", "skipped")
+# What dbt says of a model in batches: how many went well. Why the others did not follows, each after a gap.
+_COUNT = re.compile(r"ERROR|PARTIAL SUCCESS \(\d+/\d+\)")
+PARAGRAPH = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +185,45 @@ def read_run_results(path: Path, invocation_id: str | None) -> dict[str, Mapping
         return {}
 
 
-def with_messages(results: Iterable[NodeResult], messages: Mapping[str, str]) -> list[NodeResult]:
-    """Return results with a message from the log for failed nodes that have none of their own."""
-    return [
-        replace(result, message=messages[result.unique_id].strip())
-        if result.outcome == "failed" and not result.message and result.unique_id in messages
-        else result
-        for result in results
-    ]
+def with_messages(
+    results: Iterable[NodeResult], messages: Mapping[str, str], of_batches: Mapping[str, Sequence[str]] | None = None
+) -> list[NodeResult]:
+    """Return results with a message from the log for failed nodes whose own says nothing.
+
+    Args:
+        messages: why a node failed.
+        of_batches: what came of each batch of a node that failed; its own message is a mere count.
+    """
+    of_batches = of_batches or {}
+    out: list[NodeResult] = []
+    for result in results:
+        if result.outcome == "failed" and (said := of_batches.get(result.unique_id)):
+            if not result.message or is_count(result.message):
+                result = replace(result, message=PARAGRAPH.join([result.message or "ERROR", *map(_sentence, said)]))
+        elif result.outcome == "failed" and not result.message and result.unique_id in messages:
+            result = replace(result, message=messages[result.unique_id].strip())
+        out.append(result)
+    return out
+
+
+def unbuilt_batches(details: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what was built and what was not of the models of which some batches failed, as dbt writes it.
+
+    Where none went well dbt starts such a model anew, which it can't when it is told of batches.
+    """
+    batches = {unique_id: entry.get("batch_results") for unique_id, entry in details.items()}
+    return {
+        unique_id: found for unique_id, found in batches.items() if found and found["successful"] and found["failed"]
+    }
+
+
+def is_count(message: str) -> bool:
+    """Say whether a message only counts batches, as dbt's own of a model in batches does."""
+    return _COUNT.fullmatch(message) is not None
+
+
+def _sentence(said: str) -> str:
+    return "\n".join(line for line in said_lines(said) if line.strip())
 
 
 def enriched(results: Iterable[NodeResult], details: Mapping[str, Mapping[str, Any]]) -> list[NodeResult]:
@@ -200,7 +236,7 @@ def enriched(results: Iterable[NodeResult], details: Mapping[str, Mapping[str, A
             continue
         response = {k: v for k, v in (entry.get("adapter_response") or {}).items() if v not in (None, "")}
         failures = entry.get("failures")
-        message = entry.get("message") or ""
+        message = plain(entry.get("message") or "")
         seconds = _timing(entry)
         out.append(
             replace(

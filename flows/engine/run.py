@@ -16,7 +16,7 @@ import orjson
 
 from flows.engine.attempt import Attempt
 from flows.engine.change_plan import ChangePlan, plan_changes
-from flows.engine.child import EVENTS_VARIABLE
+from flows.engine.child import BATCHES_VARIABLE, EVENTS_VARIABLE
 from flows.engine.command import DbtCommand, Place, arguments, only_these
 from flows.engine.deadline import calling_at, current_deadline, require_time
 from flows.engine.environment import child_environment, kept_back
@@ -38,12 +38,14 @@ from flows.engine.results import (
     enriched,
     read_run_results,
     result_of,
+    unbuilt_batches,
     with_messages,
 )
 from flows.engine.resume import Interrupted, fingerprint, interrupted_run
 from flows.engine.retries import Retries, with_what_they_kept_back
 from flows.engine.skips import with_causes
 from flows.engine.state import (
+    BATCHES,
     CHANGES,
     LEDGER,
     TEXT_LOG,
@@ -307,6 +309,10 @@ class _Run:
         argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
         environment = child_environment(self._place.project, self._profile)
         environment |= tag_variables(self._run_id, self._profile.target, self._profile.warehouse)
+        if number > 1:
+            told = {"started_at": self._started_at, "batches": unbuilt_batches(self.details)}
+            write_in_words(self._run_path / BATCHES, orjson.dumps(told))
+            environment[BATCHES_VARIABLE] = str(self._run_path / BATCHES)
         if _LOG_LEVEL_VARIABLE not in os.environ:
             argv += ["--log-level-file", "none"]
             environment[EVENTS_VARIABLE] = str(dbt_log(self._run_path))
@@ -368,7 +374,7 @@ class _Run:
         details = read_run_results(self._place.target_path / "run_results.json", attempt.invocation_id)
         self.details |= details
         self.invocation_ids += [attempt.invocation_id] if attempt.invocation_id else []
-        updated = with_messages(enriched(self.results.values(), details), attempt.node_errors)
+        updated = with_messages(enriched(self.results.values(), details), attempt.node_errors, attempt.exceptions)
         if any(node.outcome == "skipped" for node in updated):
             with contextlib.suppress(ConfigError):
                 updated = with_causes(updated, self._graph())

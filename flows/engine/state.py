@@ -23,6 +23,8 @@ TEXT_LOG = "run.log"
 CHANGES = "changes.json"
 # The folder of the last good states; see last_good.py.
 LAST_GOOD = "last_good"
+# Of a run that tries again: which batches of a model are to be built again.
+BATCHES = "batches.json"
 _DBT_LOGS = "dbt"
 MANIFEST = "manifest.json"
 _PARSED = "partial_parse.msgpack"

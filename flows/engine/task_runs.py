@@ -14,8 +14,12 @@ from uuid import UUID, uuid5
 
 from flows.engine.events import DbtEvent, NodeEvent
 from flows.engine.results import NodeResult
+from flows.engine.state import TEXT_LOG
+from infrastructure.plain_text import cut
 
 TASK_KEY = "dbt-node"
+# The server keeps a line whole, however long, and its UI shows it whole.
+_LOG_CHARACTERS = 20_000
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 
 # dbt's outcome as a Prefect state: type, name. Warned nodes did run and nothing stops because of them; skipped ones
@@ -82,7 +86,7 @@ def log_document(flow_run: FlowRun, event: DbtEvent) -> dict[str, Any]:
     return {
         "name": "prefect.dbt",
         "level": _LEVELS.get(event.level, 20),
-        "message": event.text,
+        "message": cut(event.text, _LOG_CHARACTERS, TEXT_LOG),
         "timestamp": event.at.isoformat(),
         "flow_run_id": str(flow_run.id),
         "task_run_id": str(task_run_id(flow_run, event.unique_id)) if event.unique_id else None,
@@ -141,7 +145,7 @@ def _event(
             "prefect.resource.id": f"prefect.task-run.{node_run}",
             "prefect.resource.name": task_run["name"],
             "prefect.run-count": str(run_count),
-            "prefect.state-message": message[:1000],
+            "prefect.state-message": cut(message, 900, TEXT_LOG),
             "prefect.state-name": state_name,
             "prefect.state-timestamp": moment,
             "prefect.state-type": state_type,
@@ -161,7 +165,7 @@ def _event(
             "validated_state": {
                 "type": state_type,
                 "name": state_name,
-                "message": message[:20_000],
+                "message": cut(message, 20_000, TEXT_LOG),
                 "state_details": {},
                 "data": None,
             },

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from prefect.context import FlowRunContext
 
 from flows.engine.command import DbtCommand
-from flows.engine.failures import one_line
 from flows.engine.project import Project
 from flows.engine.reporting import current_reporter
 from flows.engine.results import DbtResult
@@ -17,6 +16,7 @@ from flows.history.cut_off import cut_off_runs
 from flows.history.rows import FlowTimes, Row, read_declared, read_freshness, rows_of
 from flows.history.store import history_store
 from flows.history.warehouse_table import add_run, table_schema
+from infrastructure.plain_text import one_line
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from flows.operations.declared import read_declared
 from flows.operations.tables import open_tables
 from flows.report import attaching, key_of
 from infrastructure.errors import AuditFailed, ConfigError, preview
+from infrastructure.plain_text import html_text, markdown_text
 from infrastructure.profiles import load_profile
 
 _AUDITS = "audits"
@@ -108,27 +108,27 @@ def monthly_audit(
 
 def as_markdown(report: AuditReport) -> str:
     """Return the report as Markdown."""
-    lines = [f"# {report.sentence()}", "", f"Made {report.made_at:%Y-%m-%d %H:%M} UTC."]
+    lines = [f"# {markdown_text(report.sentence())}", "", f"Made {report.made_at:%Y-%m-%d %H:%M} UTC."]
     for section in report.sections:
-        lines += ["", f"## {section.title}: {section.outcome}", "", section.sentence]
+        lines += ["", f"## {markdown_text(section.title)}: {section.outcome}", "", markdown_text(section.sentence)]
         if section.action:
-            lines += ["", f"What to do: {section.action}"]
+            lines += ["", f"What to do: {markdown_text(section.action)}"]
         if section.rows:
             names = list(section.rows[0])
-            lines += ["", f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
-            lines += [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in section.rows]
+            lines += ["", f"| {' | '.join(map(markdown_text, names))} |", f"|{' --- |' * len(names)}"]
+            lines += [f"| {' | '.join(markdown_text(str(row[name])) for name in names)} |" for row in section.rows]
     return "\n".join(lines) + "\n"
 
 
 def as_html(report: AuditReport) -> str:
     """Return the report as a page that needs nothing else."""
-    parts = [f"<h1>{escape(report.sentence())}</h1><p>Made {report.made_at:%Y-%m-%d %H:%M} UTC.</p>"]
+    parts = [f"<h1>{html_text(report.sentence())}</h1><p>Made {report.made_at:%Y-%m-%d %H:%M} UTC.</p>"]
     for section in report.sections:
         kind = section.outcome.replace(" ", "-")
-        parts.append(f'<h2>{escape(section.title)} <span class="{kind}">{escape(section.outcome)}</span></h2>')
-        parts.append(f"<p>{escape(section.sentence)}</p>")
+        parts.append(f'<h2>{html_text(section.title)} <span class="{kind}">{html_text(section.outcome)}</span></h2>')
+        parts.append(f"<p>{html_text(section.sentence)}</p>")
         if section.action:
-            parts.append(f"<p>What to do: {escape(section.action)}</p>")
+            parts.append(f"<p>What to do: {html_text(section.action)}</p>")
         if section.rows:
             parts.append(_html_table(section.rows))
     style = (
@@ -137,7 +137,7 @@ def as_html(report: AuditReport) -> str:
         "span{font-size:.8rem;padding:.1rem .5rem;border-radius:1rem;background:#ddd}"
         ".error{background:#b42318;color:#fff}.warning{background:#f5c451}.ok{background:#1a7f4b;color:#fff}"
     )
-    title = escape(f"Audit of {report.target}")
+    title = html_text(f"Audit of {report.target}")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{style}</style></head>"
@@ -165,13 +165,9 @@ def as_document(report: AuditReport) -> dict[str, Any]:
     }
 
 
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
 def _html_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row.values())}</tr>" for row in rows)
+    head = "".join(f"<th>{html_text(name)}</th>" for name in rows[0])
+    body = "".join(f"<tr>{''.join(f'<td>{html_text(str(value))}</td>' for value in row.values())}</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 

@@ -15,7 +15,6 @@ from prefect import flow
 
 from flows import tasks
 from flows.alerts.hooks import with_alerts
-from flows.engine.failures import one_line
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.reporting import current_reporter
@@ -30,6 +29,7 @@ from flows.operations.refresh_settings import RefreshSettings, load_settings
 from flows.operations.tables import Tables, open_tables
 from flows.report import attaching, key_of
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
+from infrastructure.plain_text import one_line
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from prefect import flow
 
 from flows import tasks
 from flows.alerts.hooks import with_alerts
-from flows.engine.failures import one_line
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.results import DbtResult
@@ -32,6 +31,7 @@ from flows.operations.health_settings import Check, Health, Lateness, load_healt
 from flows.operations.row_counts import count_rows
 from flows.report import attaching, key_of
 from infrastructure.errors import DbtRunFailed, HealthCheckFailed, TributaryError, preview
+from infrastructure.plain_text import one_line
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:

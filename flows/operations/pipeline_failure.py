@@ -26,6 +26,7 @@ from flows.report import attaching, key_of
 from flows.selection import downstream
 from flows.transform import build_and_test
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
+from infrastructure.plain_text import markdown_code, markdown_text
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
@@ -259,9 +260,10 @@ def _publish(found: PipelineFailure) -> None:
     from prefect.artifacts import create_markdown_artifact
 
     lines = lines_of(found) or ["Nothing is wrong with what loads the sources."]
+    said = [f"- {markdown_text(line)}" for line in lines]
     with attaching():
         create_markdown_artifact(
-            f"## Why no new data comes to `{found.target}`\n\n" + "\n".join(f"- {line}" for line in lines),
+            "\n".join([f"## Why no new data comes to {markdown_code(found.target)}", "", *said]),
             key=key_of("pipeline-failure", found.target),
             description=f"The loaders of {found.target}",
         )

@@ -23,6 +23,7 @@ from flows.operations.scd2_repairs import Repairs, table_rows
 from flows.operations.tables import open_tables
 from flows.report import attaching, key_of
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import markdown_text
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
@@ -172,8 +173,13 @@ def _answer(report: RepairReport) -> RepairAnswer:
 def _markdown(report: RepairReport) -> str:
     rows = table_rows(report.changes)
     names = list(rows[0])
-    lines = [report.sentence(), "", f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
-    lines += [f"| {' | '.join(str(row[name]).replace('|', '/') for name in names)} |" for row in rows[:50]]
+    lines = [
+        markdown_text(report.sentence()),
+        "",
+        f"| {' | '.join(map(markdown_text, names))} |",
+        f"|{' --- |' * len(names)}",
+    ]
+    lines += [f"| {' | '.join(markdown_text(str(row[name])) for name in names)} |" for row in rows[:50]]
     if len(rows) > 50:
         lines += ["", f"and {len(rows) - 50} more; all are in the run's artifacts."]
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from flows.operations.tables import open_tables
 from flows.operations.triage_changes import Changes, changes_since, failing_tests, keep_passes, last_state
 from flows.report import attaching, key_of
 from infrastructure.errors import DbtRunFailed, TributaryError, UpstreamUnavailable
+from infrastructure.plain_text import markdown_block, markdown_code, markdown_text
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _publish(found: Triage, manifest: Manifest) -> None:
     settings = load_routes().failing_rows
     with attaching():
         create_markdown_artifact(
-            _markdown(found), key=key_of("triage", found.target), description=f"Failing tests of {found.target}"
+            as_markdown(found), key=key_of("triage", found.target), description=f"Failing tests of {found.target}"
         )
         for each in found.failing:
             if not each.rows or why_hidden(manifest, each.unique_id, settings):
@@ -232,18 +233,18 @@ def _publish(found: Triage, manifest: Manifest) -> None:
             )
 
 
-def _markdown(found: Triage) -> str:
-    lines = [f"## {len(found.failing)} tests fail on `{found.target}`", ""]
+def as_markdown(found: Triage) -> str:
+    lines = [f"## {len(found.failing)} tests fail on {markdown_code(found.target)}", ""]
     for each in found.failing:
-        lines.append(f"### `{each.name}`{' (critical)' if each.is_critical else ''}")
-        lines += ["", f"{each.failures or 0:,} rows. {' '.join(each.message.split())}", ""]
+        lines.append(f"### {markdown_code(each.name)}{' (critical)' if each.is_critical else ''}")
+        lines += ["", f"{each.failures or 0:,} rows.", "", markdown_block(each.message), ""]
         if each.affects:
-            lines += [f"It hurts: {', '.join(each.affects)}.", ""]
+            lines += [f"It hurts: {markdown_text(', '.join(each.affects))}.", ""]
         passed = each.changes.passed_at
         lines.append(
             f"Changed since it passed at {passed[:16]} UTC:" if passed else "When it passed last is not known."
         )
-        lines += ["", *(f"- {change}" for change in each.changes.nodes), ""]
+        lines += ["", *(f"- {markdown_text(str(change))}" for change in each.changes.nodes), ""]
     if found.mended:
-        lines.append(f"Pass again: {', '.join(found.mended)}.")
+        lines.append(f"Pass again: {markdown_text(', '.join(found.mended))}.")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from flows.history.store import history_store
 from flows.report import attaching, key_of
 from flows.report_page.contents import Contents, read_contents
 from flows.report_page.words import ago, clock, headline, share
+from infrastructure.plain_text import markdown_code, markdown_text
 
 DAYS = 30
 _SHOWN = 10
@@ -36,8 +37,9 @@ def overview_markdown(contents: Contents) -> str:
     """Return the overview of a target as Markdown."""
     tests, success = contents.tests, contents.success
     fresh = sum(source["outcome"] == "succeeded" for source in contents.sources)
+    said = markdown_text(headline(contents))
     lines = [
-        f"## {contents.project} on `{contents.target}`: {headline(contents)}",
+        f"## {markdown_text(contents.project)} on {markdown_code(contents.target)}: {said}",
         "",
         f"The last {len(contents.runs)} runs, newest last: "
         + "".join(_MARKS.get(run["run_outcome"], "?") for run in contents.runs),
@@ -63,12 +65,14 @@ def overview_markdown(contents: Contents) -> str:
     lines += _table(f"Longest on the critical path ({took})", ("node", "took", "waited for a thread"), rows)
     slower = [(model["name"], model["regression"]) for model in contents.models if model["regression"]]
     lines += _table("Got slower", ("model", "median"), slower)
-    return "\n".join([*lines, "", f"The whole report: `python -m flows report --target {contents.target}`"])
+    return "\n".join(
+        [*lines, "", f"The whole report: {markdown_code(f'python -m flows report --target {contents.target}')}"]
+    )
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     if not rows:
         return []
     lines = ["", f"### {title}", "", f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
-    lines += [f"| {' | '.join(str(cell).replace('|', '¦') for cell in row)} |" for row in rows[:_SHOWN]]
+    lines += [f"| {' | '.join(markdown_text(str(cell)) for cell in row)} |" for row in rows[:_SHOWN]]
     return lines + ([f"\nand {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else [])

@@ -71,8 +71,8 @@ def test_a_table_of_very_many_nodes_keeps_the_failures() -> None:
 def test_a_summary_has_what_failed_what_did_not_run_and_what_was_slow() -> None:
     text = summary_markdown(MIXED)
     assert text.startswith("## dbt build on `dev`: 2 succeeded, 1 warned, 1 failed, 1 skipped\n\n5 nodes in 9.0 s.")
-    assert "### Failed (1)\n\n- `wrong`: Binder Error: no column | here" in text
-    assert "### Warnings (1)\n\n- `odd`: Got 3 results" in text
+    assert "### Failed (1)\n\n- `wrong`\n\n  ```text\n  Binder Error:\n    no column | here\n  ```\n" in text
+    assert "### Warnings (1)\n\n- `odd`: `Got 3 results`" in text
     assert "### Not run (1)" in text
     assert "`kept_back`" in text
     assert text.index("| `slow` | 7.00 |") < text.index("| `quick` | 1.00 |")
@@ -102,7 +102,7 @@ def test_a_summary_says_what_a_stopped_run_left_undone() -> None:
 
 def test_a_summary_says_what_was_tried_again_and_why() -> None:
     text = summary_markdown(result(node("busy", attempts=3, earlier_messages=("deadlock", "too many\nconnections"))))
-    assert "### Tried again (1)\n\n- `busy`: succeeded at attempt 3, after: too many connections" in text
+    assert "### Tried again (1)\n\n- `busy`: succeeded at attempt 3, after: `too many connections`" in text
 
 
 def test_an_artifact_key_is_in_prefects_letters_and_stays_the_same() -> None:

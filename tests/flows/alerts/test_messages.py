@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from flows.alerts.book import Notice
 from flows.alerts.incident import FailingRows, Incident
 from flows.alerts.pagerduty import dedup_key, pagerduty_events
-from flows.alerts.slack import digest_message, escaped
+from flows.alerts.slack import digest_message
+from infrastructure.plain_text import slack_text
 from tests.flows.alerts.golden import GOLDEN_FILE, MODEL_FAILED, TEST_FAILED, documents, opened, pages, slack, thousands
 from tests.flows.alerts.receivers import pagerduty_problem, slack_problem
 
@@ -85,7 +86,7 @@ def test_the_first_error_is_told_in_full_over_several_sections() -> None:
         block["text"]["text"] for block in message["blocks"] if block.get("text", {}).get("text", "").startswith("```")
     ]
     assert len(told) == 2
-    assert "\n".join(section.strip("`") for section in told) == escaped(error)
+    assert "\n".join(section.strip("`") for section in told) == slack_text(error)
 
 
 def test_a_code_block_in_an_error_does_not_end_the_message() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.failures import crash_of, failure_of, log_of, one_line, retryable
+from flows.engine.failures import crash_of, failure_of, log_of, retryable
 from flows.engine.results import DbtResult, NodeResult
 from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.plain_text import one_line
 
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 

@@ -146,7 +146,7 @@ def test_the_report_reads_the_same_as_markdown_page_and_document() -> None:
     rows = ({"key": "a|b", "found": "<script>alert(1)</script>", "amount": Decimal("0.10")},)
     section = Section("Integrity", "error", "1 fault.", rows, "Mend it.")
     report = AuditReport("prod", "shop", datetime(2026, 3, 1, tzinfo=UTC), (section,))
-    assert "| a\\|b | <script>alert(1)</script> | 0.10 |" in as_markdown(report)
+    assert "| a\\|b | \\<script\\>alert(1)\\</script\\> | 0.10 |" in as_markdown(report)
     page = as_html(report)
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
