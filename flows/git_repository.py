@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flows.git_process import URL_SCHEMES, GitFailed, Location, run_git
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
+from infrastructure.private_files import private_folder
 
 FETCHED_HEAD = "refs/tributary/head"
 
@@ -165,7 +166,7 @@ def _fetch(location: Location, report: Callable[[str], None]) -> Repository:
     name = re.split(r"[/:\\]", address.rstrip("/"))[-1].removesuffix(".git") or "repository"
     folder = cache_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{repository_id}.git"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         run_git(["init", "--quiet", "--bare", "--template=", "--", str(folder)])
     except (OSError, GitFailed) as exc:
         raise ConfigError(

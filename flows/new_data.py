@@ -23,6 +23,7 @@ from flows.engine.state import state_of
 from flows.selection import downstream
 from flows.transform import Transformation, build_and_test
 from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.private_files import write_whole
 from infrastructure.profiles import load_profile
 
 # When transform_new_data is to run.
@@ -118,9 +119,7 @@ def read_built_from(path: Path) -> dict[str, datetime]:
 
 def write_built_from(path: Path, there: Mapping[str, datetime]) -> None:
     """Write down what was built from, whole or not at all."""
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(orjson.dumps({**read_built_from(path), **there}))
-    draft.replace(path)
+    write_whole(path, orjson.dumps({**read_built_from(path), **there}))
 
 
 def _look(target: str, project_dir: str | None) -> DbtResult:

@@ -20,6 +20,7 @@ from flows.raw_tables import (
     quoted,
 )
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
+from infrastructure.private_files import private_folder, shut
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -71,16 +72,20 @@ def connect_file(path: Path) -> DuckDBPyConnection:
     except ImportError as exc:
         raise ConfigError("The DuckDB client is not installed. Install it: uv sync") from exc
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
     except OSError as exc:
         raise ConfigError(
             f"The folder of the DuckDB file {path} cannot be made ({exc.strerror}): "
             "give the target another path in infrastructure/targets.yml."
         ) from exc
+    is_new = not path.exists()
     try:
-        return duckdb.connect(str(path))
+        connection = duckdb.connect(str(path))
     except duckdb.Error as exc:
         raise opening_error(path, exc) from exc
+    if is_new:
+        shut(path)
+    return connection
 
 
 def opening_error(path: Path, exc: Exception) -> TributaryError:

@@ -16,6 +16,7 @@ from infrastructure.blocks import PASSED_KEY, PROFILE_TYPE, SOURCES_KEY, Referen
 from infrastructure.errors import ConfigError, preview
 from infrastructure.key_files import path_of_key
 from infrastructure.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
+from infrastructure.private_files import private_folder
 from infrastructure.targets import ROOT, Targets, load_targets
 from infrastructure.warehouses import WAREHOUSES, Target
 from infrastructure.yaml_file import meant
@@ -263,7 +264,7 @@ def make_folder(profile: Profile) -> None:
     """Make the folder that a DuckDB file is to be in, which DuckDB does not do."""
     path = Path(profile.output["path"]) if profile.warehouse == "duckdb" else None
     if path and path.is_absolute():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
 
 
 def local_profiles_text(targets: Targets) -> str:

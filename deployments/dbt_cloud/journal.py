@@ -12,6 +12,7 @@ import orjson
 
 from flows.engine.state import STATE_VARIABLE
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import opener, private_folder
 
 INTENT, DONE, FAILED = "intent", "done", "failed"
 
@@ -33,9 +34,9 @@ class Journal:
         entry = {"at": datetime.now(UTC), "phase": phase, "action": action, "name": name, "job_id": job_id, **what}
         try:
             if not self._is_made:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                private_folder(self.path.parent)
                 self._is_made = True
-            with self.path.open("ab") as file:
+            with open(self.path, "ab", opener=opener) as file:
                 file.write(orjson.dumps(entry, default=str) + b"\n")
                 file.flush()
                 if phase == INTENT and action == "delete":

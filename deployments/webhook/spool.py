@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from deployments.webhook.delivery import Delivery
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import opener, private_folder, shut
 
 _SCHEMA_VERSION = 1
 _SCHEMA = f"""
@@ -92,8 +93,13 @@ class Spool:
         """
         self._lock = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(path.parent)
             is_new = not path.exists()
+            # SQLite gives the files that it makes beside it the same mode.
+            os.close(opener(str(path), os.O_RDWR | os.O_CREAT))
+            for file in (path, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))):
+                if file.exists():
+                    shut(file)
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )

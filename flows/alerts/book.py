@@ -21,6 +21,7 @@ import orjson
 from flows.alerts.incident import Incident, OpenIncident, incident_of
 from flows.engine.lock import locked_file
 from flows.engine.state import state_root
+from infrastructure.private_files import private_folder, write_whole
 
 _LOCK_SECONDS = 5.0
 _POLL_SECONDS = 0.02
@@ -115,14 +116,12 @@ class Book:
         Raises:
             OSError: the folder can't be written, or somebody held the lock for too long.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         with file_lock(self.path.with_suffix(".lock"), _LOCK_SECONDS):
             entries = self.read()
             yield entries
-            draft = self.path.with_suffix(f".{os.getpid()}.draft")
-            # It takes dataclasses as they are, which is many times faster for 10,000 of them than their `asdict`.
-            draft.write_bytes(orjson.dumps(entries))
-            draft.replace(self.path)
+            # orjson takes dataclasses as they are, which is many times faster for 10,000 of them than their `asdict`.
+            write_whole(self.path, orjson.dumps(entries))
 
 
 def book_of(target: str, environ: Mapping[str, str]) -> Book:

@@ -13,6 +13,7 @@ import orjson
 from flows.cloud_api.client import CloudClient, Json
 from flows.engine.results import DbtResult, NodeResult
 from flows.engine.state import TEXT_LOG, State
+from infrastructure.private_files import write_whole
 
 MANIFEST, RUN_RESULTS, SOURCES = "manifest.json", "run_results.json", "sources.json"
 
@@ -37,7 +38,7 @@ async def fetch_artifacts(client: CloudClient, run: Json, folder: Path) -> list[
         stepwise = [await client.artifact(run_id, RUN_RESULTS)]
     for name, content in zip(wanted, whole, strict=True):
         if content is not None:
-            (folder / name).write_bytes(content)
+            write_whole(folder / name, content)
     documents: list[Json] = []
     seen: set[str] = set()
     for content in stepwise:
@@ -47,7 +48,7 @@ async def fetch_artifacts(client: CloudClient, run: Json, folder: Path) -> list[
         if document and invocation not in seen:
             seen.add(invocation)
             documents.append(document)
-            (folder / RUN_RESULTS).write_bytes(content or b"")
+            write_whole(folder / RUN_RESULTS, content or b"")
     return documents
 
 
@@ -57,7 +58,7 @@ def result_of_run(job: Json, runs: Sequence[Json], documents: Sequence[Json], st
     started_at = _moment(first.get("started_at") or first.get("created_at"))
     finished_at = _moment(last.get("finished_at") or last.get("updated_at"))
     run_path = state.new_run(started_at, str(last["id"]))
-    (run_path / TEXT_LOG).write_text(_log_of(job, runs), encoding="utf-8")
+    write_whole(run_path / TEXT_LOG, _log_of(job, runs).encode())
     manifest = _parsed(state.manifest.read_bytes()) if state.manifest.exists() else {}
     nodes: dict[str, NodeResult] = {}
     for document in documents:

@@ -171,6 +171,8 @@ def _only_batches_that_failed(file: str | None) -> None:
 
 def main() -> None:
     """Run dbt with the arguments of this process."""
+    # Artifacts and logs hold SQL and error texts, and DuckDB's file the data itself.
+    os.umask(0o077)
     # Started from a shell's background, a process ignores SIGINT, and so would its child: dbt could not be stopped.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _follow_the_parent()

@@ -22,6 +22,7 @@ from flows.engine.reporting import current_reporter
 from flows.engine.state import STATE_VARIABLE, State, state_of
 from flows.engine.surroundings import surroundings_of
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.private_files import private_folder
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -81,7 +82,7 @@ def deferred(
 def _fetch(defer_to: str, project: Project, own: State, copy: Path) -> None:
     """Copy a state, so that it stays as it is while this run reads it."""
     shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir(parents=True)
+    private_folder(copy)
     if "/" in defer_to or os.sep in defer_to:
         _fetch_from(defer_to, copy)
         return

@@ -14,6 +14,7 @@ import orjson
 from flows.engine.inputs import Inputs, Parts
 from flows.engine.state import LAST_GOOD, State
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import opener, private_folder
 
 # The version of nodes.json; another one is not read.
 FORMAT = 1
@@ -121,7 +122,7 @@ def write_last_good(state: State, last: LastGood, artifacts: Mapping[str, bytes]
     home = state.folder / LAST_GOOD
     draft = home / f".draft-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    private_folder(draft)
     document = {
         "format": FORMAT,
         "proof": last.proof,
@@ -152,7 +153,7 @@ def kept_artifact(last: LastGood | None, name: str) -> Mapping[str, Any]:
 
 def _write_through(path: Path, content: bytes) -> None:
     # A folder that has its name must not hold empty files after a power cut.
-    with path.open("wb") as file:
+    with open(path, "wb", opener=opener) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -16,6 +16,7 @@ import orjson
 from flows.engine.events import NodeEvent
 from flows.engine.reporting import current_reporter
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder
 
 _TIMES = {"at", "started_at", "finished_at"}
 _CHUNK_BYTES = 1_000_000
@@ -68,7 +69,7 @@ class _AppendedFile:
             raise _unwritable(self.path, OSError(28, "No space left on device"))
 
     def _make_anew(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         # It gets its name when it is whole: a kill in between must not leave half a record that looks like one.
         draft = self.path.with_suffix(f".{os.getpid()}")
         draft.unlink(missing_ok=True)

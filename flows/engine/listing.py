@@ -24,6 +24,7 @@ from flows.engine.process import DbtProcess
 from flows.engine.project import Project
 from flows.engine.state import MANIFEST, STATE_VARIABLE, State, state_of
 from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.private_files import private_folder
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -103,7 +104,7 @@ def _own_target_path(plan: State) -> Iterator[Path]:
     """
     parsed = plan.parsed
     try:
-        parsed.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(parsed.parent)
         for left in plan.folder.glob(f"{_QUESTION}*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:

@@ -26,6 +26,7 @@ from flows.engine.ledger import is_file_at
 from flows.engine.reporting import current_reporter
 from flows.engine.state import STATE_VARIABLE, state_root
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.private_files import private_folder
 
 _POLL_SECONDS = 0.2
 # How often a run that writes looks whether its lock file is still there.
@@ -220,7 +221,7 @@ def locked_file(path: Path) -> int | None:
     Raises:
         OSError: it can't be made or opened.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,8 @@ from flows.engine.command import DbtCommand, upstream_sources
 from flows.engine.events import DbtEvent
 from flows.engine.listing import ask
 from flows.engine.project import Project
-from flows.engine.state import State, write_whole
+from flows.engine.state import State
+from infrastructure.private_files import write_whole
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile

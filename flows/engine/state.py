@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder, write_whole
 from infrastructure.targets import ROOT
 
 STATE_VARIABLE = "TRIBUTARY_STATE"
@@ -28,6 +27,7 @@ BATCHES = "batches.json"
 _DBT_LOGS = "dbt"
 MANIFEST = "manifest.json"
 _PARSED = "partial_parse.msgpack"
+_OWN_ROOT = ".tributary"
 
 # Runs whose ledger and log are kept, per project and target; the oldest go first.
 KEPT_RUNS = 50
@@ -141,13 +141,6 @@ def write_in_words(path: Path, content: bytes) -> None:
         ) from exc
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    draft.write_bytes(content)
-    draft.replace(path)
-
-
 def dbt_log_folder(run: Path) -> Path:
     """Return the folder that dbt writes its own log of a run into."""
     return run / _DBT_LOGS
@@ -160,7 +153,7 @@ def dbt_log(run: Path) -> Path:
 
 def state_root(environ: Mapping[str, str]) -> Path:
     """Return the folder of all state: TRIBUTARY_STATE, or .tributary beside flows/."""
-    return Path(environ.get(STATE_VARIABLE) or ROOT / ".tributary").expanduser().absolute()
+    return Path(environ.get(STATE_VARIABLE) or ROOT / _OWN_ROOT).expanduser().absolute()
 
 
 def state_of(project_name: str, target: str, environ: Mapping[str, str]) -> State:
@@ -169,14 +162,16 @@ def state_of(project_name: str, target: str, environ: Mapping[str, str]) -> Stat
     Raises:
         ConfigError: the folder can't be written.
     """
-    state = State(state_root(environ) / _safe(project_name) / _safe(target))
-    _make(state.target_path)
+    root = state_root(environ)
+    state = State(root / _safe(project_name) / _safe(target))
+    # The root itself may be a folder of others, but not where it has our name.
+    _make(state.target_path, root.parent if root.name == _OWN_ROOT else root)
     return state
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, root: Path | None = None) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder, root)
     except OSError as exc:
         raise ConfigError(
             f"The folder {folder} can't be made: {exc.strerror}. "

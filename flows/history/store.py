@@ -15,6 +15,7 @@ from flows.history.columns import COLUMNS
 from flows.history.rows import Row, utc
 from flows.history.views import RUN_KEY, create_views, literal, parquet
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.private_files import private_folder, shut
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -143,10 +144,11 @@ class HistoryStore:
                 _copy(connection, query, address)
                 return
             path = Path(address)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             draft = path.with_name(f".{path.name}.{uuid4().hex[:8]}.draft")
             try:
                 _copy(connection, query, str(draft))
+                shut(draft)
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)

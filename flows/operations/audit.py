@@ -16,7 +16,7 @@ from flows.alerts.hooks import with_alerts
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.reporting import current_reporter
-from flows.engine.state import state_of, write_whole
+from flows.engine.state import state_of
 from flows.history.rows import utc
 from flows.history.store import history_store
 from flows.operations.audit_checks import Section, accuracy, corrections, integrity, slow_models
@@ -25,7 +25,11 @@ from flows.operations.declared import read_declared
 from flows.operations.tables import open_tables
 from flows.report import attaching, key_of
 from infrastructure.errors import AuditFailed, ConfigError, preview
+<<<<<<< HEAD
 from infrastructure.plain_text import html_text, markdown_text
+=======
+from infrastructure.private_files import private_folder, write_whole
+>>>>>>> 3521c9a (What we write is for this user alone: files 0600, folders 0700)
 from infrastructure.profiles import load_profile
 
 _AUDITS = "audits"
@@ -174,8 +178,8 @@ def _html_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _write(report: AuditReport, file: Path) -> None:
     text = as_html(report) if file.suffix == ".html" else as_markdown(report)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, text.encode())
+        private_folder(file.parent)
+        write_whole(file, text.encode(), keeps_mode=True)
     except OSError as exc:
         raise ConfigError(f"The report can't be written to {file}: {exc.strerror}. Name another file.") from exc
 

@@ -29,7 +29,11 @@ from flows.operations.refresh_settings import RefreshSettings, load_settings
 from flows.operations.tables import Tables, open_tables
 from flows.report import attaching, key_of
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
+<<<<<<< HEAD
 from infrastructure.plain_text import one_line
+=======
+from infrastructure.private_files import private_folder
+>>>>>>> 3521c9a (What we write is for this user alone: files 0600, folders 0700)
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
@@ -265,7 +269,7 @@ def _documented(
         made = tasks.docs(profile.target, project_dir=str(project.folder))
         home = state_of(project.name, profile.target, os.environ).folder / _DOCS
         place = home / f"{datetime.now(UTC):%Y-%m-%d}-{refresh.refresh_id}"
-        place.mkdir(parents=True, exist_ok=True)
+        private_folder(place)
         shutil.copy(made.target_path / "static_index.html", place / "index.html")
         for old in sorted(path for path in home.iterdir() if path.is_dir())[: -settings.keep_docs]:
             shutil.rmtree(old, ignore_errors=True)

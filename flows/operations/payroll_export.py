@@ -19,6 +19,7 @@ import orjson
 from flows.operations.payroll_data import Payment, Payments
 from flows.operations.signoff import Signature
 from infrastructure.errors import ConfigError, PayrollStopped
+from infrastructure.private_files import private_folder
 
 # The columns of the file: name, what it holds, and its type in Parquet.
 COLUMNS: tuple[tuple[str, str, str], ...] = (
@@ -58,7 +59,7 @@ def write_export(root: Path, payments: Payments, signatures: Sequence[Signature]
     name = f"concert-{payments.concert_id}-{datetime.now(UTC):%Y%m%d}-{payments.checksum[:8]}"
     draft = root / f".draft-{uuid4().hex}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
         for number in range(1, 1000):
             folder = root / (name if number == 1 else f"{name}-{number}")
             if folder.exists():
@@ -105,7 +106,7 @@ def csv_text(rows: Sequence[Payment]) -> str:
 
 def _write(draft: Path, payments: Payments, signatures: Sequence[Signature], flow_run_id: str) -> None:
     # It holds names and pay: for nobody but who runs payroll.
-    draft.mkdir(mode=0o700)
+    private_folder(draft)
     names = [f"payroll-concert-{payments.concert_id}.{kind}" for kind in ("csv", "parquet")]
     (draft / names[0]).write_text(csv_text(payments.rows), encoding="utf-8")
     _write_parquet(draft / names[1], payments)

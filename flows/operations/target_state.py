@@ -15,12 +15,13 @@ import orjson
 
 from flows.engine.command import DbtCommand
 from flows.engine.source_data import ask_for_source_data
-from flows.engine.state import LEDGER, State, state_of, write_whole
+from flows.engine.state import LEDGER, State, state_of
 from flows.operations.declared import read_declared
 from flows.operations.measures import measure
 from flows.operations.tables import Tables, open_tables
 from infrastructure.errors import ConfigError
 from infrastructure.outputs import SECRET_SETTINGS, is_env_var
+from infrastructure.private_files import write_whole
 
 if TYPE_CHECKING:
     from flows.engine.project import Project

@@ -17,8 +17,9 @@ import orjson
 from flows.engine.changed import difference
 from flows.engine.inputs import TEST_TYPES
 from flows.engine.last_good import GOOD, LastGood, latest_folder, read_folder, read_last_good
-from flows.engine.state import State, write_whole
+from flows.engine.state import State
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder, write_whole
 
 _FOLDER, _INDEX, _NODES = "triage", "passed.json", "nodes.json"
 
@@ -68,10 +69,10 @@ def keep_passes(state: State, failing: Iterable[str]) -> dict[str, LastGood]:
             continue
         kept[test] = place.name
         if place.parent != folder and not (folder / place.name).exists():
-            (folder / place.name).mkdir(parents=True)
-            shutil.copyfile(place / _NODES, folder / place.name / _NODES)
+            private_folder(folder / place.name)
+            shutil.copy(place / _NODES, folder / place.name / _NODES)
     if folder.is_dir() or kept:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         write_whole(folder / _INDEX, orjson.dumps(kept))
         for old in folder.iterdir():
             if old.is_dir() and old.name not in kept.values():

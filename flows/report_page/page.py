@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 from flows.history.rows import utc
 from flows.history.store import HistoryStore
 from flows.report_page import charts, words
 from flows.report_page.contents import Contents, Document, read_contents
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder, write_whole
 
 DAYS = 30
 # Enough to see what is wrong; a run in which everything failed has thousands.
@@ -51,14 +49,10 @@ def write_report(
         now = utc(datetime.now(UTC))
         contents = read_contents(history, project, target, now, days, price_per_tebibyte)
     text = render(contents)
-    draft = output.with_name(f".{output.name}.{uuid4().hex[:8]}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, output)
+        private_folder(output.parent)
+        write_whole(output, text.encode(), keeps_mode=True)
     except OSError as exc:
-        with suppress(OSError):
-            draft.unlink()
         raise ConfigError(f"The report can't be written to {output}: {exc.strerror}. Name another --output.") from exc
     return contents
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -143,6 +145,23 @@ def test_what_was_accepted_outlives_kill_9(path: Path) -> None:
         kept = [job for batch in jobs(spool.take(now=0, as_union=False)) for job in batch]
     assert set(accepted) <= set(kept)
     assert len(kept) <= len(accepted) + 1
+
+
+def test_nobody_else_can_read_what_was_delivered_nor_what_an_older_version_left_open(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with closing(Spool(path)) as spool:
+            spool.add([success()], now=0)
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+            assert modes == {"spool.db": 0o600, "spool.db-wal": 0o600, "spool.db-shm": 0o600}
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            for file in path.parent.iterdir():
+                file.chmod(0o644)
+            with closing(Spool(path)) as again:
+                assert again.events() == spool.events()
+                assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+    finally:
+        os.umask(before)
 
 
 def test_every_commit_waits_for_the_disk(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def failed(folder: Path) -> DbtRunFailed:
 def result(failed: DbtRunFailed) -> DbtResult:
     assert isinstance(failed.result, DbtResult)
     return failed.result
+
+
+def test_nobody_else_can_read_what_a_run_leaves_behind(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs, ledger, artifacts, compiled SQL, history, and the DuckDB file that dbt has made."""
+    before = os.umask(0o022)
+    try:
+        run("bare", own_state)
+    finally:
+        os.umask(before)
+    made = [own_state / "warehouse.duckdb", *(own_state / "state").rglob("*")]
+    assert len([path for path in made if path.is_file()]) > 5
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
 
 
 def test_every_node_ends_as_it_should(result: DbtResult) -> None:
