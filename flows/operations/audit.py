@@ -25,11 +25,8 @@ from flows.operations.declared import read_declared
 from flows.operations.tables import open_tables
 from flows.report import attaching, key_of
 from infrastructure.errors import AuditFailed, ConfigError, preview
-<<<<<<< HEAD
 from infrastructure.plain_text import html_text, markdown_text
-=======
 from infrastructure.private_files import private_folder, write_whole
->>>>>>> 3521c9a (What we write is for this user alone: files 0600, folders 0700)
 from infrastructure.profiles import load_profile
 
 _AUDITS = "audits"

@@ -29,11 +29,8 @@ from flows.operations.refresh_settings import RefreshSettings, load_settings
 from flows.operations.tables import Tables, open_tables
 from flows.report import attaching, key_of
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
-<<<<<<< HEAD
 from infrastructure.plain_text import one_line
-=======
 from infrastructure.private_files import private_folder
->>>>>>> 3521c9a (What we write is for this user alone: files 0600, folders 0700)
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
