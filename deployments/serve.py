@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help="Read this file in place of deployments/schedules.yml.",
 )
 def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) -> None:
-    """Run what deployments/schedules.yml says, from this process, until Ctrl-C.
+    """Run what deployments/schedules.yml says, from this process, until Ctrl-C or SIGTERM.
 
     Needs a Prefect server that goes on running, and no worker. Stopping ends the runs that are going on, and pauses the
     schedules until the next start.
@@ -62,7 +62,8 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
                 "No Prefect server is in reach, and schedules need one that goes on running. Start it in another "
                 "window and leave it running: uv run prefect server start"
             )
-        with connect(say) as server, suppress(KeyboardInterrupt), _warm_children(chosen):
+        stops = (KeyboardInterrupt, asyncio.CancelledError)
+        with connect(say) as server, suppress(*stops), _warm_children(chosen):
             # A server that is away or refuses the credentials is told of before anything is promised.
             server.client.read_flows(limit=1)
             _announce(chosen, address)
@@ -113,17 +114,21 @@ def _warm_children(declared: Sequence[Declared]) -> Iterator[None]:
 
 
 async def _serve(declared: Sequence[Declared], limit: int, poll_seconds: int) -> None:
-    import signal
+    import asyncio
 
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.runner import Runner
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
+    loop, serving = asyncio.get_running_loop(), asyncio.current_task()
+    assert serving is not None
+
     class _Runner(Runner):
         def handle_sigterm(self, *args: object, **kwargs: object) -> None:
-            # Prefect's own ends the process without waiting for what it tells to stop.
-            signal.raise_signal(signal.SIGINT)
+            # Prefect's own ends the process without waiting for what it tells to stop. This is what Ctrl-C does; SIGINT
+            # itself is ignored by what a script starts in its background.
+            loop.call_soon_threadsafe(serving.cancel)
 
     runner = _Runner(name="tributary", limit=limit, query_seconds=poll_seconds, pause_on_shutdown=True)
     for it in declared:

@@ -1,4 +1,4 @@
-"""`python -m flows serve`: runs start without a worker, and Ctrl-C leaves nothing behind."""
+"""`python -m flows serve`: runs start without a worker, and stopping it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
@@ -19,14 +22,21 @@ from infrastructure.targets import ROOT
 from tests.conftest import wait_until
 
 
+@pytest.mark.parametrize(
+    ("number", "sigint"),
+    [
+        pytest.param(signal.SIGINT, signal.default_int_handler, id="ctrl-c"),
+        # Such as `… serve & kill -TERM $!` in a script: its shell has what it puts in its background ignore SIGINT.
+        pytest.param(signal.SIGTERM, signal.SIG_IGN, id="sigterm-in-a-background"),
+    ],
+)
 def test_what_is_served_runs_without_a_worker_until_it_is_stopped(
-    prefect_server: str, fresh: str, tmp_path: Path
+    prefect_server: str, fresh: str, tmp_path: Path, number: signal.Signals, sigint: Any
 ) -> None:
     name = f"maintain-history/{fresh}"
     settings = {"flow": "flows.history.maintenance.maintain_history", "cron": "0 4 1 1 *", "retries": 1}
     path, log = tmp_path / "schedules.yml", tmp_path / "log"
     path.write_text(yaml.safe_dump({"owner": fresh, "defaults": {"target": "dev"}, "deployments": {name: settings}}))
-    # Started as from a shell, for which Ctrl-C is not ignored.
     with log.open("w") as output:
         served = subprocess.Popen(
             [sys.executable, "-m", "flows", "serve", "--file", str(path), "--poll-seconds", "1"],
@@ -34,7 +44,7 @@ def test_what_is_served_runs_without_a_worker_until_it_is_stopped(
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=partial(signal.signal, signal.SIGINT, sigint),
         )
     with get_client(sync_client=True) as client:
         try:
@@ -54,7 +64,7 @@ def test_what_is_served_runs_without_a_worker_until_it_is_stopped(
             assert client.read_deployment_by_name(name).paused is False
             process = psutil.Process(served.pid)
             children = process.children(recursive=True)
-            served.send_signal(signal.SIGINT)
+            served.send_signal(number)
             assert served.wait(120) == 0, log.read_text()
         finally:
             served.kill()
