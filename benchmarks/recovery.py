@@ -1,11 +1,12 @@
-"""Kill runs at random moments, resume them, and count what was lost or done twice.
+"""Kill runs at random moments, go on from them, and count what was lost or done twice.
 
-`python -m benchmarks.recovery --kills 100` ends in `lost: 0 doubled: 0 of 100 kills`. The warehouse itself is the
-witness: every model writes down that it ran, inside its own transaction, and half of them only ever add rows, so that
-one which runs twice holds its rows twice.
+`python -m benchmarks.recovery --kills 200 --target postgres` ends in `lost: 0 doubled: 0 of 200 kills`. What is killed
+is `python -m flows run`, its dbt, or both; each run that goes on with `--resume` is the next to be killed, until after
+a few kills one is let finish. The warehouse itself is the witness (`witnesses.py`): it is asked after every kill
+whether it has what the run's record calls done, and at the end whether it has everything once.
 
-What nobody but the warehouse can know is counted apart: a model that was committed in the instant before the kill, of
-which dbt had not yet said so. It runs again, and `doubled` counts those of which dbt had said so.
+What nobody but the warehouse can know is counted apart: a model that was committed in the instant before its dbt was
+killed, of which dbt had not yet said so. It runs again, and `doubled` counts those of which dbt had said so.
 """
 
 from __future__ import annotations
@@ -17,227 +18,254 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.server import prefect_server, set_up_targets
+from benchmarks.witnesses import DuckDBFile, PostgresSchema, Witness, postgres_database, write_witnessed_project
 from infrastructure.console import EntryCommand
 
-# No Prefect in the way: what is measured is the engine's own record. The child is started as in a flow.
-_RUN = """
-import sys, uuid
-from pathlib import Path
-from flows.engine.command import DbtCommand
-from flows.engine.lock import one_writer
-from flows.engine.project import read_project
-from flows.engine.reporting import reporting_to
-from flows.engine.run import run_dbt
-from infrastructure.profiles import Profile
-
-class Silent:
-    def stage(self, text): pass
-    def event(self, event): pass
-    def note(self, text): pass
-
-output = {"type": "duckdb", "path": sys.argv[2], "schema": "main", "threads": 4}
-with reporting_to(Silent()), one_writer("bench", holder="benchmark"):
-    result = run_dbt(DbtCommand("build"), read_project(sys.argv[1]), Profile("bench", "bench", output, {}),
-                     uuid.uuid4().hex, resume=sys.argv[3] == "resume")
-print(len(result.nodes), "nodes", result.counts())
-"""
-
-# Of every model, so that one which added its rows twice has more.
-ROWS = 20_000
-# Who is killed: the flow process, its dbt child, or both at once.
-_VICTIMS = ("flow", "dbt", "both")
+# Who is killed: the flow process, its dbt child, or both at once. What comes of the first is what is hardest to know.
+_VICTIMS = ("flow", "dbt", "flow", "both")
+# After so many kills a project is built to its end and looked at as a whole.
+_KILLS_OF_A_BUILD = 4
+_THREADS = 4
 
 
 @dataclass
 class Tally:
     """What the kills came to."""
 
+    kills: int = 0
     lost: int = 0
     doubled: int = 0
     unreported: int = 0
     unresumed: int = 0
+    built: int = 0
     resume_seconds: list[float] = field(default_factory=list[float])
-    full_seconds: list[float] = field(default_factory=list[float])
+    # How long a dbt whose flow process was killed held its target.
+    outlived_seconds: list[float] = field(default_factory=list[float])
     killed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_VICTIMS, 0))
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Lane:
+    """A project on a target of its own: built, killed on the way, gone on with, looked at, and built anew.
+
+    The server holds a killed run's target for a minute, until its lease has run out. Meanwhile the others are killed.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, models: int, witness: Witness, environment: Mapping[str, str], seed: str
+    ) -> None:
+        self.name = name
+        self.witness = witness
+        self._models = models
+        self._folder = folder
+        self._environment = {**environment, "TRIBUTARY_STATE": str(folder / "state")}
+        self._project = write_witnessed_project(folder, models, witness)
+        self._chance = random.Random(seed)
+        self._kills = 0
+        # Whether there is a run to go on from.
+        self._is_begun = False
+        # How often each model may have run again, as nobody could know of it.
+        self._excused: dict[str, int] = {}
+        # Of which the record said that they were done, and the warehouse had nothing.
+        self._lost: set[str] = set()
+
+    def kill_once(self, tally: Tally) -> None:
+        """Build, or go on, and kill on the way; build to the end when that has been done often enough."""
+        while not self._kill(tally):
+            pass
+        if self._kills == _KILLS_OF_A_BUILD:
+            self.complete(tally)
+
+    def complete(self, tally: Tally) -> None:
+        """Let what was killed go on to its end, and count."""
+        if not self._is_begun:
+            return
+        started = time.perf_counter()
+        process = self._start()
+        said = process.communicate()[0]
+        with tally.guard:
+            tally.resume_seconds.append(time.perf_counter() - started)
+        self._count(process.returncode, said, tally)
+
+    def _kill(self, tally: Tally) -> bool:
+        """Start a run and kill somebody in it; return False when it had come to its end before."""
+        import psutil
+
+        if not self._is_begun:
+            self.witness.fresh()
+        victim = _VICTIMS[(sum(tally.killed.values())) % len(_VICTIMS)]
+        # By what has happened and not by the clock: a busy machine must not move the kills out of the run.
+        after_nodes = self._chance.randrange(-1, max(1, self._models // _KILLS_OF_A_BUILD))
+        after_seconds = self._chance.uniform(0.0, 0.5)
+        earlier = set(self._runs())
+        process = self._start()
+        while process.poll() is None and self._ended(earlier) < after_nodes:
+            time.sleep(0.005)
+        time.sleep(after_seconds)
+        if process.poll() is not None:
+            self._count(process.returncode, process.communicate()[0], tally)
+            return False
+        children = psutil.Process(process.pid).children(recursive=True)
+        doomed: Sequence[Any] = {"flow": [process], "dbt": children, "both": [process, *children]}[victim]
+        for target in doomed:
+            target.send_signal(signal.SIGKILL)
+        killed_at = time.perf_counter()
+        # Its dbt lets go of the warehouse by itself when the flow process is gone.
+        psutil.wait_procs(children, timeout=120)
+        outlived = time.perf_counter() - killed_at
+        process.communicate()
+        while not self.witness.is_still():
+            time.sleep(0.05)
+        if not doomed:
+            return False
+        with tally.guard:
+            tally.killed[victim] += 1
+            tally.kills += 1
+            if victim == "flow":
+                tally.outlived_seconds.append(outlived)
+        self._kills += 1
+        self._is_begun = True
+        return self._look(tally, f"{self.name}, {victim} after {after_nodes}")
+
+    def _look(self, tally: Tally, what: str) -> bool:
+        """Compare what the record of a killed run calls done with what the warehouse has."""
+        from flows.engine.command import DbtCommand
+        from flows.engine.resume import interrupted_run
+        from flows.engine.state import state_of
+
+        ran = self.witness.ran()
+        earlier = interrupted_run(state_of("bench", self.name, self._environment), DbtCommand("build"))
+        # A run whose flow process had written down its good end in that very moment has nothing undone.
+        done = {node.name for node in earlier.done.values()} if earlier else set(ran)
+        self._excused |= {name: count for name, count in ran.items() if name not in done}
+        lost = done - ran.keys()
+        self._lost |= lost
+        with tally.guard:
+            click.echo(
+                f"{tally.kills}: {what}: {len(done)} done, {len(ran)} in the warehouse"
+                + (f", LOST {', '.join(sorted(lost))}" if lost else ""),
+                err=True,
+            )
+        if earlier is None:
+            self._count(0, "", tally)
+        return True
+
+    def _count(self, code: int, said: str, tally: Tally) -> None:
+        """Count what a build that was let finish has lost or done twice; the next one begins with nothing."""
+        ran, rows = self.witness.ran(), self.witness.counted()
+        names = {f"model_{number}" for number in range(self._models)}
+        lost = self._lost | {name for name in names if rows.get(name, 0) < self.witness.rows or not ran.get(name)}
+        twice = {name for name in names if ran.get(name, 0) > 1 or rows.get(name, 0) > self.witness.rows}
+        doubled = {name for name in twice if ran.get(name, 0) > self._excused.get(name, 0) + 1}
+        with tally.guard:
+            tally.built += 1
+            tally.unresumed += code != 0
+            tally.lost += len(lost)
+            tally.doubled += len(doubled)
+            tally.unreported += len(twice - doubled)
+            if code:
+                click.echo(said[-2000:], err=True)
+            click.echo(f"{self.name} is built: lost {tally.lost}, doubled {tally.doubled} so far", err=True)
+        self._kills, self._is_begun, self._excused, self._lost = 0, False, {}, set()
+
+    def _start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "flows", "run", "--target", self.name, "--project-dir", str(self._project)]
+        return subprocess.Popen(
+            [*command, *(["--resume"] if self._is_begun else [])],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _runs(self) -> list[Path]:
+        folder = self._folder / "state" / "bench" / self.name / "runs"
+        return list(folder.iterdir()) if folder.is_dir() else []
+
+    def _ended(self, earlier: set[Path]) -> int:
+        """Return how many nodes the newest run has ended itself; -1 before it has begun one."""
+        for run in set(self._runs()) - earlier:
+            ledger = run / "ledger.jsonl"
+            if ledger.exists():
+                lines = [line for line in ledger.read_bytes().splitlines() if b'"attempt":1' in line]
+                return sum(b'"status":"success"' in line for line in lines) if lines else -1
+        return -2
 
 
 @click.command(cls=EntryCommand)
 @click.option("--kills", default=100, show_default=True)
-@click.option("--models", default=40, show_default=True)
-@click.option("--seed", default=1, show_default=True, help="Of the moments and the victims.")
-def main(kills: int, models: int, seed: int) -> None:
-    """Kill, resume, count."""
-    chance = random.Random(seed)
+@click.option("--target", type=click.Choice(["duckdb", "postgres"]), default="duckdb", show_default=True)
+@click.option("--models", default=24, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="Of the moments of the kills.")
+@click.option("--at-once", default=2, show_default=True, help="Runs at a time.")
+@click.option("--minutes", type=float, help="Begin no further kill after so long, however many there were.")
+@click.option("--lanes", default=12, show_default=True, help="Projects that are killed in turn.")
+@click.option(
+    "--server",
+    default="postgresql://postgres@127.0.0.1:5432/postgres",
+    show_default=True,
+    help="The PostgreSQL in which a database is made for the time of the benchmark.",
+)
+def main(
+    kills: int, target: str, models: int, seed: int, at_once: int, minutes: float | None, lanes: int, server: str
+) -> None:
+    """Kill, go on, count."""
     tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="recovery-") as name:
-        folder = Path(name)
-        project = _write_project(folder, models)
-        environment = {**os.environ, "TRIBUTARY_STATE": str(folder / "state")}
-        warehouse = folder / "bench.duckdb"
-        _fresh(warehouse)
-        for _ in range(4):
-            _fresh(warehouse)
-            tally.full_seconds.append(_run(project, warehouse, environment, "full"))
-        # The first one had to parse.
-        tally.full_seconds.pop(0)
-        while (number := sum(tally.killed.values())) < kills:
-            _fresh(warehouse)
-            victim = _VICTIMS[number % len(_VICTIMS)]
-            # By what has happened and not by the clock: a busy machine must not move the kills out of the run.
-            after_nodes, after_seconds = chance.randrange(-1, models), chance.uniform(0.0, 0.1)
-            if not _kill(project, warehouse, environment, victim, after_nodes, after_seconds):
-                continue
-            reported = _reported(environment)
-            if reported is None:
-                continue
-            tally.killed[victim] += 1
-            unreported = _committed(warehouse).keys() - reported
-            tally.resume_seconds.append(_run(project, warehouse, environment, "resume", tally))
-            _count(warehouse, models, tally, unreported)
-            click.echo(f"{number + 1} of {kills}: lost {tally.lost}, doubled {tally.doubled}", err=True)
-    _print(tally, kills, models)
-
-
-def _write_project(folder: Path, models: int) -> Path:
-    project = folder / "project"
-    (project / "models").mkdir(parents=True)
-    (project / "dbt_project.yml").write_text(
-        "name: bench\nversion: '1.0'\nprofile: bench\nflags: {send_anonymous_usage_stats: false}\n"
-        "models:\n  bench:\n    +materialized: table\n"
-        "    +pre-hook: \"insert into main.witness values ('{{ this.name }}')\"\n"
-    )
-    for number in range(models):
-        above = f"{{{{ ref('model_{number - 6}') }}}}" if number >= 6 else f"range({ROWS}) as source(id)"
-        adds = "{{ config(materialized='incremental', incremental_strategy='append') }}\n" if number % 2 else ""
-        sql = f"{adds}select id from {above} order by md5(id::varchar) limit {ROWS}\n"
-        (project / "models" / f"model_{number}.sql").write_text(sql)
-    return project
-
-
-def _fresh(warehouse: Path) -> None:
-    import duckdb
-
-    for path in (warehouse, warehouse.with_suffix(".duckdb.wal")):
-        path.unlink(missing_ok=True)
-    with duckdb.connect(str(warehouse)) as connection:
-        connection.execute("create table main.witness (name varchar)")
-
-
-def _start(project: Path, warehouse: Path, environment: dict[str, str], mode: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", _RUN, str(project), str(warehouse), mode],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _run(project: Path, warehouse: Path, environment: dict[str, str], mode: str, tally: Tally | None = None) -> float:
     started = time.perf_counter()
-    process = _start(project, warehouse, environment, mode)
-    said = process.communicate()[0]
-    if process.returncode:
-        click.echo(said[-2000:], err=True)
-        if tally is None:
-            raise click.ClickException("a run that nobody disturbed failed")
-        tally.unresumed += 1
-    return time.perf_counter() - started
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recovery-")))
+        database = stack.enter_context(postgres_database(server)) if target == "postgres" else None
+        environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect")}
+        environment |= {"RECOVERY_PASSWORD": str((database or {}).get("password") or "none")}
+        environment["PREFECT_API_URL"] = stack.enter_context(prefect_server(environment))
+        projects: list[Lane] = []
+        for number in range(min(lanes, kills)):
+            name = f"bench-{number}"
+            place = folder / name
+            place.mkdir()
+            witness = (
+                PostgresSchema(database, f"lane_{number}", _THREADS)
+                if database
+                else DuckDBFile(place / "bench.duckdb", _THREADS)
+            )
+            projects.append(Lane(name, place, models, witness, environment, f"{seed}/{number}"))
+        set_up_targets(environment, folder, {lane.name: lane.witness.settings for lane in projects})
+        pool = stack.enter_context(ThreadPoolExecutor(at_once))
+        for begin in range(0, kills, len(projects)):
+            if minutes is not None and time.perf_counter() - started > minutes * 60:
+                break
+            list(pool.map(lambda lane: lane.kill_once(tally), projects[: kills - begin]))
+        list(pool.map(lambda lane: lane.complete(tally), projects))
+    _print(tally, models, time.perf_counter() - started)
 
 
-def _kill(
-    project: Path, warehouse: Path, environment: dict[str, str], victim: str, after_nodes: int, after_seconds: float
-) -> bool:
-    """Start a run, and kill one of its processes a moment after so many nodes have ended; return whether it ran then.
-
-    Args:
-        after_nodes: -1 stands for before the first node has begun.
-    """
-    import psutil
-
-    state = Path(environment["TRIBUTARY_STATE"]) / "bench" / "bench" / "runs"
-    earlier = set(state.iterdir())
-    process = _start(project, warehouse, environment, "full")
-    while process.poll() is None and _ended(state, earlier) < after_nodes:
-        time.sleep(0.002)
-    time.sleep(after_seconds)
-    if process.poll() is not None:
-        process.communicate()
-        return False
-    children = psutil.Process(process.pid).children()
-    doomed: Sequence[Any] = {"flow": [process], "dbt": children, "both": [process, *children]}[victim]
-    for target in doomed:
-        target.send_signal(signal.SIGKILL)
-    process.communicate()
-    # Its dbt lets go of the warehouse by itself when the flow process is gone; nobody may write before.
-    psutil.wait_procs(children, timeout=60)
-    return bool(doomed)
-
-
-def _ended(runs: Path, earlier: set[Path]) -> int:
-    """Return how many nodes of the newest run have ended; -1 before it has begun to write."""
-    for run in set(runs.iterdir()) - earlier:
-        ledger = run / "ledger.jsonl"
-        if ledger.exists() and ledger.stat().st_size:
-            return ledger.read_bytes().count(b'"status":"success"')
-    return -1
-
-
-def _committed(warehouse: Path) -> dict[str, int]:
-    """Return how often each model ran, by the warehouse's own account."""
-    import duckdb
-
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
-        return dict(connection.execute("select name, count(*) from main.witness group by name").fetchall())
-
-
-def _reported(environment: dict[str, str]) -> set[str] | None:
-    """Return the models of which dbt has said that they ended well; None when the run had come to its end."""
-    from flows.engine.command import DbtCommand
-    from flows.engine.resume import interrupted_run
-    from flows.engine.state import state_of
-
-    earlier = interrupted_run(state_of("bench", "bench", environment), DbtCommand("build"))
-    return {node.name for node in earlier.done.values()} if earlier else None
-
-
-def _count(warehouse: Path, models: int, tally: Tally, unreported: Set[str]) -> None:
-    import duckdb
-
-    names = [f"model_{number}" for number in range(models)]
-    ran = _committed(warehouse)
-    with duckdb.connect(str(warehouse), read_only=True) as connection:
-        tables = {row[0] for row in connection.execute("select table_name from duckdb_tables()").fetchall()}
-        rows = {
-            name: next(iter(connection.execute(f"select count(*) from main.{name}").fetchone() or (0,)))
-            for name in names
-            if name in tables
-        }
-    twice = {name for name in names if ran.get(name, 0) > 1 or rows.get(name, 0) > ROWS}
-    tally.lost += sum(1 for name in names if rows.get(name, 0) < ROWS or not ran.get(name))
-    tally.doubled += len(twice - unreported)
-    tally.unreported += len(twice & unreported)
-
-
-def _print(tally: Tally, kills: int, models: int) -> None:
-    click.echo(f"{models} models, {kills} kills, {os.cpu_count()} cores")
+def _print(tally: Tally, models: int, seconds: float) -> None:
+    click.echo(
+        f"{models} models, {tally.kills} kills of {tally.built} builds, {os.cpu_count()} cores, {seconds / 60:.0f} min"
+    )
     click.echo("killed while running: " + ", ".join(f"{who} {count}" for who, count in tally.killed.items()))
-    click.echo(f"full run                 {statistics.median(tally.full_seconds):6.1f} s")
     click.echo(f"resumed to green, median {statistics.median(tally.resume_seconds):6.1f} s")
     click.echo(f"resumed to green, worst  {max(tally.resume_seconds):6.1f} s")
+    if tally.outlived_seconds:
+        click.echo(f"dbt gone after its flow process, median {statistics.median(tally.outlived_seconds):6.1f} s")
+        click.echo(f"dbt gone after its flow process, worst  {max(tally.outlived_seconds):6.1f} s")
     click.echo(f"not green after resuming {tally.unresumed:6d}")
     click.echo(
         f"run again, as committed in the instant before the kill and not yet reported by dbt {tally.unreported:6d}"
     )
-    click.echo(f"lost: {tally.lost} doubled: {tally.doubled} of {kills} kills")
+    click.echo(f"lost: {tally.lost} doubled: {tally.doubled} of {tally.kills} kills")
 
 
 if __name__ == "__main__":

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def set_up_target(environment: dict[str, str], folder: Path, threads: int) -> None:
     """Save the blocks of a target `bench` on the DuckDB file bench.duckdb in a folder."""
+    settings = {"warehouse": "duckdb", "path": str(folder / "bench.duckdb"), "schema": "main", "threads": threads}
+    set_up_targets(environment, folder, {"bench": settings})
+
+
+def set_up_targets(environment: dict[str, str], folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Save the blocks of targets, given with their settings by name."""
     targets = folder / "targets.yml"
-    targets.write_text(
-        "profile: bench\ndefault: bench\ntargets:\n  bench:\n    warehouse: duckdb\n"
-        f"    path: {folder / 'bench.duckdb'}\n    schema: main\n    threads: {threads}\n"
-    )
+    # JSON is YAML.
+    targets.write_text(json.dumps({"profile": "bench", "default": next(iter(settings)), "targets": settings}))
     command = [sys.executable, "-m", "infrastructure.setup_profiles", "--blocks-only", "--targets-file", str(targets)]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
