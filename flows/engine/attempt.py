@@ -23,6 +23,7 @@ class Attempt:
     Attributes:
         begun: names of the nodes that started or were skipped, by unique id.
         running: unique ids of those that have not ended.
+        hooks: names of the hooks that have not ended, by unique id; they are no nodes, and count for themselves.
         total: how many nodes it was to run; None where dbt has not said.
         said: its last lines that are not dbt's JSON.
         errors: what dbt called an error of the command as a whole.
@@ -34,6 +35,7 @@ class Attempt:
     invocation_id: str | None = None
     begun: dict[str, str] = field(default_factory=dict[str, str])
     running: set[str] = field(default_factory=set[str])
+    hooks: dict[str, str] = field(default_factory=dict[str, str])
     total: int | None = None
     said: list[str] = field(default_factory=list[str])
     errors: list[str] = field(default_factory=list[str])
@@ -44,10 +46,16 @@ class Attempt:
     @property
     def left_undone(self) -> bool:
         """Return whether nodes that it was to run did not end."""
-        return bool(self.running) or self.total is None or len(self.begun) < self.total
+        return bool(self.running or self.hooks) or self.total is None or len(self.begun) < self.total
 
     def take_node(self, node: NodeEvent) -> None:
-        """Take note that a node started or ended."""
+        """Take note that a node or a hook started or ended."""
+        if node.is_hook:
+            if node.status == STARTED:
+                self.hooks[node.unique_id] = node.name
+            else:
+                self.hooks.pop(node.unique_id, None)
+            return
         self.begun[node.unique_id] = node.name
         self.total = node.total or self.total
         if node.status == STARTED:

@@ -5,7 +5,6 @@ Run as a file by `process.DbtProcess`, so it imports nothing of this project.
 
 import atexit
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import importlib
@@ -16,9 +15,10 @@ import socket
 import struct
 import sys
 import threading
+import time
+from types import FrameType
 from typing import Any
 
-PARENT_VARIABLE = "TRIBUTARY_PARENT_PID"
 # The file that events are kept in, whatever becomes of the flow process.
 EVENTS_VARIABLE = "TRIBUTARY_EVENTS_FILE"
 # The socket that a child started ahead of time is told its command through, and the adapter that it will want.
@@ -30,18 +30,54 @@ _MOST_DESCRIPTORS = 16
 # What statements and sessions say of themselves; see statement_tags.py.
 COMMENT_VARIABLE = "TRIBUTARY_QUERY_COMMENT"
 QUERY_TAG_VARIABLE = "TRIBUTARY_QUERY_TAG"
-# From <sys/prctl.h>: the signal to be sent when the parent is gone.
-_PR_SET_PDEATHSIG = 1
+# dbt cancels its queries on SIGINT, 0.4 s measured on PostgreSQL in November 2026; on SIGTERM it dies and the query
+# lives on. A warehouse that answers slowly gets this long before the group is killed.
+STOP_SECONDS = 20.0
+# What the outcome of a node is called that may not be in the warehouse; see `_Relay`.
+IN_DOUBT = "ResultInDoubt"
+_CLOSING = frozenset({"ConnectionLeftOpenInCleanup", "ConnectionClosedInCleanup"})
 
 
-def _follow_the_parent() -> None:
-    """Have dbt cancel its queries when the flow process is killed, which could not tell it any more."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-        # It may have been killed in between. (In a container the parent itself can be process 1.)
-        if os.environ.get(PARENT_VARIABLE, str(os.getppid())) != str(os.getppid()):
-            sys.exit(1)
+def _take_one_interrupt() -> None:
+    """Let the first SIGINT alone reach dbt: a second one would end its wait for what it has just told to stop.
+
+    dbt would then take the connections from threads that still work: their commits find none, do nothing, and dbt
+    reports the nodes as done (seen on PostgreSQL with 1.11, November 2026).
+    """
+    asked: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+
+    # Started from a shell's background, a process ignores SIGINT, and so would its child: dbt could not be stopped.
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _hold_the_lifeline() -> None:
+    """Have dbt cancel its queries when the flow process is gone, which could not tell it any more.
+
+    Standard input is a pipe whose other end the flow process alone holds and never writes to; it ends with that
+    process, whatever ended it. A signal on the parent's death is no such line: Linux alone has it, and sends one for
+    every thread of the parent. dbt is given an empty input in its place.
+    """
+    lifeline = os.dup(sys.stdin.fileno())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+    threading.Thread(target=_end_with, args=(lifeline,), name="tributary-lifeline", daemon=True).start()
+
+
+def _end_with(lifeline: int) -> None:
+    while os.read(lifeline, 1):
+        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(os.getpid(), signal.SIGINT)
+    # Where the system gave it to a thread that does not matter, the main one would go on waiting.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    time.sleep(STOP_SECONDS)
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 class _Relay:
@@ -49,6 +85,10 @@ class _Relay:
 
     In place of dbt's own loggers, which turn every event into a line before they look at its level: of the twenty
     events of a node two are wanted, and a log file doubles the work (a tenth of a build of cheap nodes, 2026-11-21).
+
+    dbt closes its connections at its end. Should a thread of it still work then, because dbt was interrupted twice or
+    could not cancel a query, its commit does nothing and dbt calls the node done. What is reported from that moment on
+    is handed on under another name, as a line that ends no node.
     """
 
     def __init__(self, file: str | None) -> None:
@@ -59,15 +99,21 @@ class _Relay:
         self._scrub = scrub_secrets
         self._secrets = env_secrets()
         self._lock = threading.Lock()
+        self._is_closing = False
         self._files = [sys.stdout.fileno()]
         if file:
             os.makedirs(os.path.dirname(file), exist_ok=True)
             self._files.insert(0, os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
 
     def __call__(self, event: Any) -> None:  # noqa: ANN401  (dbt's EventMsg, a class that dbt makes at run time)
+        if event.info.name in _CLOSING:
+            self._is_closing = True
         if event.info.level == "debug" or event.info.name == "Formatting":
             return
-        line = self._scrub(json.dumps(self._as_document(event), default=str), self._secrets).encode() + b"\n"
+        document = self._as_document(event)
+        if self._is_closing and document["data"].get("node_info", {}).get("unique_id"):
+            document["info"]["name"] = IN_DOUBT
+        line = self._scrub(json.dumps(document, default=str), self._secrets).encode() + b"\n"
         with self._lock:
             for file in self._files:
                 # A full disk or a flow process that is gone is no reason for dbt to fail in the middle of a node.
@@ -173,9 +219,8 @@ def main() -> None:
     """Run dbt with the arguments of this process."""
     # Artifacts and logs hold SQL and error texts, and DuckDB's file the data itself.
     os.umask(0o077)
-    # Started from a shell's background, a process ignores SIGINT, and so would its child: dbt could not be stopped.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    _follow_the_parent()
+    _take_one_interrupt()
+    _hold_the_lifeline()
     # dbt holds a project's whole manifest in memory, which the collector would look through again and again.
     gc.set_threshold(50_000, 20, 50)
     if control := os.environ.get(CONTROL_VARIABLE):

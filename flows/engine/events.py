@@ -17,6 +17,8 @@ SKIPPED = frozenset({"skipped"})
 SUCCEEDED = frozenset({"success", "pass", "no-op"})
 FINISHED = FAILED | WARNED | SKIPPED | SUCCEEDED
 STARTED = "started"
+# What dbt calls the statements of on-run-start and on-run-end.
+HOOK = "operation"
 
 # Only these lines end a node: others repeat its last status in their node_info.
 _RESULT_LINES = frozenset(
@@ -58,6 +60,11 @@ class NodeEvent:
     thread: str | None = None
     total: int | None = None
 
+    @property
+    def is_hook(self) -> bool:
+        """Return whether it is a statement of on-run-start or on-run-end, which every dbt command runs by itself."""
+        return self.resource_type == HOOK
+
 
 @dataclass(frozen=True, slots=True)
 class DbtEvent:
@@ -92,6 +99,13 @@ def parse_line(line: bytes) -> DbtEvent | None:
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             pass  # JSON of something else, or not in the shape of dbt's: it is shown as it stands.
     return DbtEvent("", "info", plain(stripped.decode("utf-8", "replace")), datetime.now(UTC))
+
+
+def is_of_an_interrupt(event: DbtEvent) -> bool:
+    """Say whether a line says nothing but that dbt was interrupted: its traceback, or its error without words."""
+    if event.name == "MainStackTrace":
+        return event.text.rstrip().endswith("KeyboardInterrupt")
+    return event.name == "MainEncounteredError" and event.text.strip() == "Encountered an error:"
 
 
 def _parse(document: dict[str, Any]) -> DbtEvent:

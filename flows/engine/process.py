@@ -13,15 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from flows.engine.child import PARENT_VARIABLE
+from flows.engine.child import STOP_SECONDS
 from flows.engine.command import DBT
 from flows.engine.environment import ahead_environment
 from flows.engine.standby import children_ahead, take_standby
 from infrastructure.errors import ConfigError
-
-# dbt cancels its queries on SIGINT, 0.4 s measured on PostgreSQL in November 2026; on SIGTERM it dies and the query
-# lives on. A warehouse that answers slowly gets this long before the group is killed.
-STOP_SECONDS = 20.0
 
 
 def dbt_ahead(count: int, adapter: str | None = None) -> AbstractContextManager[None]:
@@ -51,6 +47,7 @@ class DbtProcess:
             argv, environment, folder, descriptors
         )
         self._killer: threading.Timer | None = None
+        self._interrupting = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -59,8 +56,9 @@ class DbtProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        if self._popen.stdout:
-            self._popen.stdout.close()
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            if pipe:
+                pipe.close()
 
     @property
     def pid(self) -> int:
@@ -85,13 +83,14 @@ class DbtProcess:
 
     def interrupt(self, patience_seconds: float = STOP_SECONDS) -> None:
         """Ask the group to end as Ctrl-C does, and kill it when it has not ended after a while; returns at once."""
-        if self._killer is None:
-            self._killer = threading.Timer(patience_seconds, self._kill)
-            self._killer.daemon = True
-            self._killer.start()
-            # Once only: a second one would keep dbt from cancelling its queries.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGINT)
+        # Once only, from however many threads it is asked: a second one would keep dbt from cancelling its queries.
+        with self._interrupting:
+            if self._killer is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGINT)
+                self._killer = threading.Timer(patience_seconds, self._kill)
+                self._killer.daemon = True
+                self._killer.start()
 
     def stop(self, patience_seconds: float = STOP_SECONDS) -> None:
         """End the whole group: ask as Ctrl-C does, so that dbt cancels its queries, then kill what is left."""
@@ -134,10 +133,11 @@ def _started(
     try:
         return subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            # Never written to: its end tells the child that this process is gone, see child.py.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment, PARENT_VARIABLE: str(os.getpid())},
+            env=environment,
             cwd=folder,
             start_new_session=True,
             pass_fds=tuple(descriptors),

@@ -75,6 +75,8 @@ class Recorder:
         self._wake = threading.Event()
         self._refused = 0
         self.unsent = 0
+        # Whether dbt was told to end, so that what it leaves unfinished has not crashed.
+        self.is_stopped = False
         # Prefect's settings in force, such as the server's address, belong to the context that makes the recorder.
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._work,), name="tributary-recorder", daemon=True
@@ -147,7 +149,8 @@ class Recorder:
     def _end_the_rest(self) -> None:
         """Show nodes that were cut off in their work as such: dbt is gone, and they must not look running for ever."""
         for node in self._running.values():
-            self._events.append(interrupted_event(self._flow_run, node, self._parents(node.unique_id)))
+            parents = self._parents(node.unique_id)
+            self._events.append(interrupted_event(self._flow_run, node, parents, self.is_stopped))
         self._running.clear()
         self._quiet.clear()
 

@@ -94,6 +94,7 @@ class Stopped:
     Attributes:
         done_count: nodes that had ended by then.
         cut_off: names of the nodes that were in their work.
+        hooks: names of the hooks that were in theirs.
         not_begun_count: nodes whose turn had not come; None where dbt had not yet said how many it runs.
         not_begun: their names; empty where only their number is known.
     """
@@ -102,9 +103,14 @@ class Stopped:
     cut_off: tuple[str, ...] = ()
     not_begun_count: int | None = None
     not_begun: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if not self.done_count and self.not_begun_count is None:
+        in_hooks = f", while {preview(self.hooks)} ran" if self.hooks else ""
+        return f"{self._nodes()}{in_hooks}"
+
+    def _nodes(self) -> str:
+        if not self.done_count and not self.cut_off and self.not_begun_count is None:
             return "no node had begun"
         total = self.done_count + len(self.cut_off) + (self.not_begun_count or 0)
         parts = [f"{self.done_count} of {total} nodes were done"]

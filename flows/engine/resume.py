@@ -24,7 +24,7 @@ class Interrupted:
     """A run that did not get to a good end.
 
     Attributes:
-        done: the nodes that it did finish.
+        done: the nodes that it did finish. Its hooks are none: dbt runs them whenever it runs.
     """
 
     run_path: Path
@@ -106,6 +106,8 @@ def fingerprint(command: DbtCommand) -> dict[str, Any]:
 
 
 def _take(done: dict[str, NodeResult], event: NodeEvent) -> None:
+    if event.is_hook:
+        return
     if event.status in DONE:
         done[event.unique_id] = result_of(event)
     elif event.finished_at is not None:

@@ -20,7 +20,7 @@ from flows.engine.child import BATCHES_VARIABLE, EVENTS_VARIABLE
 from flows.engine.command import DbtCommand, Place, arguments, only_these
 from flows.engine.deadline import calling_at, current_deadline, require_time
 from flows.engine.environment import child_environment, kept_back
-from flows.engine.events import FAILED, SKIPPED, STARTED, DbtEvent, parse_line
+from flows.engine.events import FAILED, SKIPPED, STARTED, DbtEvent, is_of_an_interrupt, parse_line
 from flows.engine.failures import crash_of, failure_of, log_of
 from flows.engine.graph import Graph, load_graph
 from flows.engine.ledger import Ledger, TextLog
@@ -313,9 +313,9 @@ class _Run:
             told = {"started_at": self._started_at, "batches": unbuilt_batches(self.details)}
             write_in_words(self._run_path / BATCHES, orjson.dumps(told))
             environment[BATCHES_VARIABLE] = str(self._run_path / BATCHES)
-        if _LOG_LEVEL_VARIABLE not in os.environ:
-            argv += ["--log-level-file", "none"]
-            environment[EVENTS_VARIABLE] = str(dbt_log(self._run_path))
+        has_own_log = _LOG_LEVEL_VARIABLE in os.environ
+        argv += [] if has_own_log else ["--log-level-file", "none"]
+        environment[EVENTS_VARIABLE] = str(dbt_log(self._run_path, has_own_log))
         with (
             TextLog(self._run_path / TEXT_LOG) as text_log,
             DbtProcess(argv, environment, Path.cwd(), held_files()) as child,
@@ -334,7 +334,7 @@ class _Run:
                     self._read_lines(child, text_log, number)
                     raise
             self._attempt.exit_code = child.wait()
-            if child.is_interrupted and self._attempt.left_undone:
+            if child.is_interrupted and (self._attempt.left_undone or not self._nodes_tell(self._attempt)):
                 self._error = self._cut_short()
 
     def _read_lines(self, child: DbtProcess, text_log: TextLog, number: int) -> None:
@@ -342,6 +342,11 @@ class _Run:
         for line in child.lines():
             event = parse_line(line)
             if event is None:
+                continue
+            if is_of_an_interrupt(event):
+                # Whoever asked for it needs no traceback of it, and who did not has to be told in words.
+                if not child.is_interrupted:
+                    self._attempt.errors.append("It was interrupted by a signal that this run did not send.")
                 continue
             if event.node is not None:
                 if child.is_interrupted and event.node.status in FAILED:
@@ -354,6 +359,8 @@ class _Run:
             if self._recorder:
                 self._recorder.event(event)
             reporter.event(event)
+        if self._recorder and child.is_interrupted:
+            self._recorder.is_stopped = True
 
     def _lose(self, child: DbtProcess, because: str) -> None:
         self._lost_because = because
@@ -398,10 +405,7 @@ class _Run:
 
     def _error_of(self, attempt: Attempt) -> TributaryError | None:
         """Return an error that is about no single node; None when the nodes themselves tell it all."""
-        if attempt.exit_code == 0:
-            return None
-        nodes_tell = any(node.status in FAILED | SKIPPED for node in self.results.values())
-        if attempt.exit_code == 1 and nodes_tell and not attempt.errors:
+        if self._nodes_tell(attempt):
             return None
         said = "\n".join(attempt.errors or attempt.said)
         return crash_of(
@@ -412,6 +416,12 @@ class _Run:
             self._run_path,
             self._profile.warehouse,
         )
+
+    def _nodes_tell(self, attempt: Attempt) -> bool:
+        """Say whether the nodes account for how a command ended."""
+        if attempt.exit_code != 1:
+            return attempt.exit_code == 0
+        return not attempt.errors and any(node.status in FAILED | SKIPPED for node in self.results.values())
 
     def _again(self, command: DbtCommand, retries: Retries, number: int) -> DbtCommand | None:
         """Return the command that runs what failed and what it kept from running; None when that can't help."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import struct
 import subprocess
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from flows.engine.child import ADAPTER_VARIABLE, CONTROL_VARIABLE, PARENT_VARIABLE
+from flows.engine.child import ADAPTER_VARIABLE, CONTROL_VARIABLE
 
 
 class Standby:
@@ -27,12 +26,11 @@ class Standby:
         with theirs:
             self.process = subprocess.Popen(
                 program,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env={
                     **environment,
-                    PARENT_VARIABLE: str(os.getpid()),
                     CONTROL_VARIABLE: str(theirs.fileno()),
                     ADAPTER_VARIABLE: adapter or "",
                 },
@@ -64,8 +62,9 @@ class Standby:
         self._control.close()
         self.process.kill()
         self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
 
 
 class _Ahead:

@@ -146,9 +146,14 @@ def dbt_log_folder(run: Path) -> Path:
     return run / _DBT_LOGS
 
 
-def dbt_log(run: Path) -> Path:
-    """Return dbt's own log of a run: JSON lines that the child itself has written."""
-    return dbt_log_folder(run) / "dbt.log"
+def dbt_log(run: Path, has_own: bool = False) -> Path:
+    """Return the record that the child itself keeps of a run, as JSON lines.
+
+    Args:
+        has_own: dbt was asked for a log of its own, which has that name then, and tells more than can be relied on.
+    """
+    beside = dbt_log_folder(run) / "events.log"
+    return beside if has_own or beside.exists() else dbt_log_folder(run) / "dbt.log"
 
 
 def state_root(environ: Mapping[str, str]) -> Path:

@@ -51,14 +51,21 @@ def running_event(flow_run: FlowRun, node: NodeEvent, parents: Sequence[str]) ->
     return _event(flow_run, task_run, node.unique_id, node.started_at, "RUNNING", "Running", "", 1)
 
 
-def interrupted_event(flow_run: FlowRun, node: NodeEvent, parents: Sequence[str]) -> dict[str, Any]:
-    """Return the event that shows that a node was cut off in its work, because dbt was stopped or killed."""
+def interrupted_event(
+    flow_run: FlowRun, node: NodeEvent, parents: Sequence[str], is_meant: bool = False
+) -> dict[str, Any]:
+    """Return the event that shows that a node was cut off in its work, because dbt was stopped or killed.
+
+    Args:
+        is_meant: it was this run that stopped dbt, so that nothing crashed.
+    """
     now = datetime.now(UTC)
     task_run = _task_run(flow_run, node.name, node.unique_id, node.resource_type, parents, node.started_at)
     task_run["end_time"] = now.isoformat()
     task_run["total_run_time"] = max(0.0, (now - node.started_at).total_seconds())
     message = "Cut off: dbt was stopped before this node had ended."
-    return _event(flow_run, task_run, node.unique_id, now, "CRASHED", "Interrupted", message, 1)
+    state_type = "CANCELLED" if is_meant else "CRASHED"
+    return _event(flow_run, task_run, node.unique_id, now, state_type, "Interrupted", message, 1)
 
 
 def finished_event(flow_run: FlowRun, result: NodeResult, parents: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.engine.attempt import Attempt
+from flows.engine.events import HOOK
 from flows.engine.graph import load_graph
 from flows.engine.results import NodeResult, Stopped
 from infrastructure.errors import ConfigError
@@ -29,7 +30,9 @@ def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, m
         attempt: the last one.
         manifest: of the last one.
     """
-    done = {unique_id for unique_id, node in results.items() if node.outcome != "skipped"} - attempt.running
+    done = {
+        unique_id for unique_id, node in results.items() if node.outcome != "skipped" and node.resource_type != HOOK
+    } - attempt.running
     left = None if attempt.total is None else max(0, attempt.total - len(attempt.begun))
     # dbt does not name the nodes that it was to run. They are known where it was to run all there are.
     waiting = [
@@ -40,6 +43,7 @@ def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, m
     return Stopped(
         done_count=len(done),
         cut_off=tuple(sorted(attempt.begun[unique_id] for unique_id in attempt.running)),
+        hooks=tuple(sorted(attempt.hooks.values())),
         not_begun_count=left,
         not_begun=tuple(waiting) if len(waiting) == left else (),
     )

@@ -140,8 +140,10 @@ def assert_nothing_is_left(sleeper: Sleeper, recorded: Recorded) -> None:
     wait_until(lambda: not sleeper.queries(), "the query is cancelled")
     with one_writer(sleeper.target, "the test", wait=False):
         pass
-    nodes = {run["name"]: run["state_name"] for run in recorded.node_runs(2).values()}
-    assert nodes == {"awake": "Completed", "sleeper": "Interrupted"}
+    nodes = {run["name"]: run["state_name"] for run in recorded.node_runs(4).values()}
+    # The hooks of the project are shown, and are none of the nodes that are counted.
+    hooks = {f"asleep-on-run-start-{number}": "Completed" for number in range(2)}
+    assert nodes == {"awake": "Completed", "sleeper": "Interrupted", **hooks}
     summary = recorded.artifacts()[f"dbt-build-{sleeper.target}-summary"]["data"]
     assert "### Stopped before its end: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)" in summary
 
@@ -192,6 +194,8 @@ def test_a_signal_ends_a_run_of_the_command_line_and_its_query(
     recorded = Recorded(prefect_server, UUID(run["id"]))
     assert ended(recorded) == "Cancelled"
     assert_nothing_is_left(sleeper, recorded)
+    lines = [line["message"] for line in recorded.logs()]
+    assert not [line for line in lines if "Traceback" in line or "KeyboardInterrupt" in line]
 
 
 def test_a_run_that_takes_longer_than_it_was_given_ends_timed_out_and_so_does_its_query(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.engine.events import FAILED, SKIPPED, SUCCEEDED, WARNED, NodeEvent
+from flows.engine.attempt import Attempt
+from flows.engine.events import FAILED, SKIPPED, STARTED, SUCCEEDED, WARNED, NodeEvent
 from flows.engine.results import DbtResult, NodeResult, enriched, read_run_results, result_of
+from flows.engine.undone import stopped_of
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -31,6 +34,36 @@ def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
     backwards = NodeResult("model.a", "a", "model", "table", "success", AT, AT - timedelta(seconds=5))
     assert backwards.seconds == 0.0
     assert node("a").seconds == 2.0
+
+
+HOOK = NodeEvent("operation.shop.start-0", "start-0", "operation", "view", STARTED, AT, total=1)
+MODEL = NodeEvent("model.shop.a", "a", "model", "table", STARTED, AT, total=3)
+
+
+def ended(event: NodeEvent) -> NodeEvent:
+    return replace(event, status="success", finished_at=AT)
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([], "no node had begun"),
+        ([HOOK], "no node had begun, while start-0 ran"),
+        ([HOOK, ended(HOOK)], "no node had begun"),
+        ([HOOK, ended(HOOK), MODEL], "0 of 3 nodes were done, 1 cut off (a), 2 not begun"),
+        ([HOOK, ended(HOOK), MODEL, ended(MODEL)], "1 of 3 nodes were done, 2 not begun"),
+        ([replace(MODEL, total=1), replace(ended(MODEL), total=1), HOOK], "1 of 1 nodes were done, while start-0 ran"),
+    ],
+)
+def test_hooks_are_no_nodes_of_a_run_that_was_stopped(events: list[NodeEvent], said: str, tmp_path: Path) -> None:
+    """Their own count of themselves, 1 of 1, was once taken for that of the nodes, and the run for a whole one."""
+    attempt, results = Attempt(), dict[str, NodeResult]()
+    for event in events:
+        attempt.take_node(event)
+        if event.finished_at:
+            results[event.unique_id] = result_of(event)
+    assert attempt.left_undone
+    assert str(stopped_of("run", results, attempt, tmp_path / "manifest.json")) == said
 
 
 def test_attempts_add_up() -> None:
