@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,8 @@ def main(
         for begin in range(0, kills, len(projects)):
             if minutes is not None and time.perf_counter() - started > minutes * 60:
                 break
-            list(pool.map(lambda lane: lane.kill_once(tally), projects[: kills - begin]))
-        list(pool.map(lambda lane: lane.complete(tally), projects))
+            list(pool.map(partial(Lane.kill_once, tally=tally), projects[: kills - begin]))
+        list(pool.map(partial(Lane.complete, tally=tally), projects))
     _print(tally, models, time.perf_counter() - started)
 
 
