@@ -142,7 +142,7 @@ def test_where_an_unforeseen_error_came_from_is_in_a_file_for_its_owner_alone(
     main, words = ending_with("deployments.apply", ValueError("a\x1b]0;title\x07b"), monkeypatch)
     done = CliRunner().invoke(main, words)
     (file,) = written_down.glob("tributary-error-*.txt")
-    assert "ValueError: a ]0;title b (test_exit_codes.py, line" in done.stderr
+    assert "ValueError: ab (test_exit_codes.py, line" in done.stderr
     assert done.stderr.strip().endswith(f"Report it with {file}.")
     assert "in fail\n    raise error\nValueError: a" in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
