@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-# Tests whose failure stops what stands on the tested model; every other test is told of, and stops nothing.
-CRITICAL = "config.meta.critical:true"
+from flows.engine.graph import CRITICAL, CRITICAL_WORDS
+
+# What `is_critical` of the graph says, in dbt's words, which tell `true` from `True` and know no "all but no": a mark
+# that is none of these words is critical as well, and can't be selected.
+_CRITICAL = (*(f"config.meta.{CRITICAL}:{word}" for word in CRITICAL_WORDS), f"tag:{CRITICAL}")
+# Whose failure stops what stands on the tested model; every other test is told of, and stops nothing. Leave it out with
+# `--indirect-selection empty` alone: otherwise a model that is critical takes all its tests with it.
+CRITICAL_NODES = " ".join(_CRITICAL)
 # What dashboards read first.
 DASHBOARD = "tag:dashboard"
 UNIT_TESTS = "resource_type:unit_test"
@@ -27,7 +33,7 @@ def built_and_critical(words: Sequence[str]) -> str:
 
     It is meant for `--indirect-selection empty`: otherwise dbt adds every test of the models it selects.
     """
-    methods = [*(f"resource_type:{kind}" for kind in _BUILT), CRITICAL]
+    methods = [*(f"resource_type:{kind}" for kind in _BUILT), *_CRITICAL]
     return " ".join(f"{word},{method}" if word else method for word in words or [""] for method in methods)
 
 

@@ -23,7 +23,7 @@ from flows.engine.reporting import current_reporter
 from flows.engine.results import DbtResult
 from flows.integrations.airbyte import Job, Patience
 from flows.integrations.sync_events import source_names
-from flows.selection import CRITICAL, UNIT_TESTS, built_and_critical, downstream, towards_dashboards
+from flows.selection import CRITICAL_NODES, UNIT_TESTS, built_and_critical, downstream, towards_dashboards
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable, preview
 from infrastructure.profiles import load_profile
 from infrastructure.yaml_file import meant
@@ -199,7 +199,7 @@ def build_and_test(
             project_dir=project_dir,
             indirect_selection="empty",
         )
-        tests = _tested(" ".join(words) or None, f"{CRITICAL} {UNIT_TESTS}", target, project_dir)
+        tests = _tested(" ".join(words) or None, f"{CRITICAL_NODES} {UNIT_TESTS}", target, project_dir, "empty")
     return build, tests
 
 
@@ -265,31 +265,35 @@ def _syncs(connection_id: str | None, jobs: Mapping[str, int] | None) -> dict[st
     return newest | dict(jobs or {})
 
 
-def _tested(select: str | None, exclude: str, target: str, project_dir: str | None) -> DbtResult:
+def _tested(
+    select: str | None, exclude: str, target: str, project_dir: str | None, indirect_selection: str | None = None
+) -> DbtResult:
     """Run tests; those that fail and are not critical are the alerts' business, and no failure of the run.
 
     Raises:
         DbtRunFailed: a critical test failed, or dbt did.
     """
     try:
-        return tasks.test(target, select, exclude, project_dir=project_dir)
+        return tasks.test(target, select, exclude, project_dir=project_dir, indirect_selection=indirect_selection)
     except DbtRunFailed as exc:
-        if not isinstance(exc.result, DbtResult) or critical_failures(exc.result):
+        result: DbtResult | None = exc.told_by_nodes
+        if result is None or critical_failures(result):
             raise
         current_reporter().note(f"{len(exc.failed)} tests failed that are not critical: the run goes on.")
-        return exc.result
+        return result
 
 
 def critical_failures(result: DbtResult) -> list[str]:
-    """Return the unique ids of what failed and is marked critical, or is no test at all."""
+    """Return the unique ids of what failed, or was skipped, and is critical, unknown, or no test at all."""
     from flows.engine.graph import load_graph
 
     nodes = load_graph(result.target_path / "manifest.json").nodes
     return [
-        failed.unique_id
-        for failed in result.of("failed")
-        if failed.resource_type not in ("test", "unit_test")
-        or ((node := nodes.get(failed.unique_id)) and node.is_critical)
+        bad.unique_id
+        for bad in result.of("failed", "skipped")
+        if bad.resource_type not in ("test", "unit_test")
+        or (node := nodes.get(bad.unique_id)) is None
+        or node.is_critical
     ]
 
 

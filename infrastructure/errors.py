@@ -113,6 +113,14 @@ class DbtRunFailed(TributaryError):
             self.exit_code = ExitCode.TRY_AGAIN
         self.result: Any = None
 
+    @property
+    def told_by_nodes(self) -> Any:  # noqa: ANN401  (a DbtResult, which is above this module)
+        """Return the result of a dbt that got to its end, so that its failed nodes are all that is wrong.
+
+        None for one that crashed or was cut short, whatever became of the nodes before: the others prove nothing.
+        """
+        return self.result if self.failed and self.result is not None and self.result.stopped is None else None
+
 
 class RunTimedOut(DbtRunFailed, TimeoutError):
     """Say that a run was stopped because it took longer than it was given; Prefect shows it as TimedOut."""

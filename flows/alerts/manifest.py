@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import orjson
 
+from flows.engine.graph import is_critical, meta_of
+
 _SECTIONS = ("nodes", "sources", "exposures", "unit_tests", "snapshots")
 # In dbt's meta, of a node or of a column.
-CRITICAL, OWNER, PERSONAL = "critical", "owner", "contains_personal_data"
+OWNER, PERSONAL = "owner", "contains_personal_data"
 # What `unique`, `accepted_values` and `relationships` of dbt call the column that they are about.
 _SHOWN_AS = frozenset({"unique_field", "value_field", "from_field"})
 
@@ -31,7 +33,7 @@ class Manifest:
 
     def is_critical(self, unique_id: str) -> bool:
         """Tell whether a node is marked as critical."""
-        return bool(_meta(self._node(unique_id)).get(CRITICAL))
+        return is_critical(self._node(unique_id))
 
     def stores_failures(self, unique_id: str) -> bool:
         """Tell whether the project has a test store the rows that it finds, whatever a command says."""
@@ -44,7 +46,7 @@ class Manifest:
         """
         found: dict[str, None] = {}
         for node in self._about(unique_id):
-            found.update(dict.fromkeys(_names(_meta(node).get(OWNER))))
+            found.update(dict.fromkeys(_names(meta_of(node).get(OWNER))))
             group = self._groups.get(str((node.get("config") or {}).get("group") or node.get("group") or ""))
             found.update(dict.fromkeys(_names((group or {}).get("owner"))))
         if not found:
@@ -85,7 +87,7 @@ class Manifest:
         """
         node = self._node(unique_id)
         lineage = self.upstream([unique_id])
-        if any(_meta(self._node(found)).get(PERSONAL) for found in lineage):
+        if any(meta_of(self._node(found)).get(PERSONAL) for found in lineage):
             return True
         return str(node.get("column_name") or "").lower() in self.personal_columns(unique_id)
 
@@ -95,7 +97,7 @@ class Manifest:
             name
             for found in self.upstream([unique_id])
             for name, column in _columns(self._node(found))
-            if _meta(column).get(PERSONAL)
+            if meta_of(column).get(PERSONAL)
         }
 
     def known_columns(self, unique_id: str) -> set[str]:
@@ -149,10 +151,6 @@ def _parents(node: Mapping[str, Any]) -> list[str]:
 
 def _columns(node: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(str(name).lower(), column) for name, column in (node.get("columns") or {}).items()]
-
-
-def _meta(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**(entry.get("meta") or {}), **((entry.get("config") or {}).get("meta") or {})}
 
 
 def _names(owner: object) -> list[str]:

@@ -12,6 +12,11 @@ import orjson
 
 from infrastructure.errors import ConfigError, preview
 
+CRITICAL = "critical"
+# What people write for yes in YAML. dbt keeps it as text where it is quoted, and dbt 2 where it is not `true`.
+CRITICAL_WORDS = tuple(form for word in ("true", "yes", "on") for form in (word, word.title(), word.upper()))
+_NOT_CRITICAL = frozenset({"", "false", "no", "off", "n", "0", "none", "null"})
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -22,7 +27,8 @@ class Node:
         depends_on: unique ids of the nodes right before it.
         tests: unique ids of what a test is about; empty for other nodes.
         path: its file, from the project's folder.
-        is_critical: whether its owner marked it so, with `meta: {critical: true}`.
+        is_critical: see `is_critical`.
+        where: the rows that a test looks at; empty for all.
         group: the dbt group that owns it; empty where it has none.
     """
 
@@ -41,6 +47,7 @@ class Node:
     tests: tuple[str, ...] = ()
     is_critical: bool = False
     group: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +159,27 @@ def graph_of(manifest: Mapping[str, Any]) -> Graph:
     return Graph(_in_build_order(nodes))
 
 
+def meta_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the meta of a manifest's entry: that of its config, and what stands beside the config."""
+    return {**(entry.get("meta") or {}), **((entry.get("config") or {}).get("meta") or {})}
+
+
+def is_critical(entry: Mapping[str, Any]) -> bool:
+    """Say whether the owner of a manifest's entry marked it so: `meta: {critical: true}`, or the tag critical.
+
+    What does not plainly say no counts as yes: a mark that somebody mistyped is meant all the same.
+    """
+    config = entry.get("config") or {}
+    if CRITICAL in (*_tags(entry.get("tags")), *_tags(config.get("tags"))):
+        return True
+    mark = meta_of(entry).get(CRITICAL)
+    return mark is not None and str(mark).strip().lower() not in _NOT_CRITICAL
+
+
+def _tags(named: object) -> tuple[object, ...]:
+    return (named,) if isinstance(named, str) else tuple(cast(Iterable[object], named or ()))
+
+
 def _in_build_order(nodes: Mapping[str, Node]) -> dict[str, Node]:
     """Put unit tests where `dbt build` has them: before the model that they are about, and after what it reads."""
     ordered = dict(nodes)
@@ -182,6 +210,7 @@ def _node(unique_id: str, entry: Mapping[str, Any]) -> Node:
         description=entry.get("description") or "",
         relation=entry.get("relation_name"),
         is_incremental=materialized == "incremental",
-        is_critical=(config.get("meta") or {}).get("critical") is True,
+        is_critical=is_critical(entry),
         group=config.get("group") or "",
+        where=str(config.get("where") or ""),
     )

@@ -11,7 +11,7 @@ from typing import Any, cast
 import orjson
 
 from flows.engine.command import DbtCommand
-from flows.engine.graph import Graph, graph_of
+from flows.engine.graph import Graph, graph_of, is_critical, meta_of
 from flows.engine.results import DbtResult, NodeResult
 
 MESSAGE_CHARACTERS = 2000
@@ -40,15 +40,15 @@ class Declared:
     def owner(self, unique_id: str) -> str | None:
         """Return who answers for a node: its own meta, else its group; for a test, those of what it tests."""
         entry = self.entries.get(unique_id, {})
-        named = _meta(entry).get("owner") or self.group_owners.get(str(entry.get("group")))
+        named = meta_of(entry).get("owner") or self.group_owners.get(str(entry.get("group")))
         if named:
             return str(named)
         node = self.graph.nodes.get(unique_id)
         return next((owner for tested in (node.tests if node else ()) if (owner := self.owner(tested))), None)
 
     def is_critical(self, unique_id: str) -> bool:
-        """Return whether its owner marked it `critical` in meta."""
-        return bool(_meta(self.entries.get(unique_id, {})).get("critical"))
+        """Return whether its owner marked it so."""
+        return is_critical(self.entries.get(unique_id, {}))
 
 
 NOTHING_DECLARED = Declared(Graph({}), {}, {})
@@ -248,10 +248,6 @@ def _period(limit: Mapping[str, Any] | None) -> float | None:
     if not limit or not limit.get("count"):
         return None
     return float(limit["count"] * _PERIOD_SECONDS[limit["period"]])
-
-
-def _meta(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (entry.get("config") or {}).get("meta") or entry.get("meta") or {}
 
 
 def _count(value: object) -> int | None:

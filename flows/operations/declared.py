@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from flows.engine.command import DbtCommand
+from flows.engine.graph import meta_of
 from flows.engine.listing import list_manifest
 from infrastructure.errors import ConfigError, preview
 
@@ -103,13 +104,13 @@ class Declared:
         for node in self._selected():
             if node["resource_type"] == "snapshot":
                 found += _snapshot(node)
-            elif declared := (_meta(node).get("scd2")):
+            elif declared := (meta_of(node).get("scd2")):
                 found.append(_model(node, declared))
         return sorted(found, key=lambda one: one.name)
 
     def row_key(self, unique_id: str) -> tuple[str, ...]:
         """Return the columns that name a row of a table, which a test proves; empty where none does."""
-        named = (_meta(self.nodes[unique_id]).get("key")) or ()
+        named = (meta_of(self.nodes[unique_id]).get("key")) or ()
         if named:
             return (named,) if isinstance(named, str) else tuple(named)
         singles: list[tuple[str, ...]] = []
@@ -167,16 +168,6 @@ def materialized(node: Mapping[str, Any]) -> str | None:
     if node["resource_type"] not in ("model", "seed", "snapshot"):
         return None
     return str((node.get("config") or {}).get("materialized") or "")
-
-
-def _meta(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    config = cast(Mapping[str, Any], node.get("config") or {})
-    return cast(Mapping[str, Any], config.get("meta") or node.get("meta") or {})
-
-
-def is_critical(node: Mapping[str, Any]) -> bool:
-    """Say whether its owner marked a node so: `meta: {critical: true}`, or the tag critical."""
-    return _meta(node).get("critical") is True or "critical" in (node.get("tags") or ())
 
 
 def _model(node: Mapping[str, Any], declared: object) -> Versions:

@@ -15,13 +15,14 @@ from prefect import flow
 
 from flows import tasks
 from flows.alerts.hooks import with_alerts
+from flows.engine.graph import is_critical, load_graph
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
 from flows.engine.reporting import current_reporter
 from flows.engine.results import DbtResult
 from flows.engine.state import state_of
 from flows.history.store import history_store
-from flows.operations.declared import Declared, is_critical, materialized, read_declared
+from flows.operations.declared import Declared, materialized, read_declared
 from flows.operations.kept_tables import KeptTables
 from flows.operations.measures import Difference, compare_refreshed, measure, missing_keys
 from flows.operations.refresh_journal import Kept, Refresh, RefreshJournal
@@ -86,7 +87,8 @@ def weekly_full_refresh(
 
     Raises:
         DbtRunFailed: a node failed. The old tables are back.
-        RefreshUndone: a rebuilt table is further from the old one than is allowed. The old tables are back.
+        RefreshUndone: a table was not rebuilt, a critical test did not pass, or a rebuilt table is further from the old
+            one than is allowed. The old tables are back.
         ConfigError: the settings or the project are wrong, or the old tables could not be put back yet.
     """
     project = read_project(project_dir)
@@ -173,6 +175,7 @@ def _refresh(
         journal.set_state(refresh, "rebuilding")
     try:
         built = tasks.build(profile.target, full_refresh=True, project_dir=str(project.folder))
+        require_proven(built, [one.name for one in kept if one.backup], profile.target)
         steps.say("Rebuilt and tested everything; snapshots went on, as dbt has no full refresh for them.")
         differences = _compared(profile, declared, kept, settings)
         require_within(differences, profile.target)
@@ -229,6 +232,27 @@ def _compared(
             found += compare_refreshed(one.name, before, after, missing, settings.tolerance(one.name))
     _publish(found, profile.target)
     return found
+
+
+def require_proven(built: DbtResult, kept: Sequence[str], target: str) -> None:
+    """Make sure that every table whose old rows are kept was rebuilt, and that every critical test ran and passed.
+
+    Raises:
+        RefreshUndone: names what did not: a table that dbt left out is the old one, and compares well with itself.
+    """
+    came = {node.unique_id: node.outcome for node in built.nodes}
+    rebuilt = {node.name for node in built.of("succeeded") if node.resource_type in ("model", "seed", "snapshot")}
+    open_ = [f"{name} was not rebuilt" for name in kept if name not in rebuilt]
+    open_ += [
+        f"critical test {node.name} {came.get(node.unique_id, 'did not run')}"
+        for node in load_graph(built.target_path / "manifest.json").nodes.values()
+        if node.resource_type in ("test", "unit_test") and node.is_critical and came.get(node.unique_id) != "succeeded"
+    ]
+    if open_:
+        raise RefreshUndone(
+            f"The full refresh of target {target} leaves open whether its tables are right: {preview(open_)}. "
+            "The old tables are back. Mend these, and run it again."
+        )
 
 
 def require_within(differences: Sequence[Difference], target: str) -> None:

@@ -17,11 +17,11 @@ from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-from flows.engine.results import DbtResult
+from flows.engine.results import DbtResult, NodeResult
 from flows.engine.state import state_of
 from flows.integrations.cache import open_cache
 from flows.new_data import transform_new_data, write_built_from
-from flows.transform import dbt_transformation_flow, fast_transform, full_dbt_refresh
+from flows.transform import critical_failures, dbt_transformation_flow, fast_transform, full_dbt_refresh
 from infrastructure.blocks import CACHE_BLOCK
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
 from infrastructure.targets import ROOT
@@ -163,3 +163,23 @@ def test_only_what_stands_on_newer_data_is_built_and_nothing_without_any(ads: Ad
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert again.stdout == "No new data: none of 2 source tables is newer than what was last built.\n"
+
+
+def test_a_run_goes_on_only_past_tests_that_are_known_not_to_be_critical(tmp_path: Path) -> None:
+    nodes = {
+        f"test.shop.{name}": {"name": name, "resource_type": "test", "config": {"meta": {"critical": mark}}}
+        for name, mark in {"minor": "no", "money": "true"}.items()
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({"nodes": nodes}))
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def stops(status: str, unique_id: str) -> bool:
+        bad = NodeResult(unique_id, unique_id.split(".")[2], unique_id.split(".")[0], "", status, at, at)
+        return critical_failures(DbtResult("dbt test", "t", (bad,), at, at, tmp_path, tmp_path)) == [unique_id]
+
+    assert not stops("fail", "test.shop.minor")
+    assert not stops("pass", "test.shop.money")
+    assert stops("fail", "test.shop.money")
+    assert stops("skipped", "test.shop.money")
+    assert stops("fail", "test.shop.renamed"), "nobody knows what it was"
+    assert stops("skipped", "model.shop.orders")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from flows.engine.failures import crash_of, failure_of, log_of, retryable
-from flows.engine.results import DbtResult, NodeResult
+from flows.engine.results import DbtResult, NodeResult, Stopped
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.plain_text import one_line
 
@@ -97,3 +98,19 @@ def test_a_failure_names_the_first_five_nodes_the_reason_and_the_log() -> None:
 def test_a_long_message_is_cut_for_a_sentence() -> None:
     assert one_line("a\n  b\tc") == "a b c"
     assert one_line("x" * 400) == "x" * 299 + "…"
+
+
+def test_only_a_dbt_that_got_to_its_end_tells_by_its_nodes_what_is_wrong() -> None:
+    """What a crash, or the end of its time, has left undone is no evidence of anything."""
+    done, failed = (NodeResult(f"test.shop.{s}", s, "test", "test", s, AT, AT) for s in ("pass", "fail"))
+    result = DbtResult("dbt test", "dev", (done, failed), AT, AT, Path("/target"), Path("/run"))
+    error = failure_of(result, "duckdb")
+    assert error.told_by_nodes is None
+    error.result = result
+    assert error.told_by_nodes is result
+    error.result = replace(result, stopped=Stopped(2, (), 1))
+    assert error.told_by_nodes is None
+    crash = crash_of("dbt test", "dev", -9, "", Path("/run"), "duckdb")
+    assert isinstance(crash, DbtRunFailed)
+    crash.result = result
+    assert crash.told_by_nodes is None

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.graph import Graph, graph_of, load_graph
+from flows.alerts.manifest import Manifest
+from flows.engine.graph import Graph, graph_of, is_critical, load_graph
+from flows.history.rows import Declared
 from infrastructure.errors import ConfigError
 
 
@@ -72,3 +74,32 @@ def test_a_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"is not a dbt manifest\. Delete it and run again"):
             load_graph(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "critical"),
+    [
+        ({"config": {"meta": {"critical": True}}}, True),
+        ({"config": {"meta": {"critical": "true"}}}, True),
+        ({"config": {"meta": {"critical": " Yes "}}}, True),
+        ({"config": {"meta": {"critical": 1}}}, True),
+        ({"config": {"meta": {"critical": "treu"}}}, True),
+        ({"meta": {"critical": "on"}}, True),
+        ({"meta": {"critical": True}, "config": {"meta": {"owner": "ann"}}}, True),
+        ({"tags": ["critical"]}, True),
+        ({"config": {"tags": "critical"}}, True),
+        ({"config": {"meta": {"critical": False}}}, False),
+        ({"config": {"meta": {"critical": "false"}}}, False),
+        ({"config": {"meta": {"critical": "Off"}}}, False),
+        ({"config": {"meta": {"critical": None}}, "meta": None, "tags": None}, False),
+        ({"config": {"tags": ["criticality"]}}, False),
+        ({}, False),
+    ],
+)
+def test_whoever_asks_is_told_the_same_of_what_is_critical(entry: dict[str, object], critical: bool) -> None:
+    """The graph, alerts and the history; a full refresh asks the rule itself."""
+    document = {"nodes": {"test.shop.t": {"name": "t", "resource_type": "test", **entry}}}
+    assert is_critical(entry) is critical
+    assert graph_of(document).nodes["test.shop.t"].is_critical is critical
+    assert Manifest(document).is_critical("test.shop.t") is critical
+    assert Declared(graph_of(document), document["nodes"], {}).is_critical("test.shop.t") is critical

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from uuid import uuid4
 
 import pytest
 
+from flows.engine.results import DbtResult, NodeResult
 from flows.history.store import URL_VARIABLE, HistoryStore
-from flows.operations.full_refresh import built_since, require_within
+from flows.operations.full_refresh import built_since, require_proven, require_within
 from flows.operations.kept_tables import KeptTables
 from flows.operations.measures import Measured, compare_refreshed
 from flows.operations.refresh_journal import Refresh, RefreshJournal
@@ -234,6 +236,37 @@ def test_figures_beyond_what_is_allowed_undo_a_refresh(after: Measured, missing:
         return
     with pytest.raises(RefreshUndone, match=f"target t gave other tables than is allowed: orders: {beyond[0]}"):
         require_within(differences, "t")
+
+
+@pytest.mark.parametrize(
+    ("came", "said"),
+    [
+        ({"model.p.orders": "success", "test.p.adds_up": "pass"}, None),
+        ({"model.p.orders": "success", "test.p.adds_up": "warn"}, "critical test adds_up warned"),
+        ({"model.p.orders": "success"}, "critical test adds_up did not run"),
+        ({"test.p.adds_up": "pass"}, "orders was not rebuilt"),
+        ({}, "orders was not rebuilt, critical test adds_up did not run"),
+    ],
+)
+def test_a_refresh_that_leaves_open_whether_its_tables_are_right_is_undone(
+    came: dict[str, str], said: str | None, tmp_path: Path
+) -> None:
+    nodes = {
+        "model.p.orders": {"name": "orders", "resource_type": "model"},
+        "test.p.adds_up": {"name": "adds_up", "resource_type": "test", "config": {"meta": {"critical": "yes"}}},
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({"nodes": nodes}))
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    results = tuple(
+        NodeResult(unique_id, unique_id.split(".")[2], unique_id.split(".")[0], "", status, at, at)
+        for unique_id, status in came.items()
+    )
+    built = DbtResult("dbt build", "t", results, at, at, tmp_path, tmp_path)
+    if said is None:
+        require_proven(built, ["orders"], "t")
+        return
+    with pytest.raises(RefreshUndone, match=f"target t leaves open whether its tables are right: {said}"):
+        require_proven(built, ["orders"], "t")
 
 
 def test_a_table_that_was_empty_may_grow() -> None:
