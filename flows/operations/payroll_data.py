@@ -85,13 +85,29 @@ class Payments:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A payment that is not what the source recorded; None for an amount that is not there."""
+class Compared:
+    """A payment beside what the source recorded, as the reconciliation has it; None for an amount that is not there.
+
+    Attributes:
+        outcome: what the reconciliation says of it; it counts only where the amounts say the same.
+    """
 
     musician_id: int
     outcome: str
     calculated: Decimal | None
     recorded: Decimal | None
+
+    @property
+    def is_equal(self) -> bool:
+        """Return whether both sides have the same amount."""
+        if self.calculated is None or self.recorded is None or self.outcome != "equal":
+            return False
+        return abs(self.calculated - self.recorded) <= CENT
+
+    @property
+    def is_unrecorded(self) -> bool:
+        """Return whether only the source's side is still to come."""
+        return self.calculated is not None and self.recorded is None and self.outcome == "not_recorded"
 
     def __str__(self) -> str:
         off = (self.calculated or ZERO) - (self.recorded or ZERO)
@@ -102,9 +118,14 @@ def relation_of(graph: Graph, model: str) -> str:
     """Return where a model is in the warehouse.
 
     Raises:
-        ConfigError: the project has no such model.
+        ConfigError: the project has no such model, or several of the name.
     """
     found = [node for node in graph.nodes.values() if node.name == model and node.resource_type == "model"]
+    if len(found) > 1:
+        said = preview([node.unique_id for node in found])
+        raise ConfigError(
+            f"The dbt project has {len(found)} models {model} ({said}): payroll needs one. Rename the others."
+        )
     if not found or not found[0].relation:
         raise ConfigError(f"The dbt project has no model {model} in the warehouse, so there is no payroll to run.")
     return found[0].relation
@@ -142,22 +163,23 @@ def checksum_of(rows: Sequence[Payment]) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-def read_differences(tables: Tables, graph: Graph, concert_id: int) -> list[Difference]:
-    """Return the payments of a concert that are not to the cent what the source recorded, or that it did not record."""
+def read_compared(tables: Tables, graph: Graph, concert_id: int) -> list[Compared]:
+    """Return every row that the reconciliation has of a concert."""
     query = f"""
         select musician_id, outcome, calculated_net_amount, recorded_net_amount
         from {relation_of(graph, RECONCILIATION)} where concert_id = ? order by musician_id"""
-    found: list[Difference] = []
+    found: list[Compared] = []
     for row in tables.rows(query, [concert_id]):
         calculated, recorded = (_money(row[name], name) for name in ("calculated_net_amount", "recorded_net_amount"))
-        differs = calculated is None or recorded is None or abs(calculated - recorded) > CENT
-        if differs or row["outcome"] != "equal":
-            found.append(Difference(int(row["musician_id"]), str(row["outcome"]), calculated, recorded))
+        found.append(Compared(int(row["musician_id"]), str(row["outcome"]), calculated, recorded))
     return found
 
 
-def faults(payments: Payments, differences: Sequence[Difference]) -> list[str]:
-    """Return every reason in the rows themselves why they can't be paid out."""
+def faults(payments: Payments, compared: Sequence[Compared]) -> list[str]:
+    """Return every reason in the rows themselves why they can't be paid out.
+
+    Each payment has to have one row of the reconciliation, about the very amount that is to be paid.
+    """
     rows = payments.rows
     if not rows:
         return [f"concert {payments.concert_id} has no payments"]
@@ -172,17 +194,30 @@ def faults(payments: Payments, differences: Sequence[Difference]) -> list[str]:
         or row.deductions is None
         or row.net_amount is None
         or row.net_amount != row.gross_amount - row.deductions
-        or row.net_amount < 0
+        or min(row.net_amount, row.gross_amount, row.deductions) < 0
+    ]
+    beside = {number: [each for each in compared if each.musician_id == number] for number in numbers}
+    alone = [str(number) for number, found in beside.items() if not found]
+    several = [str(number) for number, found in beside.items() if len(found) > 1]
+    other = [
+        str(row.musician_id)
+        for row in rows
+        if any(each.calculated != row.net_amount for each in beside[row.musician_id])
     ]
     said = [
         (open_, "not final, as services are still to be held: musicians"),
         (unknown, "without a name or a concert: musicians"),
         (twice, "more than once: musicians"),
         (wrong, "amounts that are missing, negative or don't add up: musicians"),
+        (alone, f"compared with the source by no row of {RECONCILIATION}: musicians"),
+        (several, f"more than one row of {RECONCILIATION}: musicians"),
+        (other, f"another amount in {RECONCILIATION} than is to be paid: musicians"),
     ]
     found = [f"{what} {preview(who)}" for who, what in said if who]
     # What the source has not recorded yet is shown to who signs; it records payments after a concert.
-    return found + [f"differs from the source: {each}" for each in differences if each.outcome != "not_recorded"]
+    return found + [
+        f"differs from the source: {each}" for each in compared if not (each.is_equal or each.is_unrecorded)
+    ]
 
 
 def sample_of(payments: Payments, size: int, seed: int | None) -> tuple[int, list[Payment]]:
@@ -242,6 +277,8 @@ def _money(value: object, name: str) -> Decimal | None:
             f"{name} is {type(value).__name__} in the warehouse, which is not exact. Make the column numeric(18,2)."
         )
     exact = Decimal(value)
+    if not exact.is_finite():
+        raise PayrollStopped(f"{name} is {exact} in the warehouse, which is no amount. Mend the model that makes it.")
     if exact != exact.quantize(CENT):
         raise PayrollStopped(f"{name} has an amount with parts of a cent. Round it in the model that makes it.")
     return exact.quantize(CENT)

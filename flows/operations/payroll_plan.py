@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.operations.payroll_archive import archive_name
-from flows.operations.payroll_checks import SELECT, payroll_nodes
-from flows.operations.payroll_data import RECONCILIATION, faults, read_differences, read_payments, relation_of
+from flows.operations.payroll_data import RECONCILIATION, faults, read_compared, read_payments, relation_of
+from flows.operations.payroll_gate import SELECT, tests_of, without_critical_test
 from flows.operations.payroll_ledger import Ledger, now, signatures_of
-from flows.operations.payroll_tests import tests_of
 from flows.operations.signoff import ROLES, missing_roles, valid
 from flows.operations.tables import open_tables
 
@@ -40,15 +39,15 @@ def plan_payroll(
     concert_id: int, target: str, profile: Profile, project: Project, graph: Graph, root: Path, lasts: timedelta
 ) -> Planned:
     """Return what pre_payroll would do."""
-    tests = tests_of(graph, payroll_nodes(graph))
+    tests = tests_of(graph)
     critical = sum(test.is_critical for test in tests)
     steps = [
         f"check the freshness of the sources of {project.name} that payroll stands on",
         f"dbt build --select {SELECT} on {target}",
         f"confirm that {len(tests)} tests ran and passed, {critical} of them critical",
-        f"dbt run --select +{RECONCILIATION}, and compare concert {concert_id} with what the source recorded",
+        f"compare every payment of concert {concert_id} with what the source recorded",
     ]
-    stops: list[str] = []
+    stops = without_critical_test(graph)
     missing = list(ROLES)
     with open_tables(profile) as tables:
         ledger = Ledger(tables, graph)
@@ -59,7 +58,7 @@ def plan_payroll(
             steps.append("what is to be paid is not known: nothing was built yet")
         else:
             payments = read_payments(tables, graph, concert_id)
-            stops += faults(payments, read_differences(tables, graph, concert_id))
+            stops += faults(payments, read_compared(tables, graph, concert_id))
             signatures = valid(signatures_of(ledger.entries(concert_id)), payments.checksum, now(), lasts)
             missing = missing_roles(signatures)
             steps.append(

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.operations.payroll_checks import Checked
 from flows.operations.payroll_data import Payment, Payments, expected_net, workings
-from flows.operations.payroll_tests import PASSED
+from flows.operations.payroll_gate import PASSED
 from flows.operations.signoff import ROLES, Signature
 from flows.report import attaching, key_of
 
@@ -27,10 +27,13 @@ def summary(checked: Checked) -> str:
         f"- {passed} tests ran and passed" + (f"; {'; '.join(warned)}" if warned else ""),
         f"- {len(checked.loaded_at)} source tables are fresh, the oldest from {oldest:%Y-%m-%d %H:%M} UTC",
     ]
-    if checked.differences:
-        lines.append(f"- {len(checked.differences)} payments are not recorded by the source yet; none differs")
+    equal = sum(each.is_equal for each in checked.compared)
+    if unrecorded := len(checked.compared) - equal:
+        lines.append(
+            f"- {unrecorded} of {len(checked.payments.rows)} payments are not recorded by the source yet; none differs"
+        )
     else:
-        lines.append("- every payment is to the cent what the source recorded")
+        lines.append(f"- all {equal} payments are to the cent what the source recorded")
     return "\n".join(lines)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.engine.graph import graph_of
+from flows.operations.payroll_gate import without_critical_test
 from tests.models.journey import Journey
 from tests.models.warehouses import DuckDB
 
@@ -79,6 +81,10 @@ def test_a_correction_replaces_what_it_covers_and_keeps_it_on_record(journey: Jo
 def test_a_deleted_musician_stays_known(journey: Journey) -> None:
     musicians = journey.second_build.table("dim_musician", "musician_id", "is_deleted", "is_active")
     assert [musician for musician in musicians if musician[1]] == [(6, True, False)]
+
+
+def test_all_that_payroll_stands_on_has_a_critical_test(duckdb_journey: Journey) -> None:
+    assert without_critical_test(graph_of(duckdb_journey.warehouse.manifest())) == []
 
 
 @pytest.fixture
