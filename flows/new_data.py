@@ -126,9 +126,9 @@ def _look(target: str, project_dir: str | None) -> DbtResult:
     try:
         return tasks.source_freshness(target, project_dir=project_dir)
     except DbtRunFailed as exc:
-        if not isinstance(exc.result, DbtResult):
+        if exc.told_by_nodes is None:
             raise
-        return exc.result
+        return exc.told_by_nodes
 
 
 def _table(unique_id: str) -> str:

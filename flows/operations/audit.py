@@ -73,7 +73,7 @@ def monthly_audit(
         output: where to write the report, as .md or .html; in the folder of the target's state when None.
 
     Raises:
-        AuditFailed: there are errors; all that was found is written down before.
+        AuditFailed: there are errors, or nothing could be looked at; all that was found is written down before.
         ConfigError: the settings, the project or a declaration are wrong.
     """
     project = read_project(project_dir)
@@ -104,6 +104,12 @@ def monthly_audit(
     if report.of("error"):
         reasons = preview([f"{section.title}: {section.sentence}" for section in report.of("error")])
         raise AuditFailed(f"{report.sentence()} {reasons} Report: {file}", report)
+    if len(report.of("not made")) == len(sections):
+        raise AuditFailed(
+            f"{report.sentence()} Nothing could be looked at, so nothing is known to be right. "
+            f"Build the target first: python -m flows run --target {target}. Report: {file}",
+            report,
+        )
     return report
 
 

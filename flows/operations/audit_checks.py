@@ -46,16 +46,23 @@ def integrity(tables: Tables, found: Sequence[Versions], target: str) -> Section
     if not found:
         return Section(title, "not made", "No model says that it holds versions, and there is no snapshot.")
     missing = [one.name for one in found if not tables.exists(one.relation)]
-    faults = [fault for one in found if one.name not in missing for fault in find_faults(tables, one)]
+    there = [one for one in found if one.name not in missing]
+    empty = [one.name for one in there if not _count(tables, one.relation)]
+    faults = [fault for one in there for fault in find_faults(tables, one)]
     rows = tuple(
         {"table": fault.table, "key": fault.key_text, "fault": FAULTS[fault.kind], "found": fault.text}
         for fault in faults
     )
-    looked = f"{len(found) - len(missing)} tables of versions"
-    if missing:
-        looked += f" ({', '.join(missing)} not built yet)"
+    looked = f"{len(there)} tables of versions"
+    unseen = [
+        f"{', '.join(names)} {what}" for names, what in ((missing, "not built yet"), (empty, "without rows")) if names
+    ]
+    looked += f" ({'; '.join(unseen)})" if unseen else ""
+    if len(there) == len(empty):
+        return Section(title, "not made", f"{looked}: there is no version to look at.")
     if not faults:
-        return Section(title, "ok", f"{looked}: every key has whole versions.")
+        # What nobody could look at is not known to be whole.
+        return Section(title, "warning" if unseen else "ok", f"{looked}: every key that is there has whole versions.")
     keys = len({(fault.table, fault.key_text) for fault in faults})
     action = f"python -m flows scd2-repair --target {target} --dry-run mends several current versions; for the rest, "
     action += "build the model anew from its source."
@@ -115,7 +122,8 @@ def accuracy(tables: Tables, declared: Declared, check: Accuracy) -> Section:
         for name in amounts
     )
     places = ", ".join(str(number) for number in range(1, len(keys) + 1))
-    due = f" and c.{tables.column(check.recorded_when)}" if check.recorded_when else ""
+    # Where nobody can tell whether it was due, it was.
+    due = f" and coalesce(c.{tables.column(check.recorded_when)}, true)" if check.recorded_when else ""
     found = tables.rows(
         f"select {', '.join(selected)}, case when c.{keys[0]} is null then 'not calculated' "
         f"when r.{keys[0]} is null then 'not recorded' else 'different' end as outcome "
@@ -124,14 +132,16 @@ def accuracy(tables: Tables, declared: Declared, check: Accuracy) -> Section:
         f"or (c.{keys[0]} is not null and r.{keys[0]} is not null and ({differ})) order by {places}",
         [check.tolerance] * len(amounts),
     )
-    (counted,) = tables.rows(f"select count(*) as counted from {calculated}")
     rows = tuple(_differences(check, found))
     if not found:
-        sentence = (
-            f"{int(counted['counted']):,} rows of {check.calculated} agree with {check.recorded} to {check.tolerance}."
-        )
+        both = f"{calculated} as c inner join {recorded} as r on {same}"
+        if not (compared := _count(tables, both)):
+            return Section(
+                title, "not made", f"No row of {check.calculated} has one of {check.recorded} to compare with."
+            )
+        sentence = f"{compared:,} rows of {check.calculated} agree with {check.recorded} to {check.tolerance}."
         return Section(title, "ok", sentence)
-    sentence = f"{len(found):,} of {int(counted['counted']):,} rows do not agree with {check.recorded}."
+    sentence = f"{len(found):,} of {_count(tables, calculated):,} rows do not agree with {check.recorded}."
     return Section(title, "error", sentence, rows, "Find out for each row which side is wrong, before anybody is paid.")
 
 
@@ -180,6 +190,11 @@ def slow_models(history: DuckDBPyConnection, settings: SlowModels, now: datetime
         sentence = f"{len(slower)} of {len(rows)} models take over {settings.warn_ratio:g} times as long as before."
         return Section(title, "warning", sentence, shown, "Look at their SQL and their tables: python -m flows report")
     return Section(title, "ok", f"{len(rows)} models, none much slower than before.", shown)
+
+
+def _count(tables: Tables, relation: str) -> int:
+    (row,) = tables.rows(f"select count(*) as counted from {relation}")
+    return int(row["counted"])
 
 
 def _differences(check: Accuracy, found: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -61,7 +61,11 @@ class Unlike:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two states of targets, and what is not the same."""
+    """Two states of targets, and what is not the same.
+
+    Attributes:
+        tables: how many are there on one side at least.
+    """
 
     one: TargetState
     other: TargetState
@@ -70,14 +74,16 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Return whether nothing counts as different."""
-        return not any(found.counts for found in self.unlike)
+        """Return whether there is something to compare, and nothing counts as different."""
+        return self.tables > 0 and not any(found.counts for found in self.unlike)
 
     def sentence(self) -> str:
         """Return what came of it in one sentence."""
         names = (self.one.target, self.other.target)
         if names[0] == names[1]:
             names = (f"{names[0]} of {self.one.at}", f"of {self.other.at}")
+        if not self.tables:
+            return f"{names[0]} and {names[1]}: no table is there to compare, so nothing is known to be the same."
         if self.is_equal:
             return f"{names[0]} and {names[1]}: {self.tables} tables are the same."
         differing = {found.name for found in self.unlike if found.counts and found.what != "configuration"}
@@ -146,14 +152,14 @@ def compared(one: TargetState, other: TargetState) -> Comparison:
         is_place = name.removeprefix("profile: ") in _PLACES or one.warehouse != other.warehouse
         if left_value != right_value:
             unlike.append(Unlike("configuration", name, left_value, right_value, counts=not is_place))
-    return Comparison(one, other, tuple(unlike), len(names))
+    there = [name for name in names if any(side.tables.get(name, absent).rows is not None for side in (one, other))]
+    return Comparison(one, other, tuple(unlike), len(there))
 
 
 def _tables(name: str, one: TableState, other: TableState, is_same_warehouse: bool) -> Iterator[Unlike]:
     if one.rows is None or other.rows is None:
-        if one.rows != other.rows:
-            left, right = ("missing" if side.rows is None else "there" for side in (one, other))
-            yield Unlike("table", name, left, right)
+        left, right = ("missing" if side.rows is None else "there" for side in (one, other))
+        yield Unlike("table", name, left, right, counts=left != right)
         return
     if one.rows != other.rows:
         yield Unlike("rows", name, f"{one.rows:,}", f"{other.rows:,}")

@@ -15,7 +15,6 @@ from flows import tasks
 from flows.alerts.hooks import with_alerts
 from flows.engine.lock import one_writer
 from flows.engine.project import read_project
-from flows.engine.results import DbtResult
 from flows.history.rows import utc
 from flows.history.store import history_store
 from flows.operations.health_checks import (
@@ -138,8 +137,8 @@ def _measure(
         try:
             work()
         except DbtRunFailed as exc:
-            # Nodes that failed are what is looked for; a dbt that ran none has measured nothing.
-            if not (isinstance(exc.result, DbtResult) and exc.result.nodes):
+            # Nodes that failed are what is looked for; a dbt that did not get to its end has not measured them all.
+            if exc.told_by_nodes is None:
                 broken.update({name: Finding(NOT_RUN, one_line(str(exc)), how) for name in asked})
         except TributaryError as exc:
             broken.update({name: Finding(NOT_RUN, one_line(str(exc)), how) for name in asked})

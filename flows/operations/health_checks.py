@@ -21,6 +21,9 @@ PASSED, WARNED, FAILED, NOT_RUN = "passed", "warned", "failed", "could not run"
 # Outcomes that are no good, worst last.
 _ORDER = (PASSED, WARNED, NOT_RUN, FAILED)
 MAX_ITEMS = 20
+# Clocks of machines differ a little. What is later than this was not done yet, whatever its row says.
+_FUTURE_SECONDS = 300
+_ENDED_WELL = ("succeeded", "warned")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ def source_freshness(history: DuckDBPyConnection, check: settings.Hours, now: da
         warn = (warn_after or error_after) if promised else check.warn_hours * 3600
         fail = (error_after or float("inf")) if promised else check.fail_hours * 3600
         # Older by now than it was when it was checked: a source may have been loaded since, so that time is not added.
-        age = (checked_at - loaded_at).total_seconds()
-        judged.append((_level(age, warn, fail), f"{source}.{name} is {duration(age)} old, promised {duration(warn)}"))
+        age = ((checked_at or now) - loaded_at).total_seconds()
+        judged.append((_aged(age, warn, fail), f"{source}.{name} is {_old(age)}, promised {duration(warn)}"))
     return _all_of(judged, f"{len(rows)} sources", "fresh", method)
 
 
@@ -83,27 +86,29 @@ def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) 
     if not rows:
         return Finding(NOT_RUN, "Nothing was ever built.", method)
     ((started_at, outcome, error),) = rows
-    ago = f"{duration((now - started_at).total_seconds())} ago"
-    if outcome == "failed":
-        return Finding(FAILED, f"The last run, {ago}, failed.", method, (str(error),) if error else ())
-    level = _level((now - started_at).total_seconds(), check.warn_hours * 3600, check.fail_hours * 3600)
+    age = (now - started_at).total_seconds()
+    ago = f"{duration(age)} {'ago' if age >= 0 else 'from now'}"
+    if outcome not in _ENDED_WELL:
+        said = outcome or "has no outcome"
+        return Finding(FAILED, f"The last run, {ago}, {said}.", method, (str(error),) if error else ())
+    level = _aged(age, check.warn_hours * 3600, check.fail_hours * 3600)
     return Finding(level, f"The last run, {ago}, ended well.", method)
 
 
 def tests(history: DuckDBPyConnection, check: settings.PassRate, now: datetime) -> Finding:
-    """Judge the last result of every test by the share that passes; a critical one that fails is decisive."""
+    """Judge the last result of every test by the share that passes; a critical one that did not pass is decisive."""
     method = "the last result of every dbt test in the history"
     rows = _rows(
         history,
         "select name, outcome, is_critical, failures from latest where resource_type in ('test', 'unit_test') "
-        "order by is_critical desc, outcome, name",
+        "order by is_critical desc nulls last, outcome, name",
     )
     if not rows:
         return Finding(NOT_RUN, "No test was ever run.", method)
     bad = [row for row in rows if row[1] != "succeeded"]
     rate = 1 - len(bad) / len(rows)
     level = _level(-rate, -check.warn_pass_rate, -check.fail_pass_rate)
-    if any(is_critical and outcome in ("failed", "skipped") for _, outcome, is_critical, _ in bad):
+    if any(is_critical for _, _, is_critical, _ in bad):
         level = FAILED
     found = f"{rate:.1%} of {len(rows)} tests pass."
     return Finding(level, found, method, tuple(_test_item(*row) for row in bad[:MAX_ITEMS]))
@@ -130,7 +135,10 @@ def selected_tests(history: DuckDBPyConnection, check: settings.DbtTests, now: d
         return Finding(PASSED, f"{len(rows)} tests found nothing.", method)
     found = sum(row[3] or 0 for row in bad)
     # A test that did not run says nothing about the data, and that is no reason to trust it.
-    level = FAILED if any(row[1] == "failed" for row in bad) else NOT_RUN if bad[0][1] == "skipped" else WARNED
+    outcomes = {row[1] for row in bad}
+    level = FAILED if "failed" in outcomes else WARNED if outcomes == {"warned"} else NOT_RUN
+    if any(is_critical for _, _, is_critical, _ in bad):
+        level = FAILED
     sentence = f"{len(bad)} of {len(rows)} tests do not pass; they found {found:,} rows."
     return Finding(level, sentence, method, tuple(_test_item(*row) for row in bad[:MAX_ITEMS]))
 
@@ -140,7 +148,8 @@ def run_success(history: DuckDBPyConnection, check: settings.RunSuccess, now: da
     method = f"flow runs of the last {check.days} days that built something, in the history"
     ((total, good),) = _rows(
         history,
-        "select count(*), count(*) filter (where is_good) from (select bool_and(run_outcome <> 'failed') as is_good "
+        "select count(*), count(*) filter (where is_good) from (select bool_and("
+        "coalesce(run_outcome in ('succeeded', 'warned'), false)) as is_good "
         "from runs where command in ('dbt build', 'dbt run', 'dbt seed', 'dbt snapshot') and run_started_at >= $1 "
         "group by coalesce(flow_run_id, run_id))",
         now - timedelta(days=check.days),
@@ -186,8 +195,8 @@ def transformation_lag(history: DuckDBPyConnection, check: settings.Lag, now: da
     for name, loaded_at, built_at in rows:
         seconds = ((built_at or now) - loaded_at).total_seconds()
         lags.append(seconds)
-        how = "took" if built_at else "has waited"
-        level = _level(seconds, check.warn_hours * 3600, check.fail_hours * 3600)
+        how = "took" if built_at else "has waited" if seconds >= 0 else "is still to come, in"
+        level = _aged(seconds, check.warn_hours * 3600, check.fail_hours * 3600)
         judged.append((level, f"{name}: the newest load {how} {duration(seconds)}"))
     longest = f" The longest lag is {duration(max(lags))}."
     return _all_of(judged, f"{len(rows)} models", "up to date", method, longest)
@@ -206,7 +215,8 @@ def model_durations(history: DuckDBPyConnection, check: settings.Durations, now:
             select unique_id, name, seconds,
                 row_number() over (partition by unique_id order by started_at desc) as place
             from nodes
-            where resource_type in ('model', 'snapshot', 'seed') and outcome = 'succeeded' and not is_full_refresh
+            where resource_type in ('model', 'snapshot', 'seed') and outcome = 'succeeded' and seconds is not null
+                and not coalesce(is_full_refresh, false)
         )
         select name,
             median(seconds) filter (where place <= $1) as recent,
@@ -235,7 +245,8 @@ def built_recently(history: DuckDBPyConnection, check: settings.BuiltRecently, n
         _rows(
             history,
             "select name, max(finished_at) from nodes where outcome in ('succeeded', 'warned') "
-            "and resource_type in ('model', 'snapshot') and command in ('dbt build', 'dbt run') group by 1",
+            "and resource_type in ('model', 'snapshot') and command in ('dbt build', 'dbt run') "
+            "and finished_at is not null group by 1",
         )
     )
     judged: list[tuple[str, str]] = []
@@ -244,9 +255,7 @@ def built_recently(history: DuckDBPyConnection, check: settings.BuiltRecently, n
             judged.append((NOT_RUN, f"{name} was never built"))
             continue
         age = (now - built[name]).total_seconds()
-        judged.append(
-            (_level(age, check.warn_hours * 3600, check.fail_hours * 3600), f"{name} is of {duration(age)} ago")
-        )
+        judged.append((_aged(age, check.warn_hours * 3600, check.fail_hours * 3600), f"{name} is {_old(age)}"))
     return _all_of(judged, f"{len(check.models)} models", "new enough", method)
 
 
@@ -309,7 +318,9 @@ def schedule_lateness(
     method = f"runs of the last {check.days} days in the history, and late runs on the Prefect server"
     begun = _rows(
         history,
-        "select scheduled_at, min(flow_started_at) from runs where scheduled_at >= $1 group by flow_run_id, 1",
+        # A command that ended before its flow could be asked for has the start of dbt alone.
+        "select scheduled_at, coalesce(min(flow_started_at), min(run_started_at)) as began from runs "
+        "where scheduled_at >= $1 group by flow_run_id, 1 having began is not null",
         now - timedelta(days=check.days),
     )
     if not begun and not waiting:
@@ -362,7 +373,17 @@ def _all_of(judged: Sequence[tuple[str, str]], what: str, how: str, method: str,
 
 def _level(value: float, warn: float, fail: float) -> str:
     """Return what a value means that is the worse the larger it is."""
-    return FAILED if value > fail else WARNED if value > warn else PASSED
+    # Asked so that what is no number does not pass.
+    return FAILED if not value <= fail else WARNED if not value <= warn else PASSED
+
+
+def _aged(seconds: float, warn: float, fail: float) -> str:
+    """Return what an age means; a moment that is still to come is no evidence of anything."""
+    return NOT_RUN if seconds < -_FUTURE_SECONDS else _level(seconds, warn, fail)
+
+
+def _old(seconds: float) -> str:
+    return f"{duration(seconds)} old" if seconds >= 0 else f"of a moment that is {duration(seconds)} in the future"
 
 
 def _selects(select: str) -> str:

@@ -154,9 +154,9 @@ def _stale(target: str, project: Project, project_dir: str | None) -> list[Stale
         try:
             result = tasks.source_freshness(target, project_dir=project_dir)
         except DbtRunFailed as exc:
-            if not isinstance(exc.result, DbtResult) or not exc.result.nodes:
+            if exc.told_by_nodes is None:
                 raise
-            result = exc.result
+            result = exc.told_by_nodes
     graph: Graph = load_graph(result.target_path / "manifest.json")
     return stale_sources(result, graph)
 

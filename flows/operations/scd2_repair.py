@@ -53,6 +53,7 @@ class RepairReport:
         changes: what becomes of every version of the keys concerned.
         digest: names the plan; give it back to have this very plan done.
         repair_id: what to undo it by; None where nothing was done.
+        looked_at: how many tables of versions are there.
     """
 
     target: str
@@ -61,6 +62,7 @@ class RepairReport:
     digest: str = ""
     repair_id: str | None = None
     tests: DbtResult | None = None
+    looked_at: int = 0
 
     @property
     def keys(self) -> int:
@@ -70,6 +72,8 @@ class RepairReport:
     def sentence(self) -> str:
         """Return what came of it in one sentence."""
         if self.outcome == "nothing to do":
+            if not self.looked_at:
+                return f"No table of versions is there on target {self.target}, so none was looked at: nothing to do."
             return f"No key on target {self.target} has more than one current version: nothing to do."
         if self.outcome == "undone":
             return f"The repair {self.repair_id} on target {self.target} is undone: its rows are as they were."
@@ -119,7 +123,10 @@ def scd2_repair(
         with open_tables(profile) as tables:
             repairs = Repairs(tables, KeptTables(tables, profile))
             changes = [change for versions in found for change in repairs.propose(versions)]
-        report = RepairReport(target, "shown" if changes else "nothing to do", tuple(changes), digest_of(changes))
+            there = sum(tables.exists(versions.relation) for versions in found)
+        report = RepairReport(
+            target, "shown" if changes else "nothing to do", tuple(changes), digest_of(changes), looked_at=there
+        )
         _publish(report)
         if changes and mode == "apply":
             return _applied(project, profile, found, confirmed)

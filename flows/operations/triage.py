@@ -155,9 +155,9 @@ def _tested(target: str, project_dir: str | None, selectors: Sequence[str]) -> D
             target, " ".join(selectors), project_dir=project_dir, store_failures=True, indirect_selection="empty"
         )
     except DbtRunFailed as exc:
-        if not isinstance(exc.result, DbtResult) or not exc.result.nodes:
+        if exc.told_by_nodes is None:
             raise
-        return exc.result
+        return exc.told_by_nodes
 
 
 def _rows(

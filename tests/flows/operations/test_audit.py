@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -84,6 +85,11 @@ def test_every_amount_that_is_off_by_more_than_a_cent_is_named_exactly(opened: t
     tables.execute(f"delete from {theirs} where player in (4, 6, 9)")
     assert accuracy(tables, declared_of(worked_out=ours, paid=theirs), CHECK).outcome == "ok"
     assert accuracy(tables, declared_of(worked_out=ours), CHECK).outcome == "not made"
+    tables.execute(f"insert into {ours} values (3, 1, 1, 1, null)")
+    assert accuracy(tables, declared_of(worked_out=ours, paid=theirs), CHECK).outcome == "error", "it may be due"
+    tables.execute(f"delete from {ours}")
+    tables.execute(f"delete from {theirs}")
+    assert accuracy(tables, declared_of(worked_out=ours, paid=theirs), CHECK).outcome == "not made"
 
 
 def test_corrections_are_counted_by_month_and_broken_versions_named_by_key(opened: tuple[Tables, str]) -> None:
@@ -91,12 +97,20 @@ def test_corrections_are_counted_by_month_and_broken_versions_named_by_key(opene
     relation = tables.placed(schema, "versions")
     versions = Versions("model.p.v", "v", relation, ("id",), "begins", "ends", recorded="entered")
     assert integrity(tables, [], "t").outcome == "not made"
+    assert integrity(tables, [versions], "t").outcome == "not made"
     tables.execute(f"create table {relation} (id bigint, begins timestamp, ends timestamp, entered timestamp)")
+    nothing = integrity(tables, [versions], "t")
+    assert (nothing.outcome, nothing.sentence) == (
+        "not made",
+        "1 tables of versions (v without rows): there is no version to look at.",
+    )
     tables.execute(
         f"insert into {relation} values (1, '2026-01-01', null, '2026-01-01'), (2, '2026-01-01', null, '2026-02-03'), "
         "(3, '2026-01-01', null, '2026-03-04')"
     )
     assert integrity(tables, [versions], "t").outcome == "ok"
+    unseen = replace(versions, name="w", relation=tables.placed(schema, "nowhere"))
+    assert integrity(tables, [versions, unseen], "t").outcome == "warning"
     (section,) = corrections(tables, [versions], 12)
     assert (section.outcome, section.sentence) == ("ok", "2 in 2 months.")
     assert [(row["month"], row["corrections"], row["keys"]) for row in section.rows] == [

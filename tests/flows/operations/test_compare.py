@@ -37,6 +37,17 @@ def test_targets_that_hold_the_same_are_equal_wherever_they_are() -> None:
     assert found.sentence() == "dev and prod: 1 tables are the same."
 
 
+def test_targets_that_hold_nothing_are_not_known_to_be_the_same() -> None:
+    nothing = {"orders": TableState(None, {}, {})}
+    found = compared(replace(DEV, tables=nothing), replace(PROD, tables=nothing))
+    assert not found.is_equal
+    assert found.sentence() == "dev and prod: no table is there to compare, so nothing is known to be the same."
+    assert [(one.what, one.one, one.other, one.counts) for one in found.unlike if one.what == "table"] == [
+        ("table", "missing", "missing", False)
+    ]
+    assert not compared(replace(DEV, tables={}), replace(PROD, tables={})).is_equal
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

@@ -62,6 +62,7 @@ def test_a_check_without_anything_to_look_at_is_no_success(name: str, tmp_path: 
         ([source("a", 30)], WARNED, "raw.a is 30 h old, promised 24 h"),
         ([source("a", 49)], FAILED, "raw.a is 2 days old, promised 24 h"),
         ([source("a", None, 2, 24), source("b", 1, 2, 24)], NOT_RUN, "raw.a could not be checked (error)"),
+        ([source("a", -3, 2, 24)], NOT_RUN, "raw.a is of a moment that is 3 h in the future, promised 2 h"),
     ],
 )
 def test_sources_are_held_to_their_promise_or_to_the_limits(
@@ -90,6 +91,8 @@ def test_one_failing_test_in_many_is_a_warning_and_a_critical_one_is_decisive(tm
     critical = case("money", outcome="failed", is_critical=True)
     finding = judged(tmp_path / "3", "tests", [run([*tests, critical])])
     assert (finding.outcome, finding.items) == (FAILED, ("critical: money failed",))
+    warned = case("money", outcome="warned", is_critical=True)
+    assert judged(tmp_path / "4", "tests", [run([*tests, warned])]).outcome == FAILED
     skipped = case("money", outcome="skipped", is_critical=True)
     assert judged(tmp_path / "4", "tests", [run([*tests, skipped])]).outcome == FAILED, "it says nothing about the data"
 
@@ -196,7 +199,7 @@ def test_a_model_that_got_slower_is_found_and_noise_is_not(tmp_path: Path) -> No
 def test_what_money_depends_on_is_new(tmp_path: Path) -> None:
     models = ("pay", "never")
     finding = judged(tmp_path, "built_recently", [run([node("pay")])], AT + timedelta(hours=30), models=models)
-    assert (finding.outcome, finding.items) == (NOT_RUN, ("never was never built", "pay is of 30 h ago"))
+    assert (finding.outcome, finding.items) == (NOT_RUN, ("never was never built", "pay is 30 h old"))
     assert judged(tmp_path, "built_recently", [], models=("pay",)).outcome == PASSED
 
 
@@ -228,3 +231,27 @@ def test_every_check_of_the_file_has_a_judge() -> None:
 
 def test_durations_are_said_as_people_say_them() -> None:
     assert [duration(s) for s in (0.5, 45, 130, 7300, 200_000)] == ["0.5 s", "45 s", "2 min", "2 h", "2 days"]
+
+
+@pytest.mark.parametrize("name", sorted(health_checks.BY_HISTORY))
+@pytest.mark.parametrize("kind", ["model", "test", "source"])
+def test_rows_with_nothing_but_their_names_are_no_success_and_break_no_check(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    """Rows of a run that was cut off, or of an older version: every figure of theirs may be missing."""
+    kept = ("run_id", "project", "target", "command", "run_started_at", "unique_id", "name", "resource_type", "outcome")
+    whole = run([node("fct_payment_reconciliation", kind=kind, tags=["gold", "scd2"])], flow_started_at=None)
+    bare = [{column: row[column] for column in kept} for row in whole]
+    finding = judged(tmp_path, name, [bare])
+    assert "broke" not in finding.found
+    if name in ("last_run", "run_success"):
+        assert not finding.is_healthy, "a run without an outcome did not end well"
+
+
+def test_a_scheduled_run_whose_flow_nobody_knows_began_when_dbt_did(tmp_path: Path) -> None:
+    lateness = load_health().schedule_lateness
+    assert lateness
+    for minutes, outcome in ((1, PASSED), (600, FAILED)):
+        rows = run([node("a")], flow_started_at=None, scheduled_at=AT - timedelta(minutes=minutes))
+        with stored(tmp_path / str(minutes), rows).reading("shop", "dev") as history:
+            assert schedule_lateness(history, lateness, NOW, []).outcome == outcome
