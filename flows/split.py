@@ -15,7 +15,7 @@ from prefect import flow
 
 from flows import tasks
 from flows.alerts.hooks import with_alerts
-from flows.engine.command import DbtCommand, only_these
+from flows.engine.command import DbtCommand
 from flows.engine.deadline import require_time, time_limit
 from flows.engine.failures import failure_of
 from flows.engine.graph import read_graph
@@ -77,7 +77,7 @@ def build_part(
     """Build a part of a project for a run that holds the target; `split_build` starts it.
 
     Args:
-        nodes: dbt selections, each of one node.
+        nodes: their unique ids.
         lease: names the holder's right to write to the target; without it nothing is written.
 
     Raises:
@@ -87,7 +87,7 @@ def build_part(
     project, profile = read_project(project_dir), load_profile(target)
     flow_run = tasks.current_flow_run()
     assert flow_run is not None
-    command = only_these(DbtCommand("build", full_refresh=full_refresh, vars=vars or {}), nodes)
+    command = DbtCommand("build", full_refresh=full_refresh, vars=vars or {}, nodes=tuple(nodes))
 
     def recorder(state: State) -> Recorder:
         return Recorder(flow_run, prefect_sender, state.manifest)
@@ -314,7 +314,7 @@ class _Parts:
         from prefect.deployments import run_deployment
         from prefect.exceptions import ObjectNotFound
 
-        parameters = {**self._shared, "part": part.name, "nodes": self._graph.selectors(part.nodes)}
+        parameters = {**self._shared, "part": part.name, "nodes": list(part.nodes)}
         self._begun_at[part.name] = time.monotonic()
         try:
             started = cast("FlowRun", run_deployment(self._deployment, parameters=parameters, timeout=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ MAX_PREDECESSORS = 100
 MAX_CHILDREN = 100
 _MAX_NAME = 200
 _NOTHING = "SELECT 1"
+# What a path in dbt's graph may consist of to be a selection.
+_PLAIN = re.compile(r"[\w.-]+")
 
 ROOT = "tributary"
 LAST = "tributary done"
@@ -229,8 +232,29 @@ def _why_not_tested(node: Node, tested: tuple[str, ...]) -> str:
 
 def _dbt_arguments(graph: Graph, key: str) -> str:
     verb = {"model": "run"}.get(graph.nodes[key].resource_type, graph.nodes[key].resource_type)
-    (selector,) = graph.selectors([key])
-    return f'{verb} --select "{selector}"'
+    return f'{verb} --select "{_selector(graph, key)}"'
+
+
+def _selector(graph: Graph, key: str) -> str:
+    """Return the selection that means one node; inside Snowflake there is no file that could name it.
+
+    Without a wildcard, `fqn:shop.orders` would also mean whatever is in a folder `orders`; with one, dbt matches the
+    path to its end.
+
+    Raises:
+        ConfigError: its name has letters that mean something else in a selection.
+    """
+    node = graph.nodes[key]
+    if not _PLAIN.fullmatch(node.fqn):
+        raise ConfigError(
+            f"{key} can't be run by a task of its own: in a dbt selection, {node.fqn!r} means other nodes or none. "
+            "Take spaces and signs out of the names of its file and folders, or render with --how dbt."
+        )
+    folders, dot, name = node.fqn.rpartition(".")
+    exact = f"fqn:{folders}{dot}[{name[:1]}]{name[1:]}"
+    # A model and a singular test may have the same name and place.
+    is_alone = sum(other.fqn == node.fqn for other in graph.nodes.values()) == 1
+    return exact if is_alone else f"{exact},resource_type:{node.resource_type}"
 
 
 def _require_compiled(

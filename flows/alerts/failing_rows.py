@@ -19,6 +19,7 @@ from flows.alerts.delivery import Deadline
 from flows.alerts.incident import FailingRows
 from flows.engine.command import DbtCommand, Place, arguments
 from flows.engine.environment import child_environment
+from flows.engine.exact_selection import hand_over
 from flows.engine.lock import held_files
 from flows.engine.process import DbtProcess
 from flows.engine.state import dbt_log_folder, state_of
@@ -68,18 +69,17 @@ def fetch_failing_rows(
     for test in list(tests)[:TEST_LIMIT]:
         if deadline.left_seconds:
             # Without --no-write-json dbt would put its own artifacts in the place of the run's.
-            asked = [*_asking(test, manifest), "--limit", str(settings.limit), "--output", "json", "--no-write-json"]
-            argv = arguments(DbtCommand("show", vars=vars, flags=tuple(asked)), place, profile.target)
-            rows = _show(argv, environment, deadline.left_seconds)
+            # What it found; for `not_null` the rows, not a column of nulls.
+            whole = manifest.null_rows(test.unique_id)
+            asked = [*(("--inline", whole) if whole else ()), "--limit", str(settings.limit), "--output", "json"]
+            nodes = None if whole else (test.unique_id,)
+            command = DbtCommand("show", vars=vars, flags=(*asked, "--no-write-json"), nodes=nodes)
+            argv = arguments(command, place, profile.target)
+            handed_over = hand_over(nodes, place.selection, environment)
+            rows = _show(argv, environment | handed_over, deadline.left_seconds)
             if rows and rows.rows:
                 found[test.unique_id] = rows
     return found
-
-
-def _asking(test: NodeResult, manifest: Manifest) -> list[str]:
-    """Return what to show for a test: what it found, and for `not_null` the rows, not a column of nulls."""
-    whole = manifest.null_rows(test.unique_id)
-    return ["--inline", whole] if whole else ["--select", test.name]
 
 
 def _show(argv: Sequence[str], environment: Mapping[str, str], timeout_seconds: float) -> FailingRows | None:

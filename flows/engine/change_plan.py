@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +10,6 @@ import orjson
 
 from flows.engine.changed import Decision, Found, decide, reusable, summary_of
 from flows.engine.command import DbtCommand, only_these
-from flows.engine.graph import selector_of
 from flows.engine.inputs import Inputs
 from flows.engine.last_good import LastGood
 from flows.engine.listing import list_ids, list_manifest
@@ -91,7 +89,7 @@ def plan_changes(memory: Memory, project: Project, profile: Profile, check_sourc
     ]
     if warned:
         notes.append(f"{len(warned)} tests warned when they ran last and were not run again: {', '.join(warned[:5])}.")
-    return ChangePlan(_command(command, decisions, inputs), tuple(decisions), inputs, tuple(notes))
+    return ChangePlan(_command(command, decisions), tuple(decisions), inputs, tuple(notes))
 
 
 def _parse(
@@ -134,12 +132,8 @@ def _reads_sources(found: Found) -> bool:
     )
 
 
-def _command(command: DbtCommand, decisions: Sequence[Decision], inputs: Inputs) -> DbtCommand | None:
+def _command(command: DbtCommand, decisions: Sequence[Decision]) -> DbtCommand | None:
     built = [decision.unique_id for decision in decisions if decision.is_built]
-    if not built:
-        return None
-    if len(built) == len(decisions):
+    if built and len(built) == len(decisions):
         return command
-    named = Counter(node.fqn for node in inputs.nodes.values())
-    nodes = [inputs.nodes[unique_id] for unique_id in built]
-    return only_these(command, [selector_of(node.fqn, node.resource_type, named) for node in nodes])
+    return only_these(command, built)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flows.engine.exact_selection import exact_arguments, flags_beside
 from infrastructure.errors import ConfigError
 
 # Started with -P so that neither the working directory nor a project's folder is searched for modules:
@@ -17,7 +18,7 @@ from infrastructure.errors import ConfigError
 DBT = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))
 
 _TAKES_FULL_REFRESH = frozenset({"build", "run", "seed"})
-_TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls"})
+_TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show"})
 # A part of a selection that already reaches upstream: +model, 2+model, @model.
 _REACHES_UP = re.compile(r"(\d*\+|@)")
 
@@ -31,6 +32,8 @@ class DbtCommand:
         select: dbt selection; several words are a union.
         selector: name of a set in selectors.yml; dbt takes it in place of select.
         flags: further arguments, given as they stand.
+        nodes: unique ids of all that it is to run, in place of the selection that was asked for; None where dbt finds
+            them out by itself.
     """
 
     verb: str
@@ -40,6 +43,7 @@ class DbtCommand:
     full_refresh: bool = False
     vars: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    nodes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.selector and (self.select or self.exclude):
@@ -74,6 +78,11 @@ class Place:
     target_path: Path
     log_path: Path
 
+    @property
+    def selection(self) -> Path:
+        """Return the folder that hands dbt the nodes of a command; see `exact_selection.hand_over`."""
+        return self.target_path / "selection"
+
 
 def arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
     """Return the argument list of the child process; no secret is ever part of it."""
@@ -83,7 +92,7 @@ def arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
     argv += ["--profile", place.profile, "--target", target]
     argv += ["--target-path", str(place.target_path), "--log-path", str(place.log_path)]
     if command.verb in _TAKES_SELECTION:
-        argv += selection_arguments(command)
+        argv += selection_arguments(command) if command.nodes is None else exact_arguments(place.selection)
     if command.full_refresh and command.verb in _TAKES_FULL_REFRESH:
         argv.append("--full-refresh")
     if command.vars:
@@ -117,12 +126,14 @@ def upstream_sources(select: str | None) -> str | None:
     return " ".join(words)
 
 
-def only_these(command: DbtCommand, selectors: Sequence[str]) -> DbtCommand:
-    """Return the command for exactly these nodes, without tests that merely hang on them."""
-    return DbtCommand(
-        verb=command.verb,
-        select=" ".join(selectors),
-        full_refresh=command.full_refresh,
-        vars=command.vars,
-        flags=(*command.flags, "--indirect-selection", "empty"),
-    )
+def only_these(command: DbtCommand, unique_ids: Iterable[str]) -> DbtCommand | None:
+    """Return the command for exactly these nodes, without tests that merely hang on them; None when there are none.
+
+    A build of nothing but tests is a `test`: with `build`, dbt 1 runs a unit test only together with its model.
+    """
+    nodes = tuple(dict.fromkeys(unique_ids))
+    if not nodes:
+        return None
+    is_all_tests = all(unique_id.startswith(("test.", "unit_test.")) for unique_id in nodes)
+    verb = "test" if command.verb == "build" and is_all_tests else command.verb
+    return replace(command, verb=verb, nodes=nodes, flags=flags_beside(command.flags))

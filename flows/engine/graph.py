@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,11 +86,11 @@ class Graph:
         """Return all nodes that these stand on, not the roots themselves."""
         return _reach(roots, {unique_id: list(node.depends_on) for unique_id, node in self.nodes.items()})
 
-    def selectors(self, unique_ids: Iterable[str]) -> list[str]:
-        """Return the dbt selections that mean these nodes and no others.
+    def require(self, unique_ids: Iterable[str]) -> list[str]:
+        """Return these nodes as they are.
 
         Raises:
-            ConfigError: some are not in this manifest; left out, they would not be run, and nobody would know.
+            ConfigError: some are not in this manifest; dbt would not run them, and nobody would know.
         """
         wanted = list(unique_ids)
         if unknown := [unique_id for unique_id in wanted if unique_id not in self.nodes]:
@@ -99,24 +98,11 @@ class Graph:
                 f"{len(unknown)} of {len(wanted)} nodes that are to run are not in the project as it is now: "
                 f"{preview(unknown)}. Has it changed since? Run it again; without --resume, if that was given."
             )
-        named = Counter(node.fqn for node in self.nodes.values())
-        return [selector_of(self.nodes[key].fqn, self.nodes[key].resource_type, named) for key in wanted]
+        return wanted
 
     def _before(self, unique_id: str) -> tuple[str, ...]:
         node = self.nodes.get(unique_id)
         return node.depends_on if node else ()
-
-
-def selector_of(fqn: str, resource_type: str, named: Mapping[str, int]) -> str:
-    """Return the selection of one node, given how many nodes of the project have each fqn.
-
-    Without a wildcard, `fqn:shop.orders` would also mean whatever is in a folder `orders`; with one, dbt matches the
-    path to its end.
-    """
-    folders, dot, name = fqn.rpartition(".")
-    exact = f"fqn:{folders}{dot}[{name[:1]}]{name[1:]}"
-    # A model and a singular test may have the same name and place.
-    return exact if named[fqn] == 1 else f"{exact},resource_type:{resource_type}"
 
 
 def _reach(roots: Iterable[str], edges: Mapping[str, list[str]]) -> set[str]:

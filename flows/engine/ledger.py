@@ -22,6 +22,10 @@ _TIMES = {"at", "started_at", "finished_at"}
 _CHUNK_BYTES = 1_000_000
 
 
+# The attempt of a node that an earlier run finished, and that the run which resumed it only wrote down again.
+TAKEN_OVER = 0
+
+
 class _AppendedFile:
     """A file that is only ever added to, each time in a single write, so that a kill loses at most the last one.
 

@@ -18,6 +18,7 @@ import orjson
 from flows.engine.command import DbtCommand, Place, arguments
 from flows.engine.environment import child_environment
 from flows.engine.events import DbtEvent, parse_line
+from flows.engine.exact_selection import hand_over
 from flows.engine.failures import crash_of
 from flows.engine.graph import Graph, read_graph
 from flows.engine.process import DbtProcess
@@ -131,6 +132,7 @@ def _ask(
 ) -> None:
     argv = [*arguments(command, place, profile.target), "--log-level-file", "none"]
     environment = child_environment(place.project, profile)
+    environment |= hand_over(command.nodes, place.selection, environment)
     said: list[str] = []
     with DbtProcess(argv, environment, Path.cwd()) as child:
         for line in child.lines():

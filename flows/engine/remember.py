@@ -16,7 +16,7 @@ from flows.engine.command import DbtCommand
 from flows.engine.events import STARTED
 from flows.engine.inputs import Inputs, digest_of
 from flows.engine.last_good import GOOD, INTERRUPTED, Built, LastGood, kept_artifact, read_last_good, write_last_good
-from flows.engine.ledger import read_ledger
+from flows.engine.ledger import TAKEN_OVER, read_ledger
 from flows.engine.manifest_inputs import inputs_of
 from flows.engine.project import Project
 from flows.engine.reporting import current_reporter
@@ -267,7 +267,7 @@ def _cut_off(run_path: Path) -> tuple[Done, str] | None:
     is_real = _is_real(head["command"]["verb"], head["command"].get("flags") or ())
     ended: dict[str, tuple[str, str]] = {}
     events = [(e["event"]["unique_id"], e["event"]["status"], e["event"]["finished_at"] or e["event"]["started_at"])
-              for e in entries if e.get("kind") == "node"]  # fmt: skip
+              for e in entries if e.get("kind") == "node" and e.get("attempt") != TAKEN_OVER]  # fmt: skip
     events += [(e.unique_id, e.status, e.finished_at or e.started_at) for e in logged_events(dbt_log(run_path))]
     for unique_id, status, at in events:
         if status != STARTED:

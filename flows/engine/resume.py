@@ -102,7 +102,10 @@ def _gone(path: Path) -> ConfigError:
 
 def fingerprint(command: DbtCommand) -> dict[str, Any]:
     """Return what makes two commands the same, in JSON's own types."""
-    return {**asdict(command), "vars": dict(command.vars), "flags": list(command.flags)}
+    said = {**asdict(command), "vars": dict(command.vars), "flags": list(command.flags)}
+    nodes = said.pop("nodes")
+    # Left out where there are none, so that a run from before there were any is found again.
+    return said if nodes is None else {**said, "nodes": list(nodes)}
 
 
 def _take(done: dict[str, NodeResult], event: NodeEvent) -> None:

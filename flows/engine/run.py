@@ -21,9 +21,10 @@ from flows.engine.command import DbtCommand, Place, arguments, only_these
 from flows.engine.deadline import calling_at, current_deadline, require_time
 from flows.engine.environment import child_environment, kept_back
 from flows.engine.events import FAILED, SKIPPED, STARTED, DbtEvent, is_of_an_interrupt, parse_line
+from flows.engine.exact_selection import hand_over
 from flows.engine.failures import crash_of, failure_of, log_of
 from flows.engine.graph import Graph, load_graph
-from flows.engine.ledger import Ledger, TextLog
+from flows.engine.ledger import TAKEN_OVER, Ledger, TextLog
 from flows.engine.listing import list_nodes
 from flows.engine.lock import calling_when_lost, held_files
 from flows.engine.process import DbtProcess
@@ -57,7 +58,7 @@ from flows.engine.state import (
     write_in_words,
 )
 from flows.engine.statement_tags import tag_variables
-from flows.engine.undone import stopped_of
+from flows.engine.undone import is_run_by, stopped_of
 from infrastructure.errors import (
     ConfigError,
     DbtRunFailed,
@@ -76,8 +77,8 @@ _LOG_BYTES = 20_000_000
 # target/run anyway. Whoever wants it sets dbt's own variable.
 _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
 
-# What a selection means and dbt does not run.
-_NEVER_RUN = ("source.", "analysis.", "metric.", "semantic_model.")
+# Hooks are no nodes: every command runs all of its own.
+_HOOK = "operation."
 
 RecorderFactory = Callable[[State], Recorder | None]
 
@@ -173,13 +174,15 @@ def _what_is_left(command: DbtCommand, earlier: Interrupted, project: Project, p
         return command
     selected, graph = list_nodes(command, project, profile)
     left = [
-        unique_id for unique_id in selected if unique_id not in earlier.done and not unique_id.startswith(_NEVER_RUN)
+        unique_id
+        for unique_id in selected
+        if unique_id not in earlier.done and is_run_by(command.verb, unique_id, graph)
     ]
     current_reporter().note(
         f"Resuming the run of {earlier.run_path.name.partition('.')[0]}: {len(earlier.done)} nodes are done, "
         f"{len(left)} are left."
     )
-    return only_these(command, graph.selectors(left)) if left else None
+    return only_these(command, left)
 
 
 class _Run:
@@ -223,7 +226,7 @@ class _Run:
     def take_over(self, earlier: Interrupted) -> None:
         """Make what an interrupted run finished part of this one, also for the next crash."""
         for result in earlier.done.values():
-            self._ledger.node(result.as_event(), 0)
+            self._ledger.node(result.as_event(), TAKEN_OVER)
             self.results[result.unique_id] = result
         if self._recorder:
             self._recorder.results(earlier.done.values())
@@ -316,6 +319,7 @@ class _Run:
         has_own_log = _LOG_LEVEL_VARIABLE in os.environ
         argv += [] if has_own_log else ["--log-level-file", "none"]
         environment[EVENTS_VARIABLE] = str(dbt_log(self._run_path, has_own_log))
+        environment |= hand_over(command.nodes, self._place.selection, environment)
         with (
             TextLog(self._run_path / TEXT_LOG) as text_log,
             DbtProcess(argv, environment, Path.cwd(), held_files()) as child,
@@ -437,7 +441,7 @@ class _Run:
             self.note(f"What failed for a passing reason is not tried again: {exc}")
             return None
         left = with_what_they_kept_back(failed, self.results.values(), graph)
-        return only_these(self._command, graph.selectors(left))
+        return only_these(self._command, graph.require(key for key in left if not key.startswith(_HOOK)))
 
     def _graph(self) -> Graph:
         return load_graph(self._place.target_path / "manifest.json")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from flows.engine.attempt import Attempt
 from flows.engine.events import HOOK
-from flows.engine.graph import load_graph
+from flows.engine.graph import Graph, load_graph
 from flows.engine.results import NodeResult, Stopped
 from infrastructure.errors import ConfigError
 
 _TESTS = frozenset({"test", "unit_test"})
 # What each command runs when it is given no selection.
 _RUNS: Mapping[str, frozenset[str]] = {
-    "build": frozenset({"model", "seed", "snapshot"}) | _TESTS,
+    "build": frozenset({"model", "seed", "snapshot", "function", "saved_query"}) | _TESTS,
     "run": frozenset({"model"}),
     "seed": frozenset({"seed"}),
     "snapshot": frozenset({"snapshot"}),
@@ -49,13 +49,16 @@ def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, m
     )
 
 
+def is_run_by(verb: str, unique_id: str, graph: Graph) -> bool:
+    """Return whether a command has work for a node: there is none for sources, metrics, ephemeral models and more."""
+    node = graph.nodes.get(unique_id)
+    is_inlined = node is not None and node.materialized == "ephemeral"
+    return not is_inlined and unique_id.partition(".")[0] in _RUNS.get(verb, ())
+
+
 def _all_of(verb: str, manifest: Path) -> dict[str, str]:
     try:
         graph = load_graph(manifest)
     except ConfigError:
         return {}
-    return {
-        node.unique_id: node.name
-        for node in graph.nodes.values()
-        if node.resource_type in _RUNS.get(verb, ()) and node.materialized != "ephemeral"
-    }
+    return {node.unique_id: node.name for node in graph.nodes.values() if is_run_by(verb, node.unique_id, graph)}

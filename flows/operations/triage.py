@@ -111,7 +111,7 @@ def triage(
             current_reporter().note(f"No test of {project.name} fails on {target}.")
             return Triage(target, (), (), ())
         passes = keep_passes(state, failed_before)
-        result = _tested(target, project_dir, graph.selectors(failed_before))
+        result = _tested(target, project_dir, list(failed_before))
         last = last_state(state)
         bad = {node.unique_id: node for node in result.nodes if node.outcome not in ("succeeded", "skipped")}
         manifest = read_manifest(result.target_path / "manifest.json")
@@ -149,11 +149,9 @@ def escalate_alerts(target: str = "prod") -> list[str]:
     return [incident.title for incident in escalate(target)]
 
 
-def _tested(target: str, project_dir: str | None, selectors: Sequence[str]) -> DbtResult:
+def _tested(target: str, project_dir: str | None, failed: Sequence[str]) -> DbtResult:
     try:
-        return tasks.test(
-            target, " ".join(selectors), project_dir=project_dir, store_failures=True, indirect_selection="empty"
-        )
+        return tasks.test(target, project_dir=project_dir, store_failures=True, nodes=failed)
     except DbtRunFailed as exc:
         if exc.told_by_nodes is None:
             raise

@@ -80,7 +80,7 @@ def test_a_failing_part_stops_what_stands_on_it_and_nothing_else(
     assert {entry["event"]["name"] for entry in entries if entry["kind"] == "node"} >= MODELS.keys()
     # The target is free again, and a part that comes too late writes nothing.
     with one_writer(target, holder="somebody else", wait=False), pytest.raises(UpstreamUnavailable) as refused:
-        build_part(target, "sales", ["fqn:domains.orders"], lease="of a run that is over", project_dir=str(project))
+        build_part(target, "sales", ["model.domains.orders"], lease="of a run that is over", project_dir=str(project))
     assert "is no longer held by the run that this is a part of, but by somebody else" in str(refused.value)
 
 

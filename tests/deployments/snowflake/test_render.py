@@ -118,6 +118,13 @@ def test_what_dbt_does_more_for_is_run_by_dbt_and_what_has_no_task_is_named() ->
     assert [task.body for task in whole(graph_of(MANIFEST), DBT).tasks] == [run + "'build --target prod-snowflake'"]
 
 
+def test_a_node_that_a_selection_cannot_name_is_named() -> None:
+    odd = json.loads(json.dumps(MANIFEST))
+    odd["nodes"]["model.shop.history"]["fqn"] = ["shop", "Finance & Sales", "history"]
+    with pytest.raises(ConfigError, match=r"model\.shop\.history can't be run by a task of its own: .*--how dbt"):
+        node_by_node(odd, graph_of(odd), DBT)
+
+
 def test_a_model_without_compiled_sql_is_named() -> None:
     bare = json.loads(json.dumps(MANIFEST))
     bare["nodes"]["model.shop.orders"]["compiled_code"] = None

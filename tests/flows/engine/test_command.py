@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.command import DbtCommand, Place, arguments, only_these, upstream_sources
+from flows.engine.command import DbtCommand, Place, arguments, upstream_sources
 from infrastructure.errors import ConfigError
 
 PLACE = Place(Path("/project"), Path("/profiles"), "shop", Path("/artifacts"), Path("/run"))
@@ -83,12 +83,3 @@ def test_a_selection_cannot_smuggle_an_option_in(option: str, words: str) -> Non
 )
 def test_the_sources_behind_a_selection(select: str | None, expected: str | None) -> None:
     assert upstream_sources(select) == expected
-
-
-def test_running_some_nodes_again_keeps_variables_and_leaves_other_tests_out() -> None:
-    first = DbtCommand("build", selector="nightly", full_refresh=True, vars={"a": 1}, flags=("--fail-fast",))
-    again = only_these(first, ["fqn:p.a", "fqn:p.b"])
-    assert after_folders(again) == [
-        *("--select", "fqn:p.a", "fqn:p.b", "--full-refresh", "--vars", '{"a": 1}'),
-        *("--fail-fast", "--indirect-selection", "empty"),
-    ]

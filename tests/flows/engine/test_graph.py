@@ -53,11 +53,11 @@ def test_what_is_not_in_the_run_is_looked_through_whatever_it_is() -> None:
 
 
 def test_a_node_that_is_not_there_is_not_left_out_in_silence() -> None:
-    assert graph().selectors(["model.a"]) == ["fqn:shop.[a]"]
+    assert graph().require(["model.a"]) == ["model.a"]
     with pytest.raises(
         ConfigError, match=r"1 of 2 nodes that are to run are not in the project as it is now: model\.x"
     ):
-        graph().selectors(["model.a", "model.x"])
+        graph().require(["model.a", "model.x"])
 
 
 def test_upstream_and_downstream_leave_the_roots_out() -> None:
