@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder, write_whole
 
 _STATE, _DEFER_STATE = "DBT_STATE", "DBT_DEFER_STATE"
 _STATUS = "error"
@@ -83,8 +84,8 @@ def hand_over(unique_ids: Iterable[str] | None, folder: Path, environ: Mapping[s
     if unique_ids is None:
         return {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run_results.json").write_bytes(orjson.dumps(run_results_of(unique_ids)))
+        private_folder(folder)
+        write_whole(folder / "run_results.json", orjson.dumps(run_results_of(unique_ids)))
     except OSError as exc:
         raise ConfigError(
             f"The nodes that dbt is to run can't be written to {folder}: {exc.strerror}. Free some space there."

@@ -20,7 +20,7 @@ from flows.engine.child import BATCHES_VARIABLE, EVENTS_VARIABLE
 from flows.engine.command import DbtCommand, Place, arguments, only_these
 from flows.engine.deadline import calling_at, current_deadline, require_time
 from flows.engine.environment import child_environment, kept_back
-from flows.engine.events import FAILED, SKIPPED, STARTED, DbtEvent, is_of_an_interrupt, parse_line
+from flows.engine.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt, parse_line
 from flows.engine.exact_selection import hand_over
 from flows.engine.failures import crash_of, failure_of, log_of
 from flows.engine.graph import Graph, load_graph
@@ -44,7 +44,7 @@ from flows.engine.results import (
 )
 from flows.engine.resume import Interrupted, fingerprint, interrupted_run
 from flows.engine.retries import Retries, with_what_they_kept_back
-from flows.engine.skips import with_causes
+from flows.engine.skips import skipped_in_silence, with_causes
 from flows.engine.state import (
     BATCHES,
     CHANGES,
@@ -76,9 +76,6 @@ _LOG_BYTES = 20_000_000
 # dbt's debug log costs 5 % of a build of 250 cheap nodes (measured 2026-11-20) and repeats the SQL that stands in
 # target/run anyway. Whoever wants it sets dbt's own variable.
 _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
-
-# Hooks are no nodes: every command runs all of its own.
-_HOOK = "operation."
 
 RecorderFactory = Callable[[State], Recorder | None]
 
@@ -255,7 +252,7 @@ class _Run:
             try:
                 self._run_child(command, number)
             finally:
-                self._learn(attempt)
+                self._learn(attempt, number)
             self._error = self._error or self._error_of(attempt)
             first_ended_at = first_ended_at or time.monotonic()
             again = self._again(command, retries, number) if number <= retries.run_limit else None
@@ -357,7 +354,7 @@ class _Run:
                     # Its query was cancelled: it is cut off, which is no failure of its own.
                     event = replace(event, node=None)
                 else:
-                    self._take_node(event, number)
+                    self._take_node(event.node, number)
             text_log.line(f"{event.at:%H:%M:%S} {event.text}")
             self._attempt.take_line(event)
             if self._recorder:
@@ -379,12 +376,18 @@ class _Run:
         assert deadline is not None
         return RunTimedOut(f"{what} after {deadline.spoken}, the time that the run was given: {rest}")
 
-    def _learn(self, attempt: Attempt) -> None:
+    def _learn(self, attempt: Attempt, number: int) -> None:
         """Add what only dbt's artifacts say to the results of an attempt, and send it on."""
         self._notes += attempt.notes
         details = read_run_results(self._place.target_path / "run_results.json", attempt.invocation_id)
         self.details |= details
         self.invocation_ids += [attempt.invocation_id] if attempt.invocation_id else []
+        if details.keys() - attempt.begun.keys():
+            with contextlib.suppress(ConfigError):
+                for node in skipped_in_silence(details, attempt.begun, self._graph(), datetime.now(UTC)):
+                    self._take_node(node, number)
+                    if self._recorder:
+                        self._recorder.results([self.results[node.unique_id]])
         updated = with_messages(enriched(self.results.values(), details), attempt.node_errors, attempt.exceptions)
         if any(node.outcome == "skipped" for node in updated):
             with contextlib.suppress(ConfigError):
@@ -398,9 +401,7 @@ class _Run:
             self._recorder.results(told)
         self.results = {node.unique_id: node for node in updated}
 
-    def _take_node(self, event: DbtEvent, number: int) -> None:
-        node = event.node
-        assert node is not None
+    def _take_node(self, node: NodeEvent, number: int) -> None:
         self._ledger.node(node, number)
         self._attempt.take_node(node)
         self.started.add(node.unique_id)
@@ -441,7 +442,7 @@ class _Run:
             self.note(f"What failed for a passing reason is not tried again: {exc}")
             return None
         left = with_what_they_kept_back(failed, self.results.values(), graph)
-        return only_these(self._command, graph.require(key for key in left if not key.startswith(_HOOK)))
+        return only_these(self._command, graph.require(key for key in left if not key.startswith(f"{HOOK}.")))
 
     def _graph(self) -> Graph:
         return load_graph(self._place.target_path / "manifest.json")

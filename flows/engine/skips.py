@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
+from flows.engine.events import NodeEvent
 from flows.engine.graph import Graph
 from flows.engine.results import NodeResult
 from infrastructure.errors import preview
+
+
+def skipped_in_silence(
+    details: Mapping[str, Mapping[str, Any]], begun: Iterable[str], graph: Graph, at: datetime
+) -> list[NodeEvent]:
+    """Return what dbt skipped without a line of its log that names it: a model behind an ephemeral one, in dbt 1.
+
+    Args:
+        details: dbt's own results by unique id.
+        begun: nodes that the log does name.
+        at: the end of the command, as no other time of them is known.
+    """
+    known = set(begun)
+    return [
+        NodeEvent(unique_id, node.name, node.resource_type, node.materialized, "skipped", at, at)
+        for unique_id, entry in details.items()
+        if unique_id not in known and entry.get("status") == "skipped" and (node := graph.nodes.get(unique_id))
+    ]
 
 
 def with_causes(results: Iterable[NodeResult], graph: Graph) -> list[NodeResult]:
