@@ -93,15 +93,18 @@ def test(
     vars: Mapping[str, Any] | None = None,
     project_dir: str | None = None,
     store_failures: bool = False,
+    indirect_selection: str | None = None,
     nodes: Sequence[str] | None = None,
 ) -> DbtResult:
     """Test what has been built.
 
     Args:
         store_failures: leave the rows that each test finds in a table of its own.
+        indirect_selection: as `build` takes it.
         nodes: unique ids of the tests to run, and no others.
     """
     flags = ("--store-failures",) if store_failures else ()
+    flags += ("--indirect-selection", indirect_selection) if indirect_selection else ()
     exactly = None if nodes is None else tuple(nodes)
     command = DbtCommand("test", select, exclude, selector, vars=vars or {}, flags=flags, nodes=exactly)
     return _run(command, target, project_dir)
