@@ -23,6 +23,7 @@ from flows.engine.retries import Retries
 from flows.engine.run import run_dbt
 from flows.engine.state import State
 from flows.engine.task_runs import FlowRun
+from flows.engine.unsent import unsent_events
 from flows.history.record import record
 from flows.operations.ci_schemas import claim_schemas
 from flows.report import publish
@@ -181,7 +182,9 @@ def _run(
     flow_run = current_flow_run()
 
     def recorder(state: State) -> Recorder | None:
-        return Recorder(flow_run, prefect_sender, state.manifest) if flow_run else None
+        if flow_run is None:
+            return None
+        return Recorder(flow_run, prefect_sender, state.manifest, unsent=unsent_events(os.environ))
 
     def ended(result: DbtResult, error: TributaryError | None) -> None:
         record(result, command, project, profile, error)

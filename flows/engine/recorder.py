@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -17,10 +18,12 @@ from flows.engine.events import STARTED, DbtEvent, NodeEvent
 from flows.engine.graph import Graph, load_graph
 from flows.engine.results import NodeResult, result_of
 from flows.engine.task_runs import FlowRun, finished_event, interrupted_event, log_document, running_event
+from flows.engine.unsent import UnsentEvents
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
     import httpx
+    from prefect.client.orchestration import SyncPrefectClient
 
 # Often enough that a line is in the UI within two seconds, seldom enough that a thousand nodes cost a few requests.
 FLUSH_SECONDS = 0.5
@@ -30,6 +33,12 @@ SHOWN_RUNNING_SECONDS = 1.0
 BATCH_SIZE = 200
 # How long the end of a run waits for a server that is away or slow.
 CLOSE_SECONDS = 30.0
+# A server that refuses whoever asks is asked again ever more seldom: a key can be renewed, a proxy find its server.
+_LONGEST_PAUSE_SECONDS = 60.0
+# After so many documents in a row, each refused by itself, it is not the documents.
+_IN_VAIN = 10
+# What the server says of a body: not readable, too large, not as it should be. Nothing else is mended by a smaller one.
+_ABOUT_THE_BODY = (400, 413, 422)
 # Client errors that pass by themselves: a time-out, and too many requests.
 _PASSING = (408, 429)
 
@@ -38,8 +47,12 @@ class Refused(Exception):
     """The server was there and will never take this body, however often it is sent."""
 
 
+class Denied(Exception):
+    """The server was there and takes nothing from whoever asks, such as one with a wrong key."""
+
+
 class Sender(Protocol):
-    """Post one body to the Prefect API, or raise: `Refused` when trying again can't help."""
+    """Post one body to the Prefect API, or raise: `Refused` when it is the body, `Denied` when it is who sends it."""
 
     def __call__(self, path: str, body: bytes) -> None: ...
 
@@ -50,6 +63,7 @@ class Recorder:
     Args:
         sender_factory: makes the sender, in the recorder's own thread.
         manifest: read once, when the first node starts, for the edges between task runs.
+        unsent: keeps the events that could not be sent for a later run, and has those of earlier ones.
     """
 
     def __init__(
@@ -58,6 +72,7 @@ class Recorder:
         sender_factory: Callable[[], Sender],
         manifest: Path,
         flush_seconds: float = FLUSH_SECONDS,
+        unsent: UnsentEvents | None = None,
     ) -> None:
         self._flow_run = flow_run
         self._sender_factory = sender_factory
@@ -74,9 +89,13 @@ class Recorder:
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._refused = 0
+        self._in_vain = 0
+        self._kept = self._left_by_others = unsent
         self.unsent = 0
         # Whether dbt was told to end, so that what it leaves unfinished has not crashed.
         self.is_stopped = False
+        # Why the server took none, where it said so.
+        self.denied = ""
         # Prefect's settings in force, such as the server's address, belong to the context that makes the recorder.
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._work,), name="tributary-recorder", daemon=True
@@ -92,6 +111,12 @@ class Recorder:
         self._closing.set()
         self._wake.set()
         self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            # It waits for an answer that may never come; what it had no time for is made ready in its place.
+            self._prepare()
+            self._end_the_rest()
+        if self._kept and self._events:
+            self._kept.keep(list(self._events))
         self.unsent = self._refused + len(self._waiting) + len(self._events) + len(self._lines)
 
     def event(self, event: DbtEvent) -> None:
@@ -105,6 +130,7 @@ class Recorder:
     def _work(self) -> None:
         sender: Sender | None = None
         deadline = 0.0
+        pause = self._flush_seconds
         while True:
             is_last = self._closing.is_set()
             if is_last and not deadline:
@@ -115,15 +141,28 @@ class Recorder:
             try:
                 sender = sender or self._sender_factory()
                 self._flush(sender)
+                self._send_kept(sender)
+                self.denied, pause = "", self._flush_seconds
+            except Denied as exc:
+                self.denied, pause = str(exc), min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                if is_last:
+                    return
             except Exception:  # noqa: BLE001  (whatever it is, dbt goes on and the ledger has it all)
-                sender = None
+                sender, pause = None, self._flush_seconds
                 if is_last and time.monotonic() >= deadline:
                     return
             if is_last and not (self._events or self._lines or self._waiting):
                 return
-            self._wake.wait(self._flush_seconds)
+            self._wake.wait(pause)
             if is_last:
                 time.sleep(self._flush_seconds / 5)
+
+    def _send_kept(self, sender: Sender) -> None:
+        """Send what earlier runs could not, once, when this one has a server that answers."""
+        if self._left_by_others:
+            with contextlib.suppress(Refused):  # It will never take them.
+                self._left_by_others.send(sender)
+            self._left_by_others = None
 
     def _prepare(self) -> None:
         while self._waiting:
@@ -179,11 +218,15 @@ class Recorder:
             while documents:
                 try:
                     sender(path, orjson.dumps(documents[:size]))
-                except Refused:
+                    self._in_vain = 0
+                except Refused as exc:
                     # Something in the batch will never be taken: it is looked for, so that it alone is lost.
                     size = min(size, len(documents)) // 2
                     if size:
                         continue
+                    self._in_vain += 1
+                    if self._in_vain > _IN_VAIN:
+                        raise Denied(f"it takes none of them ({exc})") from exc
                     self._refused += 1
                     size = 1
                 del documents[:size]
@@ -196,6 +239,11 @@ def prefect_sender() -> Sender:
 
     client = get_client(sync_client=True)
     client.__enter__()
+    return sender_of(client)
+
+
+def sender_of(client: SyncPrefectClient) -> Sender:
+    """Return a sender through a client of Prefect that is open."""
 
     def post(path: str, body: bytes) -> httpx.Response:
         return client.request(
@@ -216,8 +264,12 @@ def sender_through(post: Callable[[str, bytes], httpx.Response]) -> Sender:
         try:
             post(path, body).raise_for_status()
         except httpx.HTTPStatusError as exc:
-            if exc.response.is_client_error and exc.response.status_code not in _PASSING:
-                raise Refused(str(exc)) from exc
+            status = exc.response.status_code
+            if status in _ABOUT_THE_BODY:
+                raise Refused(f"HTTP {status}") from exc
+            if exc.response.is_client_error and status not in _PASSING:
+                what = "the credentials" if status in (401, 403) else "the request"
+                raise Denied(f"it refuses {what} (HTTP {status})") from exc
             raise
 
     return send

@@ -160,7 +160,8 @@ def run_dbt(
         ledger.append({"kind": "end", "at": datetime.now(UTC), "is_ok": run.is_ok, "nodes": len(run.results)})
     if recorder and recorder.unsent:
         current_reporter().note(
-            f"The Prefect server did not take {recorder.unsent} events of this run; {ledger.path} has them all."
+            f"The Prefect server did not take {recorder.unsent} events of this run"
+            f"{f': {recorder.denied}' if recorder.denied else ''}; {ledger.path} has them all."
         )
     return run.finish(ended)
 

@@ -20,6 +20,7 @@ from flows.engine.events import DbtEvent, NodeEvent
 from flows.engine.recorder import BATCH_SIZE, Recorder, Sender, sender_through
 from flows.engine.results import NodeResult
 from flows.engine.task_runs import FlowRun, task_run_id
+from flows.engine.unsent import UnsentEvents
 from tests.conftest import free_port, wait_until
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -66,7 +67,7 @@ def sender_to(port: int) -> Callable[[], Sender]:
     """Return what makes a sender that raises as the one to Prefect does."""
 
     def factory() -> Sender:
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
         return sender_through(lambda path, body: client.post(path, content=body))
 
     return factory
@@ -233,6 +234,51 @@ def test_a_document_that_the_server_will_never_take_is_counted_and_the_others_ar
             sending.event(line(number))
     assert sorted(entry["message"] for entry in server.documents("/logs/")) == [f"line {n}" for n in (0, 1, 2, 4, 5)]
     assert sending.unsent == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_a_server_that_refuses_whoever_asks_is_not_asked_for_every_document(
+    inbox: Callable[..., Inbox], tmp_path: Path, status: int
+) -> None:
+    """A wrong key is not mended by smaller batches; and a server that takes nothing, not by trying all of it."""
+    server = inbox(*[status] * 10_000)
+    with recorder(server.port, tmp_path, a="") as sending:
+        for number in range(1000):
+            sending.event(line(number))
+        wait_until(lambda: server.refused, "it is asked")
+    assert sending.unsent == 1000
+    assert server.refused < 200
+    assert f"(HTTP {status})" in sending.denied
+
+
+def test_a_key_that_is_renewed_during_the_run_costs_nothing(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox(401)
+    with recorder(server.port, tmp_path) as sending:
+        sending.event(line(0))
+        wait_until(lambda: server.refused, "it is asked")
+    assert (sending.unsent, sending.denied) == (0, "")
+
+
+def test_what_was_not_sent_is_sent_by_the_next_run(
+    inbox: Callable[..., Inbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a node that had been shown as running runs for ever, when the server comes back after the run's end."""
+    kept, elsewhere = (UnsentEvents(tmp_path / "unsent", api) for api in ("http://here", "http://elsewhere"))
+    manifest(tmp_path, a="")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "CLOSE_SECONDS", 0.3)
+        with Recorder(FLOW_RUN, sender_to(free_port()), tmp_path / "manifest.json", 0.01, kept) as sending:
+            sending.event(line(0, NodeEvent("model.shop.cut_off", "cut_off", "model", "table", "started", AT)))
+            sending.event(line(1, ended("a")))
+    assert sending.unsent == 5, "two lines, and that one ended, and that the other ran and was cut off"
+    server = inbox()
+    for unsent, sent in ((elsewhere, 0), (kept, 3), (kept, 3)):
+        with Recorder(FLOW_RUN, sender_to(server.port), tmp_path / "manifest.json", 0.01, unsent) as sending:
+            sending.event(line(2))
+        assert len(server.documents("/events")) == sent
+    states = {event["resource"]["prefect.resource.name"]: event for event in server.documents("/events")}
+    assert states["a"]["resource"]["prefect.state-name"] == "Completed"
+    assert states["cut_off"]["resource"]["prefect.state-name"] == "Interrupted"
 
 
 def test_the_sender_is_made_with_the_settings_of_whoever_started_the_run(tmp_path: Path) -> None:
