@@ -21,6 +21,7 @@ from flows.integrations.airbyte import Airbyte, Connection, Job, load_airbyte
 from flows.integrations.sync_events import (
     DEPLOYMENT,
     START_LIMIT,
+    START_SIGN,
     Sync,
     connections_of,
     freshness_hours_of,
@@ -31,13 +32,14 @@ from flows.integrations.sync_events import (
 )
 from flows.integrations.sync_health import SyncHealth, health_incident, health_of, incident_key
 from infrastructure.errors import ConfigError
+from infrastructure.slots import START_TERMS, holding
 
 # When reconcile_airbyte is to run.
 RECONCILE_CRON = "*/10 * * * *"
 # How long a source may go without new data where its meta does not say.
 DEFAULT_FRESHNESS_HOURS = 24.0
-# Another starter holds the limit for about a second; after this time it is taken to be lost.
-_PATIENCE_SECONDS = 60.0
+# A start is two requests, and has to be over before its right to start is: each is waited for so long, and sent once.
+_ANSWER_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -131,18 +133,24 @@ def start_missed(
         ConfigError: there is no such deployment.
         UpstreamUnavailable: the Prefect server does not answer.
     """
+    from flows.engine.lease import asking
     from infrastructure.server import connect
 
     if not finished:
         return [], None
-    with connect() as server, server.holding(START_LIMIT, _PATIENCE_SECONDS):
+    with (
+        connect(answer_seconds=_ANSWER_SECONDS) as server,
+        holding(server, START_LIMIT, START_SIGN, START_TERMS) as require_held,
+    ):
         known = [sync for tags in server.tags_of_runs([s.tag for s in finished]) for sync in syncs_of(tags)]
         missed = without_known(finished, known)
         if not sources_of(missed, connections):
             return [], None
         parameters = run_parameters(missed, connections, target)
         tags = [sync.tag for sync in missed]
-        return missed, server.start_run(deployment, parameters, tags, idempotency_key(missed, deployment))
+        require_held()
+        with asking(once=True):
+            return missed, server.start_run(deployment, parameters, tags, idempotency_key(missed, deployment))
 
 
 def _silent_after(connections: Mapping[str, Sequence[str]], hours: Mapping[str, float]) -> dict[str, timedelta]:

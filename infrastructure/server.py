@@ -5,10 +5,8 @@ Importing this module imports Prefect, which takes about 2 s: do it where a serv
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -41,8 +39,9 @@ _CONNECT_SECONDS = 10.0
 # For a temporary server to start. Prefect allows 20 s, which a machine with other work does not keep.
 _START_SECONDS = 120
 _ANSWER_SECONDS = 60.0
-_POLL_SECONDS = 0.25
-_LOCKED = 423
+_NO_CONTENT = 204
+# Refusals that pass: a time-out, and too many requests.
+_PASSING = (408, 429)
 # A page of flow runs, and tags in one question: what the server allows, and what fits into a query.
 _PAGE = 200
 _TAGS_AT_ONCE = 100
@@ -125,28 +124,6 @@ class Server:
         except ObjectAlreadyExists:
             update = GlobalConcurrencyLimitUpdate(limit=limit, active=True, slot_decay_per_second=0.0)
             self._client.update_global_concurrency_limit(name, update)
-
-    @contextmanager
-    def holding(self, limit: str, patience_seconds: float, lease_seconds: float = 60) -> Iterator[None]:
-        """Hold a concurrency limit of one, made where it is not there, for the time of the block.
-
-        It keeps apart what takes a second or two. Whoever holds it for longer than one is willing to wait is gone: a
-        Prefect server that was killed forgets its leases and never gives their slots back, so the slot is freed.
-        Prefect's own way of waiting is not used: the server tells those who wait to come back after up to 30 s.
-        """
-        if self.read_limit(limit) is None:
-            self.save_limit(limit, 1)
-        deadline = time.monotonic() + patience_seconds
-        while (slot := take_slot(self._client, limit, lease_seconds)) is None:
-            if time.monotonic() >= deadline:
-                self._client.update_global_concurrency_limit(limit, GlobalConcurrencyLimitUpdate(active_slots=0))
-                deadline += patience_seconds
-            time.sleep(_POLL_SECONDS)
-        try:
-            yield
-        finally:
-            with suppress(httpx.HTTPError):  # It runs out by itself.
-                self._client.release_concurrency_slots_with_lease(lease_id=UUID(slot["lease_id"]))
 
     def read_automation(self, name: str) -> SavedAutomation | None:
         """Return an automation, or None when there is none of that name; where there are several, the newest."""
@@ -282,21 +259,6 @@ class Server:
         return type_id, schema_id
 
 
-def take_slot(client: SyncPrefectClient, limit: str, lease_seconds: float) -> dict[str, Any] | None:
-    """Take a slot of a concurrency limit if one is free; return the server's answer, or None while there is none.
-
-    `lease_id` is in the answer, and in `limits` the limit, or nothing where the server has no such limit.
-    """
-    try:
-        return client.increment_concurrency_slots_with_lease(
-            names=[limit], slots=1, mode="concurrency", lease_duration=lease_seconds
-        ).json()
-    except httpx.HTTPStatusError as exc:
-        if exc.response.status_code == _LOCKED:
-            return None
-        raise
-
-
 def api_address() -> str | None:
     """Return the address of the Prefect API in use, without credentials; None when there is none."""
     url = get_current_settings().api.url
@@ -307,40 +269,70 @@ def api_address() -> str | None:
 
 
 @contextmanager
-def connect(report: Callable[[str], None] | None = None) -> Iterator[Server]:
+def connect(report: Callable[[str], None] | None = None, answer_seconds: float = _ANSWER_SECONDS) -> Iterator[Server]:
     """Open the Prefect server that the current settings name; without one, Prefect starts a temporary one.
 
     Args:
         report: told when something takes long.
+        answer_seconds: how long each answer is waited for.
 
     Raises:
         ConfigError: what answers is no Prefect API, or it refuses the credentials.
         UpstreamUnavailable: nothing answers, or the server fails.
     """
     address = api_address()
+    where = address or "this machine (a temporary one, as PREFECT_API_URL is not set)"
+    if address is not None and not _is_web_address(address):
+        raise _not_an_api(where)
     if address is None and report:
         report(
             "No Prefect server is configured (PREFECT_API_URL is not set), so a temporary one is started. "
             "This takes about 10 seconds; what it keeps stays on this machine."
         )
+    with temporary_settings(set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _START_SECONDS}):
+        client = _client(where, answer_seconds)
+        try:
+            with client:
+                yield Server(client)
+        except httpx.HTTPError as exc:
+            # What is done in the block may speak to others, and their failures are not this server's.
+            if not _is_from(exc, client):
+                raise
+            # An answer that refuses is not chained: Prefect's text of it can repeat what was sent.
+            raise in_words(exc) from (None if isinstance(exc, httpx.HTTPStatusError) else exc)
+
+
+def in_words(error: httpx.HTTPError) -> ConfigError | UpstreamUnavailable:
+    """Return what a failed request to the Prefect server means, as an error that says what to do."""
+    address = api_address()
     where = address or "this machine (a temporary one, as PREFECT_API_URL is not set)"
+    if isinstance(error, httpx.HTTPStatusError):
+        return _refused(where, error.response.status_code)
+    return UpstreamUnavailable(
+        f"The Prefect server at {where} does not answer ({error or type(error).__name__}). {_how_to_start(address)}set "
+        "PREFECT_API_URL to the server in use, as in http://127.0.0.1:4200/api."
+    )
+
+
+def passes_by_itself(error: httpx.HTTPError) -> bool:
+    """Say whether a request that failed may be granted when it is sent again: no answer, or one that passes."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return True
+    return error.response.is_server_error or error.response.status_code in _PASSING
+
+
+def _client(where: str, answer_seconds: float) -> SyncPrefectClient:
+    def require_json(answer: httpx.Response) -> None:
+        # A page of something else, with which Prefect's client would stumble over a character.
+        kind = answer.headers.get("content-type", "")
+        if answer.is_success and "json" not in kind and not _is_empty(answer):
+            raise _not_an_api(where)
+
+    timeout = httpx.Timeout(answer_seconds, connect=min(_CONNECT_SECONDS, answer_seconds))
     try:
-        timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
-        with (
-            temporary_settings(set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _START_SECONDS}),
-            get_client(sync_client=True, httpx_settings={"timeout": timeout}) as client,
-        ):
-            yield Server(client)
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, json.JSONDecodeError) as exc:
-        raise _not_an_api(where) from exc
-    except httpx.HTTPStatusError as exc:
-        # Not chained: the text of Prefect's error holds the server's answer, which can repeat what was sent.
-        raise _refused(where, exc.response.status_code) from None
-    except httpx.TransportError as exc:
-        raise UpstreamUnavailable(
-            f"The Prefect server at {where} does not answer ({exc}). {_how_to_start(address)}set "
-            "PREFECT_API_URL to the server in use, as in http://127.0.0.1:4200/api."
-        ) from exc
+        return get_client(
+            sync_client=True, httpx_settings={"timeout": timeout, "event_hooks": {"response": [require_json]}}
+        )
     except RuntimeError as exc:
         if "ephemeral Prefect API server" not in str(exc):
             raise
@@ -348,6 +340,27 @@ def connect(report: Callable[[str], None] | None = None) -> Iterator[Server]:
             "Prefect's temporary server did not start in time. Try again, or start one yourself with `uv run "
             "prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         ) from exc
+
+
+def _is_empty(answer: httpx.Response) -> bool:
+    return answer.status_code == _NO_CONTENT or answer.headers.get("content-length") == "0"
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
+
+
+def _is_from(error: httpx.HTTPError, client: SyncPrefectClient) -> bool:
+    """Say whether it was this server that was asked."""
+    try:
+        asked, api = error.request.url, client.api_url
+    except RuntimeError:
+        return False
+    return (asked.scheme, asked.host, asked.port) == (api.scheme, api.host, api.port)
 
 
 def _how_to_start(address: str | None) -> str:

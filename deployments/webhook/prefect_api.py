@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,11 +17,10 @@ from typing import Any
 import httpx
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.slots import Silence, Terms
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
-# The shortest lease that Prefect grants.
-_LEASE_SECONDS = 60.0
 _MAX_TAGS = 50
 # What passes by itself: too many requests, and a server or proxy that fails.
 _PASSING = {408, 425, 429}
@@ -60,6 +60,32 @@ def _of_profile() -> tuple[str | None, str | None, str | None]:
     api = get_current_settings().api
     key, sign_in = (value.get_secret_value() if value else None for value in (api.key, api.auth_string))
     return str(api.url) if api.url else None, key, sign_in
+
+
+@dataclass(slots=True)
+class Hold:
+    """A slot of a concurrency limit that is held.
+
+    Attributes:
+        proven_at: when the last request that was granted was sent, by the clock of `time.monotonic`.
+    """
+
+    lease_id: str
+    proven_at: float
+    terms: Terms
+    signs: int = 0
+
+    def require(self) -> None:
+        """Go on only while nobody else can have the slot.
+
+        Raises:
+            UpstreamUnavailable: it was not renewed in time.
+        """
+        if time.monotonic() > self.proven_at + self.terms.proven:
+            raise UpstreamUnavailable(
+                f"The Prefect server has not renewed the right to start runs for {self.terms.proven:.0f} s, so another "
+                "starter may have it."
+            )
 
 
 class PrefectApi:
@@ -138,38 +164,99 @@ class PrefectApi:
         return str(value) if value else None
 
     @asynccontextmanager
-    async def holding(self, limit: str, patience_seconds: float) -> AsyncIterator[None]:
-        """Hold a concurrency limit of one for the time of the block, or free it and go on after a while.
+    async def holding(self, limit: str, sign: str, terms: Terms) -> AsyncIterator[Hold]:
+        """Hold a concurrency limit of one for the time of the block, and renew its lease meanwhile.
 
-        It keeps two starters apart whose keys differ, and is held for seconds. A Prefect server that was killed
-        meanwhile has forgotten the lease and never gives the slot back (3.8 keeps leases in memory).
+        It keeps two starters apart whose keys differ. The slot of another that shows no sign of life is freed; see
+        `infrastructure.slots`.
+
+        Args:
+            sign: the name of the variable for signs of life.
+
+        Raises:
+            UpstreamUnavailable: another starter is at work, and goes on being so.
         """
-        lease = await self._lease(limit, patience_seconds)
-        if lease is None:
-            await self._ask("PATCH", f"/v2/concurrency_limits/{limit}", {"active_slots": 0})
+        hold = await self._take(limit, sign, terms)
+        keeper: asyncio.Task[None] | None = None
         try:
-            yield
+            await self._show(sign, hold)
+            keeper = asyncio.create_task(self._keep(sign, hold))
+            yield hold
         finally:
-            if lease:
-                with suppress(UpstreamUnavailable, ConfigError):  # It runs out by itself.
-                    await self._ask("POST", "/v2/concurrency_limits/decrement-with-lease", {"lease_id": lease})
+            if keeper:
+                keeper.cancel()
+            with suppress(UpstreamUnavailable, ConfigError):  # It runs out by itself.
+                await self._ask("POST", "/v2/concurrency_limits/decrement-with-lease", {"lease_id": hold.lease_id})
 
     async def make_limit(self, limit: str) -> None:
         """Create a concurrency limit of one, unless it is there."""
         with suppress(AlreadyThere):
             await self._ask("POST", "/v2/concurrency_limits/", {"name": limit, "limit": 1, "active": True})
 
-    async def _lease(self, limit: str, patience_seconds: float) -> str | None:
-        body = {"names": [limit], "slots": 1, "mode": "concurrency", "lease_duration": _LEASE_SECONDS}
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience_seconds
+    async def _take(self, limit: str, sign: str, terms: Terms) -> Hold:
+        body = {"names": [limit], "slots": 1, "mode": "concurrency", "lease_duration": max(60.0, terms.lease)}
+        silence, began_at = Silence(terms.lease), time.monotonic()
         while True:
+            asked_at = time.monotonic()
             try:
-                return (await self._ask("POST", "/v2/concurrency_limits/increment-with-lease", body))["lease_id"]
+                answer = await self._ask("POST", "/v2/concurrency_limits/increment-with-lease", body)
+                return Hold(answer["lease_id"], asked_at, terms)
             except Locked:
-                if loop.time() >= deadline:
-                    return None
+                seen = await self._variable(sign)
+                if silence.is_over(seen, time.monotonic()):
+                    await self._free(limit, sign, seen)
+                    silence.begin_anew()
+                elif time.monotonic() > began_at + 1.5 * terms.lease:
+                    raise
                 await asyncio.sleep(0.25)
+
+    async def _keep(self, sign: str, hold: Hold) -> None:
+        path = f"/v2/concurrency_limits/leases/{hold.lease_id}/renew"
+        while True:
+            await asyncio.sleep(hold.terms.renew)
+            sent_at = time.monotonic()
+            try:
+                await self._ask("POST", path, {"lease_duration": max(60.0, hold.terms.lease)})
+                hold.proven_at = sent_at
+                await self._show(sign, hold)
+            except UpstreamUnavailable:
+                continue  # Asked again; a hold that grows too old begins nothing.
+            except ConfigError:
+                return  # The server knows the lease no more.
+
+    async def _show(self, sign: str, hold: Hold) -> None:
+        """Leave a sign of life."""
+        hold.signs += 1
+        value = {"lease": hold.lease_id, "signs_of_life": hold.signs}
+        try:
+            await self._ask("PATCH", f"/variables/name/{sign}", {"value": value})
+        except NotThere:
+            with suppress(AlreadyThere):
+                await self._ask("POST", "/variables/", {"name": sign, "value": value})
+
+    async def _variable(self, name: str) -> Any:  # noqa: ANN401  (a JSON document)
+        try:
+            return await self._ask("GET", f"/variables/name/{name}")
+        except NotThere:
+            return None
+
+    async def _free(self, limit: str, sign: str, seen: Any) -> None:  # noqa: ANN401  (a JSON document)
+        """Free a slot whose holder is dead, unless it shows a sign after all or somebody else frees it."""
+        if await self._variable(sign) != seen:
+            return
+        if seen is None:
+            # Its holder died before it could say so. A name is given once: of those who see this, one alone goes on.
+            try:
+                await self._ask("POST", "/variables/", {"name": sign, "value": {"lease": "freed"}})
+            except AlreadyThere:
+                return
+        else:
+            try:
+                # By its id, which is another one once somebody has freed the slot and a third has taken it.
+                await self._ask("DELETE", f"/variables/{seen['id']}")
+            except NotThere:
+                return
+        await self._ask("PATCH", f"/v2/concurrency_limits/{limit}", {"active_slots": 0})
 
     async def _ask(self, method: str, path: str, body: object = None, params: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401  (whatever JSON the server has for it)
         try:
@@ -217,7 +304,7 @@ class Locked(UpstreamUnavailable):
 def _failure(answer: httpx.Response, url: str, path: str, deployment: str) -> ConfigError | UpstreamUnavailable:
     status = answer.status_code
     if status == 423:
-        return Locked("The limit is held by somebody else.")
+        return Locked("Another starter is starting runs, and goes on doing so.")
     if status >= 500 or status in _PASSING:
         return UpstreamUnavailable(f"The Prefect server at {url} fails (HTTP {status}).")
     if status in (401, 403):

@@ -6,14 +6,21 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deployments.webhook.prefect_api import PrefectApi
-from flows.integrations.sync_events import START_LIMIT, Sync, idempotency_key, run_parameters, sources_of, syncs_of
+from deployments.webhook.prefect_api import Hold, PrefectApi
+from flows.integrations.sync_events import (
+    START_LIMIT,
+    START_SIGN,
+    Sync,
+    idempotency_key,
+    run_parameters,
+    sources_of,
+    syncs_of,
+)
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.slots import START_TERMS
 
 # Runs that are created at once. More are not created sooner: a Prefect server on SQLite writes one after the other.
 _AT_ONCE = 2
-# Another starter holds the limit for a second; after this time it is taken to be lost.
-_PATIENCE_SECONDS = 10.0
 
 Connections = Mapping[str, Sequence[str]]
 
@@ -55,7 +62,7 @@ class Starter:
         if not self._has_limit:
             await self._prefect.make_limit(START_LIMIT)
             self._has_limit = True
-        async with self._prefect.holding(START_LIMIT, _PATIENCE_SECONDS):
+        async with self._prefect.holding(START_LIMIT, START_SIGN, START_TERMS) as hold:
             tags = [sync.tag for union in unions for sync in union]
             runs = {
                 sync: flow_run_id
@@ -67,19 +74,20 @@ class Starter:
             async def one(union: Sequence[Sync]) -> Result:
                 async with turns:
                     try:
-                        return await self._start(union, runs)
+                        return await self._start(union, runs, hold)
                     except (ConfigError, UpstreamUnavailable) as exc:
                         return exc
 
             return await asyncio.gather(*(one(union) for union in unions))
 
-    async def _start(self, union: Sequence[Sync], runs: Mapping[Sync, str]) -> Started | None:
+    async def _start(self, union: Sequence[Sync], runs: Mapping[Sync, str], hold: Hold) -> Started | None:
         left = [sync for sync in union if sync not in runs]
         if not left:
             return Started(runs[union[0]], is_new=False)
         connections = self._connections()
         if not sources_of(left, connections):
             return None
+        hold.require()
         flow_run_id = await self._prefect.start(
             run_parameters(left, connections, self._target),
             sorted(sync.tag for sync in left),

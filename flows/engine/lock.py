@@ -112,17 +112,16 @@ def held_files() -> list[int]:
 
 @contextmanager
 def calling_when_lost(target: str, act: Callable[[str], None]) -> Iterator[None]:
-    """Call a function when another run gets hold of a target that this one holds, from a thread of its own.
+    """Call a function when this run may not write to a target any more that it holds, from a thread of its own.
 
-    It is called with the words for why. That can be so when the server was away for longer than a lease: on its
-    return it gave the target to another machine. Or when the lock file was deleted, which then keeps nobody out.
+    It is called with the reason, as a clause. The server was away for longer than a lease and on its return gave the
+    target to another machine; or this machine alone can't reach it, and the server can do so at any moment; or the lock
+    file was deleted, which then keeps nobody out.
     """
     held = _held.get({}).get(target)
     with ExitStack() as stack:
         if held and held.lease:
-            stack.enter_context(
-                held.lease.calling_when_lost(lambda to: act(f"{to} writes to it since the Prefect server was away"))
-            )
+            stack.enter_context(held.lease.calling_when_lost(act))
         if held and held.file:
             stack.enter_context(held.file.calling_when_lost(act))
         yield

@@ -24,6 +24,8 @@ from infrastructure.errors import ConfigError, preview
 DEPLOYMENT = "dbt-transformation-flow/production"
 # Held by whoever looks for the tags of syncs and then starts a run of them: a global concurrency limit of one.
 START_LIMIT = "airbyte-sync-runs"
+# The Prefect variable in which it shows that it lives.
+START_SIGN = "airbyte_sync_runs_starter"
 # The setting under a source's `meta` that says which connections load it: one id, or a list of them.
 CONNECTION_KEY = "airbyte_connection_id"
 FRESHNESS_KEY = "freshness_hours"

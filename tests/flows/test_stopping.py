@@ -17,13 +17,16 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from flows.engine import lease, recorder
 from flows.engine.lock import one_writer
 from flows.pipeline import dbt_full_pipeline
-from infrastructure.errors import RunTimedOut
+from infrastructure.errors import RunTimedOut, UpstreamUnavailable
 from infrastructure.targets import ROOT
 from tests.conftest import SetUpTarget, post, wait_until
 from tests.flows.recorded import Recorded
+from tests.flows.road import Road
 
 PROJECT = str(Path(__file__).parents[1] / "projects" / "asleep")
 SERVE = """
@@ -228,3 +231,29 @@ def test_a_run_that_takes_longer_than_it_was_given_ends_timed_out_and_so_does_it
     assert "was stopped after 60 minutes, the time that the run was given: 1 of 3 nodes were done" in str(error)
     assert "Run it again with --resume to do what is left." in str(error)
     assert_nothing_is_left(sleeper, recorded)
+
+
+def test_a_run_that_alone_cannot_reach_the_server_stops_its_query_before_another_run_can_begin(
+    prefect_server: str, sleepers: Callable[[], Sleeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server gives the target to another machine when the lease is over; two writers double and lose rows."""
+    sleeper, road = sleepers(), Road(prefect_server)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "PROVEN_SECONDS", 10.0)
+    monkeypatch.setattr(recorder, "CLOSE_SECONDS", 1.0)
+
+    def cut() -> None:
+        sleeper.wait_for_sleep()
+        road.close()
+
+    thread = threading.Thread(target=cut, daemon=True)
+    thread.start()
+    with temporary_settings({PREFECT_API_URL: road.url, PREFECT_CLIENT_MAX_RETRIES: 1}):
+        state = dbt_full_pipeline(target=sleeper.target, project_dir=PROJECT, freshness=False, return_state=True)
+    thread.join()
+    road.end()
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, UpstreamUnavailable)
+    assert "was stopped because the Prefect server has not renewed its right to write for 10 s (" in str(error)
+    assert "1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after). Run it again with --resume" in str(error)
+    wait_until(lambda: not sleeper.queries(), "the query is cancelled")

@@ -12,8 +12,10 @@ import pytest
 from deployments.webhook import starter
 from deployments.webhook.prefect_api import PrefectAddress, PrefectApi, prefect_address
 from deployments.webhook.starter import Result, Started, Starter
-from flows.integrations.sync_events import START_LIMIT, Sync
+from flows.integrations.sync_events import START_LIMIT, START_SIGN, Sync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.slots import Terms
+from tests.conftest import wait_until
 from tests.deployments.webhook.conftest import Deployment
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER
 
@@ -66,18 +68,52 @@ def test_a_connection_that_loads_nothing_any_more_starts_nothing(deployment: Dep
     assert deployment.runs() == []
 
 
+def take_limit(api: str) -> None:
+    """Hold the limit and show no sign of life, as a starter that is dead for a server that forgot its lease."""
+    body = {"names": [START_LIMIT], "slots": 1, "mode": "concurrency", "lease_duration": 60}
+    httpx.post(f"{api}/v2/concurrency_limits/increment-with-lease", json=body, trust_env=False).raise_for_status()
+
+
 def test_a_limit_that_nobody_gives_back_does_not_keep_syncs_waiting(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Prefect server that is killed forgets the leases, and keeps the slots."""
-    monkeypatch.setattr(starter, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(starter, "START_TERMS", Terms(lease=0.3, renew=10.0, proven=25.0))
     start(deployment.api, deployment.name, [])
-    body = {"names": [START_LIMIT], "slots": 1, "mode": "concurrency", "lease_duration": 60}
-    with httpx.Client(base_url=deployment.api, trust_env=False) as client:
-        client.post("/v2/concurrency_limits/increment-with-lease", json=body).raise_for_status()
-        start(deployment.api, deployment.name, [[A]])
-        assert client.get(f"/v2/concurrency_limits/{START_LIMIT}").json()["active_slots"] == 0, "it is freed for all"
+    take_limit(deployment.api)
+    start(deployment.api, deployment.name, [[A]])
+    limit = httpx.get(f"{deployment.api}/v2/concurrency_limits/{START_LIMIT}", trust_env=False).json()
+    assert limit["active_slots"] == 0, "it is freed for all"
     assert deployment.jobs() == [["1"]]
+
+
+def test_a_starter_is_heard_of_for_as_long_as_it_starts(deployment: Deployment) -> None:
+    """Else another would take it for dead: on a slow server, twenty starts take longer than a lease."""
+    start(deployment.api, deployment.name, [])
+
+    def signs() -> int:
+        variable = httpx.get(f"{deployment.api}/variables/name/{START_SIGN}", trust_env=False)
+        return variable.json()["value"]["signs_of_life"] if variable.is_success else 0
+
+    async def hold() -> None:
+        prefect = PrefectApi(PrefectAddress(deployment.api), deployment.name)
+        async with prefect.holding(START_LIMIT, START_SIGN, Terms(lease=60.0, renew=0.05, proven=25.0)) as hold:
+            first = hold.proven_at
+            await asyncio.to_thread(wait_until, lambda: signs() > 2, "it is heard of again")
+            assert hold.proven_at > first
+        await prefect.close()
+
+    asyncio.run(hold())
+
+
+def test_a_starter_that_is_not_renewed_in_time_starts_nothing(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter, "START_TERMS", Terms(lease=60.0, renew=10.0, proven=0.0))
+    ((result,),) = start(deployment.api, deployment.name, [[A]])
+    assert isinstance(result, UpstreamUnavailable)
+    assert "has not renewed the right to start runs" in str(result)
+    assert deployment.runs() == []
 
 
 def test_what_prefect_refuses_and_what_passes_are_told_apart(prefect_server: str) -> None:

@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 from flows.engine import lease
 from flows.engine.lease import Lease, acquire, server_slot
 from flows.engine.lock import calling_when_lost, one_writer
+from flows.engine.process import STOP_SECONDS
 from infrastructure.errors import UpstreamUnavailable
 from infrastructure.registration import limit_name
 from tests.conftest import wait_until
 from tests.flows.engine.test_lock import Listener, holder, take_in_a_thread
+from tests.flows.road import Road
 
 
 @pytest.fixture
@@ -136,6 +139,8 @@ def test_a_run_is_told_when_another_has_its_target_since_the_server_was_away(
         lost_to.append(to)
         told.set()
 
+    # By its own clock it has not lost it, however long the other machine takes to begin.
+    monkeypatch.setattr(lease, "PROVEN_SECONDS", 3600.0)
     # Away for longer than a lease lasts: nothing is renewed, and another machine comes first.
     monkeypatch.setattr(Lease, "_keep", _after(told_to_go := threading.Event(), Lease._keep))
     with one_writer(target, "me"), calling_when_lost(target, lose):
@@ -143,7 +148,7 @@ def test_a_run_is_told_when_another_has_its_target_since_the_server_was_away(
         wait_until(lambda: is_free(target), "the server takes it back")
         with on_another_machine(monkeypatch, tmp_path / "theirs"), holder(target):
             told_to_go.set()
-            assert told.wait(60)
+            assert told.wait(180)
         with calling_when_lost(target, lose):
             pass
     assert len(lost_to) == 2, "who asks later is told as well"
@@ -152,10 +157,74 @@ def test_a_run_is_told_when_another_has_its_target_since_the_server_was_away(
 
 def _after(moment: threading.Event, keep: object) -> object:
     def waits(self: Lease) -> None:
-        assert moment.wait(60)
+        assert moment.wait(180)
         keep(self)  # type: ignore[operator]
 
     return waits
+
+
+@pytest.fixture
+def road(target: str, prefect_server: str) -> Iterator[Road]:
+    """Return the holder's only way to the server; others have ways of their own."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    way = Road(prefect_server)
+    with temporary_settings({PREFECT_API_URL: way.url}):
+        yield way
+    way.end()
+
+
+def test_a_holder_that_alone_cannot_reach_the_server_gives_up_before_another_can_have_the_target(
+    target: str, road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would go on writing beside the next run: the server can't tell it that the slot is somebody else's."""
+    why: list[str] = []
+    told = threading.Event()
+
+    def lose(reason: str) -> None:
+        why.append(reason)
+        told.set()
+
+    monkeypatch.setattr(lease, "PROVEN_SECONDS", 2.0)
+    with server_slot(target, "me", wait=False) as held, held.calling_when_lost(lose):
+        before = held._proven_at
+        wait_until(lambda: held._proven_at > before, "it is renewed, and goes on for longer than it could without")
+        assert not told.is_set()
+        road.close()
+        assert told.wait(60)
+        assert why[0].startswith("the Prefect server has not renewed its right to write for 2 s (")
+        assert why[0].endswith(" and can give the target to another machine soon")
+        road.open()
+    assert len(why) == 1, "it is told once, and does not take it anew"
+    assert is_free(target), "what it can still give back it gives back"
+
+
+def test_what_a_run_needs_to_stop_is_over_before_its_lease_is() -> None:
+    assert lease.PROVEN_SECONDS + STOP_SECONDS < lease.LEASE_SECONDS <= lease.SILENT_SECONDS
+    assert lease.RENEW_SECONDS * 3 < lease.PROVEN_SECONDS
+
+
+def test_a_slot_whose_first_sign_of_life_fails_is_given_back(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        request = httpx.Request("PATCH", f"{os.environ['PREFECT_API_URL']}/variables/name/x")
+        raise httpx.HTTPStatusError("", request=request, response=httpx.Response(500, request=request))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "_write_sign", fail)
+        with pytest.raises(UpstreamUnavailable, match=r"failed \(HTTP 500\)"), server_slot(target, "me", wait=False):
+            pass
+    assert is_free(target)
+
+
+def test_a_slot_that_is_taken_anew_after_it_was_given_back_is_given_back_too(target: str) -> None:
+    """A renewal that is on its way when the block ends meets a lease that is gone, which is no reason to take it."""
+    from prefect.client.orchestration import get_client
+
+    with server_slot(target, "me", wait=False) as held:
+        pass
+    with get_client(sync_client=True) as client:
+        held._renew(client)
+    assert is_free(target)
 
 
 def test_a_dead_holder_whose_lease_the_server_forgot_is_taken_over(
