@@ -14,7 +14,7 @@ from flows.engine.lock import one_writer
 from flows.engine.process import dbt_ahead
 from flows.engine.project import read_project
 from flows.engine.reporting import current_reporter
-from flows.engine.state import state_of, state_root
+from flows.engine.state import state_of
 from infrastructure.errors import ConfigError, RunStopped, UpstreamUnavailable
 from infrastructure.targets import ROOT
 
@@ -143,11 +143,10 @@ def _run_pipeline(request: Request) -> PipelineResult:
     except CancelledRun as exc:
         raise RunStopped(f"{exc} Nothing is running any more; what was done is recorded.") from exc
     except httpx.HTTPError as exc:
-        raise UpstreamUnavailable(
-            f"The Prefect server went away during the run and did not come back ({exc}). What dbt did is recorded "
-            f"under {state_root(os.environ)}. When the server is there again, this does what is left: "
-            f"{_again(request)} --resume"
-        ) from exc
+        from infrastructure.server import in_words
+
+        # Before anything was done: from then on the run does not need the server, and its last state is kept.
+        raise in_words(exc) from (None if isinstance(exc, httpx.HTTPStatusError) else exc)
 
 
 def wants_data(request: Request, warehouse: str, was_built: bool = False) -> bool:

@@ -14,6 +14,7 @@ from flows.alerts.incident import Incident, Severity
 from flows.alerts.telling import Unsent, deliver, write_down
 from flows.engine.reporting import current_reporter
 from flows.engine.results import DbtResult
+from flows.last_state import keep_last_state
 from infrastructure.automations import TOLD_EVENT, UNSENT_EVENT
 from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
 from infrastructure.plain_text import markdown_code, markdown_text, one_line
@@ -34,11 +35,13 @@ def with_alerts(flow: Flow[P, R]) -> Flow[P, R]:
         def nightly(target: str = "dev") -> None: ...
 
     What its dbt nodes came to is told with it, in one message at the end of the run. The target is the flow's
-    parameter of that name. What a process that was killed can't tell any more, the server's automations do. A flow that
+    parameter of that name. What a process that was killed can't tell any more, the server's automations do. And so that
+    it tells how it ended, and not how the server was, its last state is asked for again; see `last_state`. A flow that
     tells already stays as it is: told twice, it would wait twice for a destination that is away.
     """
     if tells_at_its_end(flow):
         return flow
+    flow.on_running(keep_last_state)
     flow.on_completion(tell_completed)
     flow.on_failure(tell_failed)
     flow.on_crashed(tell_crashed)

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from flows.engine.deadline import require_time
-from flows.engine.failures import one_line
 from flows.engine.process import STOP_SECONDS
 from flows.engine.reporting import current_reporter
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.plain_text import one_line
 from infrastructure.registration import limit_name
 from infrastructure.slots import Silence, free_slot, show_sign, take_slot
 

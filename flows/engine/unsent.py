@@ -13,6 +13,7 @@ from uuid import uuid4
 import orjson
 
 from flows.engine.state import state_root
+from infrastructure.private_files import private_folder, write_whole
 
 # The server keeps events for a week; what is older it need not be told.
 _KEPT_SECONDS = 7 * 86_400.0
@@ -34,11 +35,8 @@ class UnsentEvents:
     def keep(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Write events down for a later run; a disk that is full costs them."""
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # In two steps, so that nobody sends half of them.
-            path = self._folder / f"{uuid4().hex}.json"
-            path.write_bytes(orjson.dumps({"api": self._api, "events": events}))
-            path.rename(path.with_suffix(".events"))
+            path = private_folder(self._folder) / f"{uuid4().hex}.events"
+            write_whole(path, orjson.dumps({"api": self._api, "events": events}))
 
     def send(self, send: Callable[[str, bytes], None]) -> None:
         """Send what is kept for this server, each file by one process, and forget it.
