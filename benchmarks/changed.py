@@ -22,8 +22,8 @@ from infrastructure.console import EntryCommand
 # The flow alone, from its start to its end: what a scheduled run costs on a warm worker.
 _RUN = """
 import sys, time
-from flows.engine.reporting import reporting_to
-from flows.pipeline import dbt_full_pipeline
+from flows.engine.context.reporting import reporting_to
+from flows.pipelines.full import dbt_full_pipeline
 
 class Silent:
     def stage(self, text): pass

@@ -26,15 +26,15 @@ from typing import Any
 
 import click
 
-from deployments.dbt_cloud.config import TFVARS, Config
-from deployments.dbt_cloud.definition import JobDefinition
-from deployments.dbt_cloud.job_object import job_object, sendable
-from deployments.dbt_cloud.names import Owner, stamp_of
-from deployments.dbt_cloud.planning import Options
-from deployments.dbt_cloud.scope import OwnerScope
-from deployments.dbt_cloud.work import deploy, planned
-from flows.cloud_api.client import CloudClient, Json
-from flows.cloud_api.settings import ACCOUNT_LIMIT_PER_MINUTE, REQUESTS_PER_MINUTE, CloudSettings
+from deployments.dbt_cloud.apply.work import deploy, planned
+from deployments.dbt_cloud.files.config import TFVARS, Config
+from deployments.dbt_cloud.model.definition import JobDefinition
+from deployments.dbt_cloud.model.job_object import job_object, sendable
+from deployments.dbt_cloud.model.names import Owner, stamp_of
+from deployments.dbt_cloud.plan.planning import Options
+from deployments.dbt_cloud.plan.scope import OwnerScope
+from flows.services.dbt_cloud.client import CloudClient, Json
+from flows.services.dbt_cloud.settings import ACCOUNT_LIMIT_PER_MINUTE, REQUESTS_PER_MINUTE, CloudSettings
 from infrastructure.console import EntryCommand
 from infrastructure.errors import TributaryError
 
@@ -108,7 +108,7 @@ def main(
 
 @contextmanager
 def _server() -> Iterator[Server]:
-    command = [sys.executable, "-m", "tests.cloud.server"]
+    command = [sys.executable, "-m", "tests.support.cloud.server"]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as child:
         try:

@@ -29,9 +29,9 @@ import click
 from benchmarks.figures import median_and_p95
 from benchmarks.fleet_system import HEARTBEAT_SECONDS, POOL, Fleet, databases
 from benchmarks.projects import write_small_project
-from infrastructure.automations import Patience, automation_documents
-from infrastructure.blocks import Reference
+from infrastructure.blocks.documents import Reference
 from infrastructure.console import EntryCommand
+from infrastructure.server.automations import Patience, automation_documents
 
 # Two signs of life may be missing before a run is called dead, and a busy machine may be slow to tell of them.
 _SILENT_SECONDS = 3 * HEARTBEAT_SECONDS + 15

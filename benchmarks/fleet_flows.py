@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.pipeline import dbt_full_pipeline
+from flows.pipelines.full import dbt_full_pipeline
 
 MARKS_VARIABLE = "TRIBUTARY_BENCH_MARKS"
 

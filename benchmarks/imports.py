@@ -16,7 +16,7 @@ import click
 from infrastructure.console import EntryCommand
 
 # What a flow run on DuckDB imports, and what its dbt child does.
-FLOW = "import flows.pipeline, duckdb"
+FLOW = "import flows.pipelines.full, duckdb"
 CHILD = "import dbt.cli.main, dbt.adapters.duckdb"
 
 

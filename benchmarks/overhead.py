@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 _ENGINE = """
 import json, os, sys, time
 from pathlib import Path
-from flows import tasks
-from flows.engine.reporting import reporting_to
-from flows.pipeline import dbt_full_pipeline
+from flows.pipelines import tasks
+from flows.engine.context.reporting import reporting_to
+from flows.pipelines.full import dbt_full_pipeline
 
 class Silent:
     def stage(self, text): pass

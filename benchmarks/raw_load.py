@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import click
 
-from flows.ingest_git import ingest_git
-from flows.sample_data import write_sample_data
+from flows.loaders.git.load import ingest_git
+from flows.loaders.sample_data import write_sample_data
 from infrastructure.console import EntryCommand
 from infrastructure.profiles import Profile
 

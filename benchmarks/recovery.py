@@ -142,9 +142,9 @@ class Lane:
 
     def _look(self, tally: Tally, what: str) -> bool:
         """Compare what the record of a killed run calls done with what the warehouse has."""
-        from flows.engine.command import DbtCommand
-        from flows.engine.resume import interrupted_run
-        from flows.engine.state import state_of
+        from flows.engine.context.command import DbtCommand
+        from flows.engine.context.state import state_of
+        from flows.engine.ledger.resume import interrupted_run
 
         ran = self.witness.ran()
         earlier = interrupted_run(state_of("bench", self.name, self._environment), DbtCommand("build"))

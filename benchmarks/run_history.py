@@ -16,10 +16,10 @@ from pathlib import Path
 import click
 
 from benchmarks.projects import write_project
-from flows.engine.command import DBT, DbtCommand
-from flows.engine.graph import load_graph
-from flows.engine.project import read_project
-from flows.engine.results import DbtResult, NodeResult
+from flows.engine.artifacts.graph import load_graph
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.command import DBT, DbtCommand
+from flows.engine.context.project import read_project
 from flows.history.record import record
 from flows.history.store import URL_VARIABLE, HistoryStore
 from infrastructure.console import EntryCommand

@@ -8,7 +8,7 @@ import sys
 from prefect import aserve, flow
 from prefect.types.entrypoint import EntrypointType
 
-from flows.transform import dbt_transformation_flow
+from flows.pipelines.transform import dbt_transformation_flow
 
 
 @flow

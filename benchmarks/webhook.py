@@ -28,7 +28,7 @@ import click
 import httpx
 
 from benchmarks.figures import median_and_p95
-from flows.engine.state import dbt_log
+from flows.engine.context.state import dbt_log
 from infrastructure.console import EntryCommand
 
 _SECRET = "the-secret-of-this-benchmark-0123456789"
@@ -167,9 +167,9 @@ class Bench:
         subprocess.run([sys.executable, *command], env=self._environment, check=True, stdout=subprocess.DEVNULL)
         pool = {"name": "bench", "type": "process", "base_job_template": {}}
         self._http.post("/work_pools/", json=pool).raise_for_status()
-        self._deploy(_FLOW, "flows.transform.dbt_transformation_flow", "worker", "bench")
+        self._deploy(_FLOW, "flows.pipelines.transform.dbt_transformation_flow", "worker", "bench")
         self._deploy("empty", "benchmarks.served_flows.empty", "worker", "bench")
-        self._deploy(_FLOW, "flows.transform.dbt_transformation_flow", "nobody", None)
+        self._deploy(_FLOW, "flows.pipelines.transform.dbt_transformation_flow", "nobody", None)
 
     def latencies(self, way: str, rounds: int) -> Latencies:
         """Deliver one sync after the other to an idle machine, with an empty run between; the first is not counted."""
@@ -241,7 +241,7 @@ class Bench:
 
     def attacked(self, seconds: float) -> Attacked:
         """Deliver a few syncs a second, each once over a connection of its own, while the receiver is attacked."""
-        from deployments.webhook.spool import Spool
+        from deployments.webhook.inbox.spool import Spool
 
         self.start_receiver("nobody", spool="attacked")
         measured = asyncio.run(self._attacked(seconds))

@@ -16,9 +16,9 @@ from infrastructure.errors import ConfigError, ExitCode
 from infrastructure.screen import echo, styled
 
 if TYPE_CHECKING:
-    from deployments.declared import Declared
-    from deployments.deployment_plan import Plan, Saved
-    from infrastructure.blocks import FieldChange
+    from deployments.schedules.declared import Declared
+    from deployments.schedules.plan import Plan, Saved
+    from infrastructure.blocks.documents import FieldChange
 
 _COMMAND = "uv run python -m deployments.apply"
 _COLOURS = {"create": "green", "update": "yellow", "remove": "red", "left": "yellow"}
@@ -86,11 +86,11 @@ def apply(target: str | None, prune: bool, as_json: bool, path: Path | None) -> 
 @_file
 def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> None:
     """Remove every deployment that this file has put on the server; work pools and the history of runs stay."""
-    from deployments.prefect_deployments import destroy as destroy_deployments
-    from deployments.prefect_deployments import read_saved
-    from deployments.schedules import load_schedules
-    from infrastructure.local_server import server_in_reach
-    from infrastructure.server import connect
+    from deployments.schedules.prefect_deployments import destroy as destroy_deployments
+    from deployments.schedules.prefect_deployments import read_saved
+    from deployments.schedules.schedule_file import load_schedules
+    from infrastructure.server.client import connect
+    from infrastructure.server.local_server import server_in_reach
 
     schedules, _ = load_schedules(path)
     report = silent if as_json else say_aside
@@ -130,7 +130,7 @@ def _confirm(found: Sequence[Saved], as_json: bool) -> None:
 @_file
 def next_(target: str | None, count: int, after: datetime | None, as_json: bool, path: Path | None) -> None:
     """Show when everything runs next, on its own clock and in UTC; needs no server."""
-    from deployments.schedules import load_schedules
+    from deployments.schedules.schedule_file import load_schedules
 
     moment = after.replace(tzinfo=UTC) if after else datetime.now(UTC)
     _, declared = load_schedules(path)
@@ -153,11 +153,11 @@ def next_(target: str | None, count: int, after: datetime | None, as_json: bool,
 
 
 def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool, apply_it: bool) -> Plan:
-    from deployments.prefect_deployments import apply as apply_plan
-    from deployments.prefect_deployments import plan as make_plan
-    from deployments.schedules import load_schedules
-    from infrastructure.local_server import server_in_reach
-    from infrastructure.server import api_address, connect
+    from deployments.schedules.prefect_deployments import apply as apply_plan
+    from deployments.schedules.prefect_deployments import plan as make_plan
+    from deployments.schedules.schedule_file import load_schedules
+    from infrastructure.server.client import api_address, connect
+    from infrastructure.server.local_server import server_in_reach
 
     schedules, declared = load_schedules(path)
     report: Callable[[str], None] = silent if as_json else say_aside

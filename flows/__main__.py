@@ -12,29 +12,29 @@ from infrastructure.screen import echo, screen
 
 # In the order in which help lists them. A command is imported when it is asked for.
 COMMANDS = {
-    "run": "flows.commands.run:run",
-    "plan": "flows.commands.plan:plan",
-    "split": "flows.commands.split:split",
-    "transform": "flows.commands.transform:transform",
-    "fast-transform": "flows.commands.transform:fast_transform",
-    "new-data": "flows.commands.transform:new_data",
-    "reconcile": "flows.commands.reconcile:reconcile",
-    "history": "flows.commands.history:history",
-    "health": "flows.commands.health:health",
-    "full-refresh": "flows.commands.full_refresh:full_refresh",
-    "audit": "flows.commands.audit:audit",
-    "compare": "flows.commands.compare:compare",
-    "scd2-repair": "flows.commands.scd2_repair:scd2_repair",
-    "payroll": "flows.commands.payroll:payroll",
-    "triage": "flows.commands.triage:triage",
-    "pipeline-failure": "flows.commands.pipeline_failure:pipeline_failure",
-    "report": "flows.commands.report:report",
-    "ingest-git": "flows.commands.ingest_git:ingest_git",
-    "sample-data": "flows.commands.sample_data:sample_data",
+    "run": "flows.cli.run:run",
+    "plan": "flows.cli.plan:plan",
+    "split": "flows.cli.split:split",
+    "transform": "flows.cli.transform:transform",
+    "fast-transform": "flows.cli.transform:fast_transform",
+    "new-data": "flows.cli.transform:new_data",
+    "reconcile": "flows.cli.reconcile:reconcile",
+    "history": "flows.cli.history:history",
+    "health": "flows.cli.health:health",
+    "full-refresh": "flows.cli.full_refresh:full_refresh",
+    "audit": "flows.cli.audit:audit",
+    "compare": "flows.cli.compare:compare",
+    "scd2-repair": "flows.cli.scd2_repair:scd2_repair",
+    "payroll": "flows.cli.payroll:payroll",
+    "triage": "flows.cli.triage:triage",
+    "pipeline-failure": "flows.cli.pipeline_failure:pipeline_failure",
+    "report": "flows.cli.report:report",
+    "ingest-git": "flows.cli.ingest_git:ingest_git",
+    "sample-data": "flows.cli.sample_data:sample_data",
     # Schedules stand above the flows that they run, and so does what serves them.
-    "serve": "deployments.serve:serve",
-    "drop-schema": "flows.commands.drop_schema:drop_schema",
-    "alerts": "flows.commands.alerts:alerts",
+    "serve": "deployments.schedules.serve:serve",
+    "drop-schema": "flows.cli.drop_schema:drop_schema",
+    "alerts": "flows.cli.alerts:alerts",
 }
 
 
@@ -51,8 +51,8 @@ class _Commands(EntryGroup):
         return getattr(import_module(module), name)
 
     def tell(self, error: TributaryError, as_json: bool) -> None:
-        from flows.engine.results import DbtResult
-        from flows.report import as_document
+        from flows.engine.artifacts.results import DbtResult
+        from flows.report.artifacts import as_document
 
         result = error.result if isinstance(error, DbtRunFailed) else None
         if as_json:
@@ -60,7 +60,7 @@ class _Commands(EntryGroup):
             echo(dumps({**as_document(steps), "error": str(error), "kind": type(error).__name__}))
             return
         if isinstance(result, DbtResult) and result.nodes:
-            from flows.terminal import print_log_path, print_result
+            from flows.report.terminal import print_log_path, print_result
 
             print_result(screen(), result)
             print_log_path(screen(), result)

@@ -13,25 +13,25 @@ from uuid import UUID
 
 from prefect import flow
 
-from flows import tasks
 from flows.alerts.hooks import with_alerts
-from flows.engine.command import DbtCommand
-from flows.engine.deadline import require_time, time_limit
-from flows.engine.failures import failure_of
-from flows.engine.graph import read_graph
-from flows.engine.ledger import Ledger
-from flows.engine.listing import list_manifest
-from flows.engine.lock import lease_name, one_writer, writing_for
+from flows.engine.artifacts.graph import read_graph
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.changed.run_memory import Memory
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.deadline import require_time, time_limit
+from flows.engine.context.project import Project, read_project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import LEDGER, State, state_of, write_in_words
+from flows.engine.ledger.failures import failure_of
+from flows.engine.ledger.ledger import Ledger
+from flows.engine.ledger.resume import fingerprint
+from flows.engine.ledger.retries import Retries
 from flows.engine.parts import Part, Split, domain_by, split
-from flows.engine.project import Project, read_project
-from flows.engine.recorder import Recorder, prefect_sender
-from flows.engine.remember import Memory
-from flows.engine.reporting import current_reporter
-from flows.engine.results import DbtResult, NodeResult
-from flows.engine.resume import fingerprint
-from flows.engine.retries import Retries
+from flows.engine.process.listing import list_manifest
 from flows.engine.run import run_dbt
-from flows.engine.state import LEDGER, State, state_of, write_in_words
+from flows.engine.sinks.recorder import Recorder, prefect_sender
+from flows.engine.target.file_lock import lease_name, one_writer, writing_for
+from flows.pipelines import tasks
 from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError
 from infrastructure.profiles import Profile, load_profile
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-    from flows.engine.graph import Graph
+    from flows.engine.artifacts.graph import Graph
 
 # How often the parts are asked after, and the server while it is away.
 _POLL_SECONDS = 1.0
@@ -392,8 +392,8 @@ def _tell(
     """Record the run as one, in the history, the Prefect UI and the alerts; see `tasks._run`."""
     from flows.alerts.runs import report_nodes
     from flows.history.record import record
-    from flows.report import publish
-    from flows.report_page.summary import publish_overview
+    from flows.report.artifacts import publish
+    from flows.report.html.summary import publish_overview
 
     record(result, command, project, profile, error)
     publish(result)

@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
-from infrastructure.blocks import PASSED_KEY, PROFILE_TYPE, SOURCES_KEY, Reference, SavedDocument, profile_block
+from infrastructure.blocks.documents import (
+    PASSED_KEY,
+    PROFILE_TYPE,
+    SOURCES_KEY,
+    Reference,
+    SavedDocument,
+    profile_block,
+)
 from infrastructure.errors import ConfigError, preview
-from infrastructure.key_files import path_of_key
-from infrastructure.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
 from infrastructure.private_files import private_folder
-from infrastructure.targets import ROOT, Targets, load_targets
-from infrastructure.warehouses import WAREHOUSES, Target
+from infrastructure.targets.key_files import path_of_key
+from infrastructure.targets.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
+from infrastructure.targets.target_file import ROOT, Targets, load_targets
+from infrastructure.targets.warehouses import WAREHOUSES, Target
 from infrastructure.yaml_file import meant
 
 if TYPE_CHECKING:
-    from infrastructure.server import Server
+    from infrastructure.server.client import Server
 
 # dbt looks for a profiles.yml in the folder that it is started in.
 LOCAL_PROFILES = ROOT / "dbt" / "profiles.yml"
@@ -136,7 +143,7 @@ def load_profile(target: str) -> Profile:
         ConfigError: a block is missing or unsafe, or the warehouse's dbt adapter is not installed.
         UpstreamUnavailable: the Prefect server does not answer.
     """
-    from infrastructure.server import api_address, connect
+    from infrastructure.server.client import api_address, connect
 
     block = profile_block(target)
     with connect() as server:

@@ -6,13 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from infrastructure.automations import (
-    AutomationChange,
-    AutomationDocument,
-    automation_documents,
-    change_of_automation,
-)
-from infrastructure.blocks import (
+from infrastructure.blocks.documents import (
     BlockChange,
     BlockDocument,
     Reference,
@@ -25,12 +19,18 @@ from infrastructure.blocks import (
     target_documents,
 )
 from infrastructure.errors import ConfigError
-from infrastructure.outputs import blanked_names, output_of, read_secrets
-from infrastructure.targets import SERVICES, Airbyte, DashboardCache, PagerDuty, SlackWebhook, Targets
+from infrastructure.server.automations import (
+    AutomationChange,
+    AutomationDocument,
+    automation_documents,
+    change_of_automation,
+)
+from infrastructure.targets.outputs import blanked_names, output_of, read_secrets
+from infrastructure.targets.target_file import SERVICES, Airbyte, DashboardCache, PagerDuty, SlackWebhook, Targets
 from infrastructure.yaml_file import all_of
 
 if TYPE_CHECKING:
-    from infrastructure.server import Server
+    from infrastructure.server.client import Server
 
 # Two dbt commands that write to one target at once can leave two current rows in a snapshot.
 WRITERS_PER_TARGET = 1

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infrastructure.blocks import PROFILE_TYPE, SavedDocument, change_of, profile_block, target_documents
-from infrastructure.connection_check import Check, check
+from infrastructure.blocks.documents import PROFILE_TYPE, SavedDocument, change_of, profile_block, target_documents
+from infrastructure.connection_check.check import Check, check
 from infrastructure.console import EntryCommand, json_option, say_aside, silent
 from infrastructure.errors import ConfigError, ExitCode
-from infrastructure.local_server import server_in_reach
-from infrastructure.outputs import read_secrets
 from infrastructure.profiles import (
     LOCAL_PROFILES,
     Profile,
@@ -28,11 +26,13 @@ from infrastructure.profiles import (
 )
 from infrastructure.registration import WRITERS_PER_TARGET, Declared, Plan, apply, declare, plan
 from infrastructure.screen import echo, styled
-from infrastructure.targets import ROOT, TARGETS_FILE, Targets, load_targets
+from infrastructure.server.local_server import server_in_reach
+from infrastructure.targets.outputs import read_secrets
+from infrastructure.targets.target_file import ROOT, TARGETS_FILE, Targets, load_targets
 from infrastructure.yaml_file import all_of
 
 if TYPE_CHECKING:
-    from infrastructure.server import Server
+    from infrastructure.server.client import Server
 
 _DONE = {"create": "created", "update": "updated", "unchanged": "unchanged"}
 _COLOURS = {"create": "green", "update": "yellow", "not ours": "yellow"}
@@ -141,7 +141,7 @@ class _Outcome:
         return in_file or (self.plan is not None and not self.plan.is_empty)
 
     def reconcile_server(self, plan_only: bool, report: Callable[[str], None] | None) -> None:
-        from infrastructure.server import api_address, connect
+        from infrastructure.server.client import api_address, connect
 
         self.address = api_address()
         with connect(report) as server:
@@ -297,7 +297,7 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
 
 def _profile_to_check(targets: Targets, name: str, report: Callable[[str], None] | None) -> tuple[Profile, str | None]:
     """Return the profile that targets.yml declares, or the saved one where its secrets are not at hand."""
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     known = targets.targets.get(name)
     if name in targets.unset or (known and read_secrets(known, os.environ)[1]):
@@ -328,7 +328,7 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
         ConfigError: the target is not set up and needs secrets, or does not exist.
         UpstreamUnavailable: the Prefect server does not answer.
     """
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with connect(report) as server:
         saved = server.read_block(PROFILE_TYPE, profile_block(target))

@@ -24,7 +24,7 @@ from benchmarks.engines import PLACE_VARIABLE, default_place
 if TYPE_CHECKING:
     import httpx
 
-    from tests.airbyte.server import AirbyteServer
+    from tests.support.airbyte.server import AirbyteServer
 
 _START_SECONDS = 180
 # Settings of the person who runs the tests, which would send a test to their server or change what dbt does.
@@ -352,7 +352,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def airbyte() -> Iterator[AirbyteServer]:
     """Start a stand-in for Airbyte; at the end, nothing may have been asked that Airbyte would not understand."""
-    from tests.airbyte.server import airbyte_running
+    from tests.support.airbyte.server import airbyte_running
 
     with airbyte_running() as server:
         yield server
@@ -377,8 +377,8 @@ def set_up_target(prefect_server: str, tmp_path_factory: pytest.TempPathFactory)
     import yaml
 
     from infrastructure.registration import apply, declare, plan
-    from infrastructure.server import connect
-    from infrastructure.targets import load_targets
+    from infrastructure.server.client import connect
+    from infrastructure.targets.target_file import load_targets
 
     def set_up(settings: dict[str, Any] | None = None, environ: dict[str, str] | None = None) -> str:
         folder = tmp_path_factory.mktemp("target")

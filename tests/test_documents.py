@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.documents import DOCUMENTS, ROOT, Command, anchors, commands, links
+from tests.support.documents import DOCUMENTS, ROOT, Command, anchors, commands, links
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OURS = [

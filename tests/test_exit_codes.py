@@ -26,10 +26,10 @@ from infrastructure.errors import ConfigError, DbtRunFailed, ExitCode, RunStoppe
 ROOT = Path(__file__).parents[1]
 # They are no commands: children that speak their parent's protocol, and what writes a file of the repository anew.
 NO_COMMANDS = {
-    "flows.engine.child",
-    "infrastructure.block_types",
-    "infrastructure.targets",
-    "deployments.schedules",
+    "flows.engine.process.child",
+    "infrastructure.blocks.block_types",
+    "infrastructure.targets.target_file",
+    "deployments.schedules.schedule_file",
     "benchmarks.served_flows",
     "benchmarks.webhook_attacks",
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, logical_lines
+from tests.support.documents import ROOT, logical_lines
 
 pytestmark = pytest.mark.slow
 

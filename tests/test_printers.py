@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.engine.results import Stopped
-from flows.operations.audit import AuditReport, as_html, as_markdown
-from flows.operations.audit_checks import Section
-from flows.operations.triage import Triage, Triaged
-from flows.operations.triage import as_markdown as triage_markdown
-from flows.operations.triage_changes import Changes
-from flows.report import summary_markdown
-from tests.flows.test_report import node, result
+from flows.engine.artifacts.results import Stopped
+from flows.report.artifacts import summary_markdown
+from flows.runbook.audit.checks import Section
+from flows.runbook.audit.flow import AuditReport, as_html, as_markdown
+from flows.runbook.triage.changes import Changes
+from flows.runbook.triage.flow import Triage, Triaged
+from flows.runbook.triage.flow import as_markdown as triage_markdown
+from tests.flows.report.test_artifacts import node, result
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = (
@@ -48,9 +48,9 @@ ALLOWED = {
     ("infrastructure/screen.py", "click.style"),
     ("infrastructure/plain_text.py", "escape"),
     # Words of its own.
-    ("infrastructure/block_types.py", "print"),
+    ("infrastructure/blocks/block_types.py", "print"),
     # Charts that are drawn here, whose texts the library escapes.
-    ("flows/report_page/page.py", "Markup"),
+    ("flows/report/html/page.py", "Markup"),
 }
 
 

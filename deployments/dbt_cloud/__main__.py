@@ -11,11 +11,12 @@ from typing import Any, cast
 import click
 
 from deployments.dbt_cloud import options
-from deployments.dbt_cloud.applying import Applied, check_budget, check_values
-from deployments.dbt_cloud.changes import BLOCKED, ChangeSet
-from deployments.dbt_cloud.cleanup import OLDER_THAN_DAYS, git_branches
-from deployments.dbt_cloud.planning import Options
-from deployments.dbt_cloud.request import (
+from deployments.dbt_cloud.apply.applying import Applied, check_budget, check_values
+from deployments.dbt_cloud.apply.work import clean, cleanup_plan, deploy, listed, planned, with_client
+from deployments.dbt_cloud.model.changes import BLOCKED, ChangeSet
+from deployments.dbt_cloud.plan.cleanup import OLDER_THAN_DAYS, git_branches
+from deployments.dbt_cloud.plan.planning import Options
+from deployments.dbt_cloud.plan.request import (
     Request,
     described,
     load,
@@ -26,10 +27,9 @@ from deployments.dbt_cloud.request import (
     warnings_of,
     with_values,
 )
-from deployments.dbt_cloud.work import clean, cleanup_plan, deploy, listed, planned, with_client
-from flows.cloud_api.client import CloudClient
-from flows.cloud_api.settings import CloudSettings, settings_from
-from flows.engine.state import state_root
+from flows.engine.context.state import state_root
+from flows.services.dbt_cloud.client import CloudClient
+from flows.services.dbt_cloud.settings import CloudSettings, settings_from
 from infrastructure.console import EntryGroup, dumps, json_option
 from infrastructure.errors import ConfigError, ExitCode
 from infrastructure.screen import echo, styled
@@ -54,7 +54,7 @@ def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa
     config = load(_request(asked), os.environ)
     found = warnings_of(config)
     if online:
-        from deployments.dbt_cloud.online_checks import check_online
+        from deployments.dbt_cloud.plan.online_checks import check_online
 
         with_client(_settings(config.account_id), lambda client: check_online(client, config))
     if as_json:
@@ -223,10 +223,10 @@ def import_command(
     **asked: Any,  # noqa: ANN401
 ) -> None:
     """Write the jobs that are in dbt Cloud as a file."""
-    from deployments.dbt_cloud.importing import import_jobs, only
-    from deployments.dbt_cloud.job_yaml import write_job_yaml
-    from deployments.dbt_cloud.planning import variables_of
-    from deployments.dbt_cloud.tfvars import write_tfvars
+    from deployments.dbt_cloud.files.importing import import_jobs, only
+    from deployments.dbt_cloud.files.job_yaml import write_job_yaml
+    from deployments.dbt_cloud.files.tfvars import write_tfvars
+    from deployments.dbt_cloud.plan.planning import variables_of
 
     request = _request(asked)
     settings = _settings(request.account_id)
@@ -263,8 +263,8 @@ def restore_command(
     journal: Path, names: tuple[str, ...], dry_run: bool, as_json: bool, account_id: int | None
 ) -> None:
     """Put deleted jobs back, from the journal of the deployment or cleanup that deleted them."""
-    from deployments.dbt_cloud.journal import Journal, cloud_folder, deleted_jobs, read_journal
-    from deployments.dbt_cloud.restoring import restore
+    from deployments.dbt_cloud.apply.journal import Journal, cloud_folder, deleted_jobs, read_journal
+    from deployments.dbt_cloud.apply.restoring import restore
 
     entries = [it for it in deleted_jobs(read_journal(journal)) if not names or it["name"] in names]
     if missing := sorted(set(names) - {it["name"] for it in entries}):
@@ -290,7 +290,7 @@ def schedules_command(out: Path | None, **asked: Any) -> None:  # noqa: ANN401
     """Write the UTC cron lines of jobs with a time zone for Terraform, which can't work them out."""
     from datetime import UTC, datetime
 
-    from deployments.dbt_cloud.time_zones import utc_cron
+    from deployments.dbt_cloud.model.time_zones import utc_cron
 
     now = datetime.now(UTC)
     config = load(_request(asked), os.environ)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from deployments.dbt_cloud.applying import MAX_DELETIONS
+from deployments.dbt_cloud.apply.applying import MAX_DELETIONS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ import click
 
 from deployments.snowflake import script
 from deployments.snowflake.task_graph import DbtObject, TaskGraph, node_by_node, whole
-from flows.commands.options import examples, project_option
+from flows.cli.options import examples, project_option
 from infrastructure.console import EntryGroup
 from infrastructure.errors import ConfigError
 from infrastructure.screen import echo
@@ -86,7 +86,7 @@ def render(
 
 
 def _graph(document: dict[str, Any], how: str, dbt: DbtObject) -> TaskGraph:
-    from flows.engine.graph import graph_of
+    from flows.engine.artifacts.graph import graph_of
 
     graph = graph_of(document)
     return node_by_node(document, graph, dbt) if how == "sql" else whole(graph, dbt)
@@ -103,8 +103,8 @@ def _head(found: TaskGraph, target: str, drop: bool) -> list[str]:
 
 
 def _last_manifest(project_dir: str | None, target: str) -> Path:
-    from flows.engine.project import read_project
-    from flows.engine.state import state_of
+    from flows.engine.context.project import read_project
+    from flows.engine.context.state import state_of
 
     return state_of(read_project(project_dir).name, target, os.environ).manifest
 

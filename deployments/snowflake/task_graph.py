@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.engine.graph import Graph, Node
+from flows.engine.artifacts.graph import Graph, Node
 from infrastructure.errors import ConfigError, preview
 
 # https://docs.snowflake.com/en/user-guide/tasks-graphs: of a graph, root and last task included, and of one task.

@@ -36,10 +36,10 @@ def main() -> None:
 @_project
 def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
     """Receive deliveries until stopped by Ctrl-C or SIGTERM."""
-    from deployments.webhook.prefect_api import prefect_address
+    from deployments.webhook.receive.server import log_to_console, server_of
+    from deployments.webhook.receive.settings import load_settings
     from deployments.webhook.receiver import Receiver
-    from deployments.webhook.server import log_to_console, server_of
-    from deployments.webhook.settings import load_settings
+    from deployments.webhook.start.prefect_api import prefect_address
 
     settings = load_settings(**given)
     log_to_console()
@@ -60,8 +60,8 @@ def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
 @click.option("--limit", default=50, show_default=True, help="How many, the newest.")
 def events(only_open: bool, limit: int) -> None:
     """List what was delivered, and what became of it."""
-    from deployments.webhook.settings import load_settings
-    from deployments.webhook.spool import Spool
+    from deployments.webhook.inbox.spool import Spool
+    from deployments.webhook.receive.settings import load_settings
 
     with closing(Spool(load_settings().spool)) as spool:
         found = spool.events(only_open, limit)
@@ -80,8 +80,8 @@ def events(only_open: bool, limit: int) -> None:
 @main.command()
 def openapi() -> None:
     """Print the description of the receiver's API."""
-    from deployments.webhook.openapi import description
-    from deployments.webhook.settings import load_settings
+    from deployments.webhook.receive.openapi import description
+    from deployments.webhook.receive.settings import load_settings
 
     echo(json.dumps(description(load_settings().max_body_bytes), indent=2))
 
@@ -98,10 +98,10 @@ def cloud(**given: Any) -> None:  # noqa: ANN401
     from asyncio import run
     from os import environ
 
-    from deployments.webhook.prefect_api import deployment_id
-    from deployments.webhook.prefect_cloud import cloud_documents
-    from deployments.webhook.settings import load_settings
-    from flows.integrations.sync_events import connections_of
+    from deployments.webhook.receive.settings import load_settings
+    from deployments.webhook.start.prefect_api import deployment_id
+    from deployments.webhook.start.prefect_cloud import cloud_documents
+    from flows.services.airbyte.sync_events import connections_of
 
     settings = load_settings(**given)
     connections = connections_of(settings.project_dir, environ)

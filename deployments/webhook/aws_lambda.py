@@ -24,19 +24,25 @@ from urllib.parse import quote
 import httpx
 from starlette.applications import Starlette
 
-from deployments.webhook.airbyte_jobs import find_jobs
-from deployments.webhook.alerts import tell_failed
-from deployments.webhook.app import Desk, create_app, desk_of
-from deployments.webhook.delivery import Delivery
-from deployments.webhook.dispatcher import DOUBT_SECONDS
-from deployments.webhook.keys import keys_of
-from deployments.webhook.metrics import Metrics
-from deployments.webhook.prefect_api import PrefectApi, prefect_address
-from deployments.webhook.settings import PREFIX, PREVIOUS_SECRET_BLOCK, SECRET_BLOCK, WebhookSettings, load_settings
-from deployments.webhook.spool import Backlog, Stored
-from deployments.webhook.starter import Starter
-from deployments.webhook.verdict import judge
-from flows.integrations.sync_events import Sync
+from deployments.webhook.inbox.delivery import Delivery
+from deployments.webhook.inbox.metrics import Metrics
+from deployments.webhook.inbox.spool import Backlog, Stored
+from deployments.webhook.receive.app import Desk, create_app, desk_of
+from deployments.webhook.receive.keys import keys_of
+from deployments.webhook.receive.settings import (
+    PREFIX,
+    PREVIOUS_SECRET_BLOCK,
+    SECRET_BLOCK,
+    WebhookSettings,
+    load_settings,
+)
+from deployments.webhook.start.airbyte_jobs import find_jobs
+from deployments.webhook.start.alerts import tell_failed
+from deployments.webhook.start.dispatcher import DOUBT_SECONDS
+from deployments.webhook.start.prefect_api import PrefectApi, prefect_address
+from deployments.webhook.start.starter import Starter
+from deployments.webhook.start.verdict import judge
+from flows.services.airbyte.sync_events import Sync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 logger = logging.getLogger(__name__)

@@ -14,18 +14,18 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from deployments.webhook.airbyte_jobs import find_jobs
-from deployments.webhook.alerts import tell_failed, tell_mended
-from deployments.webhook.app import create_app, desk_of
-from deployments.webhook.dispatcher import Dispatcher
-from deployments.webhook.inbox import SpoolInbox
-from deployments.webhook.keys import Keys, keys_of
-from deployments.webhook.metrics import Metrics
-from deployments.webhook.prefect_api import PrefectAddress, PrefectApi
-from deployments.webhook.settings import PREVIOUS_SECRET_BLOCK, SECRET_BLOCK, WebhookSettings
-from deployments.webhook.spool import Event, Spool
-from deployments.webhook.starter import Starter
-from flows.integrations.sync_events import connections_of
+from deployments.webhook.inbox.inbox import SpoolInbox
+from deployments.webhook.inbox.metrics import Metrics
+from deployments.webhook.inbox.spool import Event, Spool
+from deployments.webhook.receive.app import create_app, desk_of
+from deployments.webhook.receive.keys import Keys, keys_of
+from deployments.webhook.receive.settings import PREVIOUS_SECRET_BLOCK, SECRET_BLOCK, WebhookSettings
+from deployments.webhook.start.airbyte_jobs import find_jobs
+from deployments.webhook.start.alerts import tell_failed, tell_mended
+from deployments.webhook.start.dispatcher import Dispatcher
+from deployments.webhook.start.prefect_api import PrefectAddress, PrefectApi
+from deployments.webhook.start.starter import Starter
+from flows.services.airbyte.sync_events import connections_of
 from infrastructure.errors import TributaryError
 
 logger = logging.getLogger(__name__)

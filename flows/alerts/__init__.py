@@ -12,6 +12,6 @@ flows/alerts/hooks.py they are told at its end, in one message with all that the
 from __future__ import annotations
 
 from flows.alerts.incident import Incident, Severity
-from flows.alerts.telling import close_incident, open_incident
+from flows.alerts.notify import close_incident, open_incident
 
 __all__ = ["Incident", "Severity", "close_incident", "open_incident"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flows.alerts.delivery import Deadline, NotSentError, post
+from flows.alerts.send.delivery import Deadline, NotSentError, post
 from infrastructure.errors import TributaryError
 
 if TYPE_CHECKING:
-    from flows.alerts.pagerduty import Event
     from flows.alerts.routes import Destination
+    from flows.alerts.send.pagerduty import Event
 
 _EVENTS_URLS = {
     "us": "https://events.pagerduty.com/v2/enqueue",
@@ -28,7 +28,7 @@ def read_address(destination: Destination) -> dict[str, Any]:
         NoBlockError: there is no such block.
         NotSentError: the server does not answer.
     """
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     type_slug, name = destination.block
     try:

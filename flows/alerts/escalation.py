@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flows.alerts.book import Entries, book_of, record
 from flows.alerts.incident import Incident, OpenIncident
+from flows.alerts.incident_store import Entries, book_of, record
+from flows.alerts.notify import deliver
 from flows.alerts.routes import EscalationStep, load_routes
-from flows.alerts.telling import deliver
 
 TAG = "escalation"
 

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from flows.alerts.delivery import Deadline
 from flows.alerts.incident import FailingRows
-from flows.engine.command import DbtCommand, Place, arguments
-from flows.engine.environment import child_environment
-from flows.engine.exact_selection import hand_over
-from flows.engine.lock import held_files
-from flows.engine.process import DbtProcess
-from flows.engine.state import dbt_log_folder, state_of
+from flows.alerts.send.delivery import Deadline
+from flows.engine.context.command import DbtCommand, Place, arguments
+from flows.engine.context.exact_selection import hand_over
+from flows.engine.context.state import dbt_log_folder, state_of
+from flows.engine.process.environment import child_environment
+from flows.engine.process.process import DbtProcess
+from flows.engine.target.file_lock import held_files
 
 if TYPE_CHECKING:
-    from flows.alerts.manifest import Manifest
     from flows.alerts.routes import FailingRowsSettings
-    from flows.engine.project import Project
-    from flows.engine.results import NodeResult
+    from flows.engine.artifacts.alert_facts import Manifest
+    from flows.engine.artifacts.results import NodeResult
+    from flows.engine.context.project import Project
     from infrastructure.profiles import Profile
 
 MASK = "•••"

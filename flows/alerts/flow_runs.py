@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from flows.alerts.again import of_deployment, of_pipeline
+from flows.alerts.retry_command import of_deployment, of_pipeline
 
 if TYPE_CHECKING:
     from prefect import Flow

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from flows.alerts.book import book_of
 from flows.alerts.flow_runs import link_to, retry_command, target_of
 from flows.alerts.incident import Incident, Severity
-from flows.alerts.telling import Unsent, deliver, write_down
-from flows.engine.reporting import current_reporter
-from flows.engine.results import DbtResult
-from flows.last_state import keep_last_state
-from infrastructure.automations import TOLD_EVENT, UNSENT_EVENT
+from flows.alerts.incident_store import book_of
+from flows.alerts.notify import Unsent, deliver, write_down
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.reporting import current_reporter
+from flows.pipelines.last_state import keep_last_state
 from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
 from infrastructure.plain_text import markdown_code, markdown_text, one_line
+from infrastructure.server.automations import TOLD_EVENT, UNSENT_EVENT
 
 if TYPE_CHECKING:
     from prefect import Flow

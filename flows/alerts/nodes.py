@@ -10,8 +10,8 @@ from typing import Any, cast
 import orjson
 
 from flows.alerts.incident import Incident, Severity
-from flows.alerts.manifest import Manifest
-from flows.engine.results import DbtResult, NodeResult
+from flows.engine.artifacts.alert_facts import Manifest
+from flows.engine.artifacts.results import DbtResult, NodeResult
 
 # A node is the same incident whichever command meets it: what `build` found wrong, `run` may find mended.
 NODES = "dbt"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from flows.alerts.incident import Incident, Severity
-from infrastructure.warehouses import Settings
+from infrastructure.targets.warehouses import Settings
 from infrastructure.yaml_file import Mistake, Place, field_names, meant, mistake_of, put_in_variables, read_yaml
 
 ROUTES_FILE = Path(__file__).with_name("routes.yml")

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flows.alerts.again import of_command
-from flows.alerts.book import book_of
 from flows.alerts.incident import Incident, Severity
-from flows.alerts.telling import deliver, write_down
-from flows.engine.reporting import current_reporter
+from flows.alerts.incident_store import book_of
+from flows.alerts.notify import deliver, write_down
+from flows.alerts.retry_command import of_command
+from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import RunStopped, RunTimedOut, TributaryError
 from infrastructure.plain_text import one_line
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun
 
-    from flows.alerts.manifest import Manifest
-    from flows.engine.command import DbtCommand
-    from flows.engine.project import Project
-    from flows.engine.results import DbtResult, NodeResult
+    from flows.engine.artifacts.alert_facts import Manifest
+    from flows.engine.artifacts.results import DbtResult, NodeResult
+    from flows.engine.context.command import DbtCommand
+    from flows.engine.context.project import Project
     from infrastructure.profiles import Profile
 
 
@@ -75,8 +75,8 @@ class _Report:
         if not known and self._error is None and not result.of("failed", "warned") and not severities:
             return
         from flows.alerts.flow_runs import is_told_at_the_end
-        from flows.alerts.manifest import read_manifest
         from flows.alerts.nodes import incidents_of, mended, passed
+        from flows.engine.artifacts.alert_facts import read_manifest
 
         manifest = read_manifest(result.target_path / "manifest.json")
         flow, flow_run = _current()
@@ -102,7 +102,7 @@ class _Report:
     def _whereabouts(self, flow: Flow[..., Any] | None, flow_run: FlowRun | None) -> tuple[str | None, str | None]:
         """Return the link to the run and the command that tries again."""
         from flows.alerts.flow_runs import link_to, retry_command
-        from flows.engine.project import DEFAULT_PROJECT
+        from flows.engine.context.project import DEFAULT_PROJECT
 
         folder = None if self._project.folder == DEFAULT_PROJECT else str(self._project.folder)
         again = retry_command(flow, flow_run) if flow and flow_run else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.engine.graph import Graph, Node
+from flows.engine.artifacts.graph import Graph, Node
 from infrastructure.errors import ConfigError, preview
 
 # What does not run, however it is selected.

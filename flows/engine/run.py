@@ -14,25 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from flows.engine.attempt import Attempt
-from flows.engine.change_plan import ChangePlan, plan_changes
-from flows.engine.child import BATCHES_VARIABLE, EVENTS_VARIABLE
-from flows.engine.command import DbtCommand, Place, arguments, only_these
-from flows.engine.deadline import calling_at, current_deadline, require_time
-from flows.engine.environment import child_environment, kept_back
-from flows.engine.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt, parse_line
-from flows.engine.exact_selection import hand_over
-from flows.engine.failures import crash_of, failure_of, log_of
-from flows.engine.graph import Graph, load_graph
-from flows.engine.ledger import TAKEN_OVER, Ledger, TextLog
-from flows.engine.listing import list_nodes
-from flows.engine.lock import calling_when_lost, held_files
-from flows.engine.process import DbtProcess
-from flows.engine.project import Project
-from flows.engine.recorder import Recorder
-from flows.engine.remember import Memory
-from flows.engine.reporting import current_reporter
-from flows.engine.results import (
+from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.results import (
     DbtResult,
     NodeResult,
     Stopped,
@@ -42,10 +25,15 @@ from flows.engine.results import (
     unbuilt_batches,
     with_messages,
 )
-from flows.engine.resume import Interrupted, fingerprint, interrupted_run
-from flows.engine.retries import Retries, with_what_they_kept_back
-from flows.engine.skips import skipped_in_silence, with_causes
-from flows.engine.state import (
+from flows.engine.changed.change_plan import ChangePlan, plan_changes
+from flows.engine.changed.run_memory import Memory
+from flows.engine.context.command import DbtCommand, Place, arguments, only_these
+from flows.engine.context.deadline import calling_at, current_deadline, require_time
+from flows.engine.context.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt, parse_line
+from flows.engine.context.exact_selection import hand_over
+from flows.engine.context.project import Project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import (
     BATCHES,
     CHANGES,
     LEDGER,
@@ -57,8 +45,20 @@ from flows.engine.state import (
     state_of,
     write_in_words,
 )
-from flows.engine.statement_tags import tag_variables
-from flows.engine.undone import is_run_by, stopped_of
+from flows.engine.ledger.attempt import Attempt
+from flows.engine.ledger.failures import crash_of, failure_of, log_of
+from flows.engine.ledger.ledger import TAKEN_OVER, Ledger, TextLog
+from flows.engine.ledger.resume import Interrupted, fingerprint, interrupted_run
+from flows.engine.ledger.retries import Retries, with_what_they_kept_back
+from flows.engine.ledger.skips import skipped_in_silence, with_causes
+from flows.engine.ledger.undone import is_run_by, stopped_of
+from flows.engine.process.child import BATCHES_VARIABLE, EVENTS_VARIABLE
+from flows.engine.process.environment import child_environment, kept_back
+from flows.engine.process.listing import list_nodes
+from flows.engine.process.process import DbtProcess
+from flows.engine.process.statement_tags import tag_variables
+from flows.engine.sinks.recorder import Recorder
+from flows.engine.target.file_lock import calling_when_lost, held_files
 from infrastructure.errors import (
     ConfigError,
     DbtRunFailed,

@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows.engine.command import DbtCommand
-from flows.engine.events import STARTED, NodeEvent
-from flows.engine.ledger import Ledger, read_ledger
-from flows.engine.results import DbtResult, NodeResult, result_of
-from flows.engine.state import LEDGER, State
+from flows.engine.artifacts.results import DbtResult, NodeResult, result_of
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.events import STARTED, NodeEvent
+from flows.engine.context.state import LEDGER, State
+from flows.engine.ledger.ledger import Ledger, read_ledger
 
 # A killed run is written down by the next one; further back there is nothing new.
 _LOOKED_AT = 5

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from prefect.context import FlowRunContext
 
-from flows.engine.command import DbtCommand
-from flows.engine.project import Project
-from flows.engine.reporting import current_reporter
-from flows.engine.results import DbtResult
-from flows.engine.state import State
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import Project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import State
 from flows.history.cut_off import cut_off_runs
 from flows.history.rows import FlowTimes, Row, read_declared, read_freshness, rows_of
 from flows.history.store import history_store

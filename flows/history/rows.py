@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import orjson
 
-from flows.engine.command import DbtCommand
-from flows.engine.graph import Graph, graph_of, is_critical, meta_of
-from flows.engine.results import DbtResult, NodeResult
+from flows.engine.artifacts.graph import Graph, graph_of, is_critical, meta_of
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.command import DbtCommand
 
 MESSAGE_CHARACTERS = 2000
 _PERIOD_SECONDS = {"minute": 60, "hour": 3600, "day": 86_400}

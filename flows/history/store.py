@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flows.engine.state import state_root
+from flows.engine.context.state import state_root
 from flows.history.columns import COLUMNS
 from flows.history.rows import Row, utc
 from flows.history.views import RUN_KEY, create_views, literal, parquet

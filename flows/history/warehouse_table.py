@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.history.rows import Row
-from flows.raw_tables import RawTable
-from flows.warehouse import connect
+from flows.warehouses.raw_tables import RawTable
+from flows.warehouses.raw_warehouse import connect
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile

@@ -22,9 +22,9 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 
 from deployments.apply import main
-from infrastructure.blocks import BlockDocument, change_of
+from infrastructure.blocks.documents import BlockDocument, change_of
 from tests.conftest import post, wait_until
-from tests.flows.alerts.receivers import Receiver, receiver
+from tests.support.alert_receivers import Receiver, receiver
 
 
 class Project:
@@ -39,13 +39,13 @@ class Project:
             "work_pools": {name: {"concurrency": 2}},
             "deployments": {
                 self.full_name: {
-                    "flow": "flows.pipeline.dbt_full_pipeline",
+                    "flow": "flows.pipelines.full.dbt_full_pipeline",
                     "cron": "0 3 * * *",
                     "time_zone": "Europe/Berlin",
                     "parameters": {"select": "tag:marts"},
                     "concurrency": {"limit": 1, "when_busy": "cancel"},
                 },
-                f"maintain-history/{name}": {"flow": "flows.history.maintenance.maintain_history"},
+                f"maintain-history/{name}": {"flow": "flows.pipelines.history_maintenance.maintain_history"},
             },
         }
 
@@ -97,7 +97,7 @@ def test_a_plan_is_shown_applied_once_and_put_right_when_somebody_changes_the_se
     assert client.read_work_pool(project.name).concurrency_limit == 2
 
     deployment = client.read_deployment_by_name(project.full_name)
-    assert deployment.entrypoint == "flows.pipeline.dbt_full_pipeline"
+    assert deployment.entrypoint == "flows.pipelines.full.dbt_full_pipeline"
     client.update_deployment(
         deployment.id,
         DeploymentUpdate(
@@ -138,9 +138,11 @@ def test_a_plan_is_shown_applied_once_and_put_right_when_somebody_changes_the_se
 def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
     project: Project, client: SyncPrefectClient
 ) -> None:
-    stranger = RunnerDeployment.from_entrypoint("flows.pipeline.dbt_full_pipeline", name=f"{project.name}-stranger")
+    stranger = RunnerDeployment.from_entrypoint(
+        "flows.pipelines.full.dbt_full_pipeline", name=f"{project.name}-stranger"
+    )
     stranger_id = stranger.apply()
-    made_by_hand = RunnerDeployment.from_entrypoint("flows.pipeline.dbt_full_pipeline", name=project.name)
+    made_by_hand = RunnerDeployment.from_entrypoint("flows.pipelines.full.dbt_full_pipeline", name=project.name)
     made_by_hand.apply()
     try:
         # One that bears a name of the file is taken over, and the plan says so.
@@ -172,7 +174,7 @@ def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
 @contextmanager
 def slack(client: SyncPrefectClient) -> Iterator[Receiver]:
     """Have a Slack webhook, in the block that setup makes of one, for the time of the block."""
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with receiver() as found:
         call = {"url": found.slack_url, "headers": {"Content-Type": "application/json"}}
@@ -219,7 +221,7 @@ def test_an_event_of_a_finished_sync_starts_the_transformation_once(
         monkeypatch.setattr(f"deployments.{module}.DEPLOYMENT", name)
     for source in ("GOOGLE_ADS", "FACEBOOK_ADS", "SUPABASE"):
         monkeypatch.setenv(f"TRIBUTARY_AIRBYTE_{source}", connection if source == "GOOGLE_ADS" else str(uuid4()))
-    project.settings["deployments"] = {name: {"flow": "flows.transform.dbt_transformation_flow"}}
+    project.settings["deployments"] = {name: {"flow": "flows.pipelines.transform.dbt_transformation_flow"}}
     project.settings["airbyte_events"] = True
     result = project.run("apply")
     assert f"create     automation airbyte-syncs-google_ads-{connection}" in result.output

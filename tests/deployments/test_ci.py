@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.operations.ci_schemas import own_schema
+from flows.runbook.ci_schemas import own_schema
 from infrastructure.profiles import Profile
-from infrastructure.targets import ROOT, load_targets
+from infrastructure.targets.target_file import ROOT, load_targets
 from tests.test_documents import accept, after_uv_run
 
 GITHUB, GITLAB = ROOT / "deployments" / "ci" / "github.yml", ROOT / "deployments" / "ci" / "gitlab.yml"

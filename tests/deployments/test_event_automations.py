@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
-from deployments.event_automations import plan_events
-from deployments.webhook.prefect_cloud import cloud_documents
+from deployments.schedules.event_automations import plan_events
+from deployments.webhook.start.prefect_cloud import cloud_documents
 
 
 class Automation:

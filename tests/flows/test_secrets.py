@@ -13,13 +13,13 @@ from uuid import uuid4
 import pytest
 
 from flows.engine import run as engine
-from flows.engine.process import DbtProcess
-from flows.pipeline import dbt_full_pipeline
+from flows.engine.process.process import DbtProcess
+from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import DbtRunFailed
 from infrastructure.profiles import load_profile
 from tests.conftest import SetUpTarget, ask
-from tests.flows.recorded import Recorded
-from tests.flows.test_pipeline import PROJECTS
+from tests.flows.pipelines.test_full import PROJECTS
+from tests.support.recorded import Recorded
 
 # What a worker may have in its environment besides: none of it is dbt's business.
 PLANTED = ("SLACK_WEBHOOK_URL", "AIRBYTE_CLIENT_SECRET", "PREFECT_CLIENT_CUSTOM_HEADERS_NOTE", "OTHER_TARGETS_PASSWORD")

@@ -14,16 +14,16 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.engine import recorder
-from flows.engine.events import DbtEvent
-from flows.engine.ledger import read_ledger
-from flows.engine.reporting import reporting_to
-from flows.local_run import Request, run_locally
-from flows.pipeline import dbt_full_pipeline
+from flows.engine.context.events import DbtEvent
+from flows.engine.context.reporting import reporting_to
+from flows.engine.ledger.ledger import read_ledger
+from flows.engine.sinks import recorder
+from flows.pipelines.full import dbt_full_pipeline
+from flows.pipelines.local_run import Request, run_locally
 from infrastructure.profiles import load_profile
 from tests.conftest import SetUpTarget
-from tests.flows.recorded import Recorded
-from tests.flows.road import Road
+from tests.support.recorded import Recorded
+from tests.support.road import Road
 
 SHOP = str(Path(__file__).parents[1] / "projects" / "shop")
 # Of the shop, with its seeds and tests.

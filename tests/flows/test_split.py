@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows.engine.ledger import read_ledger
-from flows.engine.lock import one_writer
-from flows.engine.results import DbtResult
-from flows.engine.state import LEDGER
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.state import LEDGER
+from flows.engine.ledger.ledger import read_ledger
+from flows.engine.target.file_lock import one_writer
 from flows.split import build_part, split_build
 from flows.split_workers import local_workers
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable

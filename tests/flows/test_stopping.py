@@ -19,19 +19,20 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.engine import lease, recorder
-from flows.engine.lock import one_writer
-from flows.pipeline import dbt_full_pipeline
+from flows.engine.sinks import recorder
+from flows.engine.target import server_lease as lease
+from flows.engine.target.file_lock import one_writer
+from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import RunTimedOut, UpstreamUnavailable
-from infrastructure.targets import ROOT
+from infrastructure.targets.target_file import ROOT
 from tests.conftest import SetUpTarget, post, wait_until
-from tests.flows.recorded import Recorded
-from tests.flows.road import Road
+from tests.support.recorded import Recorded
+from tests.support.road import Road
 
 PROJECT = str(Path(__file__).parents[1] / "projects" / "asleep")
 SERVE = """
 import sys
-from flows.pipeline import dbt_full_pipeline
+from flows.pipelines.full import dbt_full_pipeline
 dbt_full_pipeline.serve(name=sys.argv[1], pause_on_shutdown=False)
 """
 # A machine that others use as well needs its time to start five Pythons.
@@ -171,7 +172,7 @@ def test_a_cancel_from_the_ui_ends_the_run_of_a_worker_and_its_query(
     post(prefect_server, "/work_pools/", {"name": name, "type": "process"})
     flow_id = post(prefect_server, "/flows/", {"name": "dbt-full-pipeline"})["id"]
     deployment = {"name": name, "flow_id": flow_id, "work_pool_name": name, "path": str(ROOT)}
-    post(prefect_server, "/deployments/", {**deployment, "entrypoint": "flows.pipeline.dbt_full_pipeline"})
+    post(prefect_server, "/deployments/", {**deployment, "entrypoint": "flows.pipelines.full.dbt_full_pipeline"})
     with running("-m", "prefect", "worker", "start", "--pool", name, "--type", "process"):
         recorded = start_deployed(prefect_server, name, sleeper)
         sleeper.wait_for_sleep()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from infrastructure.registration import Declared, apply, declare, plan
-from infrastructure.targets import Targets, load_targets
+from infrastructure.targets.target_file import Targets, load_targets
 from tests.conftest import ask
 from tests.infrastructure.sign_ins import SignIn, keyfile, private_key, sign_ins
 
@@ -75,7 +75,7 @@ def every_sign_in(tmp_path_factory: pytest.TempPathFactory) -> Environments:
 @pytest.fixture(scope="package")
 def every_sign_in_saved(every_sign_in: Environments, prefect_server: str) -> Iterator[Environments]:
     """Set every way of signing in up on the server, and take it off again: another folder's tests find no Airbyte."""
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     declared = every_sign_in.declared()
     with connect() as server:

@@ -30,7 +30,7 @@ from prefect_dbt.cli.configs import (  # noqa: E402  # pyright: ignore[reportMis
     TargetConfigs,
 )
 
-from infrastructure.block_types import BLOCK_TYPES_FILE, text_from_libraries  # noqa: E402
+from infrastructure.blocks.block_types import BLOCK_TYPES_FILE, text_from_libraries  # noqa: E402
 from infrastructure.profiles import load_profile  # noqa: E402
 
 CONFIGS: dict[str, Any] = {

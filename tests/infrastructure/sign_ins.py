@@ -10,7 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from infrastructure.key_files import path_of_key
+from infrastructure.targets.key_files import path_of_key
 
 PASSPHRASE = "passphrase-4711"
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from infrastructure.automations import (
+from infrastructure.blocks.documents import BlockDocument, Reference, change_of
+from infrastructure.registration import Declared, Plan, apply, declare, plan
+from infrastructure.server.automations import (
     PREFIX,
     AutomationDocument,
     Patience,
@@ -15,8 +17,6 @@ from infrastructure.automations import (
     automation_documents,
     change_of_automation,
 )
-from infrastructure.blocks import BlockDocument, Reference, change_of
-from infrastructure.registration import Declared, Plan, apply, declare, plan
 from tests.conftest import ask, post
 from tests.infrastructure.conftest import Environments
 
@@ -66,7 +66,7 @@ def test_what_differs_is_named() -> None:
 @pytest.fixture
 def declared(prefect_server: str, fresh: str) -> Iterator[Declared]:
     """Declare the automations on a block of their own, and take them off the server at the end."""
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     # Another test's setup may have left some of the same names.
     take_off(prefect_server)
@@ -88,7 +88,7 @@ def take_off(api: str) -> None:
 
 
 def set_up(declared: Declared) -> Plan:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with connect() as server:
         planned = plan(server, declared)

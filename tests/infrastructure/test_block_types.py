@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from infrastructure.profiles import local_profiles_text, profile_of
-from infrastructure.targets import ROOT
+from infrastructure.targets.target_file import ROOT
 from tests.infrastructure.conftest import Environments
 from tests.infrastructure.sign_ins import keyfile
 
@@ -69,7 +69,7 @@ def seen(every_sign_in_saved: Environments, tmp_path_factory: pytest.TempPathFac
 
 
 def test_the_block_types_are_as_their_libraries_register_them(seen: dict[str, Any]) -> None:
-    assert seen["block_types"], "run: uv run --isolated --group blocks python -m infrastructure.block_types"
+    assert seen["block_types"], "run: uv run --isolated --group blocks python -m infrastructure.blocks.block_types"
 
 
 def test_prefect_dbt_gives_the_declared_output_for_every_sign_in(

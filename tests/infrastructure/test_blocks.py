@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from infrastructure.block_types import block_type, block_types
-from infrastructure.blocks import BlockDocument, Reference, SavedDocument, change_of, merge, target_documents
+from infrastructure.blocks.block_types import block_type, block_types
+from infrastructure.blocks.documents import BlockDocument, Reference, SavedDocument, change_of, merge, target_documents
 from infrastructure.errors import ConfigError
-from infrastructure.outputs import is_env_var, output_of, read_secrets
 from infrastructure.registration import declare
-from infrastructure.targets import load_targets
+from infrastructure.targets.outputs import is_env_var, output_of, read_secrets
+from infrastructure.targets.target_file import load_targets
 from tests.infrastructure.conftest import Environments
 from tests.infrastructure.sign_ins import PASSPHRASE, keyfile, private_key
 

@@ -16,10 +16,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from infrastructure.connection_check import check, explain, judge
+from infrastructure.connection_check.check import check, explain, judge
+from infrastructure.connection_check.reachability import address_of, why_unreachable
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
-from infrastructure.reachability import address_of, why_unreachable
 
 PASSWORD = "pg-right-0815"
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from infrastructure.connection_check import check
-from infrastructure.key_files import path_of_key
+from infrastructure.connection_check.check import check
 from infrastructure.profiles import profile_of
-from infrastructure.targets import ROOT
-from infrastructure.warehouses import PostgresTarget
+from infrastructure.targets.key_files import path_of_key
+from infrastructure.targets.target_file import ROOT
+from infrastructure.targets.warehouses import PostgresTarget
 from tests.conftest import free_port
 from tests.infrastructure.test_connection_check import postgres_programs, unprivileged, wait_until_ready
 
@@ -26,7 +26,7 @@ in_memory = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this sys
 
 # Makes a key's file, says where, and waits to be killed.
 HOLDER = """
-from infrastructure.key_files import path_of_key
+from infrastructure.targets.key_files import path_of_key
 print(path_of_key("-----BEGIN PRIVATE KEY-----"), flush=True)
 input()
 """

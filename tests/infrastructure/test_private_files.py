@@ -18,16 +18,16 @@ MAKERS = {"mkdir", "makedirs", "touch", "write_text", "write_bytes", "copyfile",
 # Why a file may make something that others can read, or needs no help to keep them out.
 ALLOWED = {
     "infrastructure/private_files.py": "is the place that makes what is private",
-    "infrastructure/block_types.py": "a file of the repository",
-    "infrastructure/targets.py": "a file of the repository",
+    "infrastructure/blocks/block_types.py": "a file of the repository",
+    "infrastructure/targets/target_file.py": "a file of the repository",
     "infrastructure/setup_profiles.py": "profiles.yml, which holds no secret and which other programs read",
-    "infrastructure/connection_check.py": "a temporary folder, which Python makes for this user alone",
+    "infrastructure/connection_check/check.py": "a temporary folder, which Python makes for this user alone",
     "infrastructure/console.py": "a temporary file, which Python makes for this user alone",
-    "deployments/schedules.py": "a file of the repository",
+    "deployments/schedules/schedule_file.py": "a file of the repository",
     "deployments/snowflake/__main__.py": "a file of SQL that somebody asks for",
     "deployments/dbt_cloud/__main__.py": "plans and files of jobs that somebody asks for",
-    "flows/engine/child.py": "it shuts out others from all that dbt makes",
-    "flows/operations/payroll_export.py": "files in a private folder, which it shuts before the folder has its name",
+    "flows/engine/process/child.py": "it shuts out others from all that dbt makes",
+    "flows/runbook/payroll/export.py": "files in a private folder, which it shuts before the folder has its name",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infrastructure.blocks import BlockDocument, change_of
+from infrastructure.blocks.documents import BlockDocument, change_of
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import (
     Profile,
@@ -22,14 +22,14 @@ from infrastructure.profiles import (
     profile_of,
     require_adapter,
 )
-from infrastructure.targets import ROOT, load_targets
+from infrastructure.targets.target_file import ROOT, load_targets
 from tests.infrastructure.conftest import Environments
 
 DUCKDB = {"warehouse": "duckdb", "path": "data/dev.duckdb", "schema": "analytics"}
 
 
 def _save(*documents: BlockDocument) -> None:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with connect() as server:
         for document in documents:
@@ -175,7 +175,7 @@ def test_a_profile_with_target_configs_that_carry_credentials_is_refused(prefect
 
 
 def test_a_profile_that_refers_to_target_configs_is_refused(prefect_server: str, fresh: str) -> None:
-    from infrastructure.blocks import Reference
+    from infrastructure.blocks.documents import Reference
 
     configs = BlockDocument("dbt-cli-target-configs", fresh, {"type": "duckdb", "schema": "s"})
     _save(configs)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from infrastructure.blocks import BlockDocument, change_of
+from infrastructure.blocks.documents import BlockDocument, change_of
 from infrastructure.errors import ConfigError, DriftError
 from infrastructure.profiles import load_profile
 from infrastructure.registration import Plan, apply, declare, plan
-from infrastructure.targets import load_targets
+from infrastructure.targets.target_file import load_targets
 from tests.conftest import ask
 from tests.infrastructure.conftest import Environments, delete_block
 
@@ -27,7 +27,7 @@ POSTGRES = {
 
 
 def _set_up(path: Path, environ: dict[str, str]) -> Plan:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with connect() as server:
         planned = plan(server, declare(load_targets(path, environ), environ))
@@ -36,7 +36,7 @@ def _set_up(path: Path, environ: dict[str, str]) -> Plan:
 
 
 def _planned(path: Path, environ: dict[str, str]) -> Plan:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with connect() as server:
         return plan(server, declare(load_targets(path, environ), environ))
@@ -53,7 +53,7 @@ def _postgres(write_targets: Callable[..., Path], name: str, **changed: Any) -> 
 
 
 def test_a_second_run_changes_nothing(every_sign_in_saved: Environments) -> None:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     declared = every_sign_in_saved.declared()
     assert len(declared.documents) > 40
@@ -103,8 +103,8 @@ def test_a_setting_that_is_taken_out_is_taken_out_of_the_blocks(
 def test_a_profile_as_the_documentation_makes_it_is_brought_to_the_safe_form(
     prefect_server: str, fresh: str, write_targets: Callable[..., Path]
 ) -> None:
-    from infrastructure.blocks import Reference
-    from infrastructure.server import connect
+    from infrastructure.blocks.documents import Reference
+    from infrastructure.server.client import connect
 
     configs = BlockDocument("dbt-cli-target-configs", fresh, {"type": "postgres", "schema": "s"})
     reference = Reference(configs.type_slug, configs.name)
@@ -122,7 +122,7 @@ def test_a_profile_as_the_documentation_makes_it_is_brought_to_the_safe_form(
 
 
 def test_the_limit_is_made_and_corrected(prefect_server: str, fresh: str, write_targets: Callable[..., Path]) -> None:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     path = write_targets(**{fresh: {"warehouse": "duckdb", "path": "x.duckdb", "schema": "s"}})
     _set_up(path, {})
@@ -152,7 +152,7 @@ def test_a_limit_that_is_switched_off_is_switched_on(
 def test_a_block_that_vanishes_between_plan_and_change_is_reported(
     prefect_server: str, fresh: str, write_targets: Callable[..., Path]
 ) -> None:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     path, environ = _postgres(write_targets, fresh), {"PG_PASSWORD": "geheim"}
     _set_up(path, environ)
@@ -167,7 +167,7 @@ def test_a_block_that_vanishes_between_plan_and_change_is_reported(
 def test_a_block_that_somebody_else_makes_meanwhile_is_brought_to_what_is_declared(
     prefect_server: str, fresh: str, write_targets: Callable[..., Path]
 ) -> None:
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     path = _postgres(write_targets, fresh)
     planned = _planned(path, {"PG_PASSWORD": "geheim"})
@@ -210,7 +210,7 @@ def test_no_reader_of_the_api_sees_a_secret(every_sign_in_saved: Environments, p
 
 def test_prefect_still_shows_objects_in_its_secret_block(prefect_server: str, fresh: str) -> None:
     # Why airbyte_documents() keeps one text per block. When this fails, Prefect hides them: they may be one.
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with connect() as server:
         server.save_block(change_of(BlockDocument("secret", fresh, {"value": {"id": "not-hidden"}}), None))

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import load_profile
 from infrastructure.setup_profiles import ensure_target, main
-from infrastructure.targets import ROOT
+from infrastructure.targets.target_file import ROOT
 
 Run = Callable[..., Result]
 
@@ -233,7 +233,7 @@ def declared(monkeypatch: pytest.MonkeyPatch, write_targets: Callable[..., Path]
     """Return a function that puts other targets in the place of the project's."""
 
     def declare(**targets: dict[str, Any]) -> None:
-        monkeypatch.setattr("infrastructure.targets.TARGETS_FILE", write_targets(**targets))
+        monkeypatch.setattr("infrastructure.targets.target_file.TARGETS_FILE", write_targets(**targets))
 
     return declare
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infrastructure.slots import START_TERMS, Silence
+from infrastructure.server.slots import START_TERMS, Silence
 
 
 def test_a_slot_is_dead_when_it_has_shown_one_sign_for_longer_than_a_lease_lasts() -> None:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from infrastructure.errors import ConfigError
-from infrastructure.targets import SCHEMA_FILE, TARGETS_FILE, load_targets, schema_text
-from infrastructure.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget
+from infrastructure.targets.target_file import SCHEMA_FILE, TARGETS_FILE, load_targets, schema_text
+from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget
 from tests.infrastructure.conftest import Environments
 
 DEV = "  dev: {warehouse: duckdb, path: data/dev.duckdb, schema: analytics}\n"
@@ -261,7 +261,7 @@ def test_an_unknown_target_is_answered_with_the_known_ones(write_targets: Callab
 
 
 def test_the_schema_for_editors_is_up_to_date() -> None:
-    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m infrastructure.targets"
+    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m infrastructure.targets.target_file"
 
 
 def test_the_schema_for_editors_is_named_in_the_file() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.graph import graph_of
-from flows.operations.payroll_gate import without_critical_test
+from flows.engine.artifacts.graph import graph_of
+from flows.runbook.payroll.gate import without_critical_test
 from tests.models.journey import Journey
 from tests.models.warehouses import DuckDB
 

@@ -17,18 +17,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flows.engine.command import DbtCommand
-from flows.engine.project import read_project
-from flows.engine.results import DbtResult
-from flows.engine.retries import Retries
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import read_project
+from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
-from flows.ingest_git import ingest_git
-from flows.sample_data import count_sample_rows, write_sample_data
-from infrastructure.connection_check import check
+from flows.loaders.git.load import ingest_git
+from flows.loaders.sample_data import count_sample_rows, write_sample_data
+from infrastructure.connection_check.check import check
 from infrastructure.errors import DbtRunFailed, UpstreamUnavailable
 from infrastructure.profiles import Profile
-from tests.flows.generated_repository import eventful_repository
 from tests.models.warehouses import DuckDB, PostgreSQL, Warehouse
+from tests.support.generated_repository import eventful_repository
 from tests.warehouses.clients import BigQuery, Snowflake, alike
 from tests.warehouses.faults import FAULTS, MODELS, faulty_line
 from tests.warehouses.imports import clients_imported, installed

@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from infrastructure.targets import ROOT
+from infrastructure.targets.target_file import ROOT
 
 CLIENTS = {
     "postgres": ("psycopg2", "dbt.adapters.postgres"),
@@ -27,12 +27,12 @@ atexit.register(leave)
 _RUN = """
 import sys
 from pathlib import Path
-from flows.engine.command import DbtCommand
-from flows.engine.project import read_project
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import read_project
 from flows.engine.run import run_dbt
-from flows.pipeline import dbt_full_pipeline
-from flows.sample_data import write_sample_data
-import infrastructure.connection_check
+from flows.pipelines.full import dbt_full_pipeline
+from flows.loaders.sample_data import write_sample_data
+import infrastructure.connection_check.check
 from infrastructure.profiles import Profile
 folder = Path(sys.argv[1])
 profile = Profile("imports", "small", {"type": "duckdb", "path": str(folder / "data.duckdb"), "schema": "dev"}, {})
@@ -71,6 +71,6 @@ def clients_imported(folder: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in (folder / "modules").iterdir():
         modules = set(json.loads(file.read_text(encoding="utf-8")))
-        kind = "flow" if "flows.pipeline" in modules else "dbt" if "dbt.cli.main" in modules else "other"
+        kind = "flow" if "flows.pipelines.full" in modules else "dbt" if "dbt.cli.main" in modules else "other"
         found[kind] = sorted(set(found.get(kind, [])) | (others & modules))
     return found

@@ -11,15 +11,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from deployments.dbt_cloud.__main__ import main
-from deployments.dbt_cloud.config import TFVARS as TFVARS_FORM
-from deployments.dbt_cloud.config import Config
-from deployments.dbt_cloud.definition import JobDefinition
-from deployments.dbt_cloud.names import Owner
-from deployments.dbt_cloud.scope import OwnerScope
-from deployments.dbt_cloud.work import with_client
-from flows.cloud_api.client import CloudClient
-from flows.cloud_api.settings import CloudSettings
-from tests.cloud.server import ACCOUNT, TOKEN, Account, serving
+from deployments.dbt_cloud.apply.work import with_client
+from deployments.dbt_cloud.files.config import TFVARS as TFVARS_FORM
+from deployments.dbt_cloud.files.config import Config
+from deployments.dbt_cloud.model.definition import JobDefinition
+from deployments.dbt_cloud.model.names import Owner
+from deployments.dbt_cloud.plan.scope import OwnerScope
+from flows.services.dbt_cloud.client import CloudClient
+from flows.services.dbt_cloud.settings import CloudSettings
+from tests.support.cloud.server import ACCOUNT, TOKEN, Account, serving
 
 Answer = TypeVar("Answer")
 
@@ -99,7 +99,7 @@ class Cloud:
         """Create a job that somebody else made."""
         from datetime import UTC, datetime
 
-        from deployments.dbt_cloud.job_object import job_object, sendable
+        from deployments.dbt_cloud.model.job_object import job_object, sendable
 
         document = job_object(job(name), name, ACCOUNT, PROJECT, ENVIRONMENT, datetime.now(UTC))
         return self.account.create(sendable({}, {**document, "description": "somebody else's", **fields}))

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from deployments.dbt_cloud.cleanup import git_branches, plan_cleanup
-from deployments.dbt_cloud.job_object import job_object
-from deployments.dbt_cloud.names import Owner
-from deployments.dbt_cloud.scope import OwnerScope
+from deployments.dbt_cloud.model.job_object import job_object
+from deployments.dbt_cloud.model.names import Owner
+from deployments.dbt_cloud.plan.cleanup import git_branches, plan_cleanup
+from deployments.dbt_cloud.plan.scope import OwnerScope
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from tests.cloud.server import ACCOUNT
 from tests.deployments.cloud.conftest import BRANCH, Cloud, job
+from tests.support.cloud.server import ACCOUNT
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TEAM = "analytics-team"

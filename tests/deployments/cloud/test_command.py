@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cloud.server import ACCOUNT
 from tests.deployments.cloud.conftest import BRANCH, ENVIRONMENT, PROJECT, Cloud
+from tests.support.cloud.server import ACCOUNT
 
 YAML = f"""
 jobs:

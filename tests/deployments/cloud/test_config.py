@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.dbt_cloud.config import Config, load_config
-from deployments.dbt_cloud.job_yaml import read_variables
-from deployments.dbt_cloud.tfvars import write_tfvars
+from deployments.dbt_cloud.files.config import Config, load_config
+from deployments.dbt_cloud.files.job_yaml import read_variables
+from deployments.dbt_cloud.files.tfvars import write_tfvars
 from infrastructure.errors import ConfigError
 from tests.deployments.cloud.conftest import TFVARS
 

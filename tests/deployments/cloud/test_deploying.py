@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from deployments.dbt_cloud.applying import Applied
-from deployments.dbt_cloud.changes import ChangeSet
-from deployments.dbt_cloud.config import Config
-from deployments.dbt_cloud.names import Owner, stamp_of
-from deployments.dbt_cloud.planning import Options
-from deployments.dbt_cloud.work import deploy, planned
-from flows.cloud_api.client import CloudClient
+from deployments.dbt_cloud.apply.applying import Applied
+from deployments.dbt_cloud.apply.work import deploy, planned
+from deployments.dbt_cloud.files.config import Config
+from deployments.dbt_cloud.model.changes import ChangeSet
+from deployments.dbt_cloud.model.names import Owner, stamp_of
+from deployments.dbt_cloud.plan.planning import Options
+from flows.services.dbt_cloud.client import CloudClient
 from infrastructure.errors import ConfigError, DriftError
-from tests.cloud.contract import JOB_REQUEST
-from tests.cloud.server import BROKEN, GATEWAY, LOST, LOST_BEFORE, TOKEN, TWICE
 from tests.deployments.cloud.conftest import BRANCH, PROJECT, Cloud, config, job, scope
+from tests.support.cloud.contract import JOB_REQUEST
+from tests.support.cloud.server import BROKEN, GATEWAY, LOST, LOST_BEFORE, TOKEN, TWICE
 
 PREFIX = BRANCH.prefix
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.dbt_cloud.names import (
+from deployments.dbt_cloud.model.names import (
     MAX_BRANCH,
     MAX_DESCRIPTION,
     Owner,
@@ -19,7 +19,7 @@ from deployments.dbt_cloud.names import (
     unslug,
     without_stamp,
 )
-from deployments.dbt_cloud.scope import OwnerScope
+from deployments.dbt_cloud.plan.scope import OwnerScope
 from infrastructure.errors import ConfigError
 from tests.deployments.cloud.conftest import BRANCH, job
 

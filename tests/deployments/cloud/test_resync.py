@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deployments.dbt_cloud import resync
-from deployments.dbt_cloud.names import stamp_of
-from deployments.dbt_cloud.planning import changed_by_hand
-from deployments.dbt_cloud.resync import Moved, move_schedules, resync_cloud_schedules
-from deployments.dbt_cloud.work import deploy
-from flows.cloud_api.client import CloudClient
+from deployments.dbt_cloud.apply import resync
+from deployments.dbt_cloud.apply.resync import Moved, move_schedules, resync_cloud_schedules
+from deployments.dbt_cloud.apply.work import deploy
+from deployments.dbt_cloud.model.names import stamp_of
+from deployments.dbt_cloud.plan.planning import changed_by_hand
+from flows.services.dbt_cloud.client import CloudClient
 from infrastructure.errors import ConfigError
 from tests.deployments.cloud.conftest import BRANCH, Cloud, config, job, scope
 

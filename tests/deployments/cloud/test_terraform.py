@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from deployments.dbt_cloud.config import load_config
-from deployments.dbt_cloud.job_object import compared, job_object
-from deployments.dbt_cloud.names import Owner
-from deployments.dbt_cloud.time_zones import utc_cron
+from deployments.dbt_cloud.files.config import load_config
+from deployments.dbt_cloud.model.job_object import compared, job_object
+from deployments.dbt_cloud.model.names import Owner
+from deployments.dbt_cloud.model.time_zones import utc_cron
 from infrastructure.errors import ConfigError
-from tests.cloud.server import ACCOUNT
 from tests.deployments.cloud.conftest import ENVIRONMENT, PROJECT
+from tests.support.cloud.server import ACCOUNT
 
 FOLDER = Path(__file__).parents[3] / "deployments" / "dbt_cloud"
 ENV_FILES = sorted((FOLDER / "env_file").glob("*.tfvars"))

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from cronsim import CronSim
 
-from deployments.dbt_cloud.time_zones import utc_cron
+from deployments.dbt_cloud.model.time_zones import utc_cron
 from infrastructure.errors import ConfigError
 
 JANUARY, JULY = datetime(2026, 1, 15, tzinfo=UTC), datetime(2026, 7, 15, tzinfo=UTC)

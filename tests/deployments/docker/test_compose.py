@@ -21,7 +21,7 @@ import httpx
 import pytest
 import yaml
 
-from infrastructure.targets import ROOT
+from infrastructure.targets.target_file import ROOT
 from tests import conftest
 from tests.conftest import free_port, wait_until
 from tests.deployments.docker.compose import Compose

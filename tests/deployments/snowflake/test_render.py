@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from deployments.snowflake.__main__ import main
 from deployments.snowflake.script import Place, create, drop, quoted
 from deployments.snowflake.task_graph import DbtObject, Task, TaskGraph, node_by_node, whole, within_limits
-from flows.engine.graph import graph_of
+from flows.engine.artifacts.graph import graph_of
 from infrastructure.errors import ConfigError
 
 PLACE = Place(

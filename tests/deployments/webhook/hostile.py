@@ -21,11 +21,11 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
 
-from deployments.webhook.app import create_app, desk_of
-from deployments.webhook.inbox import SpoolInbox
-from deployments.webhook.metrics import Metrics
-from deployments.webhook.settings import load_settings
-from deployments.webhook.spool import Spool
+from deployments.webhook.inbox.inbox import SpoolInbox
+from deployments.webhook.inbox.metrics import Metrics
+from deployments.webhook.inbox.spool import Spool
+from deployments.webhook.receive.app import create_app, desk_of
+from deployments.webhook.receive.settings import load_settings
 from tests.deployments.webhook.deliveries import GOOGLE_ADS, SECRET, write_project
 
 # Who shows the secret gets further in; who does not is to be turned away by every request alike.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import flows.alerts
-from deployments.webhook.alerts import tell_failed, tell_mended
-from deployments.webhook.delivery import Delivery
+from deployments.webhook.inbox.delivery import Delivery
+from deployments.webhook.start.alerts import tell_failed, tell_mended
 from flows.alerts import Incident
-from flows.integrations.sync_health import incident_key
+from flows.services.airbyte.sync_health import incident_key
 from tests.deployments.webhook.deliveries import GOOGLE_ADS
 
 

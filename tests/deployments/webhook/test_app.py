@@ -13,13 +13,13 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from deployments.webhook.app import Desk, create_app, desk_of
-from deployments.webhook.inbox import SpoolInbox
-from deployments.webhook.keys import keys_of
-from deployments.webhook.limits import RateLimit
-from deployments.webhook.metrics import Metrics
-from deployments.webhook.settings import load_settings
-from deployments.webhook.spool import Spool
+from deployments.webhook.inbox.inbox import SpoolInbox
+from deployments.webhook.inbox.metrics import Metrics
+from deployments.webhook.inbox.spool import Spool
+from deployments.webhook.receive.app import Desk, create_app, desk_of
+from deployments.webhook.receive.keys import keys_of
+from deployments.webhook.receive.limits import RateLimit
+from deployments.webhook.receive.settings import load_settings
 from infrastructure.errors import ConfigError
 from tests.deployments.webhook.deliveries import GOOGLE_ADS, SECRET, STRANGER, body, flat, notification, write_project
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from deployments.webhook.app import Desk, desk_of
 from deployments.webhook.aws_lambda import QueueInbox, answer, work_off
-from deployments.webhook.metrics import Metrics
-from deployments.webhook.settings import WebhookSettings, load_settings
+from deployments.webhook.inbox.metrics import Metrics
+from deployments.webhook.receive.app import Desk, desk_of
+from deployments.webhook.receive.settings import WebhookSettings, load_settings
 from tests.conftest import wait_until
 from tests.deployments.webhook.conftest import Deployment
 from tests.deployments.webhook.deliveries import GOOGLE_ADS, SECRET, notification, write_project

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.webhook.delivery import BadBody, Delivery, read_delivery
+from deployments.webhook.inbox.delivery import BadBody, Delivery, read_delivery
 from tests.deployments.webhook.deliveries import GOOGLE_ADS, body, flat, notification
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from deployments.webhook.delivery import Delivery
-from deployments.webhook.dispatcher import Dispatcher
-from deployments.webhook.metrics import Metrics
-from deployments.webhook.spool import Event, Spool
-from deployments.webhook.starter import Result, Started, Starter
-from deployments.webhook.verdict import JobState
-from flows.integrations.sync_events import Sync
+from deployments.webhook.inbox.delivery import Delivery
+from deployments.webhook.inbox.metrics import Metrics
+from deployments.webhook.inbox.spool import Event, Spool
+from deployments.webhook.start.dispatcher import Dispatcher
+from deployments.webhook.start.starter import Result, Started, Starter
+from deployments.webhook.start.verdict import JobState
+from flows.services.airbyte.sync_events import Sync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.webhook.keys import Keys, keys_of
+from deployments.webhook.receive.keys import Keys, keys_of
 from infrastructure.errors import ConfigError
 
 OLD, NEW = "the-old-secret-0123456789", "the-new-secret-0123456789"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from deployments.webhook.limits import Lobby, RateLimit, Seldom, peer_of
+from deployments.webhook.receive.limits import Lobby, RateLimit, Seldom, peer_of
 
 
 def test_a_burst_is_taken_and_then_what_the_rate_allows() -> None:

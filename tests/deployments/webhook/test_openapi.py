@@ -10,8 +10,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from deployments.webhook.delivery import read_delivery
-from deployments.webhook.openapi import description
+from deployments.webhook.inbox.delivery import read_delivery
+from deployments.webhook.receive.openapi import description
 from tests.deployments.webhook.deliveries import body, flat, notification
 
 ROOT = Path(__file__).parents[3]

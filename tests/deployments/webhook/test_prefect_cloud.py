@@ -11,7 +11,7 @@ import httpx
 import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
-from deployments.webhook.prefect_cloud import cloud_documents
+from deployments.webhook.start.prefect_cloud import cloud_documents
 from tests.conftest import wait_until
 from tests.deployments.webhook.conftest import Deployment
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER, flat, notification

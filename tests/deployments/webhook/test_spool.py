@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.webhook.delivery import Delivery
-from deployments.webhook.spool import NOT_ENDED, Event, Spool
+from deployments.webhook.inbox.delivery import Delivery
+from deployments.webhook.inbox.spool import NOT_ENDED, Event, Spool
 from infrastructure.errors import ConfigError
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
 
@@ -126,8 +126,8 @@ def test_old_events_are_dropped_and_open_ones_never(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from deployments.webhook.delivery import Delivery
-from deployments.webhook.spool import Spool
+from deployments.webhook.inbox.delivery import Delivery
+from deployments.webhook.inbox.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 for job in range(1, 100000):
     spool.add([Delivery(sys.argv[2], job, True)], now=0)

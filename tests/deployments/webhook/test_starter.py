@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from deployments.webhook import starter
-from deployments.webhook.prefect_api import PrefectAddress, PrefectApi, prefect_address
-from deployments.webhook.starter import Result, Started, Starter
-from flows.integrations.sync_events import START_LIMIT, START_SIGN, Sync
+from deployments.webhook.start import starter
+from deployments.webhook.start.prefect_api import PrefectAddress, PrefectApi, prefect_address
+from deployments.webhook.start.starter import Result, Started, Starter
+from flows.services.airbyte.sync_events import START_LIMIT, START_SIGN, Sync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from infrastructure.slots import Terms
+from infrastructure.server.slots import Terms
 from tests.conftest import wait_until
 from tests.deployments.webhook.conftest import Deployment
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER

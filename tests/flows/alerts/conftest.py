@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from flows.alerts.routes import ROUTES_VARIABLE
-from infrastructure.blocks import BlockDocument, change_of
-from tests.flows.alerts.receivers import Receiver, receiver
+from infrastructure.blocks.documents import BlockDocument, change_of
+from tests.support.alert_receivers import Receiver, receiver
 
 # As long as PagerDuty's keys are.
 ROUTING_KEY = "r" * 32
@@ -46,7 +46,7 @@ def routes(
 
     Its destinations `team` and `on-call` are blocks of the name `fresh` on the server.
     """
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     pagerduty = {"integration_key": ROUTING_KEY, "api_key": "not-used"}
     with connect() as server:

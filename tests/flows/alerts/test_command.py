@@ -7,9 +7,9 @@ import json
 from click.testing import CliRunner, Result
 
 from flows.alerts import Incident, open_incident
-from flows.commands.alerts import alerts
+from flows.cli.alerts import alerts
 from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.flows.alerts.receivers import Answer, Receiver
+from tests.support.alert_receivers import Answer, Receiver
 
 
 def run(*arguments: str) -> Result:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.alerts.delivery import Deadline, NotSentError, post, retry_after_seconds
+from flows.alerts.send.delivery import Deadline, NotSentError, post, retry_after_seconds
 from tests.conftest import free_port
-from tests.flows.alerts.receivers import Answer, Receiver, receiver
+from tests.support.alert_receivers import Answer, Receiver, receiver
 
 MESSAGE = {"text": "hello"}
 

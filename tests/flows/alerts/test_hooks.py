@@ -16,14 +16,14 @@ from prefect.states import Cancelling, Completed, Crashed
 import deployments
 import flows
 from flows.alerts import Incident, open_incident
-from flows.alerts.again import of_command, of_deployment, of_pipeline
 from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, tells_at_its_end, with_alerts
-from flows.engine.command import DbtCommand
+from flows.alerts.retry_command import of_command, of_deployment, of_pipeline
+from flows.engine.context.command import DbtCommand
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from tests.conftest import post, wait_until
 from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.flows.alerts.receivers import Answer, Receiver
-from tests.flows.recorded import Recorded
+from tests.support.alert_receivers import Answer, Receiver
+from tests.support.recorded import Recorded
 
 
 @with_alerts
@@ -129,7 +129,7 @@ def test_every_flow_tells_how_it_ended() -> None:
             if path.is_file() and "@flow" in path.read_text(encoding="utf-8"):
                 members = vars(importlib.import_module(module.name))
                 found |= {f"{module.name}.{name}": f for name, f in members.items() if isinstance(f, Flow)}
-    assert "flows.pipeline.dbt_full_pipeline" in found
+    assert "flows.pipelines.full.dbt_full_pipeline" in found
     silent = [name for name, one in found.items() if not tells_at_its_end(one)]
     assert not silent, f"put @with_alerts of flows.alerts.hooks above @flow of {silent}"
     assert {len(hooks) for one in found.values() for hooks in hooks_of(one)} == {1}

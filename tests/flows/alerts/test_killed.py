@@ -16,13 +16,13 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 
-from infrastructure.automations import PREFIX, TOLD_EVENT, Patience, automation_documents
-from infrastructure.blocks import BlockDocument, Reference, change_of
+from infrastructure.blocks.documents import BlockDocument, Reference, change_of
 from infrastructure.registration import Declared, apply, plan
-from infrastructure.targets import ROOT
+from infrastructure.server.automations import PREFIX, TOLD_EVENT, Patience, automation_documents
+from infrastructure.targets.target_file import ROOT
 from tests.conftest import ask, post, wait_until
 from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.flows.alerts.receivers import Receiver, receiver
+from tests.support.alert_receivers import Receiver, receiver
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ _SECONDS = 600.0
 @pytest.fixture
 def ops(prefect_server: str, fresh: str) -> Iterator[Receiver]:
     """Run a receiver that the server's automations call, and be as impatient as Prefect allows: ten seconds."""
-    from infrastructure.server import connect
+    from infrastructure.server.client import connect
 
     with receiver() as found:
         call = {"url": found.slack_url, "headers": {"Content-Type": "application/json"}}

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.alerts.book import Notice
 from flows.alerts.incident import FailingRows, Incident
-from flows.alerts.pagerduty import dedup_key, pagerduty_events
-from flows.alerts.slack import digest_message
+from flows.alerts.incident_store import Notice
+from flows.alerts.send.pagerduty import dedup_key, pagerduty_events
+from flows.alerts.send.slack import digest_message
 from infrastructure.plain_text import slack_text
 from tests.flows.alerts.golden import GOLDEN_FILE, MODEL_FAILED, TEST_FAILED, documents, opened, pages, slack, thousands
-from tests.flows.alerts.receivers import pagerduty_problem, slack_problem
+from tests.support.alert_receivers import pagerduty_problem, slack_problem
 
 GOLDEN = json.loads(GOLDEN_FILE.read_text(encoding="utf-8"))
 ODD = st.text(alphabet=st.sampled_from("ab<>&`*_ \n•é🔴"), max_size=4000)

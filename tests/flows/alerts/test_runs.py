@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.pipeline import dbt_full_pipeline
+from flows.pipelines.full import dbt_full_pipeline
 from tests.conftest import SetUpTarget
 from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.flows.alerts.receivers import Receiver
+from tests.support.alert_receivers import Receiver
 
 PROJECT = str(Path(__file__).parents[2] / "projects" / "alarms")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.engine.graph import Graph, graph_of
+from flows.engine.artifacts.graph import Graph, graph_of
 from flows.engine.parts import ACROSS, NO_DOMAIN, Split, domain_by, split
 from infrastructure.errors import ConfigError
 

@@ -15,16 +15,16 @@ from typing import Any
 import duckdb
 import pytest
 
-from flows.engine.command import DbtCommand
-from flows.engine.failures import log_of
-from flows.engine.graph import load_graph
-from flows.engine.ledger import read_ledger
-from flows.engine.listing import list_nodes
-from flows.engine.project import read_project
-from flows.engine.results import DbtResult, NodeResult
-from flows.engine.retries import Retries
+from flows.engine.artifacts.graph import load_graph
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import read_project
+from flows.engine.context.state import LEDGER
+from flows.engine.ledger.failures import log_of
+from flows.engine.ledger.ledger import read_ledger
+from flows.engine.ledger.retries import Retries
+from flows.engine.process.listing import list_nodes
 from flows.engine.run import run_dbt
-from flows.engine.state import LEDGER
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import Profile
 

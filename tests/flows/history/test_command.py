@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from flows.__main__ import main
 from flows.history.query import EXAMPLES
-from tests.flows.history.runs import AT, node, run, stored
+from tests.support.history_runs import AT, node, run, stored
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.command import DbtCommand
-from flows.engine.events import NodeEvent
-from flows.engine.ledger import Ledger
-from flows.engine.project import Project
-from flows.engine.results import DbtResult
-from flows.engine.resume import fingerprint, interrupted_run
-from flows.engine.state import LEDGER, State
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.events import NodeEvent
+from flows.engine.context.project import Project
+from flows.engine.context.state import LEDGER, State
+from flows.engine.ledger.ledger import Ledger
+from flows.engine.ledger.resume import fingerprint, interrupted_run
 from flows.history.query import ask
 from flows.history.record import record
 from flows.history.store import history_store

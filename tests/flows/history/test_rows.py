@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.engine.command import DbtCommand
-from flows.engine.graph import graph_of
-from flows.engine.results import DbtResult, NodeResult, enriched
+from flows.engine.artifacts.graph import graph_of
+from flows.engine.artifacts.results import DbtResult, NodeResult, enriched
+from flows.engine.context.command import DbtCommand
 from flows.history.columns import COLUMNS
 from flows.history.rows import NOTHING_DECLARED, Declared, FlowTimes, read_declared, read_freshness, rows_of, waits
 

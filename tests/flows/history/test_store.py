@@ -15,7 +15,7 @@ from flows.history import store as store_module
 from flows.history.query import ask
 from flows.history.store import HistoryStore, history_store
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from tests.flows.history.runs import AT, NOW, node, run, stored
+from tests.support.history_runs import AT, NOW, node, run, stored
 
 
 def run_ids(store: HistoryStore) -> list[str]:

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from flows.history.warehouse_table import add_run, table_schema
 from tests.flows.conftest import RawData
-from tests.flows.history.runs import AT, node, run
+from tests.support.history_runs import AT, node, run
 
 
 def test_the_runbooks_question_is_answered_in_the_warehouse(raw: RawData) -> None:

@@ -1,0 +1,153 @@
+"""The files that jobs are written in, read into definitions; all mistakes of all files are named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from deployments.dbt_cloud.model.definition import JobDefinition
+from infrastructure.errors import ConfigError
+
+TFVARS, YAML = "tfvars", "yaml"
+_YAML_SUFFIXES = (".yml", ".yaml")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What files say.
+
+    Attributes:
+        form: TFVARS or YAML; it decides how jobs are named in dbt Cloud.
+        account_id: None where the files leave it to the environment; likewise the next three.
+    """
+
+    form: str
+    jobs: tuple[JobDefinition, ...]
+    account_id: int | None = None
+    project_id: int | None = None
+    environment_id: int | None = None
+    team_name: str | None = None
+
+
+def load_config(paths: Sequence[str], variables: Mapping[str, Any] | None = None) -> Config:
+    """Read files of one form; a folder or a pattern stands for the files in it.
+
+    Args:
+        variables: for the templates of dbt-jobs-as-code.
+
+    Raises:
+        ConfigError: a file is missing or wrong.
+    """
+    files = _files(paths)
+    forms = {YAML if path.suffix in _YAML_SUFFIXES else TFVARS for path in files}
+    if len(forms) != 1:
+        raise ConfigError("--config takes .tfvars files or YAML files, not both at once.")
+    if forms == {YAML}:
+        from deployments.dbt_cloud.files.job_yaml import read_job_yaml
+
+        config = read_job_yaml(files, variables or {})
+    else:
+        from deployments.dbt_cloud.files.tfvars import read_tfvars
+
+        config = read_tfvars(files)
+    check_jobs(config.jobs)
+    return config
+
+
+def _files(paths: Sequence[str]) -> list[Path]:
+    if not paths:
+        raise ConfigError("No file was given: --config env_file/dev_env.tfvars, or a YAML file of dbt-jobs-as-code.")
+    files: list[Path] = []
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            found = sorted(it for it in path.iterdir() if it.suffix in (".tfvars", *_YAML_SUFFIXES))
+        elif path.is_file():
+            found = [path]
+        else:
+            found = sorted(Path(it) for it in glob(text, recursive=True))
+        if not found:
+            raise ConfigError(f"There is no file {text}.")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def definitions(entries: Iterable[tuple[str, object]]) -> tuple[JobDefinition, ...]:
+    """Make definitions of what stands in files, each with the place to name when it is wrong.
+
+    Raises:
+        ConfigError: with every mistake of every job.
+    """
+    jobs: list[JobDefinition] = []
+    wrong: list[str] = []
+    for place, fields in entries:
+        try:
+            jobs.append(JobDefinition.model_validate(fields))
+        except ValidationError as exc:
+            wrong += [f"  {place}{_where(error['loc'])}: {_words(error)}" for error in exc.errors()]
+    if wrong:
+        count = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
+        raise ConfigError("\n".join([f"The jobs have {count}:", *wrong]))
+    return tuple(jobs)
+
+
+def check_jobs(jobs: Sequence[JobDefinition]) -> None:
+    """Check what no job shows alone: names that are there twice, and completion triggers that go in a circle.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    wrong: list[str] = []
+    seen: dict[str, str] = {}
+    for job in jobs:
+        folded = job.key.casefold()
+        if folded in seen:
+            wrong.append(f"  job {job.key!r} is there twice, the other time as {seen[folded]!r}")
+        seen[folded] = job.key
+    try:
+        in_order(jobs)
+    except ConfigError as exc:
+        wrong.append(f"  {exc}")
+    if wrong:
+        raise ConfigError("\n".join(["The jobs do not fit together:", *wrong]))
+
+
+def in_order(jobs: Sequence[JobDefinition]) -> list[list[JobDefinition]]:
+    """Return the jobs in steps, so that each comes after the one whose end starts it.
+
+    Raises:
+        ConfigError: they wait for each other in a circle.
+    """
+    names = {name: job.key for job in jobs for name in (job.key, job.name)}
+    waiting = {job.key: job for job in jobs}
+    steps: list[list[JobDefinition]] = []
+    while waiting:
+        step = [job for job in waiting.values() if job.run_after is None or names.get(job.run_after.job) not in waiting]
+        if not step:
+            raise ConfigError(f"run_after goes in a circle: {', '.join(sorted(waiting))}.")
+        steps.append(step)
+        for job in step:
+            del waiting[job.key]
+    return steps
+
+
+def _where(place: tuple[int | str, ...]) -> str:
+    return "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in place)
+
+
+def _words(error: Any) -> str:  # noqa: ANN401  (pydantic's own mapping)
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(str(error["loc"][-1]), list(JobDefinition.model_fields), n=1)
+        return f"no such setting{f', did you mean {near[0]}?' if near else ''}"
+    if error["type"] == "missing":
+        return "is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    # What was given is shown where it is short; never a whole job, which may hold values of variables.
+    return f"{message}, not {given!r}" if isinstance(given, int | str) and len(str(given)) < 60 else message

@@ -1,0 +1,1 @@
+"""TODO deployments/dbt_cloud/plan."""

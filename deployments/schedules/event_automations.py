@@ -1,0 +1,81 @@
+"""The automations that start the transformation when an event tells of a finished Airbyte sync, as a plan has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployments.schedules.declared import Declared
+from deployments.schedules.plan import EventChange
+from deployments.webhook.start.prefect_cloud import NAME, cloud_documents, resource_of
+from flows.services.airbyte.sync_events import DEPLOYMENT, connections_of
+from infrastructure.errors import ConfigError
+from infrastructure.server.automations import AutomationDocument, change_of_automation
+from infrastructure.targets.target_file import ROOT
+
+if TYPE_CHECKING:
+    from infrastructure.server.client import Server
+_BEFORE, _, _BEHIND = resource_of("?").partition("?")
+
+
+def event_documents(
+    declared: Mapping[str, Declared], deployment_id: str, environ: Mapping[str, str], project: Path | None = None
+) -> list[AutomationDocument]:
+    """Return an automation for each Airbyte connection that a source of the dbt project names.
+
+    Args:
+        declared: the deployments of the schedules file, by full name.
+        deployment_id: of the transformation.
+
+    Raises:
+        ConfigError: the file has no such deployment, or no source names a connection.
+    """
+    transformation = declared.get(DEPLOYMENT)
+    if transformation is None or transformation.target is None:
+        raise ConfigError(f"`airbyte_events` starts {DEPLOYMENT}, which the schedules file does not have.")
+    connections = connections_of(project or ROOT / "dbt", environ)
+    if not connections:
+        raise ConfigError(
+            "`airbyte_events` has nothing to wait for: no source of the dbt project names an Airbyte connection under "
+            "`config: meta: airbyte_connection_id:`."
+        )
+    found = cloud_documents(connections, deployment_id, transformation.target).automations
+    return [_whole(automation) for automation in found]
+
+
+def _whole(automation: Mapping[str, Any]) -> AutomationDocument:
+    """Return an automation with every field that a server gives back, so that it can be compared."""
+    trigger = {"match_related": {}, "after": [], **automation["trigger"]}
+    actions = tuple({"schedule_after": 0.0, **action} for action in automation["actions"])
+    return AutomationDocument(automation["name"], automation["description"], trigger, actions)
+
+
+def plan_events(server: Server, documents: list[AutomationDocument], deployment_id: str | None) -> list[EventChange]:
+    """Compare the automations with what a server has.
+
+    Args:
+        deployment_id: of the transformation; None where the server has none, and so no automation of ours.
+    """
+    changes = [change_of_automation(document, server.read_automation(document.name)) for document in documents]
+    planned = [EventChange(it.document.name, it.action, it) for it in changes]
+    names = {it.name for it in documents}
+    if deployment_id is not None:
+        there = {
+            it.name for it in server.client.read_automations() if _is_ours(it.model_dump(mode="json"), deployment_id)
+        }
+        planned += [EventChange(name, "remove") for name in sorted(there - names)]
+    return planned
+
+
+def _is_ours(automation: Mapping[str, Any], deployment_id: str) -> bool:
+    """Tell whether an automation was made here: it is what we make for the connection that its name ends with.
+
+    The name alone is no proof: one that somebody made by hand, and that begins alike, is theirs.
+    """
+    resource = dict(automation["trigger"].get("match") or {}).get("prefect.resource.id")
+    starts = [action.get("deployment_id") for action in automation["actions"]]
+    name = str(automation["name"])
+    connection = str(resource or "").removeprefix(_BEFORE).removesuffix(_BEHIND)
+    is_made_for_it = resource == resource_of(connection) and name.endswith(f"-{connection}")
+    return name.startswith(f"{NAME}-") and is_made_for_it and starts == [deployment_id]

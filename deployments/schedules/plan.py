@@ -1,0 +1,269 @@
+"""How the deployments on a server differ from those of schedules.yml, field by field; changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from deployments.schedules.declared import Declared, digest
+from infrastructure.blocks.documents import FieldChange
+from infrastructure.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deployments.schedules.schedule_file import Schedules, WorkPool
+    from infrastructure.server.automations import AutomationChange, AutomationDocument
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One deployment as a server has it.
+
+    Attributes:
+        fields: what a plan compares, as `fields_of` returns it for a declared one.
+        is_ours: whether it carries the marker of the schedules file.
+    """
+
+    id: str
+    full_name: str
+    target: str | None
+    is_ours: bool
+    fields: Mapping[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SavedPool:
+    """One work pool as a server has it."""
+
+    type: str
+    concurrency: int | None
+
+
+@dataclass(frozen=True)
+class DeploymentChange:
+    """What has to happen to one deployment.
+
+    Attributes:
+        action: `left` is one of ours that the file no longer has, while removing was not asked for.
+        declared: None for one that is no longer in the file.
+    """
+
+    full_name: str
+    action: Literal["create", "update", "remove", "left", "unchanged"]
+    declared: Declared | None
+    saved: Saved | None
+    fields: tuple[FieldChange, ...] = ()
+
+    @property
+    def is_change(self) -> bool:
+        """Tell whether applying it changes the server."""
+        return self.action not in ("unchanged", "left")
+
+
+@dataclass(frozen=True)
+class PoolChange:
+    """What has to happen to one work pool; pools are never removed, as workers hang on them."""
+
+    name: str
+    action: Literal["create", "update", "unchanged"]
+    pool: WorkPool
+    fields: tuple[FieldChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class LateChange:
+    """What has to happen to the automation that tells of a deployment's late runs."""
+
+    full_name: str
+    action: Literal["create", "update", "remove", "unchanged"]
+    change: AutomationChange | None = None
+
+
+@dataclass(frozen=True)
+class EventChange:
+    """What has to happen to an automation that starts the transformation on an event."""
+
+    name: str
+    action: Literal["create", "update", "remove", "unchanged"]
+    change: AutomationChange | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The changes that bring a server to the schedules file."""
+
+    pools: tuple[PoolChange, ...]
+    deployments: tuple[DeploymentChange, ...]
+    late: tuple[LateChange, ...] = ()
+    events: tuple[EventChange, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether applying it would change nothing."""
+        return not (
+            any(pool.action != "unchanged" for pool in self.pools)
+            or any(change.is_change for change in self.deployments)
+            or any(late.action != "unchanged" for late in self.late)
+            or any(event.action != "unchanged" for event in self.events)
+        )
+
+
+def fields_of(declared: Declared) -> dict[str, object]:
+    """Return what is compared of a deployment, in the order in which a plan shows it."""
+    return comparable(
+        entrypoint=declared.entrypoint,
+        description=declared.description,
+        schedules=[schedule_text(declared.cron, declared.time_zone)] if declared.cron else [],
+        paused=declared.paused,
+        parameters=declared.parameters,
+        parameter_schema=declared.parameter_schema,
+        enforces_schema=True,
+        tags=declared.tags,
+        limit=declared.limit,
+        when_busy=declared.when_busy,
+        work_pool=declared.work_pool,
+        job_variables=declared.job_variables,
+        pull_steps=declared.pull_steps,
+    )
+
+
+def comparable(
+    *,
+    entrypoint: str | None,
+    description: str | None,
+    schedules: Sequence[str],
+    paused: bool,
+    parameters: Mapping[str, Any],
+    parameter_schema: Mapping[str, Any],
+    enforces_schema: bool,
+    tags: Sequence[str],
+    limit: int | None,
+    when_busy: str | None,
+    work_pool: str | None,
+    job_variables: Mapping[str, Any],
+    pull_steps: Sequence[Mapping[str, Any]],
+) -> dict[str, object]:
+    """Bring a deployment, from wherever, to the form in which two of them are compared."""
+    takes = ", ".join(cast(Mapping[str, Any], parameter_schema.get("properties") or {}))
+    waits = "next is cancelled" if when_busy == "CANCEL_NEW" else "next waits"
+    return {
+        "entrypoint": entrypoint,
+        "description": description or None,
+        "schedule": "; ".join(sorted(schedules)) or None,
+        "paused": paused,
+        **{f"parameters.{name}": value for name, value in sorted(parameters.items())},
+        "takes": f"{takes or 'nothing'} ({digest(parameter_schema)})",
+        "refuses other parameters": enforces_schema,
+        "tags": sorted(tags),
+        "concurrency": f"{limit} at a time, {waits}" if limit else None,
+        "work pool": work_pool,
+        **{f"job variables.{name}": value for name, value in sorted(job_variables.items()) if name != "env"},
+        **{f"job variables.env.{name}": value for name, value in sorted((job_variables.get("env") or {}).items())},
+        "before a run": list(pull_steps) or None,
+    }
+
+
+def schedule_text(cron: str, time_zone: str | None, is_active: bool = True) -> str:
+    """Return a schedule as plans show it."""
+    return f"{cron} ({time_zone or 'UTC'})" + ("" if is_active else ", not active")
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[FieldChange, ...]:
+    """Return the fields that differ, in the order of the new ones."""
+    return tuple(
+        FieldChange(name, _shown(name, old.get(name)), _shown(name, new.get(name)))
+        for name in dict.fromkeys((*new, *old))
+        if old.get(name) != new.get(name)
+    )
+
+
+def plan_deployments(
+    declared: Sequence[Declared], saved: Sequence[Saved], *, prune: bool, target: str | None = None
+) -> list[DeploymentChange]:
+    """Compare what is declared with what a server has.
+
+    Args:
+        saved: those with the marker, and those without it that bear a declared name.
+        prune: remove those of ours that the file no longer has.
+        target: look at the deployments of this target alone.
+    """
+    by_name = {deployment.full_name: deployment for deployment in saved}
+    changes: list[DeploymentChange] = []
+    for deployment in declared:
+        if target is not None and deployment.target != target:
+            continue
+        found, wanted = by_name.get(deployment.full_name), fields_of(deployment)
+        if found is None:
+            shown = differences({"paused": False}, {name: it for name, it in wanted.items() if name not in _FROM_FLOW})
+            changes.append(DeploymentChange(deployment.full_name, "create", deployment, None, shown))
+            continue
+        fields = differences(found.fields, wanted)
+        action = "update" if fields else "unchanged"
+        changes.append(DeploymentChange(deployment.full_name, action, deployment, found, fields))
+    names = {deployment.full_name for deployment in declared}
+    for deployment in sorted(saved, key=lambda it: it.full_name):
+        if deployment.full_name in names or not deployment.is_ours:
+            continue
+        if target is not None and deployment.target != target:
+            continue
+        changes.append(DeploymentChange(deployment.full_name, "remove" if prune else "left", None, deployment))
+    return changes
+
+
+_LOOKS_SECRET = re.compile(r"pass|secret|token|key|credential|auth|dsn|url", re.IGNORECASE)
+
+# Of a new deployment, what follows from the flow or is the same everywhere is not shown.
+_FROM_FLOW = ("description", "takes", "refuses other parameters", "tags", "before a run")
+
+
+def plan_pool(name: str, pool: WorkPool, saved: SavedPool | None) -> PoolChange:
+    """Compare a work pool with what a server has.
+
+    Raises:
+        ConfigError: there is one of that name of another type, which can't be changed.
+    """
+    wanted: dict[str, object] = {"type": pool.type, "concurrency": pool.concurrency}
+    if saved is None:
+        return PoolChange(name, "create", pool, differences({}, wanted))
+    if saved.type != pool.type:
+        raise ConfigError(
+            f"Work pool {name} on the server is of type {saved.type}, and deployments/schedules.yml says {pool.type}. "
+            "A pool can't change its type: name another one, or delete it when it has no workers: "
+            f"uv run prefect work-pool delete {name}"
+        )
+    fields = differences({"type": saved.type, "concurrency": saved.concurrency}, wanted)
+    return PoolChange(name, "update" if fields else "unchanged", pool, fields)
+
+
+def plan_late(
+    full_name: str, document: AutomationDocument | None, change: AutomationChange | None, is_there: bool
+) -> LateChange | None:
+    """Say what has to happen to the automation of a deployment's late runs.
+
+    Args:
+        document: as it should be; None where nobody is to be told.
+        change: how the server's differs from it; None where there is no document.
+        is_there: whether the server has one of its name.
+    """
+    if document is None:
+        return LateChange(full_name, "remove") if is_there else None
+    return LateChange(full_name, change.action if change else "create", change)
+
+
+def used_pools(schedules: Schedules, declared: Sequence[Declared], target: str | None) -> dict[str, WorkPool]:
+    """Return the work pools that the deployments of a plan run in."""
+    names = {it.work_pool for it in declared if target is None or it.target == target}
+    return {name: schedules.work_pools[name] for name in sorted(names)}
+
+
+def _shown(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if name.startswith("job variables.env.") and _LOOKS_SECRET.search(name):
+        # It belongs into a block; where somebody puts it here all the same, plans are still printed in public places.
+        return "(not shown)"
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -1,0 +1,205 @@
+"""What is done with stored deliveries: ask, alert, start runs, and try again until it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from deployments.webhook.inbox.metrics import Metrics
+from deployments.webhook.inbox.spool import NOT_ENDED, Event, Spool
+from deployments.webhook.start.starter import Started, Starter
+from deployments.webhook.start.verdict import AirbyteJobs, judge
+from flows.services.airbyte.sync_events import Sync
+from infrastructure.errors import ConfigError, UpstreamUnavailable
+
+logger = logging.getLogger(__name__)
+
+# Runs that are started under one hold of the limit that keeps starters apart, which is lent for a minute.
+_CHUNK = 20
+_FIRST_PAUSE_SECONDS = 0.5
+# What another process may have left in the spool is looked for this often.
+_IDLE_SECONDS = 5.0
+# What Prefect refuses needs a person; it is tried again in case that person has been.
+_REFUSED_SECONDS = 60.0
+_ASK_AGAIN_SECONDS = 15.0
+# For this long a failure is not told, if Airbyte can't be asked whether it is one.
+DOUBT_SECONDS = 600.0
+
+# What people are told: that a sync failed and why, and that the next one of a connection did not.
+TellFailed = Callable[[Event, str], None]
+TellMended = Callable[[str], None]
+
+
+class Dispatcher:
+    """Work off a spool, for as long as it runs."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        starter: Starter,
+        metrics: Metrics,
+        tell_failed: TellFailed,
+        tell_mended: TellMended,
+        as_union: bool = False,
+        longest_pause_seconds: float = 30.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._spool = spool
+        self._starter = starter
+        self._metrics = metrics
+        self._tell_failed = tell_failed
+        self._tell_mended = tell_mended
+        # Whom to ask about failures; may become known later.
+        self.airbyte: AirbyteJobs | None = None
+        self._as_union = as_union
+        self._longest_pause_seconds = longest_pause_seconds
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._pause_seconds = 0.0
+        self._paused_until = 0.0
+
+    def wake(self) -> None:
+        """Say that there is something new in the spool."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self._woken.clear()
+            try:
+                await self.step()
+                wait_seconds = await self._until_next()
+            except Exception:  # What is stored must not wait for ever because of one bug.
+                logger.exception("The dispatcher failed, and goes on")
+                wait_seconds = _IDLE_SECONDS
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), wait_seconds)
+
+    async def step(self) -> None:
+        """Do what is due now."""
+        now = self._clock()
+        if now < self._paused_until:
+            # Deliveries that come meanwhile must not have a server in trouble asked again and again.
+            await asyncio.sleep(min(self._paused_until - now, self._longest_pause_seconds))
+            now = self._clock()
+        await asyncio.gather(*(self._confirm(event) for event in await _in_thread(self._spool.to_confirm, now)))
+        batches = await _in_thread(self._spool.take, self._clock(), self._as_union)
+        for first in range(0, len(batches), _CHUNK):
+            if not await self._start(batches[first : first + _CHUNK]):
+                return
+
+    async def _start(self, batches: Sequence[Sequence[Event]]) -> bool:
+        """Start a run of each batch; return whether Prefect answered."""
+        try:
+            results = await self._starter.start([[_sync(event) for event in batch] for batch in batches])
+        except UpstreamUnavailable as exc:
+            self._pause(exc)
+            return False
+        except ConfigError as exc:
+            results = [exc] * len(batches)
+        unavailable: UpstreamUnavailable | None = None
+        for batch, result in zip(batches, results, strict=True):
+            if isinstance(result, UpstreamUnavailable):
+                unavailable = result
+            else:
+                await self._write_down(batch, result)
+        if unavailable:
+            self._pause(unavailable)
+            return False
+        self._is_up()
+        return True
+
+    async def _write_down(self, batch: Sequence[Event], result: Started | ConfigError | None) -> None:
+        now = self._clock()
+        connections = sorted({event.delivery.connection_id for event in batch})
+        if isinstance(result, ConfigError):
+            self._metrics.failures.labels("refused").inc()
+            logger.error(
+                "No run could be started for %s, and it is tried again in %.0f s: %s",
+                ", ".join(connections),
+                _REFUSED_SECONDS,
+                result,
+            )
+            await _in_thread(self._spool.postpone, batch, now + _REFUSED_SECONDS)
+            return
+        if result is None:
+            logger.warning("No source of the project is loaded by %s any more", ", ".join(connections))
+            await self._finish(batch, "no source")
+            return
+        mended = [name for name in connections if await _in_thread(self._spool.had_failed, name)]
+        await self._finish(batch, "started" if result.is_new else "started before", result.flow_run_id)
+        if result.is_new:
+            self._metrics.runs.inc()
+            for event in batch:
+                self._metrics.start_seconds.observe(max(0.0, now - event.received_at))
+        logger.info(
+            "Flow run %s %s for %s",
+            result.flow_run_id,
+            "is started" if result.is_new else "was there",
+            ", ".join(_sync(event).tag for event in batch),
+        )
+        for connection in mended:
+            await _in_thread(self._tell_mended, connection)
+
+    async def _confirm(self, event: Event) -> None:
+        now = self._clock()
+        is_last_try = now - event.received_at > DOUBT_SECONDS
+        try:
+            verdict = await _in_thread(judge, event.delivery, self.airbyte, event.received_at, is_last_try)
+        except (UpstreamUnavailable, ConfigError) as exc:
+            self._metrics.failures.labels("airbyte").inc()
+            logger.warning("Airbyte can't be asked about %s: %s", event.delivery.connection_id, exc)
+            await _in_thread(self._spool.postpone, [event], now + _ASK_AGAIN_SECONDS)
+            return
+        said = verdict.delivery
+        match verdict.action:
+            case "start":
+                await _in_thread(self._spool.resolve, event, said, "resolved", now)
+            case "alert":
+                logger.warning("The sync %s of connection %s failed: %s", said.job_id, said.connection_id, said.reason)
+                # First told, then written down: told twice is better than never.
+                await _in_thread(self._tell_failed, event, said.reason)
+                await self._finish([event], "alerted")
+            case "not ended":
+                logger.info("The sync %s of connection %s has not ended", said.job_id, said.connection_id)
+                await self._finish([event], NOT_ENDED)
+            case "pass over":
+                logger.info("Airbyte knows no sync %s of connection %s", said.job_id, said.connection_id)
+                await self._finish([event], "unknown job")
+
+    async def _finish(self, events: Sequence[Event], outcome: str, flow_run_id: str | None = None) -> None:
+        await _in_thread(self._spool.finish, events, outcome, self._clock(), flow_run_id)
+        self._metrics.ended.labels(outcome).inc(len(events))
+
+    def _pause(self, error: UpstreamUnavailable) -> None:
+        self._metrics.failures.labels("prefect").inc()
+        self._metrics.prefect_up.set(0)
+        if self._pause_seconds == 0.0:
+            logger.error("%s What was delivered is kept, and started when it answers.", error)
+        doubled = max(_FIRST_PAUSE_SECONDS, self._pause_seconds * 2)
+        self._pause_seconds = min(doubled, self._longest_pause_seconds)
+        self._paused_until = self._clock() + self._pause_seconds * random.uniform(0.75, 1.0)  # noqa: S311
+
+    def _is_up(self) -> None:
+        self._metrics.prefect_up.set(1)
+        if self._pause_seconds:
+            logger.info("Prefect answers again")
+        self._pause_seconds = self._paused_until = 0.0
+
+    async def _until_next(self) -> float:
+        next_due_at = (await _in_thread(self._spool.backlog)).next_due_at
+        if next_due_at is None:
+            return _IDLE_SECONDS
+        return max(0.0, min(max(next_due_at, self._paused_until) - self._clock(), _IDLE_SECONDS))
+
+
+def _sync(event: Event) -> Sync:
+    # Only what has a job's number waits for a run.
+    return Sync(event.delivery.connection_id, event.delivery.job_id or 0)
+
+
+_in_thread = asyncio.to_thread

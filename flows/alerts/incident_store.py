@@ -1,0 +1,303 @@
+"""The incidents of one target that are open, and what each destination was last told of them: one file each.
+
+What is to be told follows from the file alone. So a run that dies before it tells, or a destination that is away,
+costs nothing but time: the next report of that target finds what is owed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from flows.alerts.incident import Incident, OpenIncident, incident_of
+from flows.engine.context.state import state_root
+from flows.engine.target.file_lock import locked_file
+from infrastructure.private_files import private_folder, write_whole
+
+_LOCK_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+# A text beyond this is in the run's log; the book is written whole at every change.
+_TEXT_LIMIT = 6000
+# From so many incidents on, each keeps less of its text, so that 10,000 of them stay a file of some megabytes.
+_MANY, _TEXT_LIMIT_OF_MANY = 200, 400
+# So long after an alert was called over that this book did not know, another machine may have opened it again.
+_SETTLED_FOR = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a book holds.
+
+    Attributes:
+        incidents: by key, in the order in which they were opened.
+        digests: when each destination last had the digest, ISO 8601.
+        settled: when alerts of incidents that this book did not know were last called over, ISO 8601, by key.
+    """
+
+    incidents: dict[str, OpenIncident] = field(default_factory=dict[str, OpenIncident])
+    digests: dict[str, str] = field(default_factory=dict[str, str])
+    settled: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What one destination is to be told of one target, all at once.
+
+    Attributes:
+        new, changed: to be told now.
+        still: told before, and long ago; to be told again.
+        recovered: was told as open, and is over.
+        quiet: open and told before; only counted.
+    """
+
+    target: str
+    new: tuple[OpenIncident, ...] = ()
+    changed: tuple[OpenIncident, ...] = ()
+    still: tuple[OpenIncident, ...] = ()
+    recovered: tuple[OpenIncident, ...] = ()
+    quiet: tuple[OpenIncident, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to say."""
+        return not (self.new or self.changed or self.still or self.recovered)
+
+    @property
+    def open(self) -> tuple[OpenIncident, ...]:
+        """Return what is told as open."""
+        return (*self.new, *self.changed, *self.still)
+
+    def only(self, keys: Iterable[str]) -> Notice:
+        """Return the part that is about these incidents."""
+        wanted = set(keys)
+
+        def kept(entries: tuple[OpenIncident, ...]) -> tuple[OpenIncident, ...]:
+            return tuple(entry for entry in entries if entry.incident.key in wanted)
+
+        return Notice(self.target, kept(self.new), kept(self.changed), kept(self.still), kept(self.recovered))
+
+
+class Book:
+    """The file of one target's incidents; whoever edits it holds its lock for that moment only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether anything was ever written down."""
+        return self.path.exists()
+
+    def read(self) -> Entries:
+        """Return what is in the file; a file that cannot be read any more is put aside and counts as empty."""
+        try:
+            document = cast(dict[str, Any], orjson.loads(self.path.read_bytes()))
+            incidents = {key: _open_incident(entry) for key, entry in document["incidents"].items()}
+            return Entries(incidents, dict(document["digests"]), dict(document.get("settled", {})))
+        except FileNotFoundError:
+            return Entries()
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+            self.path.replace(self.path.with_suffix(".unreadable"))
+            return Entries()
+
+    @contextmanager
+    def edit(self) -> Iterator[Entries]:
+        """Change what is in the file, alone; what the block leaves is written whole or not at all.
+
+        Raises:
+            OSError: the folder can't be written, or somebody held the lock for too long.
+        """
+        private_folder(self.path.parent)
+        with file_lock(self.path.with_suffix(".lock"), _LOCK_SECONDS):
+            entries = self.read()
+            yield entries
+            # orjson takes dataclasses as they are, which is many times faster for 10,000 of them than their `asdict`.
+            write_whole(self.path, orjson.dumps(entries))
+
+
+def book_of(target: str, environ: Mapping[str, str]) -> Book:
+    """Return the book of a target, in the state folder."""
+    return Book(state_root(environ) / "alerts" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', target) or '_'}.json")
+
+
+@contextmanager
+def file_lock(path: Path, timeout_seconds: float) -> Iterator[None]:
+    """Hold a lock file for the time of the block.
+
+    Raises:
+        TimeoutError: somebody else held it for all that time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while (file := locked_file(path)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} was held by somebody else for {timeout_seconds:.0f} s")
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def record(entries: Entries, opened: Iterable[Incident], closed: Iterable[str], now: datetime) -> None:
+    """Write down what is wrong now and what no longer is."""
+    at = now.isoformat(timespec="seconds")
+    found = list(opened)
+    limit = _TEXT_LIMIT if len(found) < _MANY else _TEXT_LIMIT_OF_MANY
+    for incident in found:
+        kept = replace(incident, text=_shortened(incident.text, limit))
+        known = entries.incidents.get(incident.key)
+        if known is None:
+            entries.incidents[incident.key] = OpenIncident(kept, opened_at=at, seen_at=at)
+        else:
+            told = {name: _lowered(entry, kept.count) for name, entry in known.told.items()}
+            if known.closed_at is not None:
+                # It was over: who looked after it then does not know that it is back.
+                known = replace(known, clock_at=None, acknowledged_at=None, acknowledged_by=None)
+            entries.incidents[incident.key] = replace(known, incident=kept, seen_at=at, closed_at=None, told=told)
+    for key in closed:
+        known = entries.incidents.get(key)
+        if known is None:
+            continue
+        if known.told:
+            entries.incidents[key] = replace(known, closed_at=at)
+        else:
+            # Nobody has heard of it, so nobody needs to hear that it is over.
+            del entries.incidents[key]
+
+
+def is_settled(entries: Entries, key: str, now: datetime) -> bool:
+    """Say whether this book knows that nobody has an open alert of an incident, or knows of that alert itself."""
+    at = entries.settled.get(key)
+    return key in entries.incidents or (at is not None and now - datetime.fromisoformat(at) < _SETTLED_FOR)
+
+
+def assume_told(entries: Entries, passed: Iterable[tuple[Incident, Sequence[str]]], now: datetime) -> None:
+    """Owe destinations the end of incidents that only a run elsewhere, with a book of its own, may have told them.
+
+    Args:
+        passed: what is well now, with the destinations that would have heard of it.
+    """
+    at = now.isoformat(timespec="seconds")
+    for incident, destinations in passed:
+        if incident.key in entries.incidents:
+            # Another process has met it meanwhile.
+            continue
+        told = {name: {"at": at, "assumed": True} for name in destinations}
+        entries.incidents[incident.key] = OpenIncident(incident, at, at, closed_at=at, told=told)
+        entries.settled[incident.key] = at
+
+
+def is_assumed(entry: OpenIncident, destination: str) -> bool:
+    """Say whether a destination was perhaps never told of an incident."""
+    return bool(entry.told.get(destination, {}).get("assumed"))
+
+
+def forget_assumed(entries: Entries, destination: str) -> None:
+    """Owe a destination nothing of what it was perhaps never told."""
+    for key, entry in list(entries.incidents.items()):
+        if entry.closed_at is not None and is_assumed(entry, destination):
+            left = {name: told for name, told in entry.told.items() if name != destination}
+            if left:
+                entries.incidents[key] = replace(entry, told=left)
+            else:
+                del entries.incidents[key]
+
+
+def notice_for(
+    entries: Entries,
+    target: str,
+    destination: str,
+    is_routed: Callable[[Incident], bool],
+    now: datetime,
+    remind_after: timedelta,
+) -> Notice:
+    """Work out what a destination is to be told."""
+    found: dict[str, list[OpenIncident]] = {"new": [], "changed": [], "still": [], "recovered": [], "quiet": []}
+    for entry in entries.incidents.values():
+        told = entry.told.get(destination)
+        if entry.closed_at is not None:
+            if told is not None:
+                found["recovered"].append(entry)
+        elif told is not None:
+            found[_state_of(entry, told, now, remind_after)].append(entry)
+        elif is_routed(entry.incident):
+            found["new"].append(entry)
+    return Notice(target, **{name: tuple(listed) for name, listed in found.items()})
+
+
+def mark_told(entries: Entries, destination: str, notice: Notice, now: datetime, **more: Mapping[str, str]) -> None:
+    """Write down that a destination was told a notice.
+
+    Args:
+        more: further facts to keep by incident key, such as PagerDuty's dedup keys.
+    """
+    at = now.isoformat(timespec="seconds")
+    for entry in notice.open:
+        known = entries.incidents.get(entry.incident.key)
+        if known is None:
+            continue
+        told: dict[str, Any] = {"fingerprint": entry.incident.fingerprint, "count": entry.incident.count, "at": at}
+        told |= {name: values[entry.incident.key] for name, values in more.items() if entry.incident.key in values}
+        entries.incidents[entry.incident.key] = replace(known, told={**known.told, destination: told})
+    for entry in notice.recovered:
+        known = entries.incidents.get(entry.incident.key)
+        if known is None:
+            continue
+        left = {name: told for name, told in known.told.items() if name != destination}
+        if known.closed_at is not None and not left:
+            del entries.incidents[entry.incident.key]
+        else:
+            entries.incidents[entry.incident.key] = replace(known, told=left)
+
+
+def _state_of(entry: OpenIncident, told: Mapping[str, Any], now: datetime, remind_after: timedelta) -> str:
+    incident = entry.incident
+    is_warning = incident.severity in ("warning", "info")
+    before = told.get("count")
+    # A warning is told when it grows at all; what failed anyway, when it is twice as bad.
+    grown = before is not None and (before + 1 if is_warning else max(2 * before, 2))
+    if grown and incident.count is not None and incident.count >= grown:
+        return "changed"
+    if told.get("fingerprint") != incident.fingerprint:
+        return "changed"
+    # Warnings that stay as they are stand in the digest.
+    if not is_warning and now - datetime.fromisoformat(str(told["at"])) >= remind_after:
+        return "still"
+    return "quiet"
+
+
+def _lowered(told: Mapping[str, Any], count: int | None) -> Mapping[str, Any]:
+    """Let a count that has gone down be what growth is measured from."""
+    before = told.get("count")
+    if count is None or before is None or count >= before:
+        return told
+    return {**told, "count": count}
+
+
+def _shortened(text: str, limit: int) -> str:
+    # What a warehouse says can hold half a character, which JSON has no form for.
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _open_incident(document: Mapping[str, Any]) -> OpenIncident:
+    return OpenIncident(
+        incident=incident_of(document["incident"]),
+        opened_at=document["opened_at"],
+        seen_at=document["seen_at"],
+        closed_at=document["closed_at"],
+        told=document["told"],
+        # What an earlier version wrote has none of these.
+        clock_at=document.get("clock_at"),
+        acknowledged_at=document.get("acknowledged_at"),
+        acknowledged_by=document.get("acknowledged_by"),
+    )

@@ -1,0 +1,64 @@
+"""The command that tries again what failed, for a person to copy: pure functions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from flows.engine.context.command import DbtCommand
+
+_RESUMED = "resume"
+
+
+def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return the command that starts a deployment again, with what this run was given, on what it left undone.
+
+    Args:
+        accepted: the flow's parameters with their defaults.
+        given: those of the run.
+    """
+    words = ["uv", "run", "prefect", "deployment", "run", f"{flow}/{deployment}"]
+    for name, value in _again(accepted, given).items():
+        words += ["--param", f"{name}={value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"]
+    return shlex.join(words)
+
+
+def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return the command line for a run of the pipeline that no deployment started; see `of_deployment`."""
+    words = ["uv", "run", "python", "-m", "flows", "run"]
+    for name, value in _again(accepted, given).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", value if isinstance(value, str) else json.dumps(value, sort_keys=True)]
+    return shlex.join(words)
+
+
+def of_command(command: DbtCommand, target: str, project_dir: str | None) -> str | None:
+    """Return the command line for a dbt command outside of any pipeline; None where there is none for it."""
+    if command.verb != "build":
+        return None
+    given = {
+        "target": target,
+        "select": command.select,
+        "exclude": command.exclude,
+        "selector": command.selector,
+        "full_refresh": command.full_refresh,
+        "vars": dict(command.vars) or None,
+        "project_dir": project_dir,
+    }
+    nothing: dict[str, Any] = {**dict.fromkeys(given), "full_refresh": False, _RESUMED: False}
+    return of_pipeline(nothing, given)
+
+
+def _again(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters to give: those that are not as they would be by themselves, and to resume."""
+    parameters = {
+        name: value
+        for name, value in given.items()
+        if name != _RESUMED and (name == "target" or value != accepted.get(name))
+    }
+    return parameters | ({_RESUMED: True} if _RESUMED in accepted else {})

@@ -1,0 +1,73 @@
+"""A test message along the routes of a target: whether it arrives, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flows.alerts.addresses import post_event, read_address
+from flows.alerts.incident import Incident, OpenIncident, Severity
+from flows.alerts.incident_store import Notice
+from flows.alerts.send.delivery import Deadline, NotSentError, post
+from flows.alerts.send.pagerduty import dedup_key, pagerduty_events
+from flows.alerts.send.slack import slack_message
+
+if TYPE_CHECKING:
+    from flows.alerts.routes import Destination, Routes
+
+_KEY = "test/message"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of a test message at one destination.
+
+    Attributes:
+        error: None where it arrived.
+    """
+
+    destination: str
+    error: str | None
+
+
+def trial_incident(target: str, severity: Severity, owners: tuple[str, ...], tags: tuple[str, ...]) -> Incident:
+    """Return an incident that nobody has to do anything about."""
+    return Incident(
+        key=_KEY,
+        severity=severity,
+        title="This is a test of the alerts; nothing is wrong",
+        text="An error would be told here in full, with the rows that a failing test found.",
+        target=target,
+        owners=owners,
+        tags=tags,
+        retry_command=f"uv run python -m flows alerts test --target {target}",
+    )
+
+
+def send_trial(incident: Incident, routes: Routes) -> list[Trial]:
+    """Send a test message to every destination of an incident; a page is resolved at once."""
+    found: list[Trial] = []
+    for name in routes.destinations_of(incident):
+        try:
+            _send(incident, name, routes.destinations[name], routes)
+            found.append(Trial(name, None))
+        except NotSentError as exc:
+            found.append(Trial(name, str(exc)))
+    return found
+
+
+def _send(incident: Incident, name: str, destination: Destination, routes: Routes) -> None:
+    now = datetime.now(UTC)
+    at = now.isoformat(timespec="seconds")
+    deadline = Deadline.after(routes.deadline_seconds)
+    address = read_address(destination)
+    opened = OpenIncident(incident, at, at)
+    if destination.slack:
+        post(address["url"], slack_message(Notice(incident.target, new=(opened,)), routes.mention, now), deadline)
+        return
+    told = {name: {"dedup_key": dedup_key(incident.target, _KEY)}}
+    closed = replace(opened, closed_at=at, told=told)
+    for notice in (Notice(incident.target, new=(opened,)), Notice(incident.target, recovered=(closed,))):
+        for event in pagerduty_events(notice, name):
+            post_event(event, destination, address, deadline)

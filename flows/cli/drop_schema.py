@@ -1,0 +1,44 @@
+"""`python -m flows drop-schema`."""
+
+from __future__ import annotations
+
+import click
+
+from flows.cli.options import examples
+from flows.cli.target import writing_to
+from infrastructure.console import dumps, json_option
+from infrastructure.screen import echo
+
+
+@click.command(
+    "drop-schema",
+    epilog=examples(
+        "TRIBUTARY_CI_SCHEMA=ci_pr_42 python -m flows drop-schema --target ci",
+        "python -m flows drop-schema --target ci --dry-run",
+    ),
+)
+@click.option("--target", "-t", required=True, help="The environment of a pull request.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
+@json_option
+def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
+    """Drop the schemas that a pull request's builds have made, told by the mark that they left in them.
+
+    A schema that has no mark, or another target's, is left; so is any whose name does not begin with ci_.
+    """
+    with writing_to(target) as profile:
+        from flows.runbook.ci_schemas import drop_schemas
+
+        found = drop_schemas(profile, dry_run)
+    if as_json:
+        document = {"target": target, "dropped": not dry_run, "schemas": found.schemas, "left": found.left}
+        echo(dumps(document))
+        return
+    verb = "Would drop" if dry_run else "Dropped"
+    said = (
+        f"{verb} {', '.join(found.schemas)}."
+        if found.schemas
+        else f"Target {target} has no schema there that its builds made: nothing to drop."
+    )
+    echo(said)
+    for name in found.left:
+        echo(f"Left {name}: it has no mark of a build of this target. Drop it by hand if it is yours.")

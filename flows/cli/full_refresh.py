@@ -1,0 +1,107 @@
+"""`python -m flows full-refresh`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from flows.cli.options import examples, project_option, target_option
+from infrastructure.console import dumps, json_option, quiet_prefect, say
+from infrastructure.screen import echo, screen
+
+if TYPE_CHECKING:
+    from flows.runbook.full_refresh.flow import RefreshReport
+
+
+@click.command(
+    "full-refresh",
+    epilog=examples(
+        "python -m flows full-refresh --target prod --dry-run",
+        "python -m flows full-refresh --target prod",
+        "python -m flows full-refresh --target prod --recover",
+    ),
+)
+@target_option
+@click.option("--backup", "select", multiple=True, metavar="NODES", help="Keep these tables instead, such as tag:gold.")
+@project_option
+@click.option("--settings", metavar="FILE", help="Other settings than those of flows/runbook/full_refresh/refresh.yml.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--recover", is_flag=True, help="Only put right what a killed refresh left.")
+@click.option("--docs/--no-docs", default=True, help="Generate the documentation site, and keep it.")
+@click.option("--wait/--no-wait", default=True, help="Wait for a run that is writing to the target.")
+@json_option
+def full_refresh(
+    target: str,
+    select: tuple[str, ...],
+    project_dir: str | None,
+    settings: str | None,
+    dry_run: bool,
+    recover: bool,
+    docs: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Rebuild everything, keeping the old tables, which come back if anything fails; exit code 1 when they did."""
+    quiet_prefect()
+    report = _run(
+        target=target,
+        select=" ".join(select) or None,
+        project_dir=project_dir,
+        settings=settings,
+        dry_run=dry_run,
+        recover=recover,
+        docs=docs,
+        wait=wait,
+    )
+    if as_json:
+        echo(dumps(_document(report)))
+    else:
+        _print(report)
+
+
+def _run(**arguments: Any) -> RefreshReport:  # noqa: ANN401  (the flow's own parameters)
+
+    from flows.engine.context.reporting import reporting_to
+    from flows.report.terminal import TerminalReporter
+    from flows.runbook.full_refresh.flow import weekly_full_refresh
+    from infrastructure.server.local_server import prefect_server
+    from infrastructure.setup_profiles import ensure_target
+
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+        for sentence in ensure_target(arguments["target"]):
+            say(sentence)
+        return cast("RefreshReport", weekly_full_refresh(**arguments))
+
+
+def _print(report: RefreshReport) -> None:
+    from rich.table import Table
+
+    from flows.runbook.full_refresh.flow import table_rows
+
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        # On a terminal each was told when it was done.
+        echo("\n".join(report.steps))
+    rows = table_rows(report.differences)
+    if rows:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*row.values())
+        screen().print(table)
+    if report.keep_until:
+        echo(f"The old tables are kept until {report.keep_until:%Y-%m-%d %H:%M} UTC.")
+
+
+def _document(report: RefreshReport) -> dict[str, Any]:
+    from flows.runbook.full_refresh.flow import table_rows
+
+    return {
+        "target": report.target,
+        "refresh_id": report.refresh_id,
+        "steps": report.steps,
+        "nodes": report.build.counts() if report.build else None,
+        "differences": table_rows(report.differences),
+        "docs": report.docs,
+        "keep_until": report.keep_until,
+    }

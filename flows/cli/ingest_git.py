@@ -1,0 +1,36 @@
+"""`python -m flows ingest-git`."""
+
+from __future__ import annotations
+
+import click
+
+from flows.cli.options import examples, raw_schema_option, target_option
+from flows.cli.target import writing_to
+from infrastructure.console import dumps, json_option, say
+from infrastructure.screen import echo
+from infrastructure.targets.target_file import ROOT
+
+
+@click.command(
+    "ingest-git",
+    epilog=examples(
+        "python -m flows ingest-git",
+        "python -m flows ingest-git --repo ../my-project --repo https://example.org/team/project.git",
+    ),
+)
+@target_option
+@click.option(
+    "--repo", "repositories", multiple=True, metavar="PATH_OR_URL", help="Default: the one this project is in."
+)
+@raw_schema_option
+@json_option
+def ingest_git(target: str, repositories: tuple[str, ...], raw_schema: str, as_json: bool) -> None:
+    """Load the commits of git repositories into the raw tables; only what is new is read."""
+    with writing_to(target) as profile:
+        from flows.loaders.git import load as loader
+
+        result = loader.ingest_git(profile, repositories or (str(ROOT),), raw_schema, None if as_json else say)
+        if as_json:
+            from dataclasses import asdict
+
+            echo(dumps(asdict(result)))

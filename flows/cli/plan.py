@@ -1,0 +1,135 @@
+"""`python -m flows plan`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.cli.options import (
+    changed_option,
+    defer_to_option,
+    examples,
+    exclude_option,
+    full_refresh_option,
+    parse_vars,
+    project_option,
+    select_option,
+    selector_option,
+    target_option,
+    vars_option,
+)
+from flows.cli.target import profile_for_parsing
+from infrastructure.console import dumps, json_option
+from infrastructure.errors import ConfigError
+from infrastructure.screen import echo, screen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flows.engine.context.command import DbtCommand
+    from flows.engine.context.project import Project
+    from flows.pipelines.plan import PlannedNode
+    from infrastructure.profiles import Profile
+
+
+@click.command(
+    epilog=examples(
+        "python -m flows plan",
+        "python -m flows plan --select fct_musician_payment+",
+        "python -m flows plan --changed",
+        "python -m flows plan --json",
+    )
+)
+@target_option
+@select_option
+@exclude_option
+@selector_option
+@full_refresh_option
+@vars_option
+@project_option
+@changed_option
+@defer_to_option
+@json_option
+def plan(
+    target: str,
+    select: tuple[str, ...],
+    exclude: tuple[str, ...],
+    selector: str | None,
+    full_refresh: bool,
+    variables: str | None,
+    project_dir: str | None,
+    changed: bool,
+    defer_to: str | None,
+    as_json: bool,
+) -> None:
+    """Show what a run would do, in which order and why; nothing is executed."""
+    from flows.engine.context.command import DbtCommand
+    from flows.engine.context.project import read_project
+
+    project = read_project(project_dir)
+    command = DbtCommand(
+        "build", " ".join(select) or None, " ".join(exclude) or None, selector, full_refresh, parse_vars(variables)
+    )
+    if changed and defer_to:
+        raise ConfigError("--changed and --defer-to compare with different states: give only one of them.")
+    profile = profile_for_parsing(target)
+    planned, notes = (_changes if changed else _selected)(command, project, profile, defer_to)
+    if as_json:
+        from dataclasses import asdict
+
+        echo(dumps({"target": target, "nodes": [asdict(node) for node in planned], "notes": notes}))
+    else:
+        _print_plan(planned, target)
+        for note in notes:
+            echo(note)
+
+
+def _selected(
+    command: DbtCommand, project: Project, profile: Profile, defer_to: str | None
+) -> tuple[list[PlannedNode], Sequence[str]]:
+    from flows.engine.changed.defer import deferred
+    from flows.engine.process.listing import list_nodes
+    from flows.pipelines.plan import plan_of
+
+    if defer_to:
+        command = deferred(command, project, profile, defer_to)
+    selected, graph = list_nodes(command, project, profile)
+    runs = [unique_id for unique_id in selected if not unique_id.startswith(("source.", "exposure."))]
+    return plan_of(graph, runs, command.select, command.selector, command.full_refresh), ()
+
+
+def _changes(
+    command: DbtCommand, project: Project, profile: Profile, _: str | None
+) -> tuple[list[PlannedNode], Sequence[str]]:
+    from flows.engine.artifacts.graph import load_graph, read_graph
+    from flows.engine.changed.change_plan import plan_changes
+    from flows.engine.changed.run_memory import memory_for_plan
+    from flows.pipelines.plan import plan_of_changes
+
+    memory = memory_for_plan(command, project, profile)
+    found = plan_changes(memory, project, profile)
+    graph = read_graph(memory.parsed[1]) if memory.parsed else load_graph(memory.state.manifest)
+    return plan_of_changes(graph, found.decisions, found.inputs, command.full_refresh), found.notes
+
+
+def _print_plan(planned: list[PlannedNode], target: str) -> None:
+    from rich.table import Table
+
+    # A pipe has no width: a line that is broken can neither be searched nor copied.
+    console = screen(width=None if sys.stdout.isatty() else 240)
+    if not planned:
+        console.print(f"Nothing would run on {target}: the selection matches no node.")
+        return
+    runs = [node for node in planned if node.step]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    for title in ("step", "node", "type", "what dbt does", "why"):
+        table.add_column(title, overflow="fold")
+    for node in planned:
+        table.add_row(str(node.step or ""), node.name, node.resource_type.replace("_", " "), node.action, node.reason)
+    console.print(table)
+    console.print(
+        f"\n{len(runs)} nodes in {max((node.step for node in runs), default=0)} steps on {target}. "
+        "Nothing was executed."
+    )

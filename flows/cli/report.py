@@ -1,0 +1,38 @@
+"""`python -m flows report`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from flows.cli.options import examples, project_option, target_option
+from infrastructure.screen import echo
+
+
+@click.command(
+    epilog=examples(
+        "python -m flows report",
+        "python -m flows report --target prod --output prod.html --days 90",
+        "python -m flows report --target prod --price-per-tebibyte 6.25",
+    )
+)
+@target_option
+@project_option
+@click.option("--output", "-o", metavar="FILE", help="Where to write it; beside the other state when left out.")
+@click.option("--days", type=click.IntRange(1), default=30, show_default=True, help="How far back durations count.")
+@click.option("--price-per-tebibyte", type=float, metavar="AMOUNT", help="What BigQuery bills, to show costs as money.")
+def report(
+    target: str, project_dir: str | None, output: str | None, days: int, price_per_tebibyte: float | None
+) -> None:
+    """Write one HTML file about status, runs, tests, sources and costs; it needs no network to be read."""
+    from flows.engine.context.project import read_project
+    from flows.engine.context.state import state_root
+    from flows.history.store import history_store
+    from flows.report.html.page import write_report
+
+    project = read_project(project_dir).name
+    path = Path(output) if output else state_root(os.environ) / f"report-{project}-{target}.html"
+    contents = write_report(history_store(os.environ), project, target, path, days, price_per_tebibyte)
+    echo(f"{project} on {target}: {contents.status}. Open {path.absolute()}")

@@ -1,0 +1,79 @@
+"""`python -m flows triage`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.cli.options import examples, project_option, target_option
+from flows.cli.target import set_up
+from infrastructure.console import dumps, json_option
+from infrastructure.errors import ExitCode
+from infrastructure.screen import echo, screen, styled
+
+if TYPE_CHECKING:
+    from flows.runbook.triage.flow import Triage
+
+
+@click.command(
+    epilog=examples(
+        "python -m flows triage --target prod",
+        "python -m flows triage --target prod --who 'Ada Lovelace'",
+        "python -m flows triage --limit 100 --keep-rows",
+    )
+)
+@target_option
+@project_option
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Rows to show of each test.")
+@click.option("--keep-rows", is_flag=True, help="Leave the rows in the warehouse, where dbt stores failures.")
+@click.option("--who", default="", help="You look after it: the incidents are acknowledged, and no clock starts.")
+@json_option
+def triage(target: str, project_dir: str | None, limit: int, keep_rows: bool, who: str, as_json: bool) -> None:
+    """Run the tests that failed last again, show what they find and what changed under them."""
+    with set_up(target):
+        from flows.runbook.triage.flow import triage as look_again
+
+        found = look_again(target, project_dir, limit, keep_rows, who)
+    if as_json:
+        echo(dumps(found))
+    else:
+        _print(found)
+    if found.failing:
+        sys.exit(ExitCode.FAILED)
+
+
+def _print(found: Triage) -> None:
+    from rich.table import Table
+
+    console = screen(width=None if sys.stdout.isatty() else 200)
+    for each in found.failing:
+        echo(styled(each.name, fg="red", bold=True) + (" (critical)" if each.is_critical else ""))
+        echo(f"  {each.failures or 0:,} rows. {' '.join(each.message.split())}")
+        if each.owners or each.affects:
+            echo(f"  Whose: {', '.join(each.owners) or 'nobody'}. It hurts: {', '.join(each.affects) or 'nothing'}.")
+        passed = each.changes.passed_at
+        since = f"since it passed at {passed[:16].replace('T', ' ')} UTC" if passed else "since it passed: not known"
+        echo(f"  Changed {since}")
+        for change in each.changes.nodes:
+            echo(f"    - {change}")
+        if each.rows:
+            table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+            for column in each.rows[0]:
+                table.add_column(column, overflow="fold")
+            for row in each.rows:
+                table.add_row(*("null" if value is None else str(value) for value in row.values()))
+            console.print(table)
+        elif each.hidden:
+            echo(f"  Rows: {each.hidden}")
+        echo()
+    if found.mended:
+        echo(f"Pass again: {', '.join(found.mended)}.")
+    if not found.failing:
+        echo(f"No test fails on {found.target}.")
+    elif found.clocks:
+        echo(
+            "The escalation clock runs. When you look after it: "
+            f"python -m flows alerts acknowledge --all --target {found.target}"
+        )

@@ -1,0 +1,139 @@
+"""Find out what changed since the last good state of a target, and make it the command that builds just that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from flows.engine.changed.decide import Decision, Found, decide, reusable, summary_of
+from flows.engine.changed.fingerprints import Inputs
+from flows.engine.changed.last_success import LastGood
+from flows.engine.changed.relations import missing_relations
+from flows.engine.changed.run_memory import Memory
+from flows.engine.changed.source_data import ask_for_source_data
+from flows.engine.context.command import DbtCommand, only_these
+from flows.engine.context.project import Project
+from flows.engine.process.listing import list_ids, list_manifest
+from infrastructure.errors import ConfigError, DbtRunFailed
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+
+@dataclass(frozen=True)
+class ChangePlan:
+    """What a run with `--changed` does.
+
+    Attributes:
+        command: builds what has to be built; None when that is nothing.
+        decisions: one per node that was asked for, parents first.
+        notes: what a person should know.
+    """
+
+    command: DbtCommand | None
+    decisions: tuple[Decision, ...]
+    inputs: Inputs
+    notes: tuple[str, ...]
+
+
+def plan_changes(memory: Memory, project: Project, profile: Profile, check_sources: bool = True) -> ChangePlan:
+    """Compare project and warehouse with the last good state; nothing is built.
+
+    Args:
+        check_sources: ask dbt for the sources' freshness where this run did not already.
+
+    Raises:
+        ConfigError: the project or the selection is wrong.
+        DbtRunFailed: the project does not compile.
+    """
+    command = memory.command
+    notes: list[str] = []
+    try:
+        last = memory.last
+    except ConfigError as exc:
+        notes.append(f"{exc} Everything is built.")
+        memory.forget()
+        last = memory.last
+    modified: frozenset[str] = frozenset()
+    if memory.is_proven():
+        inputs = last.inputs
+    else:
+        modified, inputs = _parse(memory, last, project, profile, notes)
+    chosen = _chosen(command, inputs, project, profile)
+    built = memory.known(inputs)
+    # dbt compares with the manifest that was written last, and knows nothing of a run that was cut off since.
+    built_since = {unique_id for unique_id, known in built.items() if known.run not in last.runs}
+    found = Found(
+        inputs=inputs,
+        chosen=chosen,
+        built=built,
+        modified=modified - built_since,
+        full_refresh=command.full_refresh,
+        old_settings=last.inputs.settings,
+    )
+    if check_sources and project.has_freshness and not memory.has_checked and _reads_sources(found):
+        memory.sources = ask_for_source_data(command, project, profile)
+    found = replace(found, sources=memory.sources)
+    kept = reusable(found)
+    gone = missing_relations([inputs.nodes[unique_id].place for unique_id in kept], project, profile)
+    found = replace(found, missing=frozenset(key for key in kept if inputs.nodes[key].place in gone))
+    decisions = decide(found)
+    notes.append(summary_of(decisions, inputs))
+    warned = [
+        inputs.nodes[d.unique_id].name
+        for d in decisions
+        if not d.is_built and found.built[d.unique_id].status == "warn"
+    ]
+    if warned:
+        notes.append(f"{len(warned)} tests warned when they ran last and were not run again: {', '.join(warned[:5])}.")
+    return ChangePlan(_command(command, decisions), tuple(decisions), inputs, tuple(notes))
+
+
+def _parse(
+    memory: Memory, last: LastGood, project: Project, profile: Profile, notes: list[str]
+) -> tuple[frozenset[str], Inputs]:
+    """Have dbt parse the project, and say at the same time what it calls modified."""
+    modified: frozenset[str] = frozenset()
+    ask = DbtCommand("ls", vars=memory.command.vars)
+    if last.folder is None:
+        _, content = list_manifest(ask, project, profile)
+    else:
+        try:
+            compare = replace(ask, select="state:modified", flags=("--state", str(last.folder)))
+            ids, content = list_manifest(compare, project, profile)
+            modified = frozenset(ids)
+        except DbtRunFailed:
+            # The project may be at fault, which this says; or the old manifest, which our own comparison does without.
+            _, content = list_manifest(ask, project, profile)
+            notes.append("dbt could not compare with its last manifest; what changed is told by fingerprints alone.")
+    inputs = memory.inputs_of(cast(dict[str, Any], orjson.loads(content)))
+    memory.parsed = (inputs, content)
+    return modified, inputs
+
+
+def _chosen(command: DbtCommand, inputs: Inputs, project: Project, profile: Profile) -> frozenset[str]:
+    is_narrowed = command.select or command.exclude or command.selector or command.flags
+    if not is_narrowed and not _has_default_selector(project):
+        return frozenset(inputs.nodes)
+    return frozenset(list_ids(command, project, profile)) & inputs.nodes.keys()
+
+
+def _has_default_selector(project: Project) -> bool:
+    path = project.folder / "selectors.yml"
+    return path.exists() and "default:" in path.read_text(encoding="utf-8")
+
+
+def _reads_sources(found: Found) -> bool:
+    return any(
+        parent in found.inputs.sources for unique_id in found.chosen for parent in found.inputs.nodes[unique_id].parents
+    )
+
+
+def _command(command: DbtCommand, decisions: Sequence[Decision]) -> DbtCommand | None:
+    built = [decision.unique_id for decision in decisions if decision.is_built]
+    if built and len(built) == len(decisions):
+        return command
+    return only_these(command, built)

@@ -1,0 +1,150 @@
+"""Build only what differs from another target, and read everything else from there: continuous integration, slim."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from flows.engine.changed.fingerprints import Inputs
+from flows.engine.changed.last_success import ARTIFACTS, LastGood, latest_folder, read_folder
+from flows.engine.changed.manifest_fingerprints import CALLED_BY_DBT, inputs_of
+from flows.engine.changed.parse_inputs import surroundings_of
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import Project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import STATE_VARIABLE, State, state_of
+from flows.engine.process.listing import list_manifest
+from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.private_files import private_folder
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+_OUR_OWN_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_MODIFIED = "state:modified+"
+
+
+def deferred(
+    command: DbtCommand, project: Project, profile: Profile, defer_to: str, is_resumed: bool = False
+) -> DbtCommand:
+    """Return the command that builds what is modified compared with another target's last good state.
+
+    Nodes outside of that are read from the other target, always: a table of the same name that an earlier run left in
+    this target is from other code.
+
+    Args:
+        defer_to: a target whose runs keep their state under the same folder, or a folder or fsspec URL that holds the
+            files of a last good state.
+        is_resumed: compare with the very state that the run which is resumed was compared with.
+
+    Raises:
+        ConfigError: there is no such state, it can't be read, or the selection can't be narrowed.
+        DbtRunFailed: the project does not compile.
+    """
+    if command.selector:
+        raise ConfigError(
+            f"--defer-to narrows a selection to what is modified, and dbt can't narrow the set {command.selector!r}. "
+            "Give --select and --exclude in place of --selector."
+        )
+    if defer_to == profile.target:
+        raise ConfigError(
+            f"Target {defer_to} can't defer to itself: name the target to compare with, such as --defer-to prod. "
+            "To build what changed since its own last run, use --changed."
+        )
+    own = state_of(project.name, profile.target, os.environ)
+    copy = own.folder / "deferred" / "".join(letter if letter.isalnum() else "_" for letter in defer_to)
+    if not (is_resumed and (copy / ARTIFACTS[0]).exists()):
+        try:
+            _fetch(defer_to, project, own, copy)
+        except OSError as exc:
+            raise ConfigError(
+                f"The state of {defer_to} can't be copied to {copy}: {exc.strerror or exc}. Free some space or choose "
+                f"another folder with {STATE_VARIABLE}, then run again."
+            ) from exc
+    last = _read(copy, defer_to)
+    flags = (*command.flags, "--defer", "--favor-state", "--state", str(copy))
+    extra = _unseen_by_dbt(replace(command, flags=flags), project, profile, last)
+    words = [_MODIFIED, *(f"fqn:{fqn}+" for fqn in extra)]
+    if extra:
+        current_reporter().note(f"Modified too, though dbt's state:modified does not see it: {', '.join(extra[:5])}.")
+    asked = (command.select or "").split()
+    select = " ".join(f"{word},{more}" for word in words for more in asked) if asked else " ".join(words)
+    return replace(command, select=select, flags=flags)
+
+
+def _fetch(defer_to: str, project: Project, own: State, copy: Path) -> None:
+    """Copy a state, so that it stays as it is while this run reads it."""
+    shutil.rmtree(copy, ignore_errors=True)
+    private_folder(copy)
+    if "/" in defer_to or os.sep in defer_to:
+        _fetch_from(defer_to, copy)
+        return
+    folder = latest_folder(State(own.folder.parent / defer_to))
+    if folder is None:
+        raise ConfigError(
+            f"Target {defer_to} has no last good state of project {project.name} under {own.folder.parent}, so there "
+            f"is nothing to compare with. Run it once: uv run python -m flows run --target {defer_to}. If its runs "
+            f"keep their state elsewhere, name that place with {STATE_VARIABLE} or as --defer-to FOLDER_OR_URL."
+        )
+    for name in ARTIFACTS:
+        if (folder / name).exists():
+            shutil.copy(folder / name, copy / name)
+
+
+def _read(copy: Path, defer_to: str) -> LastGood:
+    try:
+        cast(Mapping[str, Any], orjson.loads((copy / ARTIFACTS[0]).read_bytes()))["nodes"]
+        return read_folder(copy)
+    except (OSError, ValueError, LookupError, TypeError, ConfigError) as exc:
+        raise ConfigError(
+            f"The last good state of {defer_to} can't be used: {' or '.join(ARTIFACTS)} is missing or cut off. "
+            "Run that target once more, which writes it anew."
+        ) from exc
+
+
+def _fetch_from(place: str, copy: Path) -> None:
+    # Prefect depends on fsspec; the client of a bucket (s3fs, gcsfs, adlfs) is for whoever has one.
+    import fsspec
+
+    try:
+        files, path = cast(tuple[Any, str], fsspec.core.url_to_fs(place))
+        for name in ARTIFACTS:
+            files.get_file(f"{path.rstrip('/')}/{name}", str(copy / name))
+    except FileNotFoundError as exc:
+        raise ConfigError(
+            f"There is no last good state in {place}: {exc.args[-1]} is missing. Give the folder that holds "
+            f"{' and '.join(ARTIFACTS)}, such as the newest under .tributary/<project>/<target>/last_good."
+        ) from exc
+    except (ImportError, ValueError) as exc:
+        raise ConfigError(f"--defer-to {place} can't be read: {exc}") from exc
+    except OSError as exc:
+        if exc.errno in _OUR_OWN_DISK:
+            raise
+        raise UpstreamUnavailable(f"--defer-to {place} can't be read now: {exc}") from exc
+
+
+def _unseen_by_dbt(command: DbtCommand, project: Project, profile: Profile, last: LastGood) -> list[str]:
+    """Return the fqn of nodes whose code or macros differ although dbt calls them unmodified.
+
+    Seeds above 1 MB, macros that only a hook or a test's argument names, materializations.
+    """
+    modified = replace(command, select="state:modified", exclude=None)
+    seen, manifest = list_manifest(modified, project, profile)
+    inputs: Inputs = inputs_of(orjson.loads(manifest), surroundings_of(command, project, profile).values)
+    everything = inputs.settings[CALLED_BY_DBT] != last.inputs.settings.get(CALLED_BY_DBT)
+    found: list[str] = []
+    for unique_id, node in inputs.nodes.items():
+        built = last.built.get(unique_id)
+        if unique_id in seen or built is None or built.parts is None:
+            continue
+        then, now = built.parts, node.parts
+        if everything or (then.code, then.macros) != (now.code, now.macros):
+            found.append(node.fqn)
+    return found

@@ -1,0 +1,63 @@
+"""What a parse of a project depends on, taken down before dbt starts: files, variables, environment, connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from flows.engine.changed.fingerprints import Values, digest_of
+from flows.engine.changed.project_files import ProjectFiles, project_settings, read_project_files, variables_by_package
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import Project
+from flows.engine.process.environment import child_environment
+from infrastructure.targets.outputs import SECRET_PREFIX
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+# Settings of a connection that change how quickly a table is built, and not the table.
+_NO_MATTER = frozenset({"threads", "retries", "connect_timeout", "keepalives_idle", "job_retries", "query_tag"})
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """All that decides what a parse comes to.
+
+    Attributes:
+        proof: fingerprint of it all; two equal ones need no second parse. Empty where that can't be said.
+        settings: fingerprints of what concerns every node, by what a person calls it.
+    """
+
+    values: Values
+    proof: str
+    settings: Mapping[str, str]
+
+
+def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> Surroundings:
+    """Take down what a command finds, as it is now."""
+    files = read_project_files(project.folder)
+    # With the text of a key in place of its path, which is another in every process.
+    environment = child_environment(project.folder, profile, profile.secrets)
+    declared = project_settings(project.folder)
+    connection = {key: value for key, value in profile.output.items() if key not in _NO_MATTER}
+    settings = {
+        "the target's connection": digest_of(profile.target, connection),
+        "flags or dispatch in dbt_project.yml": digest_of(declared.get("flags"), declared.get("dispatch")),
+    }
+    values = Values(project.name, command.vars, variables_by_package(project.folder), environment, files.digests)
+    return Surroundings(values, _proof(files, values, settings), settings)
+
+
+def _proof(files: ProjectFiles, values: Values, settings: Mapping[str, str]) -> str:
+    if not files.is_provable:
+        return ""
+    looked_up: dict[str, Any] = {name: values.environment.get(name) for name in files.environment_names}
+    # DBT_… variables are flags of dbt, some of which decide what a parse comes to; a password decides nothing.
+    flags = {
+        name: value
+        for name, value in values.environment.items()
+        if name.startswith("DBT_") and not name.startswith(SECRET_PREFIX)
+    }
+    return digest_of(files.digest, dict(values.cli), looked_up, flags, dict(settings), version("dbt-core"))

@@ -1,0 +1,316 @@
+"""Write down what a run left in the warehouse, so that a later one knows what it need not build again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from flows.engine.artifacts.results import NodeResult
+from flows.engine.changed.fingerprints import Inputs, digest_of
+from flows.engine.changed.last_success import (
+    GOOD,
+    INTERRUPTED,
+    Built,
+    LastGood,
+    kept_artifact,
+    read_last_good,
+    write_last_good,
+)
+from flows.engine.changed.manifest_fingerprints import inputs_of
+from flows.engine.changed.parse_inputs import Surroundings, surroundings_of
+from flows.engine.changed.source_data import keep_source_data, kept_source_data
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.events import STARTED
+from flows.engine.context.project import Project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import LEDGER, State, dbt_log, state_of
+from flows.engine.ledger.ledger import TAKEN_OVER, read_ledger
+from flows.engine.ledger.resume import logged_events
+from infrastructure.errors import ConfigError
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+_REMEMBERED = frozenset({"build", "run", "seed", "snapshot", "test", "clone"})
+# With these dbt makes tables that are not the real ones.
+_NOT_THE_REAL_ONES = ("--empty", "--sample")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one run did.
+
+    Attributes:
+        ended: status and end of every node that it started, by unique id; "interrupted" for one that did not end.
+        sources: max_loaded_at of the sources, from before the run.
+    """
+
+    run: str
+    ended: Mapping[str, tuple[str, str]]
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def after(last: LastGood, inputs: Inputs | None, done: Done) -> dict[str, Built]:
+    """Return how every node was built last, once a run is counted in.
+
+    Args:
+        inputs: what the nodes of that run were made from; None where nobody knows any more.
+    """
+    built = dict(last.built)
+    settings = settings_digest(inputs) if inputs else ""
+    good = {unique_id for unique_id, (status, _) in done.ended.items() if status in GOOD}
+    for unique_id, (status, at) in done.ended.items():
+        node = inputs.nodes.get(unique_id) if inputs else None
+        earlier = last.built.get(unique_id)
+        if node is not None and status in GOOD:
+            parents = {
+                parent: done.sources.get(parent)
+                if parent in inputs.sources  # type: ignore[union-attr]
+                else done.run
+                if parent in good
+                else version_of(last.built.get(parent))
+                for parent in node.parents
+            }
+            built[unique_id] = Built(status, at, done.run, node.parts, parents, settings)
+        else:
+            known = earlier or Built(status, at, done.run, None, {}, "")
+            built[unique_id] = replace(known, status=INTERRUPTED if status in GOOD else status, at=at, run=done.run)
+    return built
+
+
+def version_of(built: Built | None) -> str | None:
+    """Return which run a node's content is from; None where that is not known."""
+    return built.run if built and built.is_good else None
+
+
+def settings_digest(inputs: Inputs) -> str:
+    """Return one fingerprint of what concerns every node."""
+    return digest_of(dict(inputs.settings))
+
+
+def memory_for_plan(command: DbtCommand, project: Project, profile: Profile) -> Memory:
+    """Return what is known of a target, for a plan that is not carried out."""
+    return Memory(state_of(project.name, profile.target, os.environ), command, project, profile, "", "")
+
+
+class Memory:
+    """What is known before a run, and what is to be known after it."""
+
+    def __init__(
+        self, state: State, command: DbtCommand, project: Project, profile: Profile, run: str, run_id: str
+    ) -> None:
+        self.state = state
+        self.command = command
+        self._project = project
+        self._profile = profile
+        self._run = run
+        self._run_id = run_id
+        self.is_kept = command.verb in _REMEMBERED
+        checked = kept_source_data(state, run_id) if self.is_kept else None
+        # Whether a freshness check went before in this very run, and max_loaded_at by source.
+        self.has_checked = checked is not None
+        self.sources = checked or {}
+        # What a question to dbt already parsed, when the run itself does not.
+        self.parsed: tuple[Inputs, bytes] | None = None
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """Return what this run's parse depends on, as it was at first sight."""
+        return surroundings_of(self.command, self._project, self._profile)
+
+    @cached_property
+    def last(self) -> LastGood:
+        """Return what the last run wrote down.
+
+        Raises:
+            ConfigError: the state can't be read.
+        """
+        return read_last_good(self.state) or LastGood()
+
+    def known(self, inputs: Inputs) -> Mapping[str, Built]:
+        """Return how every node was built last, the runs counted in that never got to writing it down.
+
+        Args:
+            inputs: of the project as it is now; those runs' nodes are good where it was the same then.
+
+        Raises:
+            ConfigError: the state can't be read.
+        """
+        last = self.last
+        proof = self.surroundings.proof
+        for path in self.state.runs():
+            found = _cut_off(path) if path.name not in last.runs and path.name != self._run else None
+            if found is not None:
+                done, its_proof = found
+                last = replace(last, built=after(last, inputs if proof and its_proof == proof else None, done))
+        return last.built
+
+    def forget(self) -> None:
+        """Go on as if nothing had ever been built here, for a state that can't be read."""
+        self.last = LastGood(runs=tuple(path.name for path in self.state.runs()))
+
+    def entry(self) -> dict[str, Any]:
+        """Return what the ledger says of this run, for the case that it never gets to its end."""
+        return {"proof": self.surroundings.proof, "sources": dict(self.sources)} if self.is_kept else {}
+
+    def inputs_of(self, manifest: Mapping[str, Any]) -> Inputs:
+        """Work out what the nodes of a manifest are made from."""
+        inputs = inputs_of(manifest, self.surroundings.values)
+        return replace(inputs, settings={**self.surroundings.settings, **inputs.settings})
+
+    def is_proven(self) -> bool:
+        """Return whether nothing changed that a parse depends on, so that the last one still stands."""
+        proof = self.surroundings.proof
+        return bool(proof) and self.last.proof == proof
+
+    def keep(
+        self,
+        results: Mapping[str, NodeResult],
+        started: Iterable[str],
+        details: Mapping[str, Mapping[str, Any]],
+        invocation_ids: Iterable[str],
+    ) -> None:
+        """Write down what this run did; a state folder that can't be written is reported, and ends no run.
+
+        Args:
+            started: every node that it touched; one without a result was cut off.
+            details: dbt's own results by unique id.
+        """
+        try:
+            if self.command.verb == "source freshness":
+                keep_source_data(self.state, self._run_id, next(reversed(list(invocation_ids)), None))
+            elif self.is_kept:
+                self._keep(_ended(results, started, self.command), details, set(invocation_ids))
+        except OSError as exc:
+            current_reporter().note(
+                f"What this run built could not be remembered in {self.state.folder} ({exc.strerror}): "
+                "the next run with --changed builds it again."
+            )
+
+    def _keep(
+        self, ended: Mapping[str, tuple[str, str]], details: Mapping[str, Mapping[str, Any]], invocation_ids: set[str]
+    ) -> None:
+        parsed = self._parse(invocation_ids) or self.parsed
+        if parsed is None:
+            # dbt never got as far as its manifest, so no node was touched; or somebody has deleted it.
+            if ended:
+                raise FileNotFoundError(2, f"{self.state.manifest} is not there any more")
+            return
+        inputs, manifest = parsed
+        try:
+            last = replace(self.last, built=self.known(inputs))
+        except ConfigError as exc:
+            current_reporter().note(f"{exc} A new one begins with this run.")
+            last = LastGood()
+        done = Done(self._run, ended, self.sources)
+        built = {key: value for key, value in after(last, inputs, done).items() if key in inputs.nodes}
+        now = surroundings_of(self.command, self._project, self._profile).proof
+        runs = (*(path.name for path in self.state.runs()),)
+        proof = now if now == self.surroundings.proof else ""
+        new = LastGood(None, inputs, proof, built, runs)
+        write_last_good(self.state, new, self._artifacts(last, new, manifest, details))
+
+    def _parse(self, invocation_ids: set[str]) -> tuple[Inputs, bytes] | None:
+        """Return what this run's own parse came to; None when there was none."""
+        try:
+            content = self.state.manifest.read_bytes()
+            document = cast(dict[str, Any], orjson.loads(content))
+            if document["metadata"]["invocation_id"] not in invocation_ids:
+                return None
+        except (OSError, ValueError, LookupError):
+            return None
+        return self.inputs_of(document), content
+
+    def _artifacts(
+        self, last: LastGood, new: LastGood, manifest: bytes, details: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, bytes]:
+        known = new.inputs.nodes
+        artifacts = {"manifest.json": _good_manifest(last, new, manifest)}
+        for name, fresh in (
+            ("run_results.json", {key: entry for key, entry in details.items() if key in known}),
+            ("sources.json", None),
+        ):
+            path = self.state.target_path / name
+            document = _document(path) if fresh is None or fresh else {}
+            earlier = kept_artifact(last, name)
+            entries = {entry["unique_id"]: entry for entry in earlier.get("results") or ()}
+            entries |= (
+                {entry["unique_id"]: entry for entry in document.get("results") or ()} if fresh is None else fresh
+            )
+            if entries:
+                alive = [entry for key, entry in entries.items() if key in known or key in new.inputs.sources]
+                artifacts[name] = orjson.dumps({**earlier, **document, "results": alive})
+        return artifacts
+
+
+def _ended(
+    results: Mapping[str, NodeResult], started: Iterable[str], command: DbtCommand
+) -> dict[str, tuple[str, str]]:
+    is_real = _is_real(command.verb, command.flags)
+    cut_off = (INTERRUPTED, datetime.now(UTC).isoformat())
+    return dict.fromkeys(started, cut_off) | {
+        key: (node.status if is_real or node.status not in GOOD else INTERRUPTED, node.finished_at.isoformat())
+        for key, node in results.items()
+    }
+
+
+def _is_real(verb: str, flags: Iterable[str]) -> bool:
+    return verb != "clone" and not any(flag.startswith(_NOT_THE_REAL_ONES) for flag in flags)
+
+
+def _cut_off(run_path: Path) -> tuple[Done, str] | None:
+    """Read what a run did from its ledger and from dbt's own log; None when it touched nothing."""
+    ledger = run_path / LEDGER
+    entries = list(read_ledger(ledger)) if ledger.exists() else []
+    head = next((entry for entry in entries if entry.get("kind") == "run"), {})
+    if (head.get("command") or {}).get("verb") not in _REMEMBERED:
+        return None
+    is_real = _is_real(head["command"]["verb"], head["command"].get("flags") or ())
+    ended: dict[str, tuple[str, str]] = {}
+    events = [(e["event"]["unique_id"], e["event"]["status"], e["event"]["finished_at"] or e["event"]["started_at"])
+              for e in entries if e.get("kind") == "node" and e.get("attempt") != TAKEN_OVER]  # fmt: skip
+    events += [(e.unique_id, e.status, e.finished_at or e.started_at) for e in logged_events(dbt_log(run_path))]
+    for unique_id, status, at in events:
+        if status != STARTED:
+            ended[unique_id] = (status if is_real or status not in GOOD else INTERRUPTED, at.isoformat())
+        else:
+            ended.setdefault(unique_id, (INTERRUPTED, at.isoformat()))
+    return (Done(run_path.name, ended, head.get("sources") or {}), str(head.get("proof") or "")) if ended else None
+
+
+def _good_manifest(last: LastGood, new: LastGood, manifest: bytes) -> bytes:
+    """Return a manifest in which every node is as it was last built well; one that never was is not in it."""
+    stale = [
+        key
+        for key, node in new.inputs.nodes.items()
+        if not ((built := new.built.get(key)) and built.is_good and built.parts == node.parts)
+    ]
+    if not stale:
+        return manifest
+    document = cast(dict[str, Any], orjson.loads(manifest))
+    earlier = kept_artifact(last, "manifest.json")
+    for section in ("nodes", "unit_tests", "functions"):
+        entries = cast(dict[str, Any], document.get(section) or {})
+        for key in stale:
+            if key not in entries:
+                continue
+            before = (earlier.get(section) or {}).get(key)
+            if before is not None:
+                entries[key] = before
+            else:
+                del entries[key]
+    return orjson.dumps(document)
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    try:
+        return cast(dict[str, Any], orjson.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return {}

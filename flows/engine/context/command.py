@@ -1,0 +1,139 @@
+"""A dbt command as data, and the arguments it becomes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from flows.engine.context.exact_selection import exact_arguments, flags_beside
+from infrastructure.errors import ConfigError
+
+# Started with -P so that neither the working directory nor a project's folder is searched for modules:
+# dbt imports every top-level module named dbt_* that it can find. child.py is run as a file for the same reason.
+DBT = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))
+
+_TAKES_FULL_REFRESH = frozenset({"build", "run", "seed"})
+_TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show"})
+# A part of a selection that already reaches upstream: +model, 2+model, @model.
+_REACHES_UP = re.compile(r"(\d*\+|@)")
+
+
+@dataclass(frozen=True)
+class DbtCommand:
+    """One dbt command, without the place it runs in.
+
+    Attributes:
+        verb: as typed after `dbt`, such as "build" or "source freshness".
+        select: dbt selection; several words are a union.
+        selector: name of a set in selectors.yml; dbt takes it in place of select.
+        flags: further arguments, given as they stand.
+        nodes: unique ids of all that it is to run, in place of the selection that was asked for; None where dbt finds
+            them out by itself.
+    """
+
+    verb: str
+    select: str | None = None
+    exclude: str | None = None
+    selector: str | None = None
+    full_refresh: bool = False
+    vars: Mapping[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    nodes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.selector and (self.select or self.exclude):
+            raise ConfigError(
+                f"dbt {self.verb} was given the selector {self.selector!r} and a selection of its own. "
+                "Give either --selector or --select/--exclude."
+            )
+        for option, value in (("--select", self.select), ("--exclude", self.exclude)):
+            if any(word.startswith("-") for word in (value or "").split()):
+                raise ConfigError(
+                    f"{option} was given {value!r}, which reads like an option. Name models, tags or paths."
+                )
+
+    @property
+    def name(self) -> str:
+        """Return the command as people say it, such as "dbt build"."""
+        return f"dbt {self.verb}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dbt command runs and what it writes to: all absolute folders.
+
+    Attributes:
+        profiles: holds the profiles.yml.
+        profile: the name of the profile in there.
+    """
+
+    project: Path
+    profiles: Path
+    profile: str
+    target_path: Path
+    log_path: Path
+
+    @property
+    def selection(self) -> Path:
+        """Return the folder that hands dbt the nodes of a command; see `exact_selection.hand_over`."""
+        return self.target_path / "selection"
+
+
+def arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
+    """Return the argument list of the child process; no secret is ever part of it."""
+    # child.py writes the events itself, whatever a project's flags or the environment say of dbt's own loggers.
+    argv = [*DBT, "--log-level", "none", "--no-quiet", "--no-use-colors", "--log-format", "json"]
+    argv += [*command.verb.split(), "--project-dir", str(place.project), "--profiles-dir", str(place.profiles)]
+    argv += ["--profile", place.profile, "--target", target]
+    argv += ["--target-path", str(place.target_path), "--log-path", str(place.log_path)]
+    if command.verb in _TAKES_SELECTION:
+        argv += selection_arguments(command) if command.nodes is None else exact_arguments(place.selection)
+    if command.full_refresh and command.verb in _TAKES_FULL_REFRESH:
+        argv.append("--full-refresh")
+    if command.vars:
+        argv += ["--vars", json.dumps(dict(command.vars), sort_keys=True)]
+    return [*argv, *command.flags]
+
+
+def selection_arguments(command: DbtCommand) -> list[str]:
+    """Return the --select, --exclude and --selector part of a command."""
+    argv: list[str] = []
+    if command.select:
+        argv += ["--select", *command.select.split()]
+    if command.exclude:
+        argv += ["--exclude", *command.exclude.split()]
+    if command.selector:
+        argv += ["--selector", command.selector]
+    return argv
+
+
+def upstream_sources(select: str | None) -> str | None:
+    """Turn the selection of a build into the selection of the sources that stand behind it.
+
+    It may name more sources than the build reads, where parts are joined by a comma, and never fewer.
+    """
+    if not select:
+        return None
+    words: list[str] = []
+    for word in select.split():
+        parts = [part if _REACHES_UP.match(part) else f"+{part}" for part in word.split(",")]
+        words.append(",".join([*parts, "resource_type:source"]))
+    return " ".join(words)
+
+
+def only_these(command: DbtCommand, unique_ids: Iterable[str]) -> DbtCommand | None:
+    """Return the command for exactly these nodes, without tests that merely hang on them; None when there are none.
+
+    A build of nothing but tests is a `test`: with `build`, dbt 1 runs a unit test only together with its model.
+    """
+    nodes = tuple(dict.fromkeys(unique_ids))
+    if not nodes:
+        return None
+    is_all_tests = all(unique_id.startswith(("test.", "unit_test.")) for unique_id in nodes)
+    verb = "test" if command.verb == "build" and is_all_tests else command.verb
+    return replace(command, verb=verb, nodes=nodes, flags=flags_beside(command.flags))

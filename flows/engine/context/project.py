@@ -1,0 +1,92 @@
+"""A dbt project on disk: what has to be known of it before dbt starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from infrastructure.errors import ConfigError
+from infrastructure.plain_text import lines_of
+from infrastructure.targets.target_file import ROOT
+
+DEFAULT_PROJECT = ROOT / "dbt"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A dbt project.
+
+    Attributes:
+        folder: absolute.
+        profile: the profile that the project asks for.
+        has_freshness: whether any of its files, or of its packages', mentions source freshness.
+    """
+
+    folder: Path
+    name: str
+    profile: str
+    has_freshness: bool
+
+
+def read_project(folder: Path | str | None = None) -> Project:
+    """Read a dbt project's own file; the repository's own project when no folder is given.
+
+    Raises:
+        ConfigError: the folder is no dbt project, its file can't be read, or its packages are not installed.
+    """
+    place = Path(folder).expanduser().absolute() if folder else DEFAULT_PROJECT
+    path = place / "dbt_project.yml"
+    if not place.is_dir():
+        raise ConfigError(f"There is no folder {place}. Give the folder of a dbt project with --project-dir.")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(
+            f"{place} is not a dbt project: it has no dbt_project.yml. Give its folder with --project-dir."
+        ) from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"{path} is not valid YAML. Mend that file, then run again:\n  {_shown(exc)}") from exc
+    if not isinstance(document, dict) or not isinstance(cast(dict[str, Any], document).get("name"), str):
+        raise ConfigError(f"{path} has no name. Every dbt project has one; see dbt's project reference.")
+    settings = cast(dict[str, Any], document)
+    packages = place / str(settings.get("packages-install-path") or "dbt_packages")
+    _require_packages(place, packages)
+    return Project(
+        folder=place,
+        name=settings["name"],
+        # dbt is told the name in any case, so a project that names none can have its own.
+        profile=str(settings.get("profile") or settings["name"]),
+        has_freshness=_mentions_freshness(place, settings, packages),
+    )
+
+
+def _require_packages(place: Path, packages: Path) -> None:
+    wanted: list[Any] = []
+    for name, key in (("packages.yml", "packages"), ("dependencies.yml", "packages")):
+        try:
+            document = yaml.safe_load((place / name).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            continue  # dbt says what is wrong with it, with the line.
+        if isinstance(document, dict):
+            wanted += cast(dict[str, Any], document).get(key) or []
+    installed = [path for path in packages.iterdir() if path.is_dir()] if packages.is_dir() else []
+    if wanted and not installed:
+        raise ConfigError(
+            f"The dbt project {place} needs {len(wanted)} packages and none is installed. "
+            f"Install them with: uv run dbt deps --project-dir {place}"
+        )
+
+
+def _mentions_freshness(place: Path, settings: dict[str, Any], packages: Path) -> bool:
+    """Search for the one word without which there is no freshness check: far quicker than starting dbt."""
+    folders = [place / str(path) for path in settings.get("model-paths") or ["models"]]
+    files = [path for folder in [*folders, packages] if folder.is_dir() for path in folder.rglob("*.y*ml")]
+    files.append(place / "dbt_project.yml")
+    return any(b"freshness" in path.read_bytes() for path in files if path.is_file())
+
+
+def _shown(error: Exception) -> str:
+    return "\n  ".join(lines_of(str(error), 12, 200))

@@ -1,0 +1,188 @@
+"""The folders that outlive a run: dbt's artifacts per project and target, and a folder per run."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder, write_whole
+from infrastructure.targets.target_file import ROOT
+
+STATE_VARIABLE = "TRIBUTARY_STATE"
+# The files of a run's folder: our record, the text that people read, and what dbt itself writes, one JSON a line.
+LEDGER = "ledger.jsonl"
+TEXT_LOG = "run.log"
+# Of a run with --changed: what becomes of each node, and why.
+CHANGES = "changes.json"
+# The folder of the last good states; see last_good.py.
+LAST_GOOD = "last_good"
+# Of a run that tries again: which batches of a model are to be built again.
+BATCHES = "batches.json"
+_DBT_LOGS = "dbt"
+MANIFEST = "manifest.json"
+_PARSED = "partial_parse.msgpack"
+_OWN_ROOT = ".tributary"
+
+# Runs whose ledger and log are kept, per project and target; the oldest go first.
+KEPT_RUNS = 50
+
+
+@dataclass(frozen=True)
+class State:
+    """The folders of one dbt project on one target."""
+
+    folder: Path
+
+    @property
+    def target_path(self) -> Path:
+        """Return where dbt writes its artifacts; per target, so that two targets do not undo each other's parse."""
+        return self.folder / "target"
+
+    @property
+    def manifest(self) -> Path:
+        """Return the manifest of the last parse."""
+        return self.target_path / MANIFEST
+
+    @property
+    def parsed(self) -> Path:
+        """Return what dbt keeps of its last parse, which makes the next one short."""
+        return self.target_path / _PARSED
+
+    @property
+    def profiles(self) -> Path:
+        """Return the folder of the profiles.yml that the dbt child reads; it holds no secret."""
+        return self.folder / "profiles"
+
+    def part(self, name: str) -> State:
+        """Return the folders of a part of the project that is built beside others, so that they don't meet in files.
+
+        Raises:
+            ConfigError: the folder can't be written.
+        """
+        part = State(self.folder / "parts" / _safe(name))
+        _make(part.target_path)
+        if self.parsed.exists() and not part.parsed.exists():
+            # What the whole project was parsed to saves the part its first parse, the longest.
+            with contextlib.suppress(OSError):
+                shutil.copy2(self.parsed, part.parsed)
+        return part
+
+    def runs(self) -> list[Path]:
+        """Return the folders of the runs that are kept, oldest first."""
+        folder = self.folder / "runs"
+        return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def new_run(self, started_at: datetime, run_id: str) -> Path:
+        """Make the folder of a run, and drop those of the oldest runs beyond KEPT_RUNS.
+
+        Raises:
+            ConfigError: the folder can't be written.
+        """
+        # To the microsecond, so that the order of the names is the order of the runs.
+        run = self.folder / "runs" / f"{started_at:%Y%m%dT%H%M%S.%fZ}-{_safe(run_id)[:40]}"
+        _make(run)
+        for old in self.runs()[:-KEPT_RUNS]:
+            shutil.rmtree(old, ignore_errors=True)
+        return run
+
+    def belongings(self) -> list[Path]:
+        """Return what earlier runs have left here for later ones: their records, and the last good state."""
+        last = sorted((self.folder / LAST_GOOD).glob("*"))[-1:]
+        return [*(run / LEDGER for run in self.runs() if (run / LEDGER).exists()), *last]
+
+    def write_profiles(self, text: str) -> Path:
+        """Write the profiles.yml of the child whole or not at all, and return its folder.
+
+        Raises:
+            ConfigError: the folder can't be written.
+        """
+        _make(self.profiles)
+        path = self.profiles / "profiles.yml"
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_in_words(path, text.encode())
+        return self.profiles
+
+
+def lost_sentence(state: State, before: Sequence[Path]) -> str:
+    """Say what of a state's belongings was deleted since; empty when all are there."""
+    gone = [path for path in before if not path.exists()]
+    records = sum(path.name == LEDGER for path in gone)
+    what = [
+        *([f"the records of {records} earlier runs, which can't be resumed any more"] if records else []),
+        *(
+            ["the last good state, so that the next run with --changed builds everything"]
+            if len(gone) > records
+            else []
+        ),
+    ]
+    if not what:
+        return ""
+    return f"Something deleted what {state.folder} held while this run went on. Gone for good: {'; '.join(what)}."
+
+
+def write_in_words(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; see `write_whole`.
+
+    Raises:
+        ConfigError: it can't be written.
+    """
+    try:
+        write_whole(path, content)
+    except OSError as exc:
+        raise ConfigError(
+            f"{path} can't be written: {exc.strerror}. "
+            f"Free some space or choose another folder with {STATE_VARIABLE}, then run again."
+        ) from exc
+
+
+def dbt_log_folder(run: Path) -> Path:
+    """Return the folder that dbt writes its own log of a run into."""
+    return run / _DBT_LOGS
+
+
+def dbt_log(run: Path, has_own: bool = False) -> Path:
+    """Return the record that the child itself keeps of a run, as JSON lines.
+
+    Args:
+        has_own: dbt was asked for a log of its own, which has that name then, and tells more than can be relied on.
+    """
+    beside = dbt_log_folder(run) / "events.log"
+    return beside if has_own or beside.exists() else dbt_log_folder(run) / "dbt.log"
+
+
+def state_root(environ: Mapping[str, str]) -> Path:
+    """Return the folder of all state: TRIBUTARY_STATE, or .tributary beside flows/."""
+    return Path(environ.get(STATE_VARIABLE) or ROOT / _OWN_ROOT).expanduser().absolute()
+
+
+def state_of(project_name: str, target: str, environ: Mapping[str, str]) -> State:
+    """Return the state of a project on a target; the folders are made.
+
+    Raises:
+        ConfigError: the folder can't be written.
+    """
+    root = state_root(environ)
+    state = State(root / _safe(project_name) / _safe(target))
+    # The root itself may be a folder of others, but not where it has our name.
+    _make(state.target_path, root.parent if root.name == _OWN_ROOT else root)
+    return state
+
+
+def _make(folder: Path, root: Path | None = None) -> None:
+    try:
+        private_folder(folder, root)
+    except OSError as exc:
+        raise ConfigError(
+            f"The folder {folder} can't be made: {exc.strerror}. "
+            f"Choose a folder that can be written to with {STATE_VARIABLE}."
+        ) from exc
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)

@@ -1,0 +1,170 @@
+"""The run's own record: every node event is on disk before anything else sees it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import orjson
+
+from flows.engine.context.events import NodeEvent
+from flows.engine.context.reporting import current_reporter
+from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder
+
+_TIMES = {"at", "started_at", "finished_at"}
+_CHUNK_BYTES = 1_000_000
+
+
+# The attempt of a node that an earlier run finished, and that the run which resumed it only wrote down again.
+TAKEN_OVER = 0
+
+
+class _AppendedFile:
+    """A file that is only ever added to, each time in a single write, so that a kill loses at most the last one.
+
+    A file that was deleted can still be written to, and nobody reads it: it is made anew, with all that it held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            self._file = _open_to_append(path)
+        except OSError as exc:
+            raise _unwritable(path, exc) from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+    def keep(self) -> None:
+        """Make the file anew when somebody has deleted it, or put another in its place; any thread may ask for that.
+
+        Raises:
+            ConfigError: it can't be written, or what it held can't be read any more.
+        """
+        try:
+            with self._lock:
+                if is_file_at(self._file, self.path):
+                    return
+                self._make_anew()
+        except OSError as exc:
+            raise _unwritable(self.path, exc) from exc
+        current_reporter().note(f"{self.path} was deleted while it was written to. It is there again, whole.")
+
+    def _write(self, line: bytes) -> None:
+        self.keep()
+        try:
+            written = os.write(self._file, line)
+        except OSError as exc:
+            raise _unwritable(self.path, exc) from exc
+        if written != len(line):
+            raise _unwritable(self.path, OSError(28, "No space left on device"))
+
+    def _make_anew(self) -> None:
+        private_folder(self.path.parent)
+        # It gets its name when it is whole: a kill in between must not leave half a record that looks like one.
+        draft = self.path.with_suffix(f".{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        file = _open_to_append(draft)
+        try:
+            position = 0
+            while held := os.pread(self._file, _CHUNK_BYTES, position):
+                while held:
+                    written = os.write(file, held)
+                    position, held = position + written, held[written:]
+            draft.replace(self.path)
+        except OSError:
+            os.close(file)
+            draft.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file = file
+
+
+class TextLog(_AppendedFile):
+    """The log of a run that people read."""
+
+    def line(self, text: str) -> None:
+        """Add a line; see `Ledger.node` for the errors."""
+        self._write(f"{text}\n".encode("utf-8", "replace"))
+
+
+class Ledger(_AppendedFile):
+    """Every event of a run as one JSON document a line."""
+
+    def node(self, event: NodeEvent, attempt: int) -> None:
+        """Write down that a node started or ended.
+
+        Raises:
+            ConfigError: the disk is full or the file can't be written any more.
+        """
+        self.append(
+            {
+                "kind": "node",
+                "attempt": attempt,
+                "event": asdict(event),
+            }
+        )
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write one entry down; see `node` for the errors."""
+        self._write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a ledger; a line that cannot be read, such as a last one that was cut off, is left out."""
+    with path.open("rb") as lines:
+        for line in lines:
+            entry = _entry(line)
+            if entry is not None:
+                yield entry
+
+
+def is_damaged(path: Path) -> bool:
+    """Say whether a ledger has lines, other than a last one that was cut off, that cannot be read."""
+    with path.open("rb") as lines:
+        return any(line.endswith(b"\n") and _entry(line) is None for line in lines)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = orjson.loads(line)
+        for document in (entry, entry.get("event") or {}):
+            for key in _TIMES & document.keys():
+                document[key] = datetime.fromisoformat(document[key]) if document[key] else None
+        if entry.get("kind") == "node":
+            NodeEvent(**entry["event"])
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return cast(dict[str, Any], entry)
+
+
+def is_file_at(file: int, path: Path) -> bool:
+    """Say whether an open file is still the one that is found at a path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _open_to_append(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def _unwritable(path: Path, exc: OSError) -> ConfigError:
+    return ConfigError(
+        f"The record of this run can't be written to {path}: {exc.strerror}. "
+        "Free some space or choose another folder with TRIBUTARY_STATE, then run again."
+    )

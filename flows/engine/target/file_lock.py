@@ -1,0 +1,251 @@
+"""One writer per target: two at once are how a slowly changing dimension gets two current rows.
+
+On one machine a file lock does it, which the operating system lets go of whatever happens to the process. Between
+machines the server's concurrency limit `dbt-<target>` does, with a lease that runs out when its holder is gone
+(`lease.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.engine.context.deadline import require_time
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import STATE_VARIABLE, state_root
+from flows.engine.ledger.ledger import is_file_at
+from flows.engine.target.server_lease import Lease, lent_slot, server_slot
+from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.private_files import private_folder
+
+_POLL_SECONDS = 0.2
+# How often a run that writes looks whether its lock file is still there.
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A target that this run may write to: its slot where the server is shared, and its lock file.
+
+    Another run holds the file, if any does on this machine, where this one writes for it.
+    """
+
+    file: _LockFile | None
+    lease: Lease | None
+
+
+# A pipeline's tasks must not wait for their own pipeline.
+_held: ContextVar[Mapping[str, _Held]] = ContextVar("tributary_held_targets")
+
+
+@contextmanager
+def one_writer(target: str, holder: str, wait: bool = True) -> Iterator[None]:
+    """Hold a target for the time of the block; wait, and say for whom, while another run holds it.
+
+    Args:
+        holder: what others are told they wait for, such as the flow run's name.
+        wait: otherwise a target that is held is an error at once.
+
+    Raises:
+        UpstreamUnavailable: the target is held, and it was asked not to wait.
+        RunTimedOut: the time limit in force passed while waiting.
+        ConfigError: the server has no limit for the target.
+    """
+    held = _held.get({})
+    if target in held:
+        yield
+        return
+    with ExitStack() as stack:
+        file = stack.enter_context(
+            _file_lock(state_root(os.environ) / "locks" / f"{target}.lock", target, holder, wait)
+        )
+        lease = stack.enter_context(server_slot(target, holder, wait)) if _is_shared_server() else None
+        token = _held.set({**held, target: _Held(file, lease)})
+        stack.callback(_held.reset, token)
+        yield
+
+
+@contextmanager
+def writing_for(target: str, lender: str) -> Iterator[None]:
+    """Write to a target, for the time of the block, in the name of the run that holds it.
+
+    What such runs write at the same time must not be the same.
+
+    Args:
+        lender: what `lease_name` returned to that run.
+
+    Raises:
+        UpstreamUnavailable: that run does not hold the target any more.
+    """
+    with lent_slot(target, lender) as lease:
+        held = _held.get({})
+        token = _held.set({**held, target: _Held(None, lease)})
+        try:
+            yield
+        finally:
+            _held.reset(token)
+
+
+def lease_name(target: str) -> str | None:
+    """Return what others have to know to write for this run, which holds a target; None without a shared server."""
+    held = _held.get({}).get(target)
+    return held.lease.name if held and held.lease else None
+
+
+def held_files() -> list[int]:
+    """Return the descriptors of the lock files that this run holds.
+
+    A child that inherits them keeps its target locked for as long as it lives, even when this process is killed.
+    """
+    return [file for held in _held.get({}).values() if held.file is not None for file in held.file.descriptors]
+
+
+@contextmanager
+def calling_when_lost(target: str, act: Callable[[str], None]) -> Iterator[None]:
+    """Call a function when this run may not write to a target any more that it holds, from a thread of its own.
+
+    It is called with the reason, as a clause. The server was away for longer than a lease and on its return gave the
+    target to another machine; or this machine alone can't reach it, and the server can do so at any moment; or the lock
+    file was deleted, which then keeps nobody out.
+    """
+    held = _held.get({}).get(target)
+    with ExitStack() as stack:
+        if held and held.lease:
+            stack.enter_context(held.lease.calling_when_lost(act))
+        if held and held.file:
+            stack.enter_context(held.file.calling_when_lost(act))
+        yield
+
+
+class _LockFile:
+    """The lock file of a target. One that was deleted keeps nobody out, so it is made and taken anew."""
+
+    def __init__(self, path: Path, target: str, holder: str) -> None:
+        self._path = path
+        self._target = target
+        self._about = {
+            "holder": holder,
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        # The last one is in force. dbt has inherited those before, so they stay open.
+        self.descriptors: list[int] = []
+
+    def take(self) -> bool:
+        """Take the lock; False when another run holds it.
+
+        Raises:
+            ConfigError: the file can't be opened.
+        """
+        try:
+            file = locked_file(self._path)
+        except OSError as exc:
+            raise ConfigError(
+                f"The lock of target {self._target} can't be taken at {self._path}: {exc.strerror}. "
+                f"Choose a folder that can be written to with {STATE_VARIABLE}."
+            ) from exc
+        if file is None:
+            return False
+        self.descriptors.append(file)
+        # What it says is for those who wait; on a full disk they are told less.
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(self._about).encode(), 0)
+        return True
+
+    def is_kept(self) -> bool:
+        """Say whether the target is still this run's; a lock file that was deleted is taken anew if nobody else has."""
+        return is_file_at(self.descriptors[-1], self._path) or self.take()
+
+    @contextmanager
+    def calling_when_lost(self, act: Callable[[str], None]) -> Iterator[None]:
+        """Look after the lock file, from a thread, for the time of the block; see the function of that name."""
+        done = threading.Event()
+
+        def look() -> None:
+            while True:
+                # A folder that can't be read or written for a moment is no loss.
+                with contextlib.suppress(OSError, ConfigError):
+                    if not self.is_kept():
+                        act(f"its lock file {self._path} was deleted, and {_held_by(self._path)}")
+                        return
+                if done.wait(_LOOK_SECONDS):
+                    return
+
+        thread = threading.Thread(target=look, name="tributary-lock-file", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def close(self) -> None:
+        """Let the target go."""
+        for file in self.descriptors:
+            os.close(file)
+
+
+@contextmanager
+def _file_lock(path: Path, target: str, holder: str, wait: bool) -> Iterator[_LockFile]:
+    lock = _LockFile(path, target, holder)
+    try:
+        told = False
+        while not lock.take():
+            if not wait:
+                raise UpstreamUnavailable(f"Target {target} is not free: {_held_by(path)}. Try again when it is done.")
+            if not told:
+                current_reporter().note(f"Waiting for target {target}: {_held_by(path)}.")
+                told = True
+            require_time(f"Target {target} did not become free: {_held_by(path)}")
+            time.sleep(_POLL_SECONDS)
+        yield lock
+    finally:
+        lock.close()
+
+
+def locked_file(path: Path) -> int | None:
+    """Open a lock file, made if need be, and lock it until it is closed; None when somebody else holds it.
+
+    Raises:
+        OSError: it can't be made or opened.
+    """
+    private_folder(path.parent)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Since it was opened it may have been deleted: the lock of a file without a name keeps nobody out.
+        if is_file_at(file, path):
+            return file
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
+
+
+def _held_by(path: Path) -> str:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return f"{about['holder']} (process {about['pid']}) has been writing to it since {about['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run is writing to it"
+
+
+def _is_shared_server() -> bool:
+    # Without an address every process has a temporary server of its own, and leases end with it.
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() is not None

@@ -1,0 +1,402 @@
+"""The health checks: each a question to the history, judged by the thresholds; no effects, no clock of their own.
+
+Every function takes a connection with the views `runs`, `nodes` and `latest` of one project and target. Times in them
+are UTC without a zone, and so is `now`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from flows.history import health_settings as settings
+from flows.history.views import literal
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+PASSED, WARNED, FAILED, NOT_RUN = "passed", "warned", "failed", "could not run"
+# Outcomes that are no good, worst last.
+_ORDER = (PASSED, WARNED, NOT_RUN, FAILED)
+MAX_ITEMS = 20
+# Clocks of machines differ a little. What is later than this was not done yet, whatever its row says.
+_FUTURE_SECONDS = 300
+_ENDED_WELL = ("succeeded", "warned")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        outcome: one of PASSED, WARNED, FAILED and NOT_RUN.
+        found: one sentence with the figure that was judged.
+        method: how it was found, so that somebody else can find it again.
+        items: what is not as it should be, worst first.
+    """
+
+    outcome: str
+    found: str
+    method: str
+    items: tuple[str, ...] = ()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nobody has to act; a check that could not run is no good sign."""
+        return self.outcome in (PASSED, WARNED)
+
+
+Judge = Callable[["DuckDBPyConnection", Any, datetime], Finding]
+
+
+def source_freshness(history: DuckDBPyConnection, check: settings.Hours, now: datetime) -> Finding:
+    """Hold each source to its own promise, else to the limits of the check."""
+    method = "dbt source freshness, the last result of every source"
+    rows = _rows(
+        history,
+        "select name, split_part(unique_id, '.', 3), max_loaded_at, warn_after_seconds, error_after_seconds, status, "
+        "finished_at from latest where resource_type = 'source' order by max_loaded_at nulls first",
+    )
+    if not rows:
+        return Finding(NOT_RUN, "No source was ever checked.", method)
+    judged: list[tuple[str, str]] = []
+    for name, source, loaded_at, warn_after, error_after, status, checked_at in rows:
+        if loaded_at is None:
+            judged.append((NOT_RUN, f"{source}.{name} could not be checked ({status})"))
+            continue
+        promised = warn_after or error_after
+        warn = (warn_after or error_after) if promised else check.warn_hours * 3600
+        fail = (error_after or float("inf")) if promised else check.fail_hours * 3600
+        # Older by now than it was when it was checked: a source may have been loaded since, so that time is not added.
+        age = ((checked_at or now) - loaded_at).total_seconds()
+        judged.append((_aged(age, warn, fail), f"{source}.{name} is {_old(age)}, promised {duration(warn)}"))
+    return _all_of(judged, f"{len(rows)} sources", "fresh", method)
+
+
+def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) -> Finding:
+    """Look at the last build: its outcome and its age."""
+    method = "the last dbt build or run in the history"
+    rows = _rows(
+        history,
+        "select run_started_at, run_outcome, run_error from runs where command in ('dbt build', 'dbt run') "
+        "order by run_started_at desc limit 1",
+    )
+    if not rows:
+        return Finding(NOT_RUN, "Nothing was ever built.", method)
+    ((started_at, outcome, error),) = rows
+    age = (now - started_at).total_seconds()
+    ago = f"{duration(age)} {'ago' if age >= 0 else 'from now'}"
+    if outcome not in _ENDED_WELL:
+        said = outcome or "has no outcome"
+        return Finding(FAILED, f"The last run, {ago}, {said}.", method, (str(error),) if error else ())
+    level = _aged(age, check.warn_hours * 3600, check.fail_hours * 3600)
+    return Finding(level, f"The last run, {ago}, ended well.", method)
+
+
+def tests(history: DuckDBPyConnection, check: settings.PassRate, now: datetime) -> Finding:
+    """Judge the last result of every test by the share that passes; a critical one that did not pass is decisive."""
+    method = "the last result of every dbt test in the history"
+    rows = _rows(
+        history,
+        "select name, outcome, is_critical, failures from latest where resource_type in ('test', 'unit_test') "
+        "order by is_critical desc nulls last, outcome, name",
+    )
+    if not rows:
+        return Finding(NOT_RUN, "No test was ever run.", method)
+    bad = [row for row in rows if row[1] != "succeeded"]
+    rate = 1 - len(bad) / len(rows)
+    level = _level(-rate, -check.warn_pass_rate, -check.fail_pass_rate)
+    if any(is_critical for _, _, is_critical, _ in bad):
+        level = FAILED
+    found = f"{rate:.1%} of {len(rows)} tests pass."
+    return Finding(level, found, method, tuple(_test_item(*row) for row in bad[:MAX_ITEMS]))
+
+
+def _test_item(name: str, outcome: str, is_critical: bool | None, failures: int | None) -> str:
+    rows = f", {failures:,} rows" if failures else ""
+    return f"{'critical: ' if is_critical else ''}{name} {outcome}{rows}"
+
+
+def selected_tests(history: DuckDBPyConnection, check: settings.DbtTests, now: datetime) -> Finding:
+    """Judge tests of which none may find a row."""
+    method = f"the last result of the dbt tests of {check.select}"
+    rows = _rows(
+        history,
+        "select name, outcome, is_critical, failures from latest where resource_type = 'test' and "
+        f"({_selects(check.select)} or list_has_any(tested, (select coalesce(list(unique_id), []) from latest "
+        f"where {_selects(check.select)}))) order by outcome, name",
+    )
+    if not rows:
+        return Finding(NOT_RUN, f"No test of {check.select} was ever run.", method)
+    bad = [row for row in rows if row[1] != "succeeded"]
+    if not bad:
+        return Finding(PASSED, f"{len(rows)} tests found nothing.", method)
+    found = sum(row[3] or 0 for row in bad)
+    # A test that did not run says nothing about the data, and that is no reason to trust it.
+    outcomes = {row[1] for row in bad}
+    level = FAILED if "failed" in outcomes else WARNED if outcomes == {"warned"} else NOT_RUN
+    if any(is_critical for _, _, is_critical, _ in bad):
+        level = FAILED
+    sentence = f"{len(bad)} of {len(rows)} tests do not pass; they found {found:,} rows."
+    return Finding(level, sentence, method, tuple(_test_item(*row) for row in bad[:MAX_ITEMS]))
+
+
+def run_success(history: DuckDBPyConnection, check: settings.RunSuccess, now: datetime) -> Finding:
+    """Judge the share of builds that ended well; the commands of one flow run are one run."""
+    method = f"flow runs of the last {check.days} days that built something, in the history"
+    ((total, good),) = _rows(
+        history,
+        "select count(*), count(*) filter (where is_good) from (select bool_and("
+        "coalesce(run_outcome in ('succeeded', 'warned'), false)) as is_good "
+        "from runs where command in ('dbt build', 'dbt run', 'dbt seed', 'dbt snapshot') and run_started_at >= $1 "
+        "group by coalesce(flow_run_id, run_id))",
+        now - timedelta(days=check.days),
+    )
+    if not total:
+        return Finding(NOT_RUN, f"There was no run in the last {check.days} days.", method)
+    rate = good / total
+    return Finding(_level(-rate, -check.warn_rate, -check.fail_rate), f"{rate:.1%} of {total} runs ended well.", method)
+
+
+def transformation_lag(history: DuckDBPyConnection, check: settings.Lag, now: datetime) -> Finding:
+    """Measure how long what a source loaded took, or is taking, to reach each model."""
+    method = "newest load of the sources upstream (dbt source freshness) to the first build of the model after it"
+    wanted = _selects(check.select)
+    rows = _rows(
+        history,
+        f"""
+        with recursive
+        edges as (select unique_id, unnest(depends_on) as parent from latest),
+        upstream as (
+            select unique_id as model, unique_id as reached
+            from latest where resource_type = 'model' and {wanted}
+            union
+            select model, edges.parent from upstream inner join edges on edges.unique_id = upstream.reached
+        ),
+        loads as (
+            select model, max(max_loaded_at) as loaded_at
+            from upstream inner join latest on latest.unique_id = reached
+            where resource_type = 'source' and max_loaded_at is not null group by model
+        )
+        select
+            any_value(nodes.name),
+            loaded_at,
+            min(finished_at) filter (where finished_at >= loaded_at and outcome in ('succeeded', 'warned'))
+        from loads inner join nodes on nodes.unique_id = model
+        group by model, loaded_at
+        """,
+    )
+    if not rows:
+        return Finding(NOT_RUN, f"No model of {check.select} stands on a source whose age is known.", method)
+    judged: list[tuple[str, str]] = []
+    lags: list[float] = []
+    for name, loaded_at, built_at in rows:
+        seconds = ((built_at or now) - loaded_at).total_seconds()
+        lags.append(seconds)
+        how = "took" if built_at else "has waited" if seconds >= 0 else "is still to come, in"
+        level = _aged(seconds, check.warn_hours * 3600, check.fail_hours * 3600)
+        judged.append((level, f"{name}: the newest load {how} {duration(seconds)}"))
+    longest = f" The longest lag is {duration(max(lags))}."
+    return _all_of(judged, f"{len(rows)} models", "up to date", method, longest)
+
+
+def model_durations(history: DuckDBPyConnection, check: settings.Durations, now: datetime) -> Finding:
+    """Compare each model's last builds with those before."""
+    method = (
+        f"median seconds of the last {check.recent} builds against the median of up to {check.baseline} before, "
+        f"where they differ by more than {check.ignore_below_seconds:g} s"
+    )
+    rows = _rows(
+        history,
+        """
+        with placed as (
+            select unique_id, name, seconds,
+                row_number() over (partition by unique_id order by started_at desc) as place
+            from nodes
+            where resource_type in ('model', 'snapshot', 'seed') and outcome = 'succeeded' and seconds is not null
+                and not coalesce(is_full_refresh, false)
+        )
+        select name,
+            median(seconds) filter (where place <= $1) as recent,
+            median(seconds) filter (where place > $1 and place <= $1 + $2) as usual
+        from placed group by unique_id, name having count(*) > $1
+        """,
+        check.recent,
+        check.baseline,
+    )
+    if not rows:
+        needed = check.recent + 1
+        return Finding(PASSED, f"Still learning: no model was built {needed} times yet.", method)
+    judged: list[tuple[str, str]] = []
+    for name, recent, usual in sorted(rows, key=lambda row: row[2] - row[1]):
+        is_noise = recent - usual < check.ignore_below_seconds
+        ratio = recent / max(usual, 0.001)
+        level = PASSED if is_noise else _level(ratio, check.warn_ratio, check.fail_ratio)
+        judged.append((level, f"{name}: {duration(recent)} in place of {duration(usual)}"))
+    return _all_of(judged, f"{len(rows)} models", "as fast as before", method)
+
+
+def built_recently(history: DuckDBPyConnection, check: settings.BuiltRecently, now: datetime) -> Finding:
+    """Look at when each named model was last built well."""
+    method = "the last build of each model in the history that ended well"
+    built = dict(
+        _rows(
+            history,
+            "select name, max(finished_at) from nodes where outcome in ('succeeded', 'warned') "
+            "and resource_type in ('model', 'snapshot') and command in ('dbt build', 'dbt run') "
+            "and finished_at is not null group by 1",
+        )
+    )
+    judged: list[tuple[str, str]] = []
+    for name in check.models:
+        if name not in built:
+            judged.append((NOT_RUN, f"{name} was never built"))
+            continue
+        age = (now - built[name]).total_seconds()
+        judged.append((_aged(age, check.warn_hours * 3600, check.fail_hours * 3600), f"{name} is {_old(age)}"))
+    return _all_of(judged, f"{len(check.models)} models", "new enough", method)
+
+
+def row_counts(history: DuckDBPyConnection, check: settings.RowCounts, now: datetime) -> Finding:
+    """Compare the last count of each table with those before."""
+    method = (
+        f"count(*) by dbt show; modified z-score 0.6745 × |count − median| / MAD over the last {check.measurements} "
+        f"counts, above {check.warn_score:g} a warning, above {check.fail_score:g} a failure"
+    )
+    rows = _rows(
+        history,
+        """
+        with placed as (
+            select unique_id, name, row_count,
+                row_number() over (partition by unique_id order by run_started_at desc) as place
+            from nodes where row_count is not null
+        )
+        select
+            name,
+            any_value(row_count) filter (where place = 1),
+            median(row_count) filter (where place > 1),
+            mad(row_count) filter (where place > 1),
+            count(*) - 1
+        from placed where place <= $1 + 1 group by unique_id, name order by name
+        """,
+        check.measurements,
+    )
+    if not rows:
+        return Finding(NOT_RUN, "No table was ever counted.", method)
+    judged: list[tuple[str, str]] = []
+    learning = 0
+    for name, count, usual, spread, measurements in rows:
+        if count == 0:
+            judged.append((FAILED, f"{name} is empty"))
+            continue
+        if measurements < check.learning_below:
+            learning += 1
+            judged.append((PASSED, name))
+            continue
+        change = abs(count - usual)
+        if change <= check.ignore_below_share * usual:
+            judged.append((PASSED, name))
+            continue
+        # A table that never changed has no spread; one row is the least that a count can differ by.
+        score = 0.6745 * change / max(spread, 1.0)
+        level = _level(score, check.warn_score, check.fail_score)
+        judged.append((level, f"{name} has {count:,} rows, usually {usual:,.0f} (score {score:.1f})"))
+    told = f" {learning} are still being learnt." if learning else ""
+    return _all_of(judged, f"{len(rows)} tables", "of their usual size", method, told)
+
+
+def schedule_lateness(
+    history: DuckDBPyConnection, check: settings.Lateness, now: datetime, waiting: Sequence[tuple[str, datetime]]
+) -> Finding:
+    """Judge how late scheduled runs began, and how late those are that have not begun.
+
+    Args:
+        waiting: scheduled runs that should have begun: name, and when.
+    """
+    method = f"runs of the last {check.days} days in the history, and late runs on the Prefect server"
+    begun = _rows(
+        history,
+        # A command that ended before its flow could be asked for has the start of dbt alone.
+        "select scheduled_at, coalesce(min(flow_started_at), min(run_started_at)) as began from runs "
+        "where scheduled_at >= $1 group by flow_run_id, 1 having began is not null",
+        now - timedelta(days=check.days),
+    )
+    if not begun and not waiting:
+        return Finding(PASSED, f"Nothing was scheduled in the last {check.days} days, so nothing is late.", method)
+    late = [(started - scheduled, f"the run of {scheduled:%Y-%m-%d %H:%M} UTC began") for scheduled, started in begun]
+    late += [
+        (now - scheduled, f"{name} should have begun at {scheduled:%H:%M} UTC, and is") for name, scheduled in waiting
+    ]
+    judged = [
+        (
+            _level(by.total_seconds(), check.warn_minutes * 60, check.fail_minutes * 60),
+            f"{what} {duration(by.total_seconds())} late",
+        )
+        for by, what in sorted(late, reverse=True)
+    ]
+    return _all_of(judged, f"{len(late)} scheduled runs", "in time", method)
+
+
+# What is judged by the history alone; lateness also needs the server.
+BY_HISTORY: Mapping[str, Judge] = {
+    "source_freshness": source_freshness,
+    "last_run": last_run,
+    "tests": tests,
+    "run_success": run_success,
+    "scd2_integrity": selected_tests,
+    "reconciliation": selected_tests,
+    "row_counts": row_counts,
+    "transformation_lag": transformation_lag,
+    "model_durations": model_durations,
+    "built_recently": built_recently,
+}
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it, such as "3 h" or "45 s"."""
+    seconds = abs(seconds)
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _all_of(judged: Sequence[tuple[str, str]], what: str, how: str, method: str, more: str = "") -> Finding:
+    """Return the worst of several judgements, with all that are no good."""
+    worst = max((level for level, _ in judged), key=_ORDER.index)
+    bad = sorted((entry for entry in judged if entry[0] != PASSED), key=lambda entry: -_ORDER.index(entry[0]))
+    found = f"All {what} are {how}." if not bad else f"{len(bad)} of {what} are not {how}."
+    return Finding(worst, found + more, method, tuple(text for _, text in bad[:MAX_ITEMS]))
+
+
+def _level(value: float, warn: float, fail: float) -> str:
+    """Return what a value means that is the worse the larger it is."""
+    # Asked so that what is no number does not pass.
+    return FAILED if not value <= fail else WARNED if not value <= warn else PASSED
+
+
+def _aged(seconds: float, warn: float, fail: float) -> str:
+    """Return what an age means; a moment that is still to come is no evidence of anything."""
+    return NOT_RUN if seconds < -_FUTURE_SECONDS else _level(seconds, warn, fail)
+
+
+def _old(seconds: float) -> str:
+    return f"{duration(seconds)} old" if seconds >= 0 else f"of a moment that is {duration(seconds)} in the future"
+
+
+def _selects(select: str) -> str:
+    """Return the condition on a row of the history that a dbt selection of tags and names stands for."""
+    words = select.split()
+    tags = [word.removeprefix("tag:") for word in words if word.startswith("tag:")]
+    names = [word for word in words if not word.startswith("tag:")]
+    return f"(list_has_any(tags, {_list(tags)}) or name in ({', '.join(map(literal, names)) or 'null'}))"
+
+
+def _list(values: Sequence[str]) -> str:
+    return f"[{', '.join(map(literal, values))}]::varchar[]"
+
+
+def _rows(history: DuckDBPyConnection, query: str, *values: object) -> list[tuple[Any, ...]]:
+    return history.execute(query, list(values)).fetchall()

@@ -1,0 +1,125 @@
+"""The thresholds of flows/history/health.yml, read into typed models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from infrastructure.settings_file import read_settings
+
+HEALTH_FILE = Path(__file__).with_name("health.yml")
+
+
+class Check(BaseModel):
+    """What every check says of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    severity: Literal["critical", "error", "warning"] = "error"
+    normal: str = Field(min_length=1, description="What it looks like when all is well.")
+    action: str = Field(min_length=1, description="What to do when it does not.")
+
+
+class Hours(Check):
+    """Limits on an age."""
+
+    warn_hours: float = Field(gt=0)
+    fail_hours: float = Field(gt=0)
+
+
+class DbtTests(Check):
+    """dbt tests, none of which may find a row."""
+
+    select: str = Field(min_length=1, description="dbt selection; words of tag:NAME or the name of a model.")
+
+
+class PassRate(DbtTests):
+    """All tests, by the share of them that passes."""
+
+    warn_pass_rate: float = Field(default=1.0, ge=0, le=1)
+    fail_pass_rate: float = Field(default=0.95, ge=0, le=1)
+
+
+class RunSuccess(Check):
+    """Runs, by the share of them that ends well."""
+
+    days: int = Field(default=30, gt=0)
+    warn_rate: float = Field(default=0.99, ge=0, le=1)
+    fail_rate: float = Field(default=0.95, ge=0, le=1)
+
+
+class RowCounts(Check):
+    """Rows of tables against their past."""
+
+    select: str = Field(min_length=1)
+    warn_score: float = Field(default=3.5, gt=0)
+    fail_score: float = Field(default=7.0, gt=0)
+    ignore_below_share: float = Field(default=0.1, ge=0)
+    measurements: int = Field(default=30, gt=1)
+    learning_below: int = Field(default=5, gt=1)
+
+
+class Lag(Hours):
+    """From a source's load to the model that shows it."""
+
+    select: str = Field(min_length=1)
+
+
+class Lateness(Check):
+    """From the scheduled moment to the start of a run."""
+
+    days: int = Field(default=7, gt=0)
+    warn_minutes: float = Field(gt=0)
+    fail_minutes: float = Field(gt=0)
+
+
+class Durations(Check):
+    """How long a model takes against its past."""
+
+    recent: int = Field(default=3, gt=0)
+    baseline: int = Field(default=20, gt=1)
+    warn_ratio: float = Field(default=2.0, gt=1)
+    fail_ratio: float = Field(default=5.0, gt=1)
+    ignore_below_seconds: float = Field(default=10, ge=0)
+
+
+class BuiltRecently(Hours):
+    """Models that have to be new."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+
+
+class Health(BaseModel):
+    """All checks; one that is None is not made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source_freshness: Hours | None = None
+    last_run: Hours | None = None
+    tests: PassRate | None = None
+    run_success: RunSuccess | None = None
+    scd2_integrity: DbtTests | None = None
+    reconciliation: DbtTests | None = None
+    row_counts: RowCounts | None = None
+    transformation_lag: Lag | None = None
+    schedule_lateness: Lateness | None = None
+    model_durations: Durations | None = None
+    built_recently: BuiltRecently | None = None
+
+    def checks(self) -> dict[str, Check]:
+        """Return the checks that are to be made, by name, in the order of the file's model."""
+        return {name: check for name in Health.model_fields if (check := getattr(self, name)) is not None}
+
+
+def load_health(path: Path | None = None) -> Health:
+    """Read the thresholds.
+
+    Args:
+        path: flows/history/health.yml when None.
+
+    Raises:
+        ConfigError: names every mistake in the file, with its line.
+    """
+    return read_settings(path or HEALTH_FILE, Health)

@@ -1,0 +1,263 @@
+"""Run a job in dbt Cloud as a flow: once, whatever crashes on the way, with the same report and history as any run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import uuid4
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled
+
+from flows.alerts import Incident, close_incident, open_incident
+from flows.alerts.hooks import with_alerts
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import state_of
+from flows.engine.sinks.task_runs import FlowRun
+from flows.history.record import record_run
+from flows.pipelines.tasks import current_flow_run, is_on_its_own
+from flows.report.artifacts import publish
+from flows.services.dbt_cloud.client import SUCCESS, CloudClient, Json
+from flows.services.dbt_cloud.following import STATUS_WORDS, Followed, find_job, follow, is_finished, start_or_adopt
+from flows.services.dbt_cloud.run_results import fetch_artifacts, result_of_run
+from flows.services.dbt_cloud.settings import TOKEN_NAMES, CloudSettings, settings_from
+from infrastructure.errors import ConfigError, DbtRunFailed, RunTimedOut, TributaryError, preview
+
+TOKEN_BLOCK = "dbt-cloud-token"
+# Folders of state are per project and target; dbt Cloud's own names of projects are numbers.
+PROJECT = "dbt-cloud"
+# Which one a job builds in, dbt Cloud does not say.
+WAREHOUSE = "dbt Cloud"
+
+
+@dataclass(frozen=True)
+class CloudRun:
+    """What came of a run in dbt Cloud.
+
+    Attributes:
+        run_ids: the run and those that retried it, oldest first.
+        was_adopted: whether it was found going on, or done, and not started anew.
+    """
+
+    job_id: int
+    job_name: str
+    run_ids: tuple[int, ...]
+    was_adopted: bool
+    link: str | None
+    result: DbtResult
+
+
+@with_alerts
+@flow(flow_run_name="cloud-{job}", validate_parameters=True)
+def run_cloud_job(
+    job: str | int,
+    cause: str | None = None,
+    target: str = "cloud",
+    retries_from_failure: int = 1,
+    timeout_seconds: float | None = None,
+    git_branch: str | None = None,
+    steps: list[str] | None = None,
+    project_id: int | None = None,
+    run_key: str | None = None,
+    account_id: int | None = None,
+) -> CloudRun:
+    """Run a dbt Cloud job and wait for its end.
+
+    A flow run that is started again after a crash takes up the run it had started: the run's cause holds a key.
+
+    Args:
+        job: id, or full name.
+        cause: said in dbt Cloud to be the reason.
+        target: names the environment in alerts and in the history.
+        retries_from_failure: how often a failed run goes on from where it failed.
+        timeout_seconds: cancel the run after so long.
+        git_branch: in place of the environment's.
+        steps: dbt commands in place of the job's.
+        project_id: where the name stands in several projects.
+        run_key: what a run is known by; the flow run's id when None.
+        account_id: in place of DBTCLOUD_ACCOUNT_ID.
+
+    Raises:
+        DbtRunFailed: the run failed or was cancelled in dbt Cloud.
+        RunTimedOut: it took longer than timeout_seconds and was cancelled.
+        UpstreamUnavailable: dbt Cloud did not answer for too long. The run may go on; start the flow run again.
+        ConfigError: the job or a setting is missing.
+    """
+    flow_run = current_flow_run()
+    settings = cloud_settings(account_id)
+    request = {"cause": cause, "git_branch": git_branch, "steps_override": steps}
+    key = run_key or (str(flow_run.id) if flow_run else uuid4().hex)
+    work = _Work(settings, {name: value for name, value in request.items() if value}, key, target)
+    try:
+        run, result = asyncio.run(work.run(job, project_id, retries_from_failure, timeout_seconds))
+        return work.written_down(run, result)
+    except (KeyboardInterrupt, TerminationSignal) as exc:
+        is_own = is_on_its_own()
+        if is_own or flow_run is None or _is_being_cancelled(flow_run):
+            work.cancel()
+        elif work.link:
+            current_reporter().note(
+                f"The run in dbt Cloud goes on, and is taken up when this is started again: {work.link}"
+            )
+        if not is_own:
+            raise
+        number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
+        return cast(Any, Cancelled(message=f"Stopped by {signal.Signals(number).name}."))
+    except TributaryError as exc:
+        work.tell(exc)
+        raise
+
+
+def cloud_settings(account_id: int | None = None) -> CloudSettings:
+    """Return how to reach dbt Cloud: the token from its secret block or the environment, the rest from the latter.
+
+    Raises:
+        ConfigError: something is missing.
+    """
+    from infrastructure.server.client import connect
+
+    token = None
+    if not any(os.environ.get(name) for name in TOKEN_NAMES):
+        with connect() as server:
+            block = server.read_block("secret", TOKEN_BLOCK)
+        token = str(block.data["value"]) if block else None
+        if token is None:
+            raise ConfigError(
+                f"No token for dbt Cloud: the Prefect server has no block secret/{TOKEN_BLOCK}. "
+                f"Make it, or set {TOKEN_NAMES[0]}."
+            )
+    return settings_from(os.environ, account_id=account_id, token=token)
+
+
+class _Work:
+    """One run being followed, and what has to be known of it when this process is told to stop."""
+
+    def __init__(self, settings: CloudSettings, request: dict[str, Any], key: str, target: str) -> None:
+        self._settings, self._request, self._key, self._target = settings, request, key, target
+        self._followed: Followed | None = None
+        self._name = ""
+
+    @property
+    def link(self) -> str | None:
+        """Return where to look at the run in dbt Cloud."""
+        followed = self._followed
+        return str(followed.last.get("href") or "") or None if followed is not None and followed.runs else None
+
+    async def run(
+        self, job: str | int, project_id: int | None, retries: int, timeout_seconds: float | None
+    ) -> tuple[Json, DbtResult]:
+        """Start or adopt the run, follow it, and bring its results home."""
+        self._name = str(job)
+        async with CloudClient(self._settings) as client:
+            found = await find_job(client, job, project_id)
+            self._name = found["name"]
+            followed = self._followed = Followed(found)
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await start_or_adopt(client, followed, self._key, self._request)
+                    self._say_which()
+                    run = await follow(client, followed, retries, current_reporter().note)
+            except TimeoutError as exc:
+                await self._cancel(client)
+                raise RunTimedOut(
+                    f"The dbt Cloud job {self._name!r} took longer than {timeout_seconds:g} s and was cancelled"
+                    f"{f': {self.link}' if self.link else ''}."
+                ) from exc
+            state = state_of(PROJECT, f"{self._target}-{found['id']}", os.environ)
+            documents = [
+                document for it in followed.runs for document in await fetch_artifacts(client, it, state.target_path)
+            ]
+        return run, result_of_run(found, followed.runs, documents, state, self._target)
+
+    def written_down(self, run: Json, result: DbtResult) -> CloudRun:
+        """Add the run to the history and the report, and return it.
+
+        Raises:
+            DbtRunFailed: it did not succeed.
+        """
+        followed, error = self._followed, self._failure(run, result)
+        assert followed is not None
+        record_run(result, DbtCommand("build"), PROJECT, WAREHOUSE, error)
+        publish(result)
+        if error is not None:
+            raise error
+        close_incident(self._incident_key, self._target)
+        ids = tuple(int(it["id"]) for it in followed.runs)
+        return CloudRun(followed.job["id"], self._name, ids, followed.was_adopted, self.link, result)
+
+    def cancel(self) -> None:
+        """Cancel the run in dbt Cloud, from outside of its event loop."""
+
+        async def cancel() -> None:
+            async with CloudClient(self._settings) as client:
+                await self._cancel(client)
+
+        asyncio.run(cancel())
+
+    def tell(self, error: TributaryError) -> None:
+        """Tell people that the run failed."""
+        error.is_told = True
+        open_incident(
+            Incident(
+                self._incident_key,
+                "error",
+                f"dbt Cloud job {self._name} did not end well",
+                str(error),
+                target=self._target,
+                tags=("dbt-cloud",),
+                link=self.link,
+            )
+        )
+
+    @property
+    def _incident_key(self) -> str:
+        return f"dbt cloud/{self._name}"
+
+    def _say_which(self) -> None:
+        followed = self._followed
+        assert followed is not None
+        verb = "Taking up" if followed.was_adopted else "Started"
+        current_reporter().stage(f"{verb} run {followed.last['id']} of {self._name}: {self.link or 'no link'}")
+
+    async def _cancel(self, client: CloudClient) -> None:
+        run_id = self._followed.unfinished if self._followed is not None else None
+        if run_id is None:
+            return
+        run = await client.cancel(run_id)
+        said = "is cancelled" if is_finished(run) else "is being cancelled"
+        current_reporter().note(f"Run {run_id} in dbt Cloud {said}.")
+
+    def _failure(self, run: Json, result: DbtResult) -> DbtRunFailed | None:
+        if run.get("status") == SUCCESS:
+            return None
+        failed = result.of("failed")
+        word = STATUS_WORDS.get(int(run.get("status") or 0), "ended")
+        names = (
+            f" for {len(failed)} of {len(result.nodes)} nodes: {preview([it.name for it in failed])}" if failed else ""
+        )
+        said = f" It says: {run['status_message']}" if run.get("status_message") else ""
+        where = self.link or f"run {run.get('id')}"
+        error = DbtRunFailed(
+            f"The dbt Cloud job {self._name!r} {word}{names}.{said} See {where}",
+            failed=[it.unique_id for it in failed],
+            skipped=[it.unique_id for it in result.of("skipped")],
+        )
+        error.result = result
+        return error
+
+
+def _is_being_cancelled(flow_run: FlowRun) -> bool:
+    """Return whether a person cancelled this flow run; a machine that goes down stops it just the same."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run.id).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+    except Exception:  # noqa: BLE001  (then nobody can have cancelled it through the server)
+        return False

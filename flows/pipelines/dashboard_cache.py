@@ -1,0 +1,64 @@
+"""Put what dashboards read first into their cache, as soon as it is built."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flows.engine.artifacts.graph import load_graph
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.project import Project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.process.show import show_rows
+from flows.services.redis_cache import find_cache_url, open_cache
+from infrastructure.errors import TributaryError
+from infrastructure.profiles import Profile
+
+# A dashboard reads a summary. A larger table is left out, and whoever reads it asks the warehouse.
+MAX_ROWS = 10_000
+_TAG = "dashboard"
+
+
+def warm(build: DbtResult, project: Project, profile: Profile, hours: float) -> dict[str, int]:
+    """Put the rows of every model tagged dashboard that was just built into the cache; return their number by model.
+
+    A cache that is away fails no build: what it holds is old, and gone when its time is over.
+    """
+    reporter = current_reporter()
+    url = find_cache_url()
+    if url is None:
+        reporter.note("No dashboard cache is set up, so none is filled: see `dashboard_cache` in targets.yml.")
+        return {}
+    reporter.stage(f"dashboard cache of {profile.target}")
+    try:
+        documents = {node.name: found for node in _dashboards(build) if (found := _document(node, project, profile))}
+        with open_cache(url, profile.target) as cache:
+            cache.replace(documents, hours)
+    except TributaryError as exc:
+        reporter.note(f"The dashboard cache was not filled. {exc}")
+        return {}
+    return {name: document["row_count"] for name, document in documents.items()}
+
+
+def _dashboards(build: DbtResult) -> list[NodeResult]:
+    nodes = load_graph(build.target_path / "manifest.json").nodes
+    return [
+        node
+        for node in build.of("succeeded")
+        if node.relation and (known := nodes.get(node.unique_id)) and _TAG in known.tags
+    ]
+
+
+def _document(node: NodeResult, project: Project, profile: Profile) -> dict[str, Any] | None:
+    # One more than fits, to tell a table that is too large from one that just fits.
+    rows = show_rows(str(node.relation), MAX_ROWS + 1, project, profile)
+    if len(rows) > MAX_ROWS:
+        current_reporter().note(f"{node.name} has more than {MAX_ROWS:,} rows, which is too many for the cache.")
+        return None
+    return {
+        "model": node.name,
+        "built_at": node.finished_at,
+        "cached_at": datetime.now(UTC),
+        "row_count": len(rows),
+        "rows": rows,
+    }

@@ -1,0 +1,120 @@
+"""The main job: are the sources fresh, then build and test everything in the order of the DAG."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, cast
+
+from prefect import flow
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled
+
+from flows.alerts.hooks import with_alerts
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import upstream_sources
+from flows.engine.context.deadline import time_limit
+from flows.engine.context.project import read_project
+from flows.engine.process.process import dbt_ahead
+from flows.engine.target.file_lock import one_writer
+from flows.pipelines import tasks
+from infrastructure.profiles import load_profile
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What came of each command of a pipeline; None for one that was left out.
+
+    Attributes:
+        freshness: None too where the project checks no freshness.
+    """
+
+    target: str
+    flow_run_id: str | None
+    freshness: DbtResult | None
+    build: DbtResult
+    docs: DbtResult | None
+
+
+@with_alerts
+@flow(flow_run_name="dbt-{target}", validate_parameters=True)
+def dbt_full_pipeline(
+    target: str = "dev",
+    select: str | None = None,
+    exclude: str | None = None,
+    full_refresh: bool = False,
+    vars: dict[str, Any] | None = None,
+    selector: str | None = None,
+    project_dir: str | None = None,
+    freshness: bool = True,
+    docs: bool = False,
+    resume: bool = False,
+    changed: bool = False,
+    defer_to: str | None = None,
+    wait: bool = True,
+    retries: int = tasks.RETRIES,
+    timeout_seconds: float | None = None,
+) -> PipelineResult:
+    """Run a dbt project on a target: source freshness, then seeds, snapshots, models and tests.
+
+    Args:
+        target: names the block dbt-cli-profile-<target> and the concurrency limit dbt-<target>.
+        select: dbt selection; everything when None.
+        exclude: dbt selection to leave out.
+        full_refresh: rebuild incremental models and seeds from nothing.
+        vars: dbt variables.
+        selector: a named set of the project's selectors.yml, in place of select and exclude.
+        project_dir: another dbt project than the repository's own.
+        freshness: stop before building when a source is older than its error_after.
+        docs: generate the documentation site at the end.
+        resume: build only what the last such run left undone, if it was cut off or failed.
+        changed: build only what changed in code or data since it was built last, and use the rest again.
+        defer_to: build only what is modified compared with this target's last good state, and read the rest from there.
+        wait: wait for a run that is writing to the target; otherwise fail at once.
+        retries: attempts of a node after its first, for failures that pass by themselves.
+        timeout_seconds: stop after so long, waiting included; None for as long as it takes.
+
+    Raises:
+        DbtRunFailed: a node failed, or a source is too old.
+        RunTimedOut: it took longer than timeout_seconds; Prefect shows the run as TimedOut.
+        prefect.exceptions.CancelledRun: Ctrl-C or SIGTERM stopped a run that no worker looks after.
+        ConfigError: a block, the project, a profile or an adapter is missing.
+    """
+    flow_run = tasks.current_flow_run()
+    project = read_project(project_dir)
+    checks_freshness = freshness and project.has_freshness
+    tasks.require_one_way(resume, changed, defer_to)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(dbt_ahead((not changed) + checks_freshness))
+            # A target that is not set up is to be heard of before anything is waited for.
+            load_profile(target)
+            stack.enter_context(time_limit(timeout_seconds))
+            stack.enter_context(one_writer(target, holder=tasks.holder_name(flow_run), wait=wait))
+            checked = None
+            if checks_freshness:
+                # A named set can hold anything, so its sources are not worked out: all are checked.
+                checked = tasks.source_freshness(target, upstream_sources(select), vars, project_dir)
+            built = tasks.build(
+                target,
+                select,
+                exclude,
+                selector,
+                full_refresh,
+                vars,
+                project_dir,
+                resume,
+                retries,
+                changed=changed,
+                defer_to=defer_to,
+            )
+            documented = tasks.docs(target, vars, project_dir) if docs else None
+    except (KeyboardInterrupt, TerminationSignal) as exc:
+        if not tasks.is_on_its_own():
+            # A worker or `serve` knows whether a person cancelled it or the machine is going down.
+            raise
+        number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
+        # A state that a flow returns becomes the run's own, and whoever called the flow gets it as an error.
+        return cast(Any, Cancelled(message=f"Stopped by {signal.Signals(number).name}."))
+    return PipelineResult(target, str(flow_run.id) if flow_run else None, checked, built, documented)

@@ -1,0 +1,79 @@
+"""The last state of a flow run, which is what its work came to: a Prefect server that is ill does not change it.
+
+Prefect's engine asks the server once to take it, and makes of an error in the answer the failure of the run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import state_root
+from flows.engine.sinks.recorder import sender_of
+from flows.engine.sinks.unsent import unsent_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from prefect import Flow
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas import OrchestrationResult
+    from prefect.client.schemas.objects import FlowRun, State
+
+    # A flow run's id, the state, and whether it is forced.
+    SetState = Callable[[UUID | str, State[Any], bool], OrchestrationResult[Any]]
+
+
+def keep_last_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Have the server asked again for the last state of a flow run that begins; a hook for `on_running`.
+
+    The request is the same each time, with one id of the transition, so that a server that took it and failed in its
+    answer takes it once.
+    """
+    from prefect.context import SyncClientContext
+
+    context = SyncClientContext.get()
+    # The flows inside a flow ask through the same client.
+    if context and not isinstance(context.client.set_flow_run_state, _AskAgain):
+        cast(Any, context.client).set_flow_run_state = _AskAgain(context.client)
+
+
+class _AskAgain:
+    """Set a state as Prefect's client does; one that a run ends in is asked for again, and kept where that is vain."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client
+        self._ask: SetState = client.set_flow_run_state
+
+    def __call__(self, flow_run_id: UUID | str, state: State[Any], force: bool = False) -> OrchestrationResult[Any]:
+        import httpx
+        from prefect.client.schemas import OrchestrationResult
+        from prefect.client.schemas.responses import SetStateStatus, StateAcceptDetails
+        from prefect.exceptions import ObjectNotFound
+        from prefect.settings import PREFECT_CLIENT_RETRY_EXTRA_CODES, temporary_settings
+
+        if not state.is_final():
+            return self._ask(flow_run_id, state, force)
+        # Left to itself, Prefect's client tries 502 and 503 again, for about a minute, and not the others.
+        codes = {*PREFECT_CLIENT_RETRY_EXTRA_CODES.value(), *range(500, 600)}
+        try:
+            with temporary_settings({PREFECT_CLIENT_RETRY_EXTRA_CODES: codes}):
+                answer = self._ask(flow_run_id, state, force)
+        except (httpx.HTTPError, ObjectNotFound) as exc:
+            from infrastructure.server.client import in_words
+
+            reason = in_words(exc) if isinstance(exc, httpx.HTTPError) else "It has this flow run no more."
+            current_reporter().note(
+                f"This flow run is {state.name}, and the Prefect server could not be told; there it goes on for ever. "
+                f"What was done is recorded under {state_root(os.environ)}. {reason}"
+            )
+            return OrchestrationResult[Any].model_construct(
+                status=SetStateStatus.ACCEPT, state=state, details=StateAcceptDetails()
+            )
+        # It answers: what it was not there for when the nodes ended, it takes now.
+        with suppress(Exception):
+            unsent_events(os.environ).send(sender_of(self._client))
+        return answer

@@ -1,0 +1,260 @@
+"""What `python -m flows run` does around the pipeline: a server, the blocks, raw data to start with."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from flows.engine.artifacts.graph import load_graph
+from flows.engine.changed.last_success import latest_folder
+from flows.engine.context.project import read_project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import state_of
+from flows.engine.process.process import dbt_ahead
+from flows.engine.target.file_lock import one_writer
+from infrastructure.errors import ConfigError, RunStopped, UpstreamUnavailable
+from infrastructure.targets.target_file import ROOT
+
+if TYPE_CHECKING:
+    from flows.engine.artifacts.results import DbtResult
+    from flows.pipelines.full import PipelineResult
+    from infrastructure.profiles import Profile
+
+SAMPLE_ROWS = 20_000
+SAMPLE_SEED = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line; see `dbt_full_pipeline` for the fields they share.
+
+    Attributes:
+        with_data: load commits and sample data first; None where the target and the project decide.
+    """
+
+    target: str
+    select: str | None
+    exclude: str | None
+    selector: str | None
+    full_refresh: bool
+    vars: dict[str, Any]
+    project_dir: str | None
+    freshness: bool
+    docs: bool
+    resume: bool
+    wait: bool
+    with_data: bool | None
+    retries: int = 2
+    timeout_seconds: float | None = None
+    changed: bool = False
+    defer_to: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a local run left behind: the results, the target's profile and where the run is recorded."""
+
+    pipeline: PipelineResult
+    profile: Profile
+    api_url: str | None
+
+
+def run_locally(request: Request) -> Outcome:
+    """Run the pipeline in this process, with everything a fresh machine lacks made on the way.
+
+    Raises:
+        TributaryError: see `dbt_full_pipeline`.
+    """
+    # Before anything slow: a mistyped folder should not cost the wait for a server.
+    project = read_project(request.project_dir)
+    # With --changed there may be nothing to build.
+    ahead = (not request.changed) + (request.freshness and project.has_freshness)
+    with dbt_ahead(ahead, _adapter(request.target)):
+        return _run_with_a_server(request)
+
+
+def _run_with_a_server(request: Request) -> Outcome:
+    from infrastructure.profiles import declared_profile, load_profile, make_folder
+    from infrastructure.server.local_server import prefect_server
+    from infrastructure.setup_profiles import ensure_target
+
+    reporter = current_reporter()
+    declared = declared_profile(request.target)
+    is_loaded = False
+
+    def load_meanwhile() -> None:
+        nonlocal is_loaded
+        if declared:
+            make_folder(declared)
+            _load_if_wanted(request, declared)
+            is_loaded = True
+
+    with prefect_server(reporter.note, load_meanwhile) as api_url:
+        for sentence in ensure_target(request.target):
+            reporter.note(sentence)
+        profile = load_profile(request.target)
+        if not is_loaded:
+            _load_if_wanted(request, profile)
+        return Outcome(_run_pipeline(request), profile, api_url)
+
+
+def _adapter(target: str) -> str | None:
+    from infrastructure.targets.target_file import load_targets
+
+    declared = load_targets().targets.get(target)
+    return declared.warehouse if declared else None
+
+
+def _load_if_wanted(request: Request, profile: Profile) -> None:
+    project = read_project(request.project_dir)
+    was_built = latest_folder(state_of(project.name, request.target, os.environ)) is not None
+    if wants_data(request, profile.warehouse, was_built):
+        with one_writer(request.target, holder=f"loading data, process {os.getpid()}", wait=request.wait):
+            load_data(profile)
+
+
+def _run_pipeline(request: Request) -> PipelineResult:
+    import httpx
+    from prefect.exceptions import CancelledRun
+
+    from flows.pipelines.full import dbt_full_pipeline
+
+    try:
+        return dbt_full_pipeline(
+            target=request.target,
+            select=request.select,
+            exclude=request.exclude,
+            selector=request.selector,
+            full_refresh=request.full_refresh,
+            vars=request.vars or None,
+            project_dir=request.project_dir,
+            freshness=request.freshness,
+            docs=request.docs,
+            resume=request.resume,
+            changed=request.changed,
+            defer_to=request.defer_to,
+            wait=request.wait,
+            retries=request.retries,
+            timeout_seconds=request.timeout_seconds,
+        )
+    except CancelledRun as exc:
+        raise RunStopped(f"{exc} Nothing is running any more; what was done is recorded.") from exc
+    except httpx.HTTPError as exc:
+        from infrastructure.server.client import in_words
+
+        # Before anything was done: from then on the run does not need the server, and its last state is kept.
+        raise in_words(exc) from (None if isinstance(exc, httpx.HTTPStatusError) else exc)
+
+
+def wants_data(request: Request, warehouse: str, was_built: bool = False) -> bool:
+    """Say whether to load data first: as asked, else where this repository's project runs on the embedded warehouse."""
+    if request.with_data is not None:
+        return request.with_data
+    # A resumed run goes on with the data that it started with, and one that builds what changed takes what is there.
+    is_first = not request.resume and not (request.changed and was_built)
+    return warehouse == "duckdb" and request.project_dir is None and is_first
+
+
+def load_data(profile: Profile) -> None:
+    """Load the commits of this repository, and sample data for marketing and payroll.
+
+    Raw tables that hold somebody's own rows are left alone.
+    """
+    from flows.loaders.git.load import ingest_git, make_tables
+    from flows.loaders.sample_data import count_sample_rows, write_sample_data
+
+    reporter = current_reporter()
+    reporter.stage("loading data")
+    try:
+        commits = ingest_git(profile, [str(ROOT)])
+        reporter.note(f"Loaded {commits.commit_count:,} commits of this repository, {commits.added:,} of them new.")
+    except (ConfigError, UpstreamUnavailable) as exc:
+        make_tables(profile)
+        reporter.note(f"No commits were loaded: {exc}")
+    there = count_sample_rows(profile)
+    if there and abs(there - SAMPLE_ROWS) > SAMPLE_ROWS // 10:
+        # Somebody asked for another amount: that is not to be undone by the way.
+        reporter.note(f"Kept the {there:,} rows of sample data that are there; `sample-data` writes them anew.")
+        return
+    try:
+        sample = write_sample_data(profile, rows=SAMPLE_ROWS, seed=SAMPLE_SEED)
+        reporter.note(f"Wrote {sample.rows:,} rows of sample data for marketing and payroll.")
+    except ConfigError as exc:
+        reporter.note(f"No sample data was written: {exc}")
+
+
+def next_steps(outcome: Outcome, request: Request) -> list[tuple[str, str]]:
+    """Return what to do next: what for, and the command."""
+    steps: list[tuple[str, str]] = []
+    if look := look_command(outcome):
+        steps.append(("Look at the data", look))
+    if outcome.api_url is None:
+        steps.append(("See the run, and start the next in seconds", "uv run prefect server start --background"))
+    else:
+        page = f"{outcome.api_url.removesuffix('/api')}/runs/flow-run/{outcome.pipeline.flow_run_id}"
+        steps.append(("See the run in the browser", page))
+    if not request.docs:
+        steps.append(("Read the documentation of every table", f"{_again(request)} --docs"))
+    steps.append(("Run on your own warehouse", "edit infrastructure/targets.yml, then:"))
+    steps.append(("", "uv run python -m infrastructure.setup_profiles --plan"))
+    return steps
+
+
+def _again(request: Request) -> str:
+    words = ["run"]
+    if request.target != "dev":
+        words += ["--target", request.target]
+    if request.project_dir:
+        words += ["--project-dir", request.project_dir]
+    if request.select:
+        words += ["--select", request.select]
+    return f"uv run python -m flows {shlex.join(words)}"
+
+
+def look_command(outcome: Outcome) -> str | None:
+    """Return a command that shows rows of the last table that was built, for a DuckDB file; None elsewhere."""
+    if outcome.profile.warehouse != "duckdb":
+        return None
+    built = [
+        node
+        for node in outcome.pipeline.build.nodes
+        if node.resource_type == "model" and node.outcome == "succeeded" and node.relation
+    ]
+    tables = [node for node in built if node.materialized in ("table", "incremental")] or built
+    if not tables:
+        return None
+    # The name without its database: that one is named after the file.
+    relation = ".".join(part.strip('"') for part in str(tables[-1].relation).split(".")[-2:])
+    path = os.path.relpath(str(outcome.profile.output["path"]))
+    query = f"duckdb.connect('{path}', read_only=True).sql('from {relation} limit 10').show()"
+    return f'uv run python -c "import duckdb; {query}"'
+
+
+def data_places(outcome: Outcome) -> list[str]:
+    """Return where the data is: the warehouse, then each schema with its number of tables and views."""
+    output = outcome.profile.output
+    where = {
+        "duckdb": lambda: os.path.relpath(str(output["path"])),
+        "postgres": lambda: f"{output.get('dbname')} on {output.get('host')}:{output.get('port', 5432)}",
+    }.get(outcome.profile.warehouse, lambda: f"target {outcome.profile.target} ({outcome.profile.warehouse})")
+    schemas: dict[str, int] = {}
+    for node in outcome.pipeline.build.nodes:
+        parts = (node.relation or "").replace("`", "").split(".")
+        if node.resource_type in ("model", "seed", "snapshot") and node.outcome == "succeeded" and len(parts) >= 2:
+            schema = parts[-2].strip('"')
+            schemas[schema] = schemas.get(schema, 0) + 1
+    width = max((len(schema) for schema in schemas), default=0)
+    return [where(), *(f"{schema:<{width}}  {count:>4}" for schema, count in sorted(schemas.items()))]
+
+
+def did_you_mean(select: str, result: DbtResult) -> str:
+    """Return the names nearest to those of a selection that matched nothing; empty when none is near."""
+    try:
+        names = [node.name for node in load_graph(result.target_path / "manifest.json").nodes.values()]
+    except ConfigError:
+        return ""
+    near = [match for word in select.split() for match in get_close_matches(word.strip("+@"), names, n=1)]
+    return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,136 @@
+"""Build only if there is new data: look at how new the sources are, and build what stands on those that are newer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+from prefect import State, flow
+from prefect.states import Completed
+
+from flows.alerts.hooks import with_alerts
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.project import read_project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import state_of
+from flows.engine.target.file_lock import one_writer
+from flows.pipelines import tasks
+from flows.pipelines.selections import downstream
+from flows.pipelines.transform import Transformation, build_and_test
+from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.private_files import write_whole
+from infrastructure.profiles import load_profile
+
+# When transform_new_data is to run.
+NEW_DATA_CRON = "0 * * * *"
+# Beside dbt's artifacts of the target: what each source table held when it was last built from.
+_FILE = "built_from.json"
+
+
+@dataclass(frozen=True)
+class NewData:
+    """What a look at the sources came to.
+
+    Attributes:
+        newer: tables of sources, as source.table, that hold newer data than what was last built from.
+        transformation: None where nothing was newer, so that nothing was built.
+    """
+
+    target: str
+    freshness: DbtResult
+    newer: tuple[str, ...]
+    transformation: Transformation | None
+
+
+@with_alerts
+@flow(flow_run_name="new-data-{target}", validate_parameters=True)
+def transform_new_data(target: str = "prod", project_dir: str | None = None) -> NewData | State[NewData]:
+    """Build and test what stands on the source tables that have newer data than last time; otherwise do nothing.
+
+    A table counts as newer when its newest row (max_loaded_at, by dbt's freshness check) is newer than the one that it
+    was last built from by this flow. A source that is too old fails nothing here: that is the freshness check's
+    business, and the alerts'. A build that fails is tried again by the next run.
+
+    Raises:
+        ConfigError: no source of the project says when its rows were loaded.
+        DbtRunFailed: a model or a critical test failed.
+    """
+    project = read_project(project_dir)
+    load_profile(target)
+    if not project.has_freshness:
+        raise ConfigError(
+            f"No source of the dbt project {project.name} has a freshness, so nobody can tell whether it has new data. "
+            "Give sources `config: {loaded_at_field: …, freshness: {warn_after: …}}`."
+        )
+    # One hold for looking and building: what a loader adds in between is found by the next look.
+    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+        checked = _look(target, project_dir)
+        there = loaded_at(checked.target_path / "sources.json")
+        path = state_of(project.name, target, os.environ).folder / _FILE
+        newer = newer_than(there, read_built_from(path))
+        names = tuple(_table(unique_id) for unique_id in newer)
+        if not newer:
+            said = f"No new data: none of {len(there)} source tables is newer than what was last built."
+            current_reporter().note(said)
+            return Completed(message=said, data=NewData(target, checked, (), None))
+        current_reporter().note(f"New data in {', '.join(names)}.")
+        build, tests = build_and_test(downstream(names), target, project_dir)
+        write_built_from(path, there)
+    run = tasks.current_flow_run()
+    built = Transformation(names, target, str(run.id) if run else None, build, tests)
+    return NewData(target, checked, names, built)
+
+
+def newer_than(there: Mapping[str, datetime], built_from: Mapping[str, datetime]) -> list[str]:
+    """Return what is newer than what was built from, or was never built from."""
+    return sorted(key for key, at in there.items() if key not in built_from or at > built_from[key])
+
+
+def loaded_at(path: Path) -> dict[str, datetime]:
+    """Return when the newest row of each source table was loaded, by unique id, from dbt's sources.json.
+
+    A table without rows is left out: dbt gives it a day in the year 1.
+
+    Raises:
+        ConfigError: the file is missing or is none of dbt's.
+    """
+    try:
+        results = cast(dict[str, Any], orjson.loads(path.read_bytes()))["results"]
+        found = {entry["unique_id"]: datetime.fromisoformat(entry["max_loaded_at"]) for entry in results}
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise ConfigError(f"dbt left no readable result of its freshness check at {path}. Run it once more.") from exc
+    return {unique_id: at for unique_id, at in found.items() if at.year > 1}
+
+
+def read_built_from(path: Path) -> dict[str, datetime]:
+    """Return what each source table held when it was last built from; empty before the first time."""
+    try:
+        document = cast(dict[str, str], orjson.loads(path.read_bytes()))
+        return {unique_id: datetime.fromisoformat(at) for unique_id, at in document.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        # Without it everything counts as new, which costs one build.
+        return {}
+
+
+def write_built_from(path: Path, there: Mapping[str, datetime]) -> None:
+    """Write down what was built from, whole or not at all."""
+    write_whole(path, orjson.dumps({**read_built_from(path), **there}))
+
+
+def _look(target: str, project_dir: str | None) -> DbtResult:
+    try:
+        return tasks.source_freshness(target, project_dir=project_dir)
+    except DbtRunFailed as exc:
+        if exc.told_by_nodes is None:
+            raise
+        return exc.told_by_nodes
+
+
+def _table(unique_id: str) -> str:
+    # source.<project>.<source>.<table>
+    return ".".join(unique_id.split(".")[2:])

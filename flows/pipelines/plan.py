@@ -1,0 +1,166 @@
+"""What a run would do and why, from the manifest; nothing is executed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flows.engine.artifacts.graph import Graph, Node
+from flows.engine.changed.decide import Decision
+from flows.engine.changed.fingerprints import Inputs
+
+# Operators around the name in a selection: 2+name+3, @name.
+_WORD = re.compile(r"^(?P<up>\d*\+|@)?(?P<core>.*?)(?P<down>\+\d*)?$")
+_TESTS = ("test", "unit_test")
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    """One node of a plan.
+
+    Attributes:
+        action: what dbt would do with it, such as "rebuild the table".
+        reason: why it is in the run.
+        step: the earliest place in the order, from 1; nodes of one step do not wait for each other. 0: it does not run.
+    """
+
+    unique_id: str
+    name: str
+    resource_type: str
+    action: str
+    reason: str
+    step: int
+
+
+def plan_of(
+    graph: Graph, selected: Sequence[str], select: str | None, selector: str | None, full_refresh: bool
+) -> list[PlannedNode]:
+    """Explain the nodes that dbt selected, in the order in which they would run."""
+    chosen = [unique_id for unique_id in selected if unique_id in graph.nodes]
+    steps = _steps(graph, chosen)
+    reasons = _reasons(graph, chosen, select, selector)
+    planned = [
+        PlannedNode(
+            unique_id=unique_id,
+            name=graph.nodes[unique_id].name,
+            resource_type=graph.nodes[unique_id].resource_type,
+            action=action_of(graph.nodes[unique_id], full_refresh),
+            reason=reasons[unique_id],
+            step=steps[unique_id],
+        )
+        for unique_id in chosen
+    ]
+    return sorted(planned, key=lambda node: (node.step, node.resource_type in _TESTS, node.name))
+
+
+def plan_of_changes(
+    graph: Graph, decisions: Sequence[Decision], inputs: Inputs, full_refresh: bool
+) -> list[PlannedNode]:
+    """Explain what a run with `--changed` does with every node: first those that it builds, in their order."""
+    built = [decision.unique_id for decision in decisions if decision.is_built and decision.unique_id in graph.nodes]
+    steps = _steps(graph, built)
+    planned: list[PlannedNode] = []
+    for decision in decisions:
+        node = inputs.nodes[decision.unique_id]
+        action = "nothing: it is used again"
+        if decision.is_built:
+            action = action_of(graph.nodes[node.unique_id], full_refresh) if node.unique_id in graph.nodes else "build"
+        step = steps.get(node.unique_id, 1) if decision.is_built else 0
+        planned.append(PlannedNode(node.unique_id, node.name, node.resource_type, action, decision.reason, step))
+    return sorted(planned, key=lambda node: (node.step == 0, node.step, node.resource_type in _TESTS, node.name))
+
+
+def action_of(node: Node, full_refresh: bool) -> str:
+    """Say what `dbt build` does with a node."""
+    if node.resource_type == "unit_test":
+        return "prove the model's logic on made-up rows"
+    if node.resource_type == "test":
+        return "test; a failure is a warning" if node.severity == "warn" else "test; a failure stops what is after it"
+    if node.resource_type == "seed":
+        return "load the file" if not full_refresh else "drop and load the file"
+    if node.resource_type == "snapshot":
+        return "record what changed"
+    if node.is_incremental:
+        return "rebuild from nothing" if full_refresh else "add what is new"
+    return {
+        "view": "replace the view",
+        "table": "rebuild the table",
+        "ephemeral": "nothing of its own: it is part of what reads it",
+        "materialized_view": "refresh the materialized view",
+    }.get(node.materialized, f"build ({node.materialized})" if node.materialized else "nothing to build")
+
+
+def _steps(graph: Graph, chosen: Sequence[str]) -> dict[str, int]:
+    among = set(chosen)
+    parents = {unique_id: graph.parents(unique_id, among) for unique_id in chosen}
+    steps: dict[str, int] = {}
+
+    for root in chosen:
+        waiting = [root]
+        while waiting:
+            here = waiting[-1]
+            missing = [parent for parent in parents[here] if parent not in steps]
+            if missing:
+                waiting.extend(missing)
+                continue
+            steps[here] = 1 + max((steps[parent] for parent in parents[here]), default=0)
+            waiting.pop()
+    return steps
+
+
+def _reasons(graph: Graph, chosen: Sequence[str], select: str | None, selector: str | None) -> dict[str, str]:
+    if selector:
+        return dict.fromkeys(chosen, f"in the set {selector}")
+    if not select:
+        return dict.fromkeys(chosen, "everything was asked for")
+    reasons: dict[str, str] = {}
+    for word in select.split():
+        for unique_id, reason in _reasons_of_word(graph, word).items():
+            reasons.setdefault(unique_id, reason)
+    built = {unique_id for unique_id in chosen if graph.nodes[unique_id].resource_type not in _TESTS}
+    return {unique_id: reasons.get(unique_id) or _test_reason(graph, unique_id, built, select) for unique_id in chosen}
+
+
+def _reasons_of_word(graph: Graph, word: str) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for part in word.split(","):
+        match = _WORD.match(part)
+        if match is None:
+            continue
+        roots = {node.unique_id for node in graph.nodes.values() if _matches(node, match["core"])}
+        names = match["core"]
+        for root in roots:
+            found[root] = "asked for by name" if graph.nodes[root].name == names else f"matches {names}"
+        if match["up"]:
+            for unique_id in graph.upstream(roots):
+                found.setdefault(unique_id, f"upstream of {names}")
+        if match["down"] or match["up"] == "@":
+            for unique_id in graph.downstream(roots):
+                found.setdefault(unique_id, f"downstream of {names}")
+    return found
+
+
+def _matches(node: Node, core: str) -> bool:
+    method, _, value = core.rpartition(":")
+    match method:
+        case "tag":
+            return value in node.tags
+        case "resource_type":
+            return node.resource_type == value
+        case "source":
+            return node.resource_type == "source" and (node.fqn.endswith(f".{value}") or f".{value}." in f"{node.fqn}.")
+        case "path":
+            return node.path.startswith(value.removesuffix("/"))
+        case "" | "fqn":
+            return node.name == value or f".{value}." in f".{node.fqn}."
+        case _:
+            return False
+
+
+def _test_reason(graph: Graph, unique_id: str, built: set[str], select: str) -> str:
+    node = graph.nodes[unique_id]
+    tested = [graph.nodes[unique_id].name for unique_id in node.tests if unique_id in built]
+    if node.resource_type in _TESTS and tested:
+        return f"tests {', '.join(tested)}"
+    return f"matches {select}"

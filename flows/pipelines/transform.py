@@ -1,0 +1,310 @@
+"""What a finished sync starts: build what stands on one source, test it, and have dashboards show it.
+
+How these flows treat tests: a test marked critical (`meta: {critical: true}`) stops what stands on the tested model,
+and fails the run. Every other test runs when all is built, whatever its severity; when it fails, people are told, and
+the run goes on to a good end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run as this_run
+
+from flows.alerts.hooks import with_alerts
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.project import Project, read_project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.target.file_lock import one_writer
+from flows.pipelines import tasks
+from flows.pipelines.selections import CRITICAL_NODES, UNIT_TESTS, built_and_critical, downstream, towards_dashboards
+from flows.services.airbyte.client import Job, Patience
+from flows.services.airbyte.sync_events import source_names
+from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable, preview
+from infrastructure.profiles import load_profile
+from infrastructure.yaml_file import meant
+
+# When full_dbt_refresh is to run.
+FULL_REFRESH_CRON = "0 2 * * *"
+FULL_REFRESH_TIMEZONE = "UTC"
+# How long dashboards may be served from the cache when no run refreshes it.
+CACHE_HOURS = 6.0
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """What a transformation built, and what came of its tests.
+
+    Attributes:
+        sources: the dbt sources that it began with; empty for all.
+        syncs: the Airbyte jobs that were looked at, by connection.
+        build: models, seeds and snapshots, with the critical tests among them.
+        tests: the other tests; None where they are a run of their own.
+        cached: rows in the dashboard cache, by model; empty where nothing was put there.
+    """
+
+    sources: tuple[str, ...]
+    target: str
+    flow_run_id: str | None
+    build: DbtResult
+    tests: DbtResult | None = None
+    syncs: Mapping[str, Job] = field(default_factory=dict[str, Job])
+    cached: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+def _named(verb: str) -> Callable[[], str]:
+    """Return what names a flow run after its verb, sources and target."""
+
+    def name() -> str:
+        parameters = this_run.get_parameters()
+        source = parameters.get("source") or ""
+        sources = source if isinstance(source, str) else "-".join(source)
+        return "-".join(part for part in (verb, sources, str(parameters.get("target"))) if part)
+
+    return name
+
+
+@with_alerts
+@flow(flow_run_name=_named("transform"), validate_parameters=True)
+def dbt_transformation_flow(
+    source: str | list[str],
+    connection_id: str | None = None,
+    full_refresh: bool = False,
+    target: str = "prod",
+    jobs: dict[str, int] | None = None,
+    project_dir: str | None = None,
+    sync_deadline_minutes: float = 60,
+) -> Transformation:
+    """Build and test what stands on a source: its staging models and all that is downstream of them.
+
+    Args:
+        source: name of a dbt source, or several, for syncs that finished together.
+        connection_id: an Airbyte connection whose newest sync has to have succeeded; one that runs is waited for.
+        full_refresh: rebuild incremental models from nothing.
+        target: names the block dbt-cli-profile-<target> and the concurrency limit dbt-<target>.
+        jobs: Airbyte jobs that have to have succeeded, by connection, as an event names them.
+        project_dir: another dbt project than the repository's own.
+        sync_deadline_minutes: how long to wait for a sync that runs.
+
+    Raises:
+        ConfigError: the project has no such source, or a block is missing.
+        UpstreamUnavailable: the sync failed or did not end in time; nothing was built.
+        DbtRunFailed: a model or a critical test failed.
+    """
+    project = read_project(project_dir)
+    sources = known_sources(project, source)
+    load_profile(target)
+    patience = Patience(deadline_seconds=sync_deadline_minutes * 60)
+    syncs = {name: check_sync(name, job_id, target, patience) for name, job_id in _syncs(connection_id, jobs).items()}
+    checked = {name: job for name, job in syncs.items() if job}
+    build, tests = build_and_test(downstream(sources), target, project_dir, full_refresh)
+    return Transformation(sources, target, _run_id(), build, tests, checked)
+
+
+@with_alerts
+@flow(flow_run_name=_named("full-refresh"), validate_parameters=True)
+def full_dbt_refresh(
+    target: str = "prod", full_refresh: bool = False, project_dir: str | None = None
+) -> Transformation:
+    """Build and test everything, once a day at FULL_REFRESH_CRON: what no event brought is in the marts by morning.
+
+    Args:
+        full_refresh: rebuild incremental models from nothing.
+
+    Raises:
+        DbtRunFailed: a model or a critical test failed.
+        ConfigError: a block, the project, a profile or an adapter is missing.
+    """
+    read_project(project_dir)
+    load_profile(target)
+    build, tests = build_and_test([], target, project_dir, full_refresh)
+    return Transformation((), target, _run_id(), build, tests)
+
+
+@with_alerts
+@flow(flow_run_name=_named("fast-transform"), validate_parameters=True)
+def fast_transform(
+    source: str | list[str],
+    target: str = "prod",
+    project_dir: str | None = None,
+    cache_hours: float = CACHE_HOURS,
+    tests_deployment: str | None = None,
+) -> Transformation:
+    """Bring a source's new data to the dashboards first: build only what they read, fill their cache, test afterwards.
+
+    What is built is what lies between the source and the models tagged dashboard. The tests of it, critical ones
+    included, are a flow run of their own, which can fail without failing this one.
+
+    Args:
+        cache_hours: how long the cache serves what it was given.
+        tests_deployment: <flow>/<deployment> of `dashboard_tests`, to be started and not waited for; without one the
+            tests run here, after everything else.
+
+    Raises:
+        ConfigError: the project has no such source, or nothing tagged dashboard stands on it.
+        DbtRunFailed: a model failed.
+    """
+    from flows.pipelines.dashboard_cache import warm
+
+    project = read_project(project_dir)
+    sources = known_sources(project, source)
+    profile = load_profile(target)
+    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+        build = tasks.run(target, " ".join(towards_dashboards(sources)), project_dir=project_dir)
+        if not build.nodes:
+            raise ConfigError(
+                f"Nothing tagged dashboard stands on source {', '.join(sources)}. Give the models that dashboards read "
+                "`config: {tags: [dashboard]}`."
+            )
+        cached = warm(build, project, profile, cache_hours)
+    if tests_deployment:
+        _start_tests(tests_deployment, sources, target, project_dir)
+    else:
+        dashboard_tests(list(sources), target, project_dir, return_state=True)
+    return Transformation(sources, target, _run_id(), build, cached=cached)
+
+
+@with_alerts
+@flow(flow_run_name=_named("dashboard-tests"), validate_parameters=True)
+def dashboard_tests(source: str | list[str], target: str = "prod", project_dir: str | None = None) -> DbtResult:
+    """Test what `fast_transform` builds of a source.
+
+    Raises:
+        DbtRunFailed: a critical test failed.
+    """
+    sources = known_sources(read_project(project_dir), source)
+    return _tested(" ".join(towards_dashboards(sources)), UNIT_TESTS, target, project_dir)
+
+
+def build_and_test(
+    words: Sequence[str], target: str, project_dir: str | None, full_refresh: bool = False
+) -> tuple[DbtResult, DbtResult]:
+    """Build a selection with its critical tests in the order of the DAG, then run its other tests.
+
+    Args:
+        words: dbt selection, as `downstream` returns it; everything when there are none.
+
+    Raises:
+        DbtRunFailed: a model or a critical test failed; the other tests were not run.
+    """
+    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+        build = tasks.build(
+            target,
+            select=built_and_critical(words),
+            full_refresh=full_refresh,
+            project_dir=project_dir,
+            indirect_selection="empty",
+        )
+        tests = _tested(" ".join(words) or None, f"{CRITICAL_NODES} {UNIT_TESTS}", target, project_dir, "empty")
+    return build, tests
+
+
+@task(name="check Airbyte sync", cache_policy=NO_CACHE)
+def check_sync(connection_id: str, job_id: int | None, target: str, patience: Patience) -> Job | None:
+    """Return the sync that a build is to wait for, once it has succeeded.
+
+    Args:
+        job_id: the job that an event named; the connection's newest sync when None.
+
+    Returns:
+        None where an event named the job and no Airbyte is set up to ask.
+
+    Raises:
+        UpstreamUnavailable: it failed, was cancelled or did not end in time.
+        ConfigError: there has been no sync, or no Airbyte is set up.
+    """
+    from flows.alerts import open_incident
+    from flows.services.airbyte.client import find_airbyte, load_airbyte
+    from flows.services.airbyte.sync_health import sync_incident
+
+    airbyte = find_airbyte(patience) if job_id else load_airbyte(patience)
+    if airbyte is None:
+        current_reporter().note(f"No Airbyte is set up, so job {job_id} of {connection_id} is taken to have succeeded.")
+        return None
+    with airbyte:
+        job = airbyte.job(job_id) if job_id else airbyte.newest_sync(connection_id)
+        if job is None:
+            raise ConfigError(f"Airbyte's connection {connection_id} has never been synced. Start its first sync.")
+        if not job.has_ended:
+            current_reporter().note(f"Waiting for Airbyte's job {job.job_id}, which is {job.status}.")
+        job = airbyte.wait(job)
+        if job.status == "succeeded":
+            return job
+        reason = airbyte.failure_reason(job.job_id)
+    incident = sync_incident(connection_id, (), job, reason, target)
+    open_incident(incident)
+    error = UpstreamUnavailable(f"{incident.title}, so nothing was built. {incident.text}")
+    error.is_told = True
+    raise error
+
+
+def known_sources(project: Project, source: str | list[str]) -> tuple[str, ...]:
+    """Return the names of the sources that are asked for.
+
+    Raises:
+        ConfigError: the project has none of that name.
+    """
+    names = (source,) if isinstance(source, str) else tuple(dict.fromkeys(source))
+    there = source_names(project.folder)
+    unknown = [name for name in names if name not in there]
+    if unknown or not names:
+        near = meant(unknown[0], there) if unknown else ""
+        raise ConfigError(
+            f"The dbt project {project.name} has no source {' or '.join(unknown) or 'without a name'}"
+            f"{near or f'. It has {preview(there)}.'}"
+        )
+    return names
+
+
+def _syncs(connection_id: str | None, jobs: Mapping[str, int] | None) -> dict[str, int | None]:
+    newest: dict[str, int | None] = {connection_id: None} if connection_id else {}
+    return newest | dict(jobs or {})
+
+
+def _tested(
+    select: str | None, exclude: str, target: str, project_dir: str | None, indirect_selection: str | None = None
+) -> DbtResult:
+    """Run tests; those that fail and are not critical are the alerts' business, and no failure of the run.
+
+    Raises:
+        DbtRunFailed: a critical test failed, or dbt did.
+    """
+    try:
+        return tasks.test(target, select, exclude, project_dir=project_dir, indirect_selection=indirect_selection)
+    except DbtRunFailed as exc:
+        result: DbtResult | None = exc.told_by_nodes
+        if result is None or critical_failures(result):
+            raise
+        current_reporter().note(f"{len(exc.failed)} tests failed that are not critical: the run goes on.")
+        return result
+
+
+def critical_failures(result: DbtResult) -> list[str]:
+    """Return the unique ids of what failed, or was skipped, and is critical, unknown, or no test at all."""
+    from flows.engine.artifacts.graph import load_graph
+
+    nodes = load_graph(result.target_path / "manifest.json").nodes
+    return [
+        bad.unique_id
+        for bad in result.of("failed", "skipped")
+        if bad.resource_type not in ("test", "unit_test")
+        or (node := nodes.get(bad.unique_id)) is None
+        or node.is_critical
+    ]
+
+
+def _start_tests(deployment: str, sources: Sequence[str], target: str, project_dir: str | None) -> None:
+    from prefect.deployments import run_deployment
+
+    parameters: dict[str, Any] = {"source": list(sources), "target": target, "project_dir": project_dir}
+    started = run_deployment(deployment, parameters=parameters, timeout=0, as_subflow=False)
+    current_reporter().note(f"The tests are flow run {getattr(started, 'name', deployment)}.")
+
+
+def _run_id() -> str | None:
+    run = tasks.current_flow_run()
+    return str(run.id) if run else None

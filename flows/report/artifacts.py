@@ -1,0 +1,210 @@
+"""A result as people read it: a table and a summary in the Prefect UI, and the same words elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult, Stopped
+from flows.engine.context.events import NodeEvent
+from flows.engine.context.state import TEXT_LOG
+from flows.engine.ledger.failures import log_of
+from flows.report.adapter_costs import cost_columns, cost_sentence, figures_of
+from infrastructure.plain_text import (
+    cut,
+    markdown_block,
+    markdown_cell,
+    markdown_code,
+    markdown_text,
+    one_line,
+    sentence,
+)
+
+# The UI renders a table in one piece; failures come first, so that what is cut off is what went well.
+MAX_ROWS = 2000
+SLOWEST = 5
+_ORDER = {"failed": 0, "skipped": 1, "warned": 2, "succeeded": 3}
+_TESTS = ("test", "unit_test")
+
+
+def counts_sentence(result: DbtResult) -> str:
+    """Return how many nodes ended how, such as "41 succeeded, 1 failed"."""
+    counts = result.counts()
+    parts = [f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome]]
+    return ", ".join(parts) or "nothing to do"
+
+
+def test_counts(result: DbtResult) -> dict[str, int]:
+    """Return how many tests passed, warned, failed and did not run."""
+    tests = [node for node in result.nodes if node.resource_type in _TESTS]
+    return {outcome: sum(1 for node in tests if node.outcome == outcome) for outcome in OUTCOMES}
+
+
+def slowest(result: DbtResult, limit: int = SLOWEST) -> list[NodeResult]:
+    """Return the nodes that took longest, longest first."""
+    return sorted(result.nodes, key=lambda node: -node.seconds)[:limit]
+
+
+def rows_affected(node: NodeResult) -> int | None:
+    """Return how many rows the warehouse says it wrote; None where it does not say."""
+    return figures_of(node).rows
+
+
+def rows_found(node: NodeResult | NodeEvent) -> str:
+    """Return how many rows a test found, in words."""
+    return "1 row" if node.failures == 1 else f"{node.failures or 0:,} rows"
+
+
+def table_rows(result: DbtResult) -> list[dict[str, Any]]:
+    """Return a row per node for the results table, failures first, then the slowest."""
+    nodes = sorted(result.nodes, key=lambda node: (_ORDER[node.outcome], -node.seconds))[:MAX_ROWS]
+    # DuckDB and PostgreSQL give none of them.
+    has_costs = any(any(cost_columns(node).values()) for node in nodes)
+    return [
+        {
+            # Names of tests are long, and what is right of them is out of sight.
+            "outcome": node.outcome,
+            "seconds": round(node.seconds, 2),
+            "attempts": node.attempts,
+            "type": node.resource_type,
+            "node": node.name,
+            "rows": rows_affected(node) if rows_affected(node) is not None else (node.failures or ""),
+            "message": sentence(node.message, 2000),
+        }
+        | (cost_columns(node) if has_costs else {})
+        for node in nodes
+    ]
+
+
+def summary_markdown(result: DbtResult) -> str:
+    """Return the summary of a result as Markdown."""
+    lines = [
+        f"## {result.command} on {markdown_code(result.target)}: {counts_sentence(result)}",
+        "",
+        f"{len(result.nodes)} nodes in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip(),
+    ]
+    for title, outcomes in (("Failed", ("failed",)), ("Warnings", ("warned",))):
+        lines += _section(title, result.of(*outcomes))
+    if result.stopped:
+        lines += _stopped(result.stopped)
+    skipped = result.of("skipped")
+    if skipped:
+        names = ", ".join(markdown_code(node.name) for node in skipped[:20])
+        more = f" and {len(skipped) - 20} more" if len(skipped) > 20 else ""
+        lines += ["", f"### Not run ({len(skipped)})", "", f"They stand on what failed: {names}{more}"]
+    retried = [node for node in result.nodes if node.earlier_messages]
+    if retried:
+        lines += ["", f"### Tried again ({len(retried)})", ""]
+        lines += [
+            f"- {markdown_code(node.name)}: {node.outcome} at attempt {node.attempts}, "
+            f"after: {markdown_code(sentence(node.earlier_messages[-1]))}"
+            for node in retried[:20]
+        ]
+    if result.nodes:
+        lines += ["", "### Slowest", "", "| node | seconds |", "| --- | ---: |"]
+        lines += [f"| {markdown_cell(node.name)} | {node.seconds:.2f} |" for node in slowest(result)]
+    lines += [f"\n{markdown_text(note)}" for note in result.notes]
+    return "\n".join([*lines, "", f"Log: {markdown_code(str(log_of(result.run_path)))}"])
+
+
+def _stopped(stopped: Stopped) -> list[str]:
+    lines = ["", f"### Stopped before its end: {markdown_text(str(stopped))}", ""]
+    for what, names in (("Cut off in their work", stopped.cut_off), ("Not begun", stopped.not_begun)):
+        if names:
+            more = f" and {len(names) - 200} more" if len(names) > 200 else ""
+            lines += [f"- {what}: {', '.join(markdown_code(name) for name in names[:200])}{more}"]
+    return [*lines, "- A run with `resume` does what is left."]
+
+
+def _section(title: str, nodes: Sequence[NodeResult]) -> list[str]:
+    if not nodes:
+        return []
+    lines = ["", f"### {title} ({len(nodes)})", ""]
+    for number, node in enumerate(nodes[:20]):
+        said = node.message.strip() or rows_found(node)
+        if "\n" in said:
+            # The first ones in full: what failed later often failed for the same reason.
+            most, width = (20, 500) if number < 5 else (6, 300)
+            lines += [f"- {markdown_code(node.name)}", "", markdown_block(said, most, width, TEXT_LOG, "  "), ""]
+        else:
+            lines.append(f"- {markdown_code(node.name)}: {markdown_code(cut(said, 400, TEXT_LOG))}")
+    if len(nodes) > 20:
+        lines.append(f"- and {len(nodes) - 20} more, in the results table")
+    return lines
+
+
+def artifact_key(result: DbtResult, what: str) -> str:
+    """Return a key that stays the same from run to run, in the letters that Prefect allows."""
+    return key_of(result.command, result.target, what)
+
+
+def key_of(*words: str) -> str:
+    """Join words to a key in the letters that Prefect allows."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+@contextmanager
+def attaching() -> Iterator[None]:
+    """Note, and don't raise, what keeps the block from putting something into the Prefect UI."""
+    from flows.engine.context.reporting import current_reporter
+
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001  (a run's outcome must not hang on its report)
+        current_reporter().note(f"The report could not be put on the Prefect server: {one_line(str(exc))}")
+
+
+def publish(result: DbtResult) -> None:
+    """Put the table and the summary of a result into the Prefect UI; a server that is away is reported, not raised."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    with attaching():
+        create_markdown_artifact(
+            summary_markdown(result),
+            key=artifact_key(result, "summary"),
+            description=f"{result.command} on {result.target}: {counts_sentence(result)}",
+        )
+        if result.nodes:
+            create_table_artifact(
+                table_rows(result),
+                key=artifact_key(result, "nodes"),
+                description=f"Every node of {result.command} on {result.target}, failures first",
+            )
+
+
+def as_document(results: Sequence[DbtResult]) -> dict[str, Any]:
+    """Return results as a document for a program: the counts of all, and every node of every command."""
+    return {
+        "counts": {outcome: sum(result.counts()[outcome] for result in results) for outcome in OUTCOMES},
+        "commands": [
+            {
+                "command": result.command,
+                "target": result.target,
+                "seconds": round(result.seconds, 3),
+                "started_at": result.started_at,
+                "counts": result.counts(),
+                "log": str(log_of(result.run_path)),
+                "notes": result.notes,
+                "stopped": asdict(result.stopped) if result.stopped else None,
+                "nodes": [
+                    {
+                        "unique_id": node.unique_id,
+                        "outcome": node.outcome,
+                        "status": node.status,
+                        "seconds": round(node.seconds, 3),
+                        "attempts": node.attempts,
+                        "earlier_messages": node.earlier_messages,
+                        "failures": node.failures,
+                        "relation": node.relation,
+                        "message": node.message,
+                        "adapter_response": dict(node.adapter_response),
+                    }
+                    for node in result.nodes
+                ],
+            }
+            for result in results
+        ],
+    }

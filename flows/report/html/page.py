@@ -1,0 +1,108 @@
+"""The page: contents and charts put into one HTML file that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.history.rows import utc
+from flows.history.store import HistoryStore
+from flows.report.html import charts, words
+from flows.report.html.contents import Contents, Document, read_contents
+from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder, write_whole
+
+DAYS = 30
+# Enough to see what is wrong; a run in which everything failed has thousands.
+SHOWN_FAILING = 100
+SHOWN_PATH = 30
+_HERE = Path(__file__).parent
+_SECTIONS = (
+    ("failing", "Failing now"),
+    ("runs", "Runs over time"),
+    ("last", "Last run"),
+    ("models", "Slowest models"),
+    ("tests", "Tests"),
+    ("sources", "Sources"),
+    ("cost", "Cost"),
+)
+
+
+def write_report(
+    store: HistoryStore,
+    project: str,
+    target: str,
+    output: Path,
+    days: int = DAYS,
+    price_per_tebibyte: float | None = None,
+) -> Contents:
+    """Write the report of a project on a target whole or not at all, and return what it says.
+
+    Raises:
+        ConfigError: the file can't be written, the history can't be read, or the library that draws is missing.
+        UpstreamUnavailable: the history did not answer.
+    """
+    with store.reading(project, target) as history:
+        now = utc(datetime.now(UTC))
+        contents = read_contents(history, project, target, now, days, price_per_tebibyte)
+    text = render(contents)
+    try:
+        private_folder(output.parent)
+        write_whole(output, text.encode(), keeps_mode=True)
+    except OSError as exc:
+        raise ConfigError(f"The report can't be written to {output}: {exc.strerror}. Name another --output.") from exc
+    return contents
+
+
+def render(contents: Contents) -> str:
+    """Return the page as HTML."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+
+    def ago(then: datetime | None) -> str:
+        return words.ago(then, contents.now)
+
+    filters: dict[str, Callable[..., str]] = {
+        "clock": words.clock,
+        "ago": ago,
+        "moment": words.moment,
+        "size": words.size,
+        "share": words.share,
+    }
+    environment.filters.update(filters)
+    drawn = {
+        "runs": Markup(charts.runs_chart(contents.runs) if contents.runs else ""),  # noqa: S704  (ours, and escaped)
+        "gantt": Markup(charts.gantt_chart(contents) if contents.nodes else ""),  # noqa: S704
+        "gantt_is_wide": charts.gantt_width(contents) > charts.WIDTH,
+        "tests": Markup(charts.tests_chart(contents.test_runs) if contents.test_runs else ""),  # noqa: S704
+    }
+    for model in contents.models:
+        model["chart"] = Markup(charts.trend_chart(model["trend"]))  # noqa: S704
+    return environment.from_string((_HERE / "page.html.j2").read_text(encoding="utf-8")).render(
+        c=contents,
+        charts=drawn,
+        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=f"sha256-{digest}",
+        headline=words.headline(contents),
+        sections=_SECTIONS,
+        shown_failing=SHOWN_FAILING,
+        shown_path=_longest(contents),
+        fresh=sum(source["outcome"] == "succeeded" for source in contents.sources),
+        path_seconds=sum(node["seconds"] for node in contents.critical_path),
+        path_queue=sum(node["queue_seconds"] for node in contents.critical_path),
+    )
+
+
+def _longest(contents: Contents) -> list[Document]:
+    """Return the critical path, in its order; only its longest nodes where it has too many to read."""
+    longest = sorted(contents.critical_path, key=lambda node: -node["seconds"])[:SHOWN_PATH]
+    shown = {node["unique_id"] for node in longest}
+    return [node for node in contents.critical_path if node["unique_id"] in shown]

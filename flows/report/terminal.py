@@ -1,0 +1,190 @@
+"""A run on a terminal: progress while it goes on, and a result that a person wants to read."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult
+from flows.engine.context.events import FAILED, STARTED, WARNED, DbtEvent
+from flows.engine.context.state import TEXT_LOG
+from flows.engine.ledger.failures import log_of
+from flows.report.artifacts import SLOWEST, counts_sentence, rows_affected, rows_found, slowest
+from infrastructure.plain_text import lines_of, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STYLES = {"succeeded": "green", "warned": "yellow", "failed": "red", "skipped": "bright_black"}
+# Without a live display, a line is printed each time so many of the nodes of a long command have ended.
+_PLAIN_STEP = 50
+
+
+class TerminalReporter:
+    """Show what a run does: a bar on a terminal, a few lines where the output is a file or a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._bar: Any = None
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[detail]}", style="bright_black", markup=False),
+                console=self._console,
+                transient=True,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def stage(self, text: str) -> None:
+        self._done = 0
+        if not self._progress:
+            self._console.print(text, highlight=False)
+            return
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+        self._bar = self._progress.add_task(text, total=None, detail="")
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(text, style="bright_black"), soft_wrap=True)
+
+    def event(self, event: DbtEvent) -> None:
+        node = event.node
+        if node is None:
+            return
+        if node.status == STARTED:
+            if self._progress and self._bar is not None:
+                self._progress.update(self._bar, total=node.total, detail=node.name)
+            return
+        self._done += 1
+        if node.status in FAILED:
+            self._console.print(Text.assemble(("failed  ", "red"), node.name))
+        elif node.status in WARNED:
+            self._console.print(Text.assemble(("warning ", "yellow"), f"{node.name}: {rows_found(node)}"))
+        if self._progress and self._bar is not None:
+            self._progress.update(self._bar, completed=self._done, total=node.total)
+        elif node.total and self._done % _PLAIN_STEP == 0:
+            self._console.print(f"  {self._done} of {node.total}", highlight=False)
+
+
+def print_result(console: Console, result: DbtResult) -> None:
+    """Print what came of a command: outcomes by type, what failed and why, what was slow."""
+    headline = Text.assemble((f"{result.command} on {result.target}", "bold"), f": {counts_sentence(result)}")
+    headline.append(f", {result.seconds:.1f} s")
+    console.print(headline)
+    if result.nodes:
+        console.print(_outcome_table(result))
+    for number, node in enumerate(result.of("failed")[:10]):
+        console.print(Text.assemble(("failed  ", "red"), (node.name, "bold"), f"  {_where(node)}"))
+        for line in lines_of(node.message or "dbt gave no message", 8 if number else 20, 500, TEXT_LOG):
+            console.print(Text(f"        {line}"))
+    _more(console, len(result.of("failed")), 10, "failed")
+    for node in result.of("warned")[:10]:
+        console.print(Text.assemble(("warning ", "yellow"), node.name, f"  {sentence(node.message, 140)}"))
+    _more(console, len(result.of("warned")), 10, "warned")
+    for node in [node for node in result.nodes if node.earlier_messages and node.outcome != "failed"][:10]:
+        after = sentence(node.earlier_messages[-1], 140)
+        console.print(Text.assemble(("again   ", "yellow"), node.name, f"  attempt {node.attempts}, after: {after}"))
+    skipped = result.of("skipped")
+    if skipped:
+        names = ", ".join(node.name for node in skipped[:5])
+        console.print(Text.assemble(("not run ", "bright_black"), f"{names}{_and_more(len(skipped), 5)}"))
+    for note in result.notes:
+        console.print(Text(note, style="yellow"))
+    if len(result.of("succeeded", "warned", "failed")) > SLOWEST:
+        console.print()
+        console.print(_slowest_table(result))
+
+
+def print_freshness(console: Console, result: DbtResult) -> None:
+    """Print how fresh the sources are: one line when all is well."""
+    warned = result.of("warned")
+    sources = [node for node in result.nodes if node.resource_type == "source"]
+    if not warned:
+        if sources:
+            console.print(Text.assemble(("Sources", "bold"), f": all {len(sources)} are fresh\n"))
+        return
+    print_result(console, result)
+    console.print()
+
+
+def _outcome_table(result: DbtResult) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    table.add_column("")
+    shown = [outcome for outcome in OUTCOMES if result.of(outcome)]
+    for outcome in shown:
+        table.add_column(outcome, justify="right")
+    for resource_type in _types(result.nodes):
+        nodes = [node for node in result.nodes if node.resource_type == resource_type]
+        cells = [
+            Text(str(count), style=_STYLES[outcome])
+            if (count := sum(n.outcome == outcome for n in nodes))
+            else Text("")
+            for outcome in shown
+        ]
+        table.add_row(_plural(resource_type), *cells)
+    return table
+
+
+def _slowest_table(result: DbtResult) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+    table.add_column("slowest")
+    table.add_column("seconds", justify="right")
+    nodes = slowest(result)
+    # Not every warehouse says how many rows a statement wrote.
+    rows = [rows_affected(node) for node in nodes]
+    if any(count is not None for count in rows):
+        table.add_column("rows", justify="right")
+        for node, count in zip(nodes, rows, strict=True):
+            table.add_row(node.name, f"{node.seconds:.2f}", "" if count is None else f"{count:,}")
+    else:
+        for node in nodes:
+            table.add_row(node.name, f"{node.seconds:.2f}")
+    return table
+
+
+def _types(nodes: Sequence[NodeResult]) -> list[str]:
+    order = ["source", "seed", "snapshot", "model", "test", "unit_test"]
+    found = {node.resource_type for node in nodes}
+    return [name for name in order if name in found] + sorted(found - set(order))
+
+
+def _plural(resource_type: str) -> str:
+    return f"{resource_type.replace('_', ' ')}s"
+
+
+def _where(node: NodeResult) -> str:
+    return node.relation or ""
+
+
+def _and_more(count: int, shown: int) -> str:
+    return f" and {count - shown} more" if count > shown else ""
+
+
+def _more(console: Console, count: int, shown: int, outcome: str) -> None:
+    if count > shown:
+        console.print(f"        and {count - shown} more {outcome}; the log has them all", style="bright_black")
+
+
+def print_log_path(console: Console, result: DbtResult) -> None:
+    """Print where the log of a run is, on a line of its own so that it can be copied."""
+    console.print(Text(f"Log: {log_of(result.run_path)}", style="bright_black"), soft_wrap=True)

@@ -1,0 +1,61 @@
+"""The settings of flows/runbook/audit/audit.yml, read into typed models."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from infrastructure.settings_file import read_settings
+
+AUDIT_FILE = Path(__file__).with_name("audit.yml")
+
+
+class SlowModels(BaseModel):
+    """How long models take, from the run history."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    days: int = Field(default=30, gt=0, description="How far back to look; what was before is what it is held to.")
+    shown: int = Field(default=20, gt=0)
+    warn_ratio: float = Field(default=2, gt=1, description="Slower than before by so much is a warning.")
+    ignore_below_seconds: float = Field(default=10, ge=0)
+
+
+class Accuracy(BaseModel):
+    """Amounts of one model against those of another, row by row."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    calculated: str = Field(min_length=1, description="Name of the model that works the amounts out.")
+    recorded: str = Field(min_length=1, description="Name of the model with what the source system has.")
+    key: tuple[str, ...] = Field(min_length=1)
+    amounts: tuple[str, ...] = Field(min_length=1)
+    tolerance: Decimal = Field(default=Decimal("0.01"), ge=0, description="A larger difference is an error.")
+    recorded_when: str | None = Field(
+        default=None, description="Column that says of a calculated row that the source has to have it; all when None."
+    )
+
+
+class AuditSettings(BaseModel):
+    """What the audit looks at."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    months: int = Field(default=12, gt=0, description="Months of corrections to show.")
+    slow_models: SlowModels = SlowModels()
+    accuracy: tuple[Accuracy, ...] = ()
+
+
+def load_settings(path: Path | None = None) -> AuditSettings:
+    """Read the settings.
+
+    Args:
+        path: flows/runbook/audit/audit.yml when None.
+
+    Raises:
+        ConfigError: names every mistake in the file, with its line.
+    """
+    return read_settings(path or AUDIT_FILE, AuditSettings)

@@ -1,0 +1,194 @@
+"""What a target holds and how it is set up, at one moment: tables, keys, sources, configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from flows.engine.changed.source_data import ask_for_source_data
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.state import LEDGER, State, state_of
+from flows.runbook.project_tables import read_declared
+from flows.warehouses.table_measures import measure
+from flows.warehouses.tables import Tables, open_tables
+from infrastructure.errors import ConfigError
+from infrastructure.private_files import write_whole
+from infrastructure.targets.outputs import SECRET_SETTINGS, is_env_var
+
+if TYPE_CHECKING:
+    from flows.engine.context.project import Project
+    from infrastructure.profiles import Profile
+
+# Tables with more rows are compared by figures alone: their keys would have to be read to this machine.
+LARGEST_KEYS = 1_000_000
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A table in figures.
+
+    Attributes:
+        rows: None for a table that is not there.
+        key: the columns that name a row, or what a snapshot's rows are versions of; empty where no test proves any.
+        keys: every key once, as text; None where there are none or too many.
+    """
+
+    rows: int | None
+    columns: Mapping[str, str]
+    sums: Mapping[str, str]
+    key: tuple[str, ...] = ()
+    keys: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """A target at one moment.
+
+    Attributes:
+        tables: by name.
+        sources: the newest row of each source, ISO 8601; empty where nobody asked.
+        configuration: settings, variables and versions by name; no secret.
+    """
+
+    target: str
+    warehouse: str
+    at: str
+    tables: Mapping[str, TableState]
+    sources: Mapping[str, str]
+    configuration: Mapping[str, str]
+
+
+def state_of_target(project: Project, profile: Profile, select: str | None, freshness: bool) -> TargetState:
+    """Look at a target, and change nothing.
+
+    Args:
+        select: dbt selection of the tables; all when None.
+        freshness: ask how new the sources are, too.
+    """
+    declared = read_declared(project, profile, select)
+    found: dict[str, TableState] = {}
+    with open_tables(profile) as tables:
+        for node in declared.tables():
+            relation = str(node["relation_name"])
+            if not tables.exists(relation):
+                found[node["name"]] = TableState(None, {}, {})
+                continue
+            found[node["name"]] = _table_state(tables, relation, declared.entity_key(node["unique_id"]))
+    sources: dict[str, str] = {}
+    if freshness and project.has_freshness:
+        newest = ask_for_source_data(DbtCommand("build"), project, profile)
+        sources = {unique_id.partition(".")[2]: at for unique_id, at in newest.items()}
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return TargetState(profile.target, profile.warehouse, now, found, sources, _configuration(project, profile))
+
+
+def save(state: TargetState, path: Path) -> None:
+    """Write a state to a file, to be compared with later.
+
+    Raises:
+        ConfigError: the file can't be written.
+    """
+    try:
+        write_whole(path, orjson.dumps({"format": FORMAT, **asdict(state)}, option=orjson.OPT_INDENT_2))
+    except OSError as exc:
+        raise ConfigError(f"{path} can't be written: {exc.strerror}.") from exc
+
+
+def load(path: Path) -> TargetState:
+    """Read a state from a file that `save` has written.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
+        if document.pop("format") != FORMAT:
+            raise KeyError("format")
+        tables = {name: _read(entry) for name, entry in document.pop("tables").items()}
+        return TargetState(**document, tables=tables)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:
+        raise ConfigError(
+            f"{path} holds no state of a target. Write one: python -m flows compare --target prod --save {path}"
+        ) from exc
+
+
+def _read(entry: dict[str, Any]) -> TableState:
+    keys = entry["keys"]
+    return TableState(
+        rows=entry["rows"],
+        columns=entry["columns"],
+        sums=entry["sums"],
+        key=tuple(entry["key"]),
+        keys=None if keys is None else tuple(keys),
+    )
+
+
+def _table_state(tables: Tables, relation: str, key: tuple[str, ...]) -> TableState:
+    measured = measure(tables, relation)
+    there = {name.lower() for name in measured.columns}
+    key = key if all(name.lower() in there for name in key) else ()
+    keys: tuple[str, ...] | None = None
+    if key and measured.rows <= LARGEST_KEYS:
+        names = ", ".join(tables.column(name) for name in key)
+        rows = tables.rows(f"select distinct {names} from {relation}")
+        keys = tuple(sorted(", ".join(str(value) for value in row.values()) for row in rows))
+    columns = {name.lower(): kind.lower() for name, kind in measured.columns.items()}
+    sums = {name.lower(): f"{_plain(total):f}" for name, total in measured.sums.items()}
+    return TableState(measured.rows, columns, sums, key, keys)
+
+
+def _plain(total: Decimal) -> Decimal:
+    # 10.10 on one warehouse is 10.1 on another.
+    return total.normalize() + 0
+
+
+def _configuration(project: Project, profile: Profile) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in sorted(profile.output.items()):
+        if name in SECRET_SETTINGS or is_env_var(value):
+            found[f"profile: {name}"] = "set, and secret"
+        else:
+            found[f"profile: {name}"] = str(value)
+    found |= _versions(profile.warehouse)
+    state = state_of(project.name, profile.target, os.environ)
+    found |= _of_last_run(state)
+    return found
+
+
+def _versions(warehouse: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in ("dbt-core", f"dbt-{warehouse}"):
+        try:
+            found[f"installed: {package}"] = version(package)
+        except PackageNotFoundError:
+            found[f"installed: {package}"] = "not installed"
+    return found
+
+
+def _of_last_run(state: State) -> dict[str, str]:
+    """Return the dbt and the variables that the target was last written with."""
+    found: dict[str, str] = {}
+    try:
+        metadata = orjson.loads(state.manifest.read_bytes())["metadata"]
+        found["last run: dbt version"] = str(metadata["dbt_version"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return found
+    for run in reversed(state.runs()):
+        try:
+            with (run / LEDGER).open("rb") as lines:
+                command = orjson.loads(lines.readline())["command"]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if command["verb"] in ("build", "run"):
+            found |= {f"last run: variable {name}": str(value) for name, value in sorted(command["vars"].items())}
+            break
+    return found

@@ -1,0 +1,376 @@
+"""The weekly full refresh: keep the old tables, rebuild, test, compare, and put the old ones back if anything fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import flow
+
+from flows.alerts.hooks import with_alerts
+from flows.engine.artifacts.graph import is_critical, load_graph
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.project import read_project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import state_of
+from flows.engine.target.file_lock import one_writer
+from flows.history.store import history_store
+from flows.pipelines import tasks
+from flows.report.artifacts import attaching, key_of
+from flows.runbook.full_refresh.journal import Kept, Refresh, RefreshJournal
+from flows.runbook.full_refresh.settings import RefreshSettings, load_settings
+from flows.runbook.kept_tables import KeptTables
+from flows.runbook.project_tables import Declared, materialized, read_declared
+from flows.warehouses.table_measures import Difference, compare_refreshed, measure, missing_keys
+from flows.warehouses.tables import Tables, open_tables
+from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
+from infrastructure.plain_text import one_line
+from infrastructure.private_files import private_folder
+from infrastructure.profiles import load_profile
+
+if TYPE_CHECKING:
+    from flows.engine.context.project import Project
+    from infrastructure.profiles import Profile
+
+_DOCS = "docs"
+
+
+@dataclass(frozen=True)
+class RefreshReport:
+    """What came of a full refresh.
+
+    Attributes:
+        steps: what was done or, in a dry run, would be.
+        refresh_id: names the old tables; None where nothing was rebuilt.
+        differences: figures of the tables before and after.
+        docs: the documentation that was kept.
+    """
+
+    target: str
+    steps: tuple[str, ...]
+    refresh_id: str | None = None
+    build: DbtResult | None = None
+    differences: tuple[Difference, ...] = ()
+    docs: Path | None = None
+    keep_until: datetime | None = None
+
+
+@with_alerts
+@flow(flow_run_name="full-refresh-{target}", validate_parameters=True)
+def weekly_full_refresh(
+    target: str = "dev",
+    select: str | None = None,
+    project_dir: str | None = None,
+    settings: str | None = None,
+    dry_run: bool = False,
+    recover: bool = False,
+    docs: bool = True,
+    wait: bool = True,
+) -> RefreshReport:
+    """Rebuild a target from nothing, and put the old tables back if that does not end well; safe to run twice.
+
+    Readers see the old tables or the new ones, never none. What a killed refresh left is put right first.
+
+    Args:
+        select: dbt selection of the tables to keep; those that the settings name when None. All is rebuilt anyway.
+        settings: a file like flows/runbook/full_refresh/refresh.yml, which is used when None.
+        dry_run: say what would be done, and change nothing.
+        recover: only put right what a killed refresh left.
+        docs: generate the documentation site, and keep it.
+        wait: wait for a run that is writing to the target; otherwise fail at once.
+
+    Raises:
+        DbtRunFailed: a node failed. The old tables are back.
+        RefreshUndone: a table was not rebuilt, a critical test did not pass, or a rebuilt table is further from the old
+            one than is allowed. The old tables are back.
+        ConfigError: the settings or the project are wrong, or the old tables could not be put back yet.
+    """
+    project = read_project(project_dir)
+    profile = load_profile(target)
+    chosen = load_settings(Path(settings) if settings else None)
+    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run()), wait=wait):
+        steps = _Steps()
+        _recover(project, profile, dry_run, steps)
+        if recover:
+            return RefreshReport(target, tuple(steps.done or ["There was nothing to put right."]))
+        declared = read_declared(project, profile, select)
+        if dry_run:
+            _say_what_would_be_done(declared, profile, chosen, select is not None, steps)
+            return RefreshReport(target, tuple(steps.done))
+        return _refresh(project, profile, declared, chosen, select is not None, docs, steps)
+
+
+class _Steps:
+    """What was done, told as it is done."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.done.append(text)
+        current_reporter().note(text)
+
+
+@contextmanager
+def _journal(profile: Profile) -> Iterator[tuple[Tables, RefreshJournal]]:
+    # A DuckDB file is dbt's while dbt runs, so nothing is held open over it.
+    with open_tables(profile) as tables:
+        yield tables, RefreshJournal(tables, KeptTables(tables, profile), profile.target)
+
+
+def _recover(project: Project, profile: Profile, dry_run: bool, steps: _Steps) -> None:
+    with _journal(profile) as (_, journal):
+        while unfinished := journal.unfinished():
+            if dry_run:
+                steps.say(f"First put right what refresh {unfinished.refresh_id} left: it is {unfinished.state}.")
+                return
+            names = [one.name for one in journal.kept(unfinished) if one.backup]
+            did = journal.recover(unfinished, built_since(project.name, profile.target, unfinished, names))
+            steps.say(f"{did[0].upper()}{did[1:]}.")
+
+
+def built_since(project: str, target: str, refresh: Refresh, names: Sequence[str]) -> str | None:
+    """Return which of these tables another run has built since a refresh was cut off, from the run history."""
+    query = """
+        select distinct name
+        from nodes
+        where
+            outcome = 'succeeded'
+            and resource_type in ('model', 'snapshot', 'seed')
+            and started_at > $since
+            and flow_run_id is distinct from $run_id
+            and list_contains($names, name)
+        order by name
+    """
+    with history_store(os.environ).reading(project, target) as history:
+        asked = {"since": refresh.changed_at, "run_id": refresh.run_id, "names": list(names)}
+        found = [str(name) for (name,) in history.execute(query, asked).fetchall()]
+    return preview(found) or None
+
+
+def _refresh(
+    project: Project,
+    profile: Profile,
+    declared: Declared,
+    settings: RefreshSettings,
+    is_selected: bool,
+    docs: bool,
+    steps: _Steps,
+) -> RefreshReport:
+    current_reporter().stage(f"keeping the old tables of {profile.target}")
+    with _journal(profile) as (tables, journal):
+        chosen, views = _chosen(tables, declared, settings, is_selected)
+        flow_run = tasks.current_flow_run()
+        refresh, kept = journal.back_up(chosen, views, settings.keep_days, str(flow_run.id) if flow_run else "")
+        steps.say(
+            f"Kept {len(chosen)} tables and the definitions of {len(kept) - len(chosen)} views as of now "
+            f"(refresh {refresh.refresh_id})."
+        )
+        journal.set_state(refresh, "rebuilding")
+    try:
+        built = tasks.build(profile.target, full_refresh=True, project_dir=str(project.folder))
+        require_proven(built, [one.name for one in kept if one.backup], profile.target)
+        steps.say("Rebuilt and tested everything; snapshots went on, as dbt has no full refresh for them.")
+        differences = _compared(profile, declared, kept, settings)
+        require_within(differences, profile.target)
+        with _journal(profile) as (_, journal):
+            journal.set_state(refresh, "verified")
+    except BaseException as exc:
+        _undo(profile, refresh, exc, steps)
+        raise
+    steps.say(f"Compared {len(kept) - len(views)} tables with the old ones: all within what is allowed.")
+    place = _documented(project, profile, settings, refresh, steps) if docs else None
+    _let_go(profile, refresh, steps)
+    _close_incident(profile)
+    return RefreshReport(
+        profile.target, tuple(steps.done), refresh.refresh_id, built, tuple(differences), place, refresh.keep_until
+    )
+
+
+def _chosen(
+    tables: Tables, declared: Declared, settings: RefreshSettings, is_selected: bool
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return name and relation of the tables to copy and of the views to write down, as far as they are there."""
+    versions = {one.unique_id for one in declared.versions()}
+    wanted = [
+        node
+        for node in declared.tables()
+        if is_selected
+        or settings.backup == "all"
+        or is_critical(node)
+        or materialized(node) in ("incremental", "snapshot")
+        or node["unique_id"] in versions
+    ]
+    there = [
+        (str(node["name"]), str(node["relation_name"]))
+        for node in wanted
+        if tables.exists(node["relation_name"]) and not tables.is_view(node["relation_name"])
+    ]
+    views = [(str(node["name"]), str(node["relation_name"])) for node in declared.views() if node.get("relation_name")]
+    return there, views
+
+
+def _compared(
+    profile: Profile, declared: Declared, kept: Sequence[Kept], settings: RefreshSettings
+) -> list[Difference]:
+    ids = {node["relation_name"]: unique_id for unique_id, node in declared.nodes.items() if node.get("relation_name")}
+    found: list[Difference] = []
+    with open_tables(profile) as tables:
+        for one in kept:
+            if not one.backup:
+                continue
+            before, after = measure(tables, one.backup), measure(tables, one.relation)
+            key = declared.row_key(ids[one.relation])
+            has_key = bool(key) and all(any(name.lower() == column.lower() for name in after.columns) for column in key)
+            missing = missing_keys(tables, key, one.backup, one.relation) if has_key else None
+            found += compare_refreshed(one.name, before, after, missing, settings.tolerance(one.name))
+    _publish(found, profile.target)
+    return found
+
+
+def require_proven(built: DbtResult, kept: Sequence[str], target: str) -> None:
+    """Make sure that every table whose old rows are kept was rebuilt, and that every critical test ran and passed.
+
+    Raises:
+        RefreshUndone: names what did not: a table that dbt left out is the old one, and compares well with itself.
+    """
+    came = {node.unique_id: node.outcome for node in built.nodes}
+    rebuilt = {node.name for node in built.of("succeeded") if node.resource_type in ("model", "seed", "snapshot")}
+    open_ = [f"{name} was not rebuilt" for name in kept if name not in rebuilt]
+    open_ += [
+        f"critical test {node.name} {came.get(node.unique_id, 'did not run')}"
+        for node in load_graph(built.target_path / "manifest.json").nodes.values()
+        if node.resource_type in ("test", "unit_test") and node.is_critical and came.get(node.unique_id) != "succeeded"
+    ]
+    if open_:
+        raise RefreshUndone(
+            f"The full refresh of target {target} leaves open whether its tables are right: {preview(open_)}. "
+            "The old tables are back. Mend these, and run it again."
+        )
+
+
+def require_within(differences: Sequence[Difference], target: str) -> None:
+    """Make sure that every figure is within what is allowed.
+
+    Raises:
+        RefreshUndone: names those that are not.
+    """
+    beyond = [
+        f"{one.table}: {one.what} {f'from {one.before} to ' if one.before else ''}{one.after} (allowed: {one.allowed})"
+        for one in differences
+        if not one.is_within
+    ]
+    if beyond:
+        raise RefreshUndone(
+            f"The full refresh of target {target} gave other tables than is allowed: {preview(beyond)}. "
+            "The old tables are back. If the new ones are right, allow the difference in "
+            "flows/runbook/full_refresh/refresh.yml, and run it again."
+        )
+
+
+def _undo(profile: Profile, refresh: Refresh, cause: BaseException, steps: _Steps) -> None:
+    """Put the old tables back, whatever it was that went wrong, a signal included."""
+    with _journal(profile) as (_, journal):
+        journal.restore(refresh)
+    steps.say(f"The old tables of {profile.target} are back, as they were before refresh {refresh.refresh_id}.")
+    _open_incident(profile, cause)
+
+
+def _documented(
+    project: Project, profile: Profile, settings: RefreshSettings, refresh: Refresh, steps: _Steps
+) -> Path | None:
+    """Keep a documentation site; that it can't be made is no reason to take good tables back."""
+    try:
+        made = tasks.docs(profile.target, project_dir=str(project.folder))
+        home = state_of(project.name, profile.target, os.environ).folder / _DOCS
+        place = home / f"{datetime.now(UTC):%Y-%m-%d}-{refresh.refresh_id}"
+        private_folder(place)
+        shutil.copy(made.target_path / "static_index.html", place / "index.html")
+        for old in sorted(path for path in home.iterdir() if path.is_dir())[: -settings.keep_docs]:
+            shutil.rmtree(old, ignore_errors=True)
+    except (TributaryError, OSError) as exc:
+        steps.say(f"The tables are good, and no documentation was made: {one_line(str(exc))}")
+        return None
+    steps.say(f"Documentation: {place / 'index.html'}")
+    return place / "index.html"
+
+
+def _let_go(profile: Profile, refresh: Refresh, steps: _Steps) -> None:
+    with _journal(profile) as (_, journal):
+        journal.set_state(refresh, "kept")
+        for old in journal.expired():
+            journal.let_go(old)
+            steps.say(f"Let go of the old tables of refresh {old.refresh_id}, which were kept long enough.")
+
+
+def _say_what_would_be_done(
+    declared: Declared, profile: Profile, settings: RefreshSettings, is_selected: bool, steps: _Steps
+) -> None:
+    with _journal(profile) as (tables, journal):
+        chosen, views = _chosen(tables, declared, settings, is_selected)
+        for name, relation in chosen:
+            (row,) = tables.rows(f"select count(*) as counted from {relation}")
+            steps.say(f"Copy {name}, {int(row['counted']):,} rows.")
+        steps.say(f"Write down the definitions of {len(views)} views.")
+        steps.say(
+            f"dbt build --full-refresh --target {profile.target}: {len(declared.tables())} tables. Snapshots go on "
+            "and are never rebuilt: dbt has no full refresh for them."
+        )
+        steps.say("Compare rows, keys and sums with the old tables; put those back if anything fails or differs.")
+        steps.say(f"Generate the documentation, and keep the last {settings.keep_docs}.")
+        for old in journal.expired():
+            steps.say(f"Let go of the old tables of refresh {old.refresh_id}.")
+    steps.say(f"Keep the old tables for {settings.keep_days:g} days.")
+
+
+def _open_incident(profile: Profile, cause: BaseException) -> None:
+    from flows.alerts import Incident, open_incident
+
+    is_stopped = not isinstance(cause, Exception)
+    failed = f"{preview(list(cause.failed))} failed" if isinstance(cause, DbtRunFailed) and cause.failed else ""
+    open_incident(
+        Incident(
+            key="full refresh/tables",
+            severity="warning" if is_stopped else "error",
+            title="The full refresh was stopped" if is_stopped else "The full refresh was undone",
+            text=f"{failed or one_line(str(cause)) or 'It was stopped.'}\nThe old tables are back.",
+            target=profile.target,
+            retry_command=f"python -m flows full-refresh --target {profile.target}",
+        )
+    )
+
+
+def _close_incident(profile: Profile) -> None:
+    from flows.alerts import close_incident
+
+    close_incident("full refresh/tables", profile.target)
+
+
+def table_rows(differences: Sequence[Difference]) -> list[dict[str, str]]:
+    """Return a row per figure, those first that are not allowed."""
+    return [
+        {
+            "": "ok" if one.is_within else "beyond",
+            "table": one.table,
+            "what": one.what,
+            "before": one.before,
+            "after": one.after,
+            "allowed": one.allowed,
+        }
+        for one in sorted(differences, key=lambda one: one.is_within)
+    ]
+
+
+def _publish(differences: Sequence[Difference], target: str) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    with attaching():
+        create_table_artifact(
+            table_rows(differences), key=key_of("full-refresh", target), description="Tables before and after"
+        )

@@ -1,0 +1,52 @@
+"""The settings of flows/runbook/full_refresh/refresh.yml, read into typed models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from infrastructure.settings_file import read_settings
+
+REFRESH_FILE = Path(__file__).with_name("refresh.yml")
+
+
+class Tolerance(BaseModel):
+    """How far a rebuilt table may be from the one before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows_percent: float = Field(default=10, ge=0, description="More or fewer rows, of those before.")
+    missing_keys_percent: float = Field(default=1, ge=0, description="Keys that are gone, of those before.")
+    sums_percent: float = Field(default=10, ge=0, description="Change of the sum of each exact decimal column.")
+
+
+class RefreshSettings(BaseModel):
+    """What a full refresh keeps, compares and tolerates."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep_days: float = Field(default=7, gt=0, description="How long the old tables are kept.")
+    keep_docs: int = Field(default=10, gt=0, description="How many documentation sites are kept.")
+    backup: Literal["critical", "all"] = Field(
+        default="critical",
+        description="Copy what is marked critical, holds versions, is incremental or a snapshot; or every table.",
+    )
+    tolerances: dict[str, Tolerance] = Field(default_factory=dict, description="By name of a table, and `default`.")
+
+    def tolerance(self, name: str) -> Tolerance:
+        """Return the tolerance of a table."""
+        return self.tolerances.get(name) or self.tolerances.get("default") or Tolerance()
+
+
+def load_settings(path: Path | None = None) -> RefreshSettings:
+    """Read the settings.
+
+    Args:
+        path: flows/runbook/full_refresh/refresh.yml when None.
+
+    Raises:
+        ConfigError: names every mistake in the file, with its line.
+    """
+    return read_settings(path or REFRESH_FILE, RefreshSettings)

@@ -1,0 +1,118 @@
+"""Count the rows of tables with dbt, so on any warehouse, and keep the counts in the history."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+import orjson
+
+from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.events import DbtEvent
+from flows.engine.context.reporting import Reporter, current_reporter, reporting_to
+from flows.engine.context.state import state_of
+from flows.engine.run import run_dbt
+from flows.history.rows import Row, utc
+from flows.history.store import history_store
+from infrastructure.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flows.engine.context.project import Project
+    from infrastructure.profiles import Profile
+
+# One query counts so many tables: statements have a largest size, and so have argument lists.
+_AT_ONCE = 100
+_HOLD_ROWS = frozenset({"table", "incremental", "snapshot", "seed"})
+
+
+def count_rows(project: Project, profile: Profile, select: str) -> dict[str, int]:
+    """Count the rows of the selected tables, write the counts to the history, and return them by unique id.
+
+    Call it while the target is held.
+
+    Args:
+        select: words of tag:NAME, or names of models.
+
+    Raises:
+        ConfigError: no table is selected, or the project was never built.
+        DbtRunFailed: a table can't be read.
+    """
+    state = state_of(project.name, profile.target, os.environ)
+    tables = _tables(load_graph(state.manifest), select)
+    if not tables:
+        raise ConfigError(f"No table of {project.name} fits {select!r}, so no rows can be counted.")
+    counts: dict[str, int] = {}
+    names = list(tables)
+    for first in range(0, len(names), _AT_ONCE):
+        part = names[first : first + _AT_ONCE]
+        query = " union all ".join(
+            f"select {number} as place, count(*) as row_count from {tables[name]}" for number, name in enumerate(part)
+        )
+        result, answers = _ask(project, profile, query)
+        found = {part[int(answer["place"])]: int(answer["row_count"]) for answer in answers}
+        if len(found) != len(part):
+            raise ConfigError(f"dbt show counted {len(found)} of {len(part)} tables. Log: {result.run_path}")
+        history_store(os.environ).write(_history_rows(result, project, profile, found))
+        counts |= found
+    return counts
+
+
+def _tables(graph: Graph, select: str) -> dict[str, str]:
+    words = select.split()
+    tags = {word.removeprefix("tag:") for word in words if word.startswith("tag:")}
+    return {
+        node.unique_id: node.relation
+        for node in graph.nodes.values()
+        if node.relation and node.materialized in _HOLD_ROWS and (node.name in words or tags.intersection(node.tags))
+    }
+
+
+class _ShownRows:
+    """Pass everything on, and keep the rows that `dbt show` shows."""
+
+    def __init__(self, other: Reporter) -> None:
+        self._other = other
+        self.rows: list[Mapping[str, Any]] = []
+
+    def stage(self, text: str) -> None:
+        self._other.stage(text)
+
+    def event(self, event: DbtEvent) -> None:
+        if event.name != "ShowNode":
+            self._other.event(event)
+            return
+        for row in orjson.loads((event.data or {})["preview"]):
+            # Snowflake writes names in capitals.
+            self.rows.append({key.lower(): value for key, value in cast(dict[str, Any], row).items()})
+
+    def note(self, text: str) -> None:
+        self._other.note(text)
+
+
+def _ask(project: Project, profile: Profile, query: str) -> tuple[DbtResult, Sequence[Mapping[str, Any]]]:
+    shown = _ShownRows(current_reporter())
+    command = DbtCommand("show", flags=("--inline", query, "--output", "json", "--limit", "-1"))
+    with reporting_to(shown):
+        result = run_dbt(command, project, profile, str(uuid4()))
+    return result, shown.rows
+
+
+def _history_rows(result: DbtResult, project: Project, profile: Profile, counts: Mapping[str, int]) -> list[Row]:
+    run: Row = {
+        "run_id": result.run_path.name,
+        "project": project.name,
+        "target": profile.target,
+        "warehouse": profile.warehouse,
+        "command": "row counts",
+        "run_started_at": utc(result.started_at),
+        "run_finished_at": utc(result.finished_at),
+        "run_outcome": "succeeded",
+    }
+    return [
+        run | {"unique_id": unique_id, "name": unique_id.split(".")[2], "row_count": count}
+        for unique_id, count in counts.items()
+    ]

@@ -1,0 +1,38 @@
+"""The schema beside a target's own in which operations keep what they may have to put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.warehouses.tables import Tables
+    from infrastructure.profiles import Profile
+
+
+class KeptTables:
+    """The schema <schema of the target>_backup."""
+
+    def __init__(self, tables: Tables, profile: Profile) -> None:
+        own = profile.output.get("schema") or profile.output.get("dataset") or profile.target
+        self.schema = f"{own}_backup"
+        self._tables = tables
+
+    def prepare(self) -> None:
+        """Make the schema, if it is not there."""
+        self._tables.make_schema(self.schema)
+
+    def relation(self, name: str) -> str:
+        """Return the relation of a name in it."""
+        return self._tables.placed(self.schema, name)
+
+    def make_table(self, name: str, columns: Mapping[str, str]) -> None:
+        """Make a table, if it is not there.
+
+        Args:
+            columns: kind by name, as `Tables.type_of` takes them.
+        """
+        relation = self.relation(name)
+        if not self._tables.exists(relation):
+            declared = ", ".join(f"{column} {self._tables.type_of(kind)}" for column, kind in columns.items())
+            self._tables.execute(f"create table {relation} ({declared})")

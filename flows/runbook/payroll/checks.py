@@ -1,0 +1,116 @@
+"""What has to be so before anybody signs: fresh sources, a build, every test passed, agreement to the cent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flows.engine.artifacts.graph import load_graph
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import upstream_sources
+from flows.pipelines import tasks
+from flows.runbook.payroll.gate import (
+    SELECT,
+    Built,
+    Verdict,
+    against,
+    read_built,
+    read_loaded_at,
+    source_name,
+    too_old,
+    unproven,
+    verdicts,
+)
+from flows.runbook.payroll.payments import Compared, Payments, read_compared, read_payments
+from flows.warehouses.tables import open_tables
+from infrastructure.errors import DbtRunFailed, PayrollStopped, TributaryError
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found, all of it good.
+
+    Attributes:
+        loaded_at: when each source table was loaded last, as source.table.
+        verdicts: of every test.
+        compared: each payment beside what the source recorded, where it has recorded it.
+    """
+
+    payments: Payments
+    loaded_at: Mapping[str, datetime]
+    verdicts: Sequence[Verdict]
+    compared: Sequence[Compared]
+
+
+def check_payroll(
+    concert_id: int, target: str, profile: Profile, project_dir: str | None, freshness_hours: float
+) -> Checked:
+    """Check the sources, build, test and compare; call it while the target is held.
+
+    Raises:
+        PayrollStopped: names every reason why the concert can't be paid.
+        DbtRunFailed: dbt could not run.
+    """
+    loaded_at, checked_at = _fresh_sources(target, project_dir, freshness_hours)
+    # All in one build, the reconciliation too: what is tested is what is paid, and nothing is built again afterwards.
+    built = _built(target, project_dir)
+    if stops := unproven(built):
+        raise _stopped(concert_id, stops)
+    with open_tables(profile) as tables:
+        payments = read_payments(tables, built.graph, concert_id)
+        compared = read_compared(tables, built.graph, concert_id)
+    if stops := against(built, loaded_at, checked_at, freshness_hours, payments, compared):
+        raise _stopped(concert_id, stops)
+    by_name = {source_name(unique_id): at for unique_id, at in loaded_at.items()}
+    return Checked(payments, by_name, verdicts(built), compared)
+
+
+def _fresh_sources(
+    target: str, project_dir: str | None, freshness_hours: float
+) -> tuple[dict[str, datetime], datetime]:
+    """Return when each source table was loaded, by unique id, and when that was asked."""
+    try:
+        result = tasks.source_freshness(target, upstream_sources(SELECT), project_dir=project_dir)
+    except DbtRunFailed as exc:
+        # A source beyond its own promise is judged below, by payroll's own limit.
+        if not isinstance(exc.result, DbtResult):
+            raise
+        result = exc.result
+    graph = load_graph(result.target_path / "manifest.json")
+    loaded_at = read_loaded_at(result.target_path / "sources.json", result.started_at)
+    now = datetime.now(UTC)
+    _, stops = too_old(graph, loaded_at, freshness_hours, now)
+    if stops:
+        raise PayrollStopped(
+            f"The data behind payroll is too old: {'; '.join(stops)}. Sync the sources, then start payroll again: "
+            f"python -m flows pipeline-failure --target {target} says why they were not synced."
+        )
+    return loaded_at, now
+
+
+def _built(target: str, project_dir: str | None) -> Built:
+    try:
+        return _of(tasks.build(target, SELECT, project_dir=project_dir))
+    except DbtRunFailed as exc:
+        if not isinstance(exc.result, DbtResult) or not exc.result.nodes:
+            raise
+        stopped = PayrollStopped(f"Payroll is stopped: {'; '.join(unproven(_of(exc.result)))}. {exc}")
+        # Every node that failed is an incident already.
+        stopped.is_told = True
+        raise stopped from exc
+
+
+def _of(result: DbtResult) -> Built:
+    return read_built(result.target_path / "manifest.json", result.nodes, result.started_at)
+
+
+def _stopped(concert_id: int, reasons: Sequence[str]) -> TributaryError:
+    said = "\n".join(f"- {reason}" for reason in reasons)
+    return PayrollStopped(
+        f"Payroll of concert {concert_id} is stopped, as {len(reasons)} things stand against it:\n{said}"
+    )

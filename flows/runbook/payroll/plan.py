@@ -1,0 +1,71 @@
+"""What payroll of a concert would do, as things stand: it reads, and neither builds, asks nor writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.runbook.payroll.archive import archive_name
+from flows.runbook.payroll.gate import SELECT, tests_of, without_critical_test
+from flows.runbook.payroll.ledger import Ledger, now, signatures_of
+from flows.runbook.payroll.payments import RECONCILIATION, faults, read_compared, read_payments, relation_of
+from flows.runbook.payroll.signoff import ROLES, missing_roles, valid
+from flows.warehouses.tables import open_tables
+
+if TYPE_CHECKING:
+    from flows.engine.artifacts.graph import Graph
+    from flows.engine.context.project import Project
+    from infrastructure.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would be done, a line each, and what already stands against it.
+
+    Attributes:
+        stops: reasons in the data as it is now why it would not come to signatures.
+    """
+
+    concert_id: int
+    target: str
+    steps: Sequence[str]
+    stops: Sequence[str]
+
+
+def plan_payroll(
+    concert_id: int, target: str, profile: Profile, project: Project, graph: Graph, root: Path, lasts: timedelta
+) -> Planned:
+    """Return what pre_payroll would do."""
+    tests = tests_of(graph)
+    critical = sum(test.is_critical for test in tests)
+    steps = [
+        f"check the freshness of the sources of {project.name} that payroll stands on",
+        f"dbt build --select {SELECT} on {target}",
+        f"confirm that {len(tests)} tests ran and passed, {critical} of them critical",
+        f"compare every payment of concert {concert_id} with what the source recorded",
+    ]
+    stops = without_critical_test(graph)
+    missing = list(ROLES)
+    with open_tables(profile) as tables:
+        ledger = Ledger(tables, graph)
+        run = ledger.run(concert_id)
+        if run and run.paid_at:
+            stops.append(f"it has been paid: {run.paid_total} on {run.payment_date}")
+        if not ledger.has_payments() or not tables.exists(relation_of(graph, RECONCILIATION)):
+            steps.append("what is to be paid is not known: nothing was built yet")
+        else:
+            payments = read_payments(tables, graph, concert_id)
+            stops += faults(payments, read_compared(tables, graph, concert_id))
+            signatures = valid(signatures_of(ledger.entries(concert_id)), payments.checksum, now(), lasts)
+            missing = missing_roles(signatures)
+            steps.append(
+                f"as things stand, {len(payments.rows)} musicians and {payments.total:,.2f} in all, "
+                f"checksum {payments.checksum[:12]}"
+            )
+    steps.append(f"wait for signatures of: {', '.join(missing)}" if missing else "all have signed this data already")
+    steps.append(f"archive the payments as {archive_name(graph, datetime.now(UTC).date())}")
+    steps.append(f"export CSV and Parquet to {root}")
+    return Planned(concert_id, target, tuple(steps), tuple(stops))

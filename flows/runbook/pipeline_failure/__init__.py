@@ -1,0 +1,1 @@
+"""TODO flows/runbook/pipeline_failure."""

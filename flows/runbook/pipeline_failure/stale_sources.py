@@ -1,0 +1,68 @@
+"""Which sources are stale, and what they hurt downstream: models, and what people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from flows.engine.artifacts.graph import Graph
+from flows.engine.artifacts.results import DbtResult
+from infrastructure.errors import preview
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A source table that is older than it promised, or that could not be looked at.
+
+    Attributes:
+        source, table: as in `source('supabase', 'payment')`.
+        loaded_at: None for a table without rows, or one that could not be read.
+        models: names of all that stand on it.
+        exposures: what people read that stands on it.
+    """
+
+    source: str
+    table: str
+    loaded_at: datetime | None
+    models: Sequence[str]
+    exposures: Sequence[str]
+
+    def __str__(self) -> str:
+        age = f"is of {self.loaded_at:%Y-%m-%d %H:%M} UTC" if self.loaded_at else "has no rows, or could not be read"
+        hurts = f"{len(self.models)} models stand on it"
+        if self.exposures:
+            hurts += f", and people read: {preview(self.exposures)}"
+        return f"source {self.source}.{self.table} {age}; {hurts}"
+
+
+def stale_sources(result: DbtResult, graph: Graph) -> list[Stale]:
+    """Return the source tables that a freshness check found too old or could not read, and what they hurt."""
+    loaded = _loaded_at(result.target_path / "sources.json")
+    return [
+        stale_of(node.unique_id, loaded.get(node.unique_id), graph)
+        for node in sorted(result.of("failed", "warned"), key=lambda node: node.unique_id)
+    ]
+
+
+def stale_of(unique_id: str, loaded_at: datetime | None, graph: Graph) -> Stale:
+    """Return what a source table hurts."""
+    source, _, table = ".".join(unique_id.split(".")[2:]).partition(".")
+    below = [graph.nodes[each] for each in graph.downstream([unique_id]) if each in graph.nodes]
+    models = sorted(node.name for node in below if node.resource_type in ("model", "snapshot"))
+    exposures = sorted(node.name for node in below if node.resource_type == "exposure")
+    return Stale(source, table, loaded_at, tuple(models), tuple(exposures))
+
+
+def _loaded_at(path: Path) -> Mapping[str, datetime]:
+    try:
+        results = cast(dict[str, Any], orjson.loads(path.read_bytes()))["results"]
+        found = {e["unique_id"]: datetime.fromisoformat(e["max_loaded_at"]) for e in results if e.get("max_loaded_at")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    # How dbt shows a table without rows.
+    return {unique_id: at.astimezone(UTC) for unique_id, at in found.items() if at.year > 1}

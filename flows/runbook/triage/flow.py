@@ -1,0 +1,248 @@
+"""A critical test failed: run it again with its rows kept, say what changed under it, tell people, start the clock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+
+from flows.alerts.hooks import with_alerts
+from flows.alerts.incident import FailingRows
+from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.project import read_project
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import state_of
+from flows.engine.target.file_lock import one_writer
+from flows.pipelines import tasks
+from flows.report.artifacts import attaching, key_of
+from flows.runbook.triage.changes import Changes, changes_since, failing_tests, keep_passes, last_state
+from flows.warehouses.tables import open_tables
+from infrastructure.errors import DbtRunFailed, TributaryError, UpstreamUnavailable
+from infrastructure.plain_text import markdown_block, markdown_code, markdown_text
+from infrastructure.profiles import load_profile
+
+if TYPE_CHECKING:
+    from flows.engine.artifacts.alert_facts import Manifest
+    from infrastructure.profiles import Profile
+
+ROW_LIMIT = 20
+# When escalate_alerts is to run.
+ESCALATE_CRON = "*/5 * * * *"
+
+
+@dataclass(frozen=True)
+class Triaged:
+    """One test that still fails.
+
+    Attributes:
+        failures: how many rows it found.
+        rows: some of them, as they are in the warehouse; for the person who asked, not for a log.
+        hidden: why there are none.
+        affects: what people read that stands on it.
+    """
+
+    unique_id: str
+    name: str
+    is_critical: bool
+    message: str
+    failures: int | None
+    rows: Sequence[Mapping[str, Any]]
+    hidden: str
+    changes: Changes
+    owners: tuple[str, ...]
+    affects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Triage:
+    """What came of looking again.
+
+    Attributes:
+        failing: critical ones first.
+        mended: names of tests that pass now.
+        clocks: keys of the incidents whose escalation clock runs.
+    """
+
+    target: str
+    failing: tuple[Triaged, ...]
+    mended: tuple[str, ...]
+    clocks: tuple[str, ...]
+
+
+@with_alerts
+@flow(flow_run_name="triage-{target}", validate_parameters=True)
+def triage(
+    target: str = "dev",
+    project_dir: str | None = None,
+    limit: int = ROW_LIMIT,
+    keep_rows: bool = False,
+    who: str = "",
+) -> Triage:
+    """Run the tests that failed last once more, and say what they found and what changed under them.
+
+    Whoever is to hear of them is told, and the escalation clock of flows/alerts/routes.yml starts for each that still
+    fails. It stops when somebody acknowledges the incident or the test passes.
+
+    Args:
+        limit: rows to show of each test.
+        keep_rows: leave the rows in the warehouse, where dbt stores failures; otherwise they are dropped.
+        who: looks after it at once, so that no clock starts.
+
+    Raises:
+        ConfigError: nothing was ever run on the target.
+        DbtRunFailed: dbt could not run the tests.
+    """
+    from flows.alerts.escalation import acknowledge, start_clock
+    from flows.alerts.nodes import key_of as incident_key
+    from flows.engine.artifacts.alert_facts import read_manifest
+
+    project, profile = read_project(project_dir), load_profile(target)
+    state = state_of(project.name, target, os.environ)
+    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+        failed_before = failing_tests(last_state(state))
+        # A test that has left the project is not failing any more.
+        graph = load_graph(state.manifest) if failed_before else Graph({})
+        failed_before = [unique_id for unique_id in failed_before if unique_id in graph.nodes]
+        if not failed_before:
+            current_reporter().note(f"No test of {project.name} fails on {target}.")
+            return Triage(target, (), (), ())
+        passes = keep_passes(state, failed_before)
+        result = _tested(target, project_dir, list(failed_before))
+        last = last_state(state)
+        bad = {node.unique_id: node for node in result.nodes if node.outcome not in ("succeeded", "skipped")}
+        manifest = read_manifest(result.target_path / "manifest.json")
+        # What the project itself has its tests store is not ours to drop.
+        kept = {unique_id for unique_id in bad if keep_rows or manifest.stores_failures(unique_id)}
+        rows = _rows(profile, list(bad.values()), limit, kept)
+        keep_passes(state, bad)
+    failing = [
+        _triaged(node, manifest, rows, changes_since(passes.get(unique_id), last, unique_id))
+        for unique_id, node in bad.items()
+    ]
+    failing.sort(key=lambda each: (not each.is_critical, each.name))
+    mended = tuple(node.name for node in result.of("succeeded"))
+    keys = [incident_key(each.unique_id) for each in failing]
+    clocks: list[str] = []
+    if who:
+        acknowledge(keys, target, who)
+    else:
+        clocks = start_clock(keys, target)
+    found = Triage(target, tuple(failing), mended, tuple(clocks))
+    _publish(found, manifest)
+    return found
+
+
+@with_alerts
+@flow(flow_run_name="escalate-{target}", validate_parameters=True)
+def escalate_alerts(target: str = "prod") -> list[str]:
+    """Tell who is to hear of what nobody has acknowledged in time; on a schedule, every few minutes.
+
+    Returns:
+        A line for each step of the escalation that is due.
+    """
+    from flows.alerts.escalation import escalate
+
+    return [incident.title for incident in escalate(target)]
+
+
+def _tested(target: str, project_dir: str | None, failed: Sequence[str]) -> DbtResult:
+    try:
+        return tasks.test(target, project_dir=project_dir, store_failures=True, nodes=failed)
+    except DbtRunFailed as exc:
+        if exc.told_by_nodes is None:
+            raise
+        return exc.told_by_nodes
+
+
+def _rows(
+    profile: Profile, nodes: Sequence[NodeResult], limit: int, kept: Collection[str]
+) -> dict[str, tuple[list[dict[str, Any]], str]]:
+    """Return the rows that each test has stored, or why there are none."""
+    found: dict[str, tuple[list[dict[str, Any]], str]] = {}
+    stored = [node for node in nodes if node.resource_type == "test" and node.relation]
+    if not stored:
+        return found
+    try:
+        with open_tables(profile) as tables:
+            for node in stored:
+                relation = str(node.relation)
+                try:
+                    if tables.exists(relation):
+                        found[node.unique_id] = (tables.rows(f"select * from {relation} limit {limit}"), "")
+                        if node.unique_id not in kept:
+                            tables.drop(relation)
+                except UpstreamUnavailable:
+                    raise
+                except TributaryError as exc:
+                    found[node.unique_id] = ([], f"They can't be read: {exc}")
+    except TributaryError as exc:
+        for node in stored:
+            found.setdefault(node.unique_id, ([], f"They can't be read: {exc}"))
+    return found
+
+
+def _triaged(
+    node: NodeResult,
+    manifest: Manifest,
+    rows: Mapping[str, tuple[list[dict[str, Any]], str]],
+    changes: Changes,
+) -> Triaged:
+    shown, hidden = rows.get(node.unique_id, ([], "It has stored none."))
+    return Triaged(
+        node.unique_id,
+        node.name,
+        manifest.is_critical(node.unique_id),
+        node.message.strip(),
+        node.failures,
+        shown,
+        hidden,
+        changes,
+        manifest.owners(node.unique_id),
+        manifest.affects(node.unique_id),
+    )
+
+
+def _publish(found: Triage, manifest: Manifest) -> None:
+    """Put the tests and their rows into the Prefect UI; what routes.yml hides is masked there."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    from flows.alerts.failing_rows import masked, why_hidden
+    from flows.alerts.routes import load_routes
+
+    settings = load_routes().failing_rows
+    with attaching():
+        create_markdown_artifact(
+            as_markdown(found), key=key_of("triage", found.target), description=f"Failing tests of {found.target}"
+        )
+        for each in found.failing:
+            if not each.rows or why_hidden(manifest, each.unique_id, settings):
+                continue
+            columns = tuple(each.rows[0])
+            values = tuple(tuple("null" if v is None else str(v) for v in row.values()) for row in each.rows)
+            shown = masked(FailingRows(columns, values), manifest, each.unique_id, settings)
+            create_table_artifact(
+                [dict(zip(shown.columns, row, strict=True)) for row in shown.rows],
+                key=key_of("triage", found.target, each.name),
+                description=f"Rows that {each.name} found",
+            )
+
+
+def as_markdown(found: Triage) -> str:
+    lines = [f"## {len(found.failing)} tests fail on {markdown_code(found.target)}", ""]
+    for each in found.failing:
+        lines.append(f"### {markdown_code(each.name)}{' (critical)' if each.is_critical else ''}")
+        lines += ["", f"{each.failures or 0:,} rows.", "", markdown_block(each.message), ""]
+        if each.affects:
+            lines += [f"It hurts: {markdown_text(', '.join(each.affects))}.", ""]
+        passed = each.changes.passed_at
+        lines.append(
+            f"Changed since it passed at {passed[:16]} UTC:" if passed else "When it passed last is not known."
+        )
+        lines += ["", *(f"- {markdown_text(str(change))}" for change in each.changes.nodes), ""]
+    if found.mended:
+        lines.append(f"Pass again: {markdown_text(', '.join(found.mended))}.")
+    return "\n".join(lines)

@@ -1,0 +1,217 @@
+"""Requests to dbt Cloud: one kept connection, under the limit, asked again only where that does nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from flows.services.dbt_cloud.settings import TOKEN_NAMES, CloudSettings
+from flows.services.dbt_cloud.token_bucket import TokenBucket
+from infrastructure.errors import ConfigError, UpstreamUnavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+_log = logging.getLogger(__name__)
+
+# Answers that say "not now": the request was not carried out (429), or it is not known whether it was.
+TOO_MANY = 429
+PASSING = frozenset({408, 500, 502, 503, 504})
+
+# At once per process: enough to fill a 260 ms round trip at the account's limit, few enough for its gateway.
+CONNECTIONS = 32
+MAX_BACKOFF_SECONDS = 30.0
+# A burst may take this share of a minute's requests, so that listing an account is not held up.
+BURST_SHARE = 0.1
+
+
+class Refused(ConfigError):
+    """Say that dbt Cloud understood a request and would not do it.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AnswerLost(UpstreamUnavailable):
+    """Say that a request was sent and no answer came, so that it may have been carried out or not."""
+
+
+class Transport:
+    """Send requests to one account; use it with `async with`.
+
+    Attributes:
+        requests: how many requests were sent, repetitions included.
+        http_version: of the last answer, such as "HTTP/2".
+    """
+
+    def __init__(self, settings: CloudSettings, bucket: TokenBucket | None = None) -> None:
+        self.settings = settings
+        self.requests = 0
+        self.http_version = ""
+        per_minute = settings.requests_per_minute
+        self._bucket = bucket or TokenBucket(per_minute / 60, per_minute * BURST_SHARE)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Transport:
+        import httpx
+
+        settings = self.settings
+        self._client = httpx.AsyncClient(
+            base_url=settings.host,
+            headers={"Authorization": f"Bearer {settings.token}", "Accept": "application/json"},
+            # Offered in the TLS handshake: a server that speaks HTTP/1.1 only is spoken to in HTTP/1.1.
+            http2=settings.host.startswith("https:"),
+            timeout=httpx.Timeout(settings.timeout_seconds, pool=None),
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
+        repeatable: bool = True,
+    ) -> bytes:
+        """Send a request and return the body of the answer.
+
+        Args:
+            repeatable: whether carrying it out twice is the same as once. Where it is not, a lost answer is raised
+                for the caller to look up; an answer that says that nothing was done is still asked again.
+
+        Raises:
+            Refused: dbt Cloud would not do it.
+            ConfigError: the token does not sign in.
+            AnswerLost: the answer to a request that can't be repeated did not come.
+            UpstreamUnavailable: dbt Cloud did not answer, or is over its limit for too long.
+        """
+        import httpx
+
+        assert self._client is not None, "used outside of `async with`"
+        what = f"{method} {path}"
+        content = orjson.dumps(body) if body is not None else None
+        headers = {"Content-Type": "application/json"} if content is not None else None
+        failure = ""
+        for attempt in range(1, self.settings.attempts + 1):
+            await self._bucket.take()
+            try:
+                async with self._slots:
+                    self.requests += 1
+                    answer = await self._client.request(method, path, params=params, content=content, headers=headers)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+                # Nothing was sent, so that asking again is safe whatever it is.
+                failure = f"no connection: {exc or type(exc).__name__}"
+            except httpx.HTTPError as exc:
+                failure = f"no answer: {type(exc).__name__}"
+                if not repeatable:
+                    raise AnswerLost(f"dbt Cloud did not answer {what} ({failure}).") from exc
+            else:
+                self.http_version = answer.http_version
+                if answer.status_code < 400:
+                    return answer.content
+                failure = _said(answer)
+                if answer.status_code == TOO_MANY:
+                    self._pause(answer)
+                    continue
+                if answer.status_code not in PASSING:
+                    raise _refusal(what, answer.status_code, failure)
+                if not repeatable:
+                    raise AnswerLost(f"dbt Cloud answered {what} with {failure}: it may have been done or not.")
+            await asyncio.sleep(self._backoff(attempt))
+        raise UpstreamUnavailable(
+            f"dbt Cloud at {self.settings.host} did not do {what} in {self.settings.attempts} attempts: {failure}. "
+            "Try again later; nothing has to be undone first."
+        )
+
+    async def read(self, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
+        """Return what a GET answers, envelope included."""
+        return self._document(path, await self.send("GET", path, params=params))
+
+    async def write(self, path: str, body: Mapping[str, Any] | None, *, repeatable: bool) -> dict[str, Any]:
+        """POST a document and return the `data` of the answer."""
+        answer = await self.send("POST", path, body=body, repeatable=repeatable)
+        try:
+            return cast(dict[str, Any], self._document(path, answer).get("data") or {})
+        except UpstreamUnavailable as exc:
+            if repeatable:
+                raise
+            # A proxy's page in place of the answer: the request itself may have arrived.
+            raise AnswerLost(str(exc)) from exc
+
+    def _document(self, path: str, content: bytes) -> dict[str, Any]:
+        try:
+            document = orjson.loads(content)
+        except orjson.JSONDecodeError as exc:
+            raise UpstreamUnavailable(
+                f"{self.settings.host}{path} answered with something other than JSON. Is it the address of dbt Cloud?"
+            ) from exc
+        if not isinstance(document, dict):
+            raise UpstreamUnavailable(f"{self.settings.host}{path} answered with JSON of another shape.")
+        return cast(dict[str, Any], document)
+
+    def _pause(self, answer: httpx.Response) -> None:
+        told = answer.headers.get("Retry-After", "")
+        seconds = float(told) if told.isdigit() else self.settings.cooldown_seconds
+        _log.warning("The dbt Cloud account is over its limit of requests; going on in %.0f s.", seconds)
+        # All requests of this process, and a little apart from those of others who were told the same.
+        self._bucket.pause(seconds * random.uniform(1.0, 1.1))  # noqa: S311
+
+    def _backoff(self, attempt: int) -> float:
+        return min(MAX_BACKOFF_SECONDS, self.settings.backoff_seconds * 2 ** (attempt - 1)) * _jitter()
+
+
+def _jitter() -> float:
+    return random.uniform(0.5, 1.0)  # noqa: S311  (spreads requests, guards nothing)
+
+
+def _said(answer: httpx.Response) -> str:
+    """Return an error answer in words; its `data` may be text, a mapping of fields, or nothing."""
+    try:
+        document: Any = orjson.loads(answer.content)
+        status = document["status"]
+        data = document.get("data")
+        words = [status.get("user_message"), status.get("developer_message")]
+        if isinstance(data, dict):
+            fields = cast(dict[str, Any], data)
+            words += [f"{name}: {text}" for name, text in fields.items() if isinstance(text, (str, list))]
+        elif isinstance(data, str):
+            words.append(data)
+        said = "; ".join(dict.fromkeys(str(word) for word in words if word))
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        said = ""
+    return f"{answer.status_code} {said}".strip()[:500]
+
+
+def _refusal(what: str, status: int, said: str) -> ConfigError:
+    if status == 401:
+        return ConfigError(
+            f"dbt Cloud does not know the token: {what} was answered with {said}. Check {TOKEN_NAMES[0]}."
+        )
+    if status in (403, 404):
+        return Refused(
+            f"dbt Cloud answered {what} with {said}. It is not there, or the token may not see it: "
+            "jobs need a service token with Job Admin on the project.",
+            status,
+        )
+    return Refused(f"dbt Cloud would not do {what}: {said}", status)

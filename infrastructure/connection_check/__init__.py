@@ -1,0 +1,1 @@
+"""TODO infrastructure/connection_check."""

@@ -1,0 +1,303 @@
+"""What the Prefect server says by itself, because whoever should have said it is dead.
+
+A flow tells how it ended (flows/alerts/hooks.py). A process that was killed, a run that nobody picks up and a work pool
+without workers can't. For these the server has automations, which tell the same Slack webhook and PagerDuty service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from infrastructure.blocks.documents import FieldChange, Reference
+
+# A flow that has told how it ended says so with the first, so that the server need not; with the second, that it
+# could not, so that the server does. Their resource is the flow run.
+TOLD_EVENT = "tributary.alert.told"
+UNSENT_EVENT = "tributary.alert.unsent"
+
+# Setup knows its own by this, and leaves all others alone.
+PREFIX = "Tributary: "
+
+_ENDED = tuple(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut"))
+_STARTED = ("prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling", *_ENDED)
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+_FLOW_RUN = "prefect.flow-run.*"
+_WORK_POOL = "prefect.work-pool.*"
+_ESCAPED = '{% filter replace("&", "&amp;")|replace("<", "&lt;")|replace(">", "&gt;") %}'
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long, in seconds, the server waits before it calls something wrong.
+
+    Attributes:
+        told: for a crashed run's process to have told it itself.
+        late: after a run is late (15 s after its time, by default) for it to start.
+        unhealthy: for a pool without workers to have one again; the server calls a worker gone after three
+            heartbeats, which is a minute and a half.
+        silent: for the next sign of life of a run. Runs give one every three minutes.
+        stuck: for a run to end.
+    """
+
+    told: int = 60
+    late: int = 600
+    unhealthy: int = 120
+    silent: int = 600
+    stuck: int = 6 * 3600
+
+
+@dataclass(frozen=True)
+class AutomationDocument:
+    """One automation as it should be on the server.
+
+    Attributes:
+        trigger: as Prefect's API has it, whole, so that it can be compared.
+        actions: likewise; a `Reference` stands where the API has a block's id.
+    """
+
+    name: str
+    description: str
+    trigger: dict[str, Any]
+    actions: tuple[dict[str, Any], ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SavedAutomation:
+    """One automation as a server has it.
+
+    Attributes:
+        doubles: ids of others with the same name, which Prefect allows and nobody wants.
+    """
+
+    id: str
+    description: str
+    is_enabled: bool
+    trigger: dict[str, Any]
+    actions: tuple[dict[str, Any], ...] = field(repr=False)
+    doubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AutomationChange:
+    """What has to happen to one automation."""
+
+    document: AutomationDocument
+    action: Literal["create", "update", "unchanged"]
+    fields: tuple[FieldChange, ...] = ()
+    saved: SavedAutomation | None = None
+
+
+def automation_documents(
+    slack: Reference | None, pagerduty: Reference | None, patience: Patience | None = None
+) -> list[AutomationDocument]:
+    """Return what the server is to watch; nothing where there is nobody to tell.
+
+    Args:
+        slack: a block of type webhook.
+        pagerduty: a block of type pager-duty-webhook.
+    """
+    if slack is None and pagerduty is None:
+        return []
+    patience = patience or Patience()
+
+    def document(name: str, description: str, trigger: dict[str, Any], title: str, text: str) -> AutomationDocument:
+        actions: list[dict[str, Any]] = []
+        if slack:
+            actions.append(_webhook(slack, title, text))
+        if pagerduty:
+            actions.append(_notification(pagerduty, title, text))
+        return AutomationDocument(PREFIX + name, description, trigger, tuple(actions))
+
+    run = "{{ flow_run.name }} ({{ flow.name }})"
+    link = "{{ flow_run|ui_url }}"
+    state = "{{ flow_run.state.message }}"
+    documents = [
+        document(
+            "crashed",
+            "A run crashed, and its process could not tell so itself.",
+            _expecting([TOLD_EVENT], after=["prefect.flow-run.Crashed"], within=patience.told),
+            f"{run} crashed",
+            f"{state}\n{link}",
+        ),
+        document(
+            "alert not sent",
+            "A run could not reach the destinations of its alert.",
+            _meeting([UNSENT_EVENT]),
+            f"{run} ended badly and could not tell so",
+            "{{ event.payload.text }}\n" + link,
+        ),
+        document(
+            "late",
+            "A run has not started long after its time.",
+            _expecting(_STARTED, after=["prefect.flow-run.Late"], within=patience.late),
+            f"{run} should have started {patience.late // 60} minutes ago",
+            f"No worker has picked it up. See the workers of its work pool.\n{link}",
+        ),
+        document(
+            "no worker",
+            "A work pool has no worker that is alive.",
+            _expecting(
+                ["prefect.work-pool.ready"],
+                after=["prefect.work-pool.not-ready"],
+                within=patience.unhealthy,
+                match=_WORK_POOL,
+            ),
+            "Work pool {{ work_pool.name }} has no worker",
+            "Its last worker has given no sign of life, so that scheduled runs do not start. Start one: "
+            "uv run prefect worker start --pool {{ work_pool.name }}",
+        ),
+        document(
+            "silent from the start",
+            "A run has begun and never given a sign of life, so that nobody knows whether it lives.",
+            _expecting([_HEARTBEAT, *_ENDED], after=["prefect.flow-run.Running"], within=patience.silent),
+            f"{run} has given no sign of life since it began",
+            f"Its process may be gone: see its worker. Where PREFECT_FLOWS_HEARTBEAT_FREQUENCY is off, this tells "
+            f"nothing.\n{link}",
+        ),
+        document(
+            "stuck",
+            "A run is still going on long after any run should have ended.",
+            _expecting(_ENDED, after=["prefect.flow-run.Running"], within=patience.stuck),
+            f"{run} has been running for {patience.stuck // 3600} hours",
+            f"See what it waits for, or cancel it.\n{link}",
+        ),
+    ]
+    # It lived and its process is gone: the run is called crashed, and "crashed" tells it.
+    silent = AutomationDocument(
+        f"{PREFIX}no sign of life",
+        "A run whose process is gone is marked as crashed.",
+        _expecting([_HEARTBEAT, *_ENDED], after=[_HEARTBEAT], within=patience.silent),
+        (
+            {
+                "type": "change-flow-run-state",
+                "name": None,
+                "state": "CRASHED",
+                "message": f"It gave no sign of life for {patience.silent // 60} minutes: its process is gone.",
+                "force": False,
+            },
+        ),
+    )
+    return [*documents, silent]
+
+
+def late_document(
+    name: str,
+    deployment: str,
+    deployment_id: str,
+    late_seconds: int,
+    slack: Reference | None,
+    pagerduty: Reference | None,
+) -> AutomationDocument:
+    """Return what tells that a run of one deployment has not begun in time.
+
+    Args:
+        deployment: <flow>/<name>, for people.
+        late_seconds: from when Prefect calls the run late.
+    """
+    trigger = _expecting(_STARTED, after=["prefect.flow-run.Late"], within=late_seconds)
+    trigger["match_related"] = {
+        "prefect.resource.id": f"prefect.deployment.{deployment_id}",
+        "prefect.resource.role": "deployment",
+    }
+    title = f"{deployment} should have started {late_seconds / 60:g} minutes ago"
+    text = "No worker has picked the run up. See the workers of its work pool.\n{{ flow_run|ui_url }}"
+    actions: list[dict[str, Any]] = []
+    if slack:
+        actions.append(_webhook(slack, title, text))
+    if pagerduty:
+        actions.append(_notification(pagerduty, title, text))
+    return AutomationDocument(name, f"A run of {deployment} has not started in time.", trigger, tuple(actions))
+
+
+def change_of_automation(document: AutomationDocument, saved: SavedAutomation | None) -> AutomationChange:
+    """Compare a declared automation with what a server has."""
+    if saved is None:
+        return AutomationChange(document, "create", (FieldChange("description", None, document.description),))
+    fields: list[FieldChange] = []
+    if not saved.is_enabled:
+        fields.append(FieldChange("enabled", "False", "True"))
+    if saved.doubles:
+        fields.append(FieldChange("of this name", str(1 + len(saved.doubles)), "1"))
+    for name, old, new in (
+        ("description", saved.description, document.description),
+        ("trigger", _plain(saved.trigger), _plain(document.trigger)),
+        ("actions", _plain(saved.actions), _plain(document.actions)),
+    ):
+        if old != new:
+            fields += _differences(name, old, new)
+    return AutomationChange(document, "update" if fields else "unchanged", tuple(fields), saved)
+
+
+def _differences(name: str, old: object, new: object) -> list[FieldChange]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        before, after = cast(dict[str, object], old), cast(dict[str, object], new)
+        return [
+            change
+            for key in dict.fromkeys((*after, *before))
+            if before.get(key) != after.get(key)
+            for change in _differences(f"{name}.{key}", before.get(key), after.get(key))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(cast(list[object], old)) == len(cast(list[object], new)):
+        pairs = enumerate(zip(cast(list[object], old), cast(list[object], new), strict=True), start=1)
+        return [change for number, (a, b) in pairs if a != b for change in _differences(f"{name} {number}", a, b)]
+    return [FieldChange(name, *(None if value is None else _shown(value) for value in (old, new)))]
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def _plain(value: object) -> object:
+    """Return a value in a form that compares: no tuples, references by name, no settings that are not there."""
+    if isinstance(value, Reference):
+        return str(value)
+    if isinstance(value, Mapping):
+        entries = cast(Mapping[str, object], value).items()
+        return {name: _plain(inner) for name, inner in entries if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in cast(Sequence[object], value)]
+    return value
+
+
+def _expecting(expected: Sequence[str], after: Sequence[str], within: int, match: str = _FLOW_RUN) -> dict[str, Any]:
+    """Return the trigger that fires when something does not follow in time."""
+    return _trigger(match, sorted(after), sorted(expected), "Proactive", within)
+
+
+def _meeting(events: Sequence[str]) -> dict[str, Any]:
+    """Return the trigger that fires when something happens."""
+    return _trigger(_FLOW_RUN, [], sorted(events), "Reactive", 0)
+
+
+def _trigger(match: str, after: list[str], expect: list[str], posture: str, within: int) -> dict[str, Any]:
+    return {
+        "type": "event",
+        "match": {"prefect.resource.id": match},
+        "match_related": {},
+        "after": after,
+        "expect": expect,
+        "for_each": ["prefect.resource.id"],
+        "posture": posture,
+        "threshold": 1,
+        "within": float(within),
+    }
+
+
+def _webhook(block: Reference, title: str, text: str) -> dict[str, Any]:
+    """Return the action that posts a Slack message: a template whose every value is escaped, for Slack and for JSON."""
+    payload = (
+        f"{{% set title %}}{title}{{% endset %}}{{% set text %}}{_ESCAPED}{text}{{% endfilter %}}{{% endset %}}"
+        '{% set head = "🔴 " ~ title[:140] %}'
+        '{{ {"text": head, "blocks": ['
+        '{"type": "header", "text": {"type": "plain_text", "text": head, "emoji": true}}, '
+        '{"type": "section", "text": {"type": "mrkdwn", "text": text[:2900]}}]} | tojson }}'
+    )
+    return {"type": "call-webhook", "block_document_id": block, "payload": payload}
+
+
+def _notification(block: Reference, title: str, text: str) -> dict[str, Any]:
+    return {"type": "send-notification", "block_document_id": block, "subject": title, "body": text}

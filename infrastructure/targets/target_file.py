@@ -1,0 +1,306 @@
+"""The environments of infrastructure/targets.yml, read into typed models that hold no secret.
+
+`python -m infrastructure.targets.target_file` writes infrastructure/targets.schema.json anew, for editors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from infrastructure.errors import ConfigError
+from infrastructure.targets.warehouses import WAREHOUSES, Name, Settings, Target, Variable, Warehouse
+from infrastructure.yaml_file import (
+    Mistake,
+    Place,
+    YamlFile,
+    all_of,
+    field_names,
+    meant,
+    mistake_of,
+    put_in_variables,
+    read_yaml,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS_FILE = ROOT / "infrastructure" / "targets.yml"
+SCHEMA_FILE = ROOT / "infrastructure" / "targets.schema.json"
+
+# The entries beside the targets that become blocks.
+SERVICES = ("slack_webhook", "pagerduty", "airbyte", "dashboard_cache")
+
+_NEVER_HERE = "no secret is written in this file: put it in an environment variable, and name that with `{}`"
+# What people try, because other tools call it so.
+_HINTS = {
+    "password": _NEVER_HERE.format("password_env"),
+    "pass": _NEVER_HERE.format("password_env"),
+    "private_key": _NEVER_HERE.format("private_key_env"),
+    "private_key_passphrase": _NEVER_HERE.format("private_key_passphrase_env"),
+    "token": _NEVER_HERE.format("token_env"),
+    "oauth_client_secret": _NEVER_HERE.format("oauth_client_secret_env"),
+    "refresh_token": _NEVER_HERE.format("refresh_token_env"),
+    "token_request_data": _NEVER_HERE.format("token_request_data_env"),
+    "client_secret": _NEVER_HERE.format("client_secret_env"),
+    "client_id": _NEVER_HERE.format("client_id_env"),
+    "keyfile_json": _NEVER_HERE.format("keyfile_json_env"),
+    "url": _NEVER_HERE.format("url_env"),
+    "routing_key": _NEVER_HERE.format("routing_key_env"),
+    "type": "is called `warehouse` here",
+    "dataset": "is called `schema` here",
+    "timeout_seconds": "is called `job_execution_timeout_seconds` here",
+}
+
+
+class SlackWebhook(Settings):
+    """Where alerts go: the block slack-webhook, and one slack-webhook-<name> for each further channel."""
+
+    url_env: Variable = Field(description="Variable that holds the address of the incoming webhook.")
+    channels: dict[Name, Variable] = Field(
+        default_factory=dict, description="Further channels, each with the variable of an incoming webhook of its own."
+    )
+
+    def secret_variables(self) -> dict[str, str]:
+        """Return the environment variable of each address, by the name of its block."""
+        more = {f"slack-webhook-{name}": variable for name, variable in self.channels.items()}
+        return {"slack-webhook": self.url_env, **more}
+
+
+class PagerDuty(Settings):
+    """Whom critical alerts page: the block pagerduty."""
+
+    routing_key_env: Variable = Field(description="Variable that holds the integration key of a service (Events v2).")
+    region: Literal["us", "eu"] = Field(default="us", description="Where the PagerDuty account is kept.")
+
+
+class Airbyte(Settings):
+    """The Airbyte whose syncs feed the raw tables."""
+
+    api_url: str = Field(min_length=1, description="https://api.airbyte.com/v1, or <your server>/api/public/v1.")
+    client_id_env: Variable | None = None
+    client_secret_env: Variable | None = None
+
+    @model_validator(mode="after")
+    def _client_is_whole(self) -> Airbyte:
+        if bool(self.client_id_env) != bool(self.client_secret_env):
+            raise ValueError("client_id_env and client_secret_env go together; a server without sign-in needs neither")
+        return self
+
+
+class DashboardCache(Settings):
+    """The Redis that dashboards read what was just built from."""
+
+    url_env: Variable = Field(description="Variable that holds its address, such as redis://:password@host:6379/0.")
+
+
+class Targets(Settings):
+    """Everything that infrastructure/targets.yml says."""
+
+    profile: str = Field(
+        default="tributary", min_length=1, description="Name of the dbt profile, as in dbt_project.yml."
+    )
+    default: Name = Field(description="The target that is used where none is named.")
+    targets: dict[Name, Target] = Field(
+        description="The environments, by name.", json_schema_extra={"minProperties": 1}
+    )
+    slack_webhook: SlackWebhook | None = None
+    pagerduty: PagerDuty | None = None
+    airbyte: Airbyte | None = None
+    dashboard_cache: DashboardCache | None = None
+
+    _unset: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict[str, tuple[str, ...]])
+
+    @property
+    def unset(self) -> dict[str, tuple[str, ...]]:
+        """Return what had to be left out because its `${VARIABLE}` is not set: entry → variables."""
+        return self._unset
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all targets in the file, also of those that wait for a variable."""
+        return [*self.targets, *(name for name in self._unset if name not in SERVICES)]
+
+    def find(self, name: str) -> Target:
+        """Return a target.
+
+        Raises:
+            ConfigError: there is no such target, or its settings name a variable that is not set.
+        """
+        if name in self.targets:
+            return self.targets[name]
+        if name in self._unset:
+            variables = all_of(self._unset[name])
+            raise ConfigError(f"Target {name} cannot be used: set {variables}, which infrastructure/targets.yml names.")
+        hint = meant(name, self.names).removeprefix("; ")
+        raise ConfigError(
+            f"There is no target {name!r} in infrastructure/targets.yml, which has {', '.join(self.names)}."
+            + (f" D{hint[1:]}" if hint else "")
+        )
+
+
+def secrets_of_others(target: str, path: Path | None = None) -> frozenset[str]:
+    """Return the variables that targets.yml names for secrets, without those of one target; none where it has no file.
+
+    It is read as it stands: an entry that can't be used at present may well have its secret set.
+    """
+    try:
+        entries = read_yaml(path or TARGETS_FILE).data
+    except ConfigError:
+        return frozenset()
+    targets = entries.get("targets")
+    declared = cast(dict[str, Any], targets) if isinstance(targets, dict) else {}
+    own = _named_secrets(declared.get(target))
+    services = [name for service in SERVICES for name in _named_secrets(entries.get(service))]
+    return frozenset([*services, *(name for entry in declared.values() for name in _named_secrets(entry))]) - {*own}
+
+
+def _named_secrets(entry: object) -> list[str]:
+    settings = cast(dict[str, Any], entry) if isinstance(entry, dict) else {}
+    named = [value for name, value in settings.items() if str(name).endswith("_env") and isinstance(value, str)]
+    channels = settings.get("channels")
+    more = cast(dict[str, Any], channels).values() if isinstance(channels, dict) else ()
+    return [*named, *map(str, more)]
+
+
+def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Targets:
+    """Read and check the targets file.
+
+    Args:
+        path: infrastructure/targets.yml when None.
+        environ: where `${NAME}` is looked up; the process environment when None.
+
+    Raises:
+        ConfigError: lists every mistake in the file, with its line.
+    """
+    file = read_yaml(path or TARGETS_FILE)
+    environ = os.environ if environ is None else environ
+    data, unset = put_in_variables(file, environ)
+    mistakes: dict[Place, Mistake] = {}
+    try:
+        Targets.model_validate(data)
+    except ValidationError as exc:
+        for error in exc.errors():
+            place = _place(file, error)
+            if place not in unset:
+                mistakes.setdefault(place, mistake_of(error, place, _known_names(data), _HINTS))
+    mistakes |= {mistake.place: mistake for mistake in _misnamed(data, unset)}
+    if mistakes:
+        raise file.error(list(mistakes.values()))
+    waiting = _waiting(data, unset, environ)
+    data["targets"] = {name: target for name, target in data["targets"].items() if name not in waiting}
+    targets = Targets.model_validate({key: value for key, value in data.items() if key not in waiting})
+    targets.unset.update(waiting)
+    if contradictions := _shared_in_vain(targets):
+        raise file.error(contradictions)
+    return targets
+
+
+def _misnamed(data: dict[str, Any], unset: Mapping[Place, list[str]]) -> list[Mistake]:
+    """Find names that are right by themselves, and wrong together with the rest of the file."""
+    mistakes = [
+        Mistake(place, f"set {all_of(variables)}, or give a default as in ${{NAME:-default}}")
+        for place, variables in unset.items()
+        if place[0] in ("profile", "default")
+    ]
+    targets, default = data.get("targets"), data.get("default")
+    if not isinstance(targets, dict):
+        return mistakes
+    names = [str(name) for name in cast(dict[Any, Any], targets)]
+    if not names:
+        mistakes.append(Mistake(("targets",), "expected at least one target"))
+    elif isinstance(default, str) and default not in names and ("default",) not in unset:
+        mistakes.append(Mistake(("default",), f"there is no target {default!r}{meant(default, names)}"))
+    return mistakes + [Mistake(("targets", name), "is taken; name it otherwise") for name in names if name in SERVICES]
+
+
+def _waiting(
+    data: dict[str, Any], unset: Mapping[Place, list[str]], environ: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Return what cannot be used because its settings name variables that are not set: entry → variables."""
+    waiting: dict[str, dict[str, None]] = {}
+    for place, variables in unset.items():
+        entry = str(place[1]) if place[0] == "targets" else str(place[0])
+        waiting.setdefault(entry, {}).update(dict.fromkeys(variables))
+    for entry, variables in waiting.items():
+        settings: dict[str, Any] = data[entry] if entry in SERVICES else data["targets"][entry]
+        named = [value for name, value in settings.items() if name.endswith("_env")]
+        variables.update(dict.fromkeys(name for name in named if not environ.get(name)))
+    return {entry: tuple(variables) for entry, variables in waiting.items()}
+
+
+def _place(file: YamlFile, error: ErrorDetails) -> Place:
+    """Return where in the file an error is, without the steps that only pydantic knows."""
+    place: Place = tuple(part for part in error["loc"] if part != "[key]")
+    if len(place) > 2 and place[0] == "targets" and place[2] in WAREHOUSES:
+        place = (*place[:2], *place[3:])
+    if error["type"] == "missing":
+        return place
+    if error["type"].startswith("union_tag_"):
+        return (*place, "warehouse")
+    while place and place not in file.lines:
+        place = place[:-1]
+    return place
+
+
+def _known_names(data: dict[str, Any]) -> Callable[[Place], list[str]]:
+    def names(place: Place) -> list[str]:
+        if place[0] == "targets":
+            return field_names(WAREHOUSES[data["targets"][place[1]]["warehouse"]])
+        services = {
+            "slack_webhook": SlackWebhook,
+            "pagerduty": PagerDuty,
+            "airbyte": Airbyte,
+            "dashboard_cache": DashboardCache,
+        }
+        return field_names(services.get(str(place[0]), Targets))
+
+    return names
+
+
+def _shared_in_vain(targets: Targets) -> list[Mistake]:
+    """Find targets that share a credentials block and do not agree on what is in it."""
+    mistakes: list[Mistake] = []
+    owners: dict[tuple[str, str], tuple[str, Warehouse]] = {}
+    for name, target in targets.targets.items():
+        block = target.credentials_name()
+        first, other = owners.setdefault((target.warehouse, block), (name, target))
+        apart = [
+            setting for setting in target.credential_settings if getattr(target, setting) != getattr(other, setting)
+        ]
+        if apart:
+            text = (
+                f"shares the credentials block {block} with {first} but differs in {', '.join(apart)}; "
+                f"give one of them a block of its own, such as `credentials_block: {block}-{name}`"
+            )
+            mistakes.append(Mistake(("targets", name), text))
+    return mistakes
+
+
+def schema_text() -> str:
+    """Return the JSON Schema of the targets file, as it is committed for editors."""
+    schema = Targets.model_json_schema(by_alias=True)
+    schema["title"] = "Tributary's targets.yml"
+    for definition in [schema, *schema["$defs"].values()]:
+        for name, setting in definition.get("properties", {}).items():
+            if name != "warehouse":
+                definition["properties"][name] = _or_variable(setting)
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _or_variable(setting: dict[str, Any]) -> dict[str, Any]:
+    """Let a setting that is no text also be written as `${NAME}` or `${NAME:-default}`."""
+    kinds = setting.get("anyOf", [setting])
+    if not any(kind.get("type") in ("integer", "boolean") or "enum" in kind for kind in kinds):
+        return setting
+    outer = {key: value for key, value in setting.items() if key in ("description", "title", "default")}
+    inner = [{key: value for key, value in kind.items() if key not in outer} for kind in kinds]
+    return {**outer, "anyOf": [*inner, {"type": "string", "pattern": r"^\$\{.+\}$"}]}
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

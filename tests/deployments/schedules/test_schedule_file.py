@@ -1,0 +1,155 @@
+"""The schedules file: what it becomes, when it runs, and what is said of its mistakes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from deployments.apply import main
+from deployments.schedules.declared import Declared, next_runs
+from deployments.schedules.plan import Saved, fields_of, plan_deployments
+from deployments.schedules.schedule_file import SCHEDULES_FILE, SCHEMA_FILE, load_schedules, schema_text
+from flows.pipelines.new_data import NEW_DATA_CRON
+from flows.pipelines.reconcile import RECONCILE_CRON
+from flows.pipelines.transform import FULL_REFRESH_CRON, FULL_REFRESH_TIMEZONE
+from flows.services.airbyte.sync_events import DEPLOYMENT
+from infrastructure.errors import ConfigError
+
+HEAD = "owner: me\ndefaults: {target: dev, work_pool: mine}\nwork_pools: {mine: {}}\ndeployments:\n"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Declared]:
+    return {it.full_name: it for it in load_schedules(environ={})[1]}
+
+
+def declared(tmp_path: Path, text: str) -> Declared:
+    path = tmp_path / "schedules.yml"
+    path.write_text(HEAD + text)
+    return load_schedules(path, {}, ["dev", "prod"])[1][0]
+
+
+def mistakes(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        declared(tmp_path, text)
+    return str(caught.value)
+
+
+def test_the_shipped_file_holds_what_the_flows_and_the_webhook_count_on(shipped: dict[str, Declared]) -> None:
+    assert DEPLOYMENT in shipped
+    nightly, reconcile = shipped["full-dbt-refresh/nightly"], shipped["reconcile-airbyte/production"]
+    assert (nightly.cron, nightly.time_zone) == (FULL_REFRESH_CRON, FULL_REFRESH_TIMEZONE)
+    assert reconcile.cron == RECONCILE_CRON
+    assert shipped["transform-new-data/hourly"].cron == NEW_DATA_CRON
+    assert {it.target for it in shipped.values()} == {"prod", "dev", None}
+    assert all(it.flow.name == it.flow_name for it in shipped.values())
+
+
+def test_the_schema_for_editors_is_up_to_date() -> None:
+    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m deployments.schedules.schedule_file"
+    jsonschema.validate(yaml.safe_load(SCHEDULES_FILE.read_text()), json.loads(schema_text()))
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone", "after", "in_utc"),
+    [
+        # Six in the morning stays six in the morning when clocks go forward, and back.
+        ("0 6 * * *", "Europe/Berlin", "2026-03-28T12:00", ["03-29 04:00", "03-30 04:00"]),
+        ("0 6 * * *", "Europe/Berlin", "2026-10-24T00:00", ["10-24 04:00", "10-25 05:00", "10-26 05:00"]),
+        ("0 6 * * *", "America/New_York", "2026-10-31T00:00", ["10-31 10:00", "11-01 11:00"]),
+        ("0 6 * * *", "UTC", "2026-10-24T00:00", ["10-24 06:00", "10-25 06:00", "10-26 06:00"]),
+        # The hour that comes twice has one run.
+        ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00", ["10-25 00:30", "10-26 01:30"]),
+    ],
+)
+def test_runs_follow_the_local_clock_when_it_changes(cron: str, zone: str, after: str, in_utc: list[str]) -> None:
+    found = next_runs(cron, zone, datetime.fromisoformat(after).replace(tzinfo=UTC), len(in_utc))
+    assert [f"{at.astimezone(UTC):%m-%d %H:%M}" for at in found] == in_utc
+
+
+def test_settings_that_are_left_out_come_from_the_defaults(tmp_path: Path) -> None:
+    found = declared(
+        tmp_path,
+        "  dbt-full-pipeline/a:\n    flow: flows.pipelines.full.dbt_full_pipeline\n    cron: 0 4 * * *\n"
+        "    parameters: {select: 'tag:marts', retries: 0}\n    concurrency: {limit: 2, when_busy: cancel}\n"
+        "    retries: 3\n    job_variables: {env: {A: b}}\n    tags: [x]\n",
+    )
+    assert found.parameters == {"retries": 0, "select": "tag:marts", "target": "dev"}
+    assert (found.work_pool, found.time_zone, found.limit, found.when_busy) == ("mine", "UTC", 2, "CANCEL_NEW")
+    assert found.job_variables["env"]["A"] == "b"
+    assert found.job_variables["env"]["PREFECT_FLOWS_DEFAULT_RETRIES"] == "3"
+    assert found.tags == ("managed-by:me", "x")
+    assert found.description.startswith("Run a dbt project on a target")
+
+
+PIPELINE = "  dbt-full-pipeline/a:\n    flow: flows.pipelines.full.dbt_full_pipeline\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (PIPELINE + "    corn: 0 4 * * *\n", "line 7, deployments.dbt-full-pipeline/a.corn: no such setting; did you "
+         "mean `cron`?"),
+        (PIPELINE + "    timezone: UTC\n", "is called `time_zone` here"),
+        (PIPELINE + "    cron: 0 25 * * *\n", "line 7, deployments.dbt-full-pipeline/a.cron: '0 25 * * *' is no cron"),
+        (PIPELINE + "    cron: 0 4 * *\n", "has to be five fields"),
+        (PIPELINE + "    cron: 0 4 * * *\n    time_zone: Europe/Berlinn\n", "'Europe/Berlinn' is no time zone; did you "
+         "mean `Europe/Berlin`?"),
+        (PIPELINE + "    time_zone: Europe/Berlin\n", "says nothing without `cron`"),
+        (PIPELINE + "    target: prd\n", "there is no target 'prd'; did you mean `prod`?"),
+        (PIPELINE + "    work_pool: min\n", "there is no work pool 'min'; did you mean `mine`?"),
+        (PIPELINE + "    parameters: {selct: x}\n", "the flow dbt-full-pipeline takes no such parameter; did you mean "
+         "`select`?"),
+        (PIPELINE + "    parameters: {retries: often}\n", "does not take this: 'often'"),
+        (PIPELINE + "    parameters: {target: dev}\n", "write `target` beside the parameters"),
+        (PIPELINE + "    concurrency: {limit: 0}\n", "concurrency.limit: expected at least 1, found 0"),
+        (PIPELINE + "    concurrency: {when_busy: queue}\n", "expected one of `wait`, `cancel`"),
+        (PIPELINE + "    parameters: {select: '${NOT_SET}'}\n", "set NOT_SET"),
+        ("  dbt-full-pipeline/a: {flow: flows.pipelines.full.dbt_fullpipeline}\n", "has no flow 'dbt_fullpipeline'; did you "
+         "mean `dbt_full_pipeline`?"),
+        ("  dbt-full-pipeline/a: {flow: flows.pipelin.dbt_full_pipeline}\n", "there is no flow flows.pipelin"),
+        ("  dbt-full-pipeline/a: {flow: 'flows/pipelines/full.py:dbt_full_pipeline'}\n", "names a file; name the module"),
+        ("  dbt-ful-pipeline/a: {flow: flows.pipelines.full.dbt_full_pipeline}\n", "name it dbt-full-pipeline/a"),
+        ("  nightly: {flow: flows.pipelines.full.dbt_full_pipeline}\n", "is named as <flow>/<name>"),
+        ("  maintain-history/a: {flow: flows.pipelines.history_maintenance.maintain_history, target: dev}\n", "takes no target"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line_and_what_was_meant(tmp_path: Path, text: str, said: str) -> None:
+    assert said in mistakes(tmp_path, text)
+
+
+def test_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
+    said = mistakes(tmp_path, PIPELINE + "    target: prd\n    parameters: {selct: x, retries: often}\n")
+    assert "has 3 mistakes" in said
+
+
+def test_the_next_runs_are_shown_on_their_own_clock_and_in_utc(tmp_path: Path) -> None:
+    path = tmp_path / "schedules.yml"
+    berlin = "    cron: 0 6 * * *\n    time_zone: Europe/Berlin\n"
+    by_hand = "  dbt-full-pipeline/b: {flow: flows.pipelines.full.dbt_full_pipeline}\n"
+    path.write_text(HEAD + PIPELINE + berlin + by_hand)
+    result = CliRunner().invoke(main, ["next", "--file", str(path), "--after", "2026-03-28T12:00", "--count", "2"])
+    assert result.output.splitlines() == [
+        "dbt-full-pipeline/a  0 6 * * * (Europe/Berlin)",
+        "  Sun 2026-03-29 06:00 CEST  =  2026-03-29 04:00 UTC",
+        "  Mon 2026-03-30 06:00 CEST  =  2026-03-30 04:00 UTC",
+        "Without a schedule: dbt-full-pipeline/b",
+    ]
+
+
+def test_a_plan_shows_no_secret_that_somebody_put_into_the_environment_of_a_run(tmp_path: Path) -> None:
+    found = declared(tmp_path, PIPELINE + "    job_variables: {env: {API_TOKEN: hunter2, REGION: eu}}\n")
+    (change,) = plan_deployments([found], [], prune=False)
+    shown = {it.path: it.new for it in change.fields}
+    assert shown["job variables.env.API_TOKEN"] == "(not shown)"
+    assert shown["job variables.env.REGION"] == "eu"
+    assert "hunter2" not in str(change.fields)
+    old = {**fields_of(found), "job variables.env.API_TOKEN": "hunter1"}
+    (change,) = plan_deployments([found], [Saved("1", found.full_name, "dev", True, old)], prune=False)
+    assert change.action == "update"

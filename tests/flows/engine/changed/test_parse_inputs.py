@@ -1,0 +1,30 @@
+"""What proves that a project need not be parsed again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.engine.changed.parse_inputs import surroundings_of
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import Project
+from infrastructure.profiles import Profile
+from infrastructure.targets import key_files
+
+
+def test_a_key_that_is_given_as_a_file_leaves_the_proof_as_it_is_in_another_process(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_text("name: shop\n")
+    project = Project(tmp_path, "shop", "shop", has_freshness=False)
+
+    def taken_down(key: str) -> tuple[str, str]:
+        variable = "DBT_ENV_SECRET_DEV_SSLKEY"
+        output = {"type": "postgres", "password": "", "sslkey": f"{{{{ env_var('{variable}') }}}}"}
+        profile = Profile("dev", "shop", output, {variable: key})
+        found = surroundings_of(DbtCommand("build"), project, profile)
+        return profile.child_environment()[variable], found.proof
+
+    first_path, first_proof = taken_down("a key")
+    # As in another process: the file has another number, and another process' id in its path.
+    other_path, other_proof = taken_down("a key that was renewed")
+    assert first_path != other_path
+    assert first_proof == other_proof != ""
+    assert key_files.path_of_key("a key") == first_path

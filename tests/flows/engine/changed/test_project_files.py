@@ -1,0 +1,79 @@
+"""Fingerprints of a project's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.engine.changed.project_files import read_project_files, variables_by_package
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    for name, text in {
+        "dbt_project.yml": "name: shop\nvars: {day: 1}\n",
+        "models/a.sql": "select '{{ env_var('REGION') }}'",
+        "models/deep/a.yml": "models: []",
+        "seeds/b.csv": "id\n1\n",
+        "dbt_packages/more/dbt_project.yml": "name: more\nvars: {more: 2}\n",
+        "dbt_packages/more/macros/c.sql": "{% macro c() %}{{ env_var(\"OTHER\", 'x') }}{% endmacro %}",
+        "target/manifest.json": "{}",
+        "notes/of_mine.md": "nothing of dbt's",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["models/a.sql", "models/deep/a.yml", "seeds/b.csv", "dbt_packages/more/macros/c.sql", "dbt_project.yml"]
+)
+def test_any_file_that_dbt_reads_counts_by_its_content(project: Path, name: str) -> None:
+    before = read_project_files(project)
+    path = project / name
+    text = path.read_text()
+    path.write_text(text + " ")
+    assert read_project_files(project).digest != before.digest
+    path.write_text(text)
+    assert read_project_files(project) == before
+
+
+def test_files_that_come_go_or_move_count(project: Path) -> None:
+    before = read_project_files(project).digest
+    (project / "models" / "a.sql").rename(project / "models" / "b.sql")
+    moved = read_project_files(project).digest
+    (project / "models" / "b.sql").unlink()
+    assert len({before, moved, read_project_files(project).digest}) == 3
+
+
+def test_what_dbt_does_not_read_or_writes_itself_does_not_count(project: Path) -> None:
+    before = read_project_files(project)
+    (project / "target" / "manifest.json").write_text("other")
+    (project / "notes" / "of_mine.md").write_text("other")
+    assert read_project_files(project) == before
+
+
+def test_a_copy_elsewhere_has_the_same_fingerprint(project: Path, tmp_path: Path) -> None:
+    before = read_project_files(project).digest
+    assert read_project_files(project.rename(tmp_path / "elsewhere")).digest == before
+
+
+def test_the_variables_that_are_looked_up_are_named(project: Path) -> None:
+    found = read_project_files(project)
+    assert found.environment_names == ("OTHER", "REGION")
+    assert found.is_provable
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("models/a.sql", "{{ env_var(name) }}"), ("dbt_project.yml", "name: shop\nmodel-paths: [\"{{ env_var('A') }}\"]")],
+)
+def test_what_can_be_steered_from_outside_proves_nothing(project: Path, name: str, text: str) -> None:
+    (project / name).write_text(text)
+    assert not read_project_files(project).is_provable
+
+
+def test_variables_are_those_of_the_project_and_its_packages(project: Path) -> None:
+    assert variables_by_package(project) == {"shop": {"day": 1}, "more": {"more": 2}}

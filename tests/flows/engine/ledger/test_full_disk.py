@@ -1,0 +1,85 @@
+"""A disk that is full: a clear sentence, and nothing that was done is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.changed.defer import deferred
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import read_project
+from flows.engine.context.state import state_of
+from flows.engine.process.listing import list_ids
+from flows.engine.run import run_dbt
+from flows.engine.target.file_lock import one_writer
+from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.profiles import Profile
+
+SHOP = read_project(Path(__file__).parents[3] / "projects" / "shop")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a small disk of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a small disk: run as root on Linux")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def build(folder: Path, resume: bool = False) -> DbtResult:
+    output = {"type": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2}
+    return run_dbt(DbtCommand("build"), SHOP, Profile("dev", "shop", output, {}), "t", resume=resume)
+
+
+def fill(disk: Path, left_bytes: int) -> Path:
+    """Fill a disk but for so many bytes, and return the file that does."""
+    ballast = disk / "ballast"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    ballast.write_bytes(b"x" * (free - left_bytes))
+    return ballast
+
+
+def test_a_full_disk_stops_a_run_with_a_sentence_and_the_next_one_goes_on(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBUTARY_STATE", str(disk / "state"))
+    state_of(SHOP.name, "dev", os.environ)
+    ballast = fill(disk, 0)
+    with pytest.raises(ConfigError, match=r"No space left on device\. (Free some space|Choose a folder)"):
+        build(tmp_path)
+    ballast.unlink()
+    # Enough for dbt to begin, and too little for what it writes down of its parse.
+    ballast = fill(disk, 200_000)
+    with pytest.raises(TributaryError, match="No space left on device"):
+        build(tmp_path)
+    ballast.unlink()
+    assert build(tmp_path, resume=True).counts() == {"succeeded": 14, "warned": 0, "failed": 0, "skipped": 0}
+
+
+def test_a_disk_that_is_full_before_the_start_is_no_traceback_wherever_it_is_noticed(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBUTARY_STATE", str(disk / "state"))
+    monkeypatch.setattr("flows.engine.target.file_lock._is_shared_server", lambda: False)
+    profile = Profile("dev", "shop", {"type": "duckdb", "path": str(tmp_path / "w.duckdb"), "schema": "main"}, {})
+    state = state_of(SHOP.name, "dev", os.environ)
+    state.parsed.write_bytes(b"x" * 100_000)
+    for name in ("manifest.json", "nodes.json"):
+        (tmp_path / name).write_bytes(b"x" * 100_000)
+    fill(disk, 0)
+    with one_writer("dev", "me", wait=False):
+        said = r"No space left on device\. Free some space or choose another folder with TRIBUTARY_STATE"
+        with pytest.raises(ConfigError, match=said):
+            list_ids(DbtCommand("ls"), SHOP, profile)
+        with pytest.raises(ConfigError, match=said):
+            deferred(DbtCommand("build"), SHOP, profile, str(tmp_path))
+        state.part("a part parses anew")

@@ -1,0 +1,256 @@
+"""Runs that are killed in the middle and resumed, on real dbt and DuckDB."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.events import DbtEvent, NodeEvent
+from flows.engine.context.project import read_project
+from flows.engine.context.reporting import reporting_to
+from flows.engine.context.state import LEDGER, TEXT_LOG, State, state_of
+from flows.engine.ledger.ledger import Ledger
+from flows.engine.ledger.resume import fingerprint, interrupted_run
+from flows.engine.ledger.retries import Retries
+from flows.engine.run import run_dbt
+from flows.engine.target.file_lock import one_writer
+from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.profiles import Profile
+from tests.conftest import wait_until
+
+# As a flow runs it, in a process that can be killed.
+RUN = """
+import sys
+from pathlib import Path
+from flows.engine.context.events import NodeEvent
+from flows.engine.ledger.ledger import Ledger
+from flows.engine.target.file_lock import one_writer
+from tests.flows.engine.ledger.test_resume import build
+with one_writer("dev", holder="the run that will be killed"):
+    build(Path(sys.argv[1]))
+"""
+MODELS = {
+    "first": "select 1 as id",
+    "second": "select id from {{ ref('first') }}",
+    # Endless until it is told otherwise, by a variable that is no part of the command.
+    "endless": "select count(*) as id from range({{ env_var('ROWS') }}) as source(n), {{ ref('second') }} "
+    "where sqrt(n) * sqrt(n + 1) >= 0",
+    "last": "select id from {{ ref('endless') }}",
+}
+TESTS = "models: [{name: second, columns: [{name: id, data_tests: [not_null]}]}]\n"
+
+
+def build(folder: Path, resume: bool = False) -> DbtResult:
+    output = {"type": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2}
+    project = read_project(folder / "project")
+    profile = Profile("dev", "witnessed", output, {})
+    return run_dbt(DbtCommand("build"), project, profile, "t", None, Retries(limit=0), resume)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a project whose models write down, in their own transaction, that they ran."""
+    models = tmp_path / "project" / "models"
+    models.mkdir(parents=True)
+    for name, sql in MODELS.items():
+        (models / f"{name}.sql").write_text(sql)
+    (models / "models.yml").write_text(TESTS)
+    (models.parent / "dbt_project.yml").write_text(
+        "name: witnessed\nversion: '1.0'\nprofile: witnessed\nflags: {send_anonymous_usage_stats: false}\n"
+        "models: {witnessed: {+materialized: table, +pre-hook: \"insert into witness values ('{{ this.name }}')\"}}\n"
+    )
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        connection.execute("create table witness (name varchar)")
+    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("ROWS", "1000000000000")
+    # No flow and no server here: the runs of one machine keep apart by the file alone.
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr("flows.engine.target.file_lock._is_shared_server", lambda: False)
+    return tmp_path
+
+
+def ran(folder: Path) -> dict[str, int]:
+    with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
+        return dict(connection.execute("select name, count(*) from witness group by name").fetchall())
+
+
+def state_in(folder: Path) -> State:
+    return state_of("witnessed", "dev", {"TRIBUTARY_STATE": str(folder / "state")})
+
+
+def kill_in_the_middle(folder: Path, victim: str) -> None:
+    """Start a build, and kill the flow process or its dbt while the endless model runs."""
+    import psutil
+
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder)], stderr=subprocess.PIPE)
+    children: list[psutil.Process] = []
+
+    def is_in_the_middle() -> bool:
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        runs = state_in(folder).runs()
+        ledger = (runs[-1] / LEDGER).read_text() if runs and (runs[-1] / LEDGER).exists() else ""
+        # The model and the test before it have ended, and it has started.
+        return ledger.count('"pass"') == 1 and '"name":"endless"' in ledger
+
+    wait_until(is_in_the_middle, "the build reaches the model that does not end")
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 1
+    for target in {"flow": [process], "dbt": children, "both": [process, *children]}[victim]:
+        target.send_signal(signal.SIGKILL)
+    process.communicate()
+    # Nobody can stop it any more; it has to go by itself, and until then the target is not free.
+    psutil.wait_procs(children, timeout=30)
+    assert not psutil.pid_exists(children[0].pid)
+
+
+@pytest.mark.parametrize("victim", ["flow", "dbt", "both"])
+def test_a_killed_build_is_resumed_without_doing_anything_twice(
+    folder: Path, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_in_the_middle(folder, victim)
+    earlier = interrupted_run(state_in(folder), DbtCommand("build"))
+    assert earlier is not None
+    assert {name.split(".")[2] for name in earlier.done} == {"first", "second", "not_null_second_id"}
+
+    monkeypatch.setenv("ROWS", "10")
+    with one_writer("dev", holder="the resumed run", wait=False):
+        result = build(folder, resume=True)
+
+    assert result.counts() == {"succeeded": 5, "warned": 0, "failed": 0, "skipped": 0}
+    assert {node.name for node in result.nodes} == {*MODELS, "not_null_second_id"}
+    assert ran(folder) == dict.fromkeys(MODELS, 1)
+    assert interrupted_run(state_in(folder), DbtCommand("build")) is None
+
+
+def test_a_resumed_run_does_what_failed_and_what_was_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWS", "'no number'")
+    with pytest.raises(DbtRunFailed, match="endless"):
+        build(folder)
+    assert ran(folder) == {"first": 1, "second": 1}
+    monkeypatch.setenv("ROWS", "10")
+    result = build(folder, resume=True)
+    assert result.counts()["succeeded"] == 5
+    assert ran(folder) == dict.fromkeys(MODELS, 1)
+    # With nothing left undone, it is an ordinary run.
+    assert build(folder, resume=True).counts()["succeeded"] == 5
+    assert ran(folder) == dict.fromkeys(MODELS, 2)
+
+
+def test_only_the_very_same_command_is_resumed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWS", "'no number'")
+    with pytest.raises(DbtRunFailed):
+        build(folder)
+    state = state_in(folder)
+    assert interrupted_run(state, DbtCommand("build")) is not None
+    for other in (
+        DbtCommand("run"),
+        DbtCommand("build", select="last"),
+        DbtCommand("build", full_refresh=True),
+        DbtCommand("build", vars={"day": "2026-01-31"}),
+    ):
+        assert interrupted_run(state, other) is None
+
+
+def test_a_damaged_record_is_no_ground_to_go_on_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = state_in(folder)
+    run_path = state.new_run(datetime.now(UTC), "t")
+    (run_path / LEDGER).write_bytes(b"")
+    assert interrupted_run(state, DbtCommand("build")) is None, "nothing had been done"
+    (run_path / LEDGER).write_bytes(b"\x00" * 4096)
+    with pytest.raises(ConfigError, match=r"The record of the last run is damaged.*ledger\.jsonl.*without --resume"):
+        interrupted_run(state, DbtCommand("build"))
+
+
+def test_a_run_that_was_killed_while_it_resumed_another_loses_nothing_of_that_one(folder: Path) -> None:
+    state, at = state_in(folder), datetime.now(UTC)
+    head = {"kind": "run", "command": fingerprint(DbtCommand("build")), "target": "dev", "at": at}
+    done = [NodeEvent(f"model.witnessed.{name}", name, "model", "table", "success", at, at) for name in ("a", "b")]
+    before = ""
+    for number, event in enumerate([done[0], done[1], None]):
+        run_path = state.new_run(at, str(number))
+        with Ledger(run_path / LEDGER) as ledger:
+            ledger.append(head | ({"resumes": before} if before else {}))
+            if event:
+                ledger.node(event, 1)
+        before = run_path.name
+    earlier = interrupted_run(state, DbtCommand("build"))
+    assert earlier is not None
+    assert set(earlier.done) == {"model.witnessed.a", "model.witnessed.b"}
+
+
+class Deleting:
+    """Delete a folder when a node has ended, and hear what is said of that."""
+
+    def __init__(self, place: Path, after: str) -> None:
+        self._place = place
+        self._after = after
+        self.notes: list[str] = []
+
+    def stage(self, text: str) -> None: ...
+
+    def event(self, event: DbtEvent) -> None:
+        if event.node and event.node.name == self._after and event.node.finished_at and self._place.exists():
+            # Under another name first: dbt writes into it at this very moment.
+            gone = self._place.with_name("gone")
+            self._place.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_state_folder_that_is_deleted_under_a_run_costs_nothing_that_was_done(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended well, with its record in a file that had no name any more; --resume then did everything again."""
+    monkeypatch.setenv("ROWS", "10")
+    build(folder)
+    monkeypatch.setenv("ROWS", "'no number'")
+    deleting = Deleting(folder / "state", "second")
+    with one_writer("dev", holder="this run"), reporting_to(deleting), pytest.raises(DbtRunFailed) as caught:
+        build(folder)
+    (run_path,) = state_in(folder).runs()
+    assert isinstance(caught.value.result, DbtResult)
+    said = " ".join(deleting.notes)
+    assert f"{run_path / LEDGER} was deleted while it was written to. It is there again, whole." in said
+    assert "Gone for good: the records of 1 earlier runs" in said
+    assert "the last good state, so that the next run with --changed builds everything" in said
+    assert any("Gone for good" in note for note in caught.value.result.notes), "and whoever reads the report knows"
+    log = (run_path / TEXT_LOG).read_text()
+    assert "first" in log
+    assert "Done. PASS=" in log
+
+    monkeypatch.setenv("ROWS", "10")
+    assert build(folder, resume=True).counts()["succeeded"] == 5
+    assert ran(folder) == dict.fromkeys(MODELS, 2), "once in each of the two runs"
+
+
+def test_what_nobody_knows_any_more_is_not_done_twice_in_silence(folder: Path) -> None:
+    state, at, listener = state_in(folder), datetime.now(UTC), Deleting(folder / "nothing", "nobody")
+    with reporting_to(listener):
+        assert interrupted_run(state, DbtCommand("build")) is None
+    assert listener.notes[0].startswith(f"There is no record of an earlier run of this under {state.folder}, so")
+    head = {"kind": "run", "command": fingerprint(DbtCommand("build")), "target": "dev", "at": at}
+    # It went on from a run whose record is gone, and was killed before it had written down what that one did.
+    run_path = state.new_run(at, "2")
+    with Ledger(run_path / LEDGER) as ledger:
+        ledger.append(head | {"resumes": "20260131T000000.000000Z-1"})
+        with pytest.raises(ConfigError, match=r"was deleted, so nobody can say .*without --resume"):
+            interrupted_run(state, DbtCommand("build"))
+        ledger.node(NodeEvent("model.witnessed.a", "a", "model", "table", "success", at, at), 1)
+        earlier = interrupted_run(state, DbtCommand("build"))
+        assert earlier is not None
+        assert set(earlier.done) == {"model.witnessed.a"}
+    (run_path / TEXT_LOG).write_text("12:00:00 1 of 1 OK created\n")
+    (run_path / LEDGER).unlink()
+    with pytest.raises(ConfigError, match=r"was deleted, so nobody can say .*without --resume"):
+        interrupted_run(state, DbtCommand("build"))

@@ -1,0 +1,301 @@
+"""What reaches a Prefect server that is slow, fails or is away: a real HTTP server that does as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from flows.engine.artifacts.results import NodeResult
+from flows.engine.context.events import DbtEvent, NodeEvent
+from flows.engine.sinks import recorder as module
+from flows.engine.sinks.recorder import BATCH_SIZE, Recorder, Sender, sender_through
+from flows.engine.sinks.task_runs import FlowRun, task_run_id
+from flows.engine.sinks.unsent import UnsentEvents
+from tests.conftest import free_port, wait_until
+
+AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+FLOW_RUN = FlowRun(UUID(int=1), "amber-otter")
+
+
+class Inbox:
+    """An HTTP server that answers with the statuses it is given, then with 204; None drops the connection."""
+
+    def __init__(self, *answers: int | None) -> None:
+        self.answers = list(answers)
+        self.accepted: list[tuple[str, list[dict[str, Any]]]] = []
+        self.refused = 0
+        self.will_not_take = ""
+        inbox = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                answer = inbox.answers.pop(0) if inbox.answers else 204
+                if any(document.get("message") == inbox.will_not_take for document in body):
+                    answer = 422
+                if answer == 204:
+                    inbox.accepted.append((self.path, body))
+                else:
+                    inbox.refused += 1
+                if answer is None:
+                    self.close_connection = True
+                    return
+                self.send_response(answer)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def documents(self, path: str) -> list[dict[str, Any]]:
+        return [document for where, documents in self.accepted if where == path for document in documents]
+
+
+def sender_to(port: int) -> Callable[[], Sender]:
+    """Return what makes a sender that raises as the one to Prefect does."""
+
+    def factory() -> Sender:
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
+        return sender_through(lambda path, body: client.post(path, content=body))
+
+    return factory
+
+
+@pytest.fixture
+def inbox() -> Iterator[Callable[..., Inbox]]:
+    made: list[Inbox] = []
+
+    def make(*answers: int | None) -> Inbox:
+        made.append(Inbox(*answers))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.server.shutdown()
+        server.server.server_close()
+
+
+def line(number: int, node: NodeEvent | None = None) -> DbtEvent:
+    return DbtEvent("Line", "info", f"line {number}", AT, node.unique_id if node else None, node)
+
+
+def ended(name: str, status: str = "success") -> NodeEvent:
+    return NodeEvent(f"model.shop.{name}", name, "model", "table", status, AT, AT + timedelta(seconds=3))
+
+
+def manifest(folder: Path, **parents: str) -> Path:
+    path = folder / "manifest.json"
+    nodes = {
+        f"model.shop.{name}": {
+            "name": name,
+            "resource_type": "model",
+            "depends_on": {"nodes": [f"model.shop.{parent}" for parent in above.split()]},
+        }
+        for name, above in parents.items()
+    }
+    path.write_text(json.dumps({"nodes": nodes}))
+    return path
+
+
+def recorder(port: int, folder: Path, **parents: str) -> Recorder:
+    return Recorder(FLOW_RUN, sender_to(port), manifest(folder, **parents), flush_seconds=0.01)
+
+
+@pytest.mark.parametrize("answers", [(), (503, 500), (None, 503, None), (204, 500, 204, None)])
+def test_everything_is_delivered_once_and_in_order(
+    inbox: Callable[..., Inbox], tmp_path: Path, answers: tuple[int | None, ...]
+) -> None:
+    server = inbox(*answers)
+    with recorder(server.port, tmp_path, a="", b="a") as sending:
+        for number in range(20):
+            sending.event(line(number))
+        sending.event(line(20, ended("a")))
+        wait_until(lambda: server.documents("/logs/"), "the first lines arrive while dbt still runs")
+        sending.event(line(21, ended("b", "error")))
+        sending.event(line(22))
+    assert [entry["message"] for entry in server.documents("/logs/")] == [f"line {number}" for number in range(23)]
+    assert [entry["resource"]["prefect.state-name"] for entry in server.documents("/events")] == ["Completed", "Failed"]
+    assert sending.unsent == 0
+    assert server.refused == len([answer for answer in answers if answer != 204])
+
+
+def test_a_task_run_has_its_parents_its_times_and_its_log(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox()
+    with recorder(server.port, tmp_path, a="", b="a not_in_the_run") as sending:
+        sending.event(line(0, ended("a")))
+        sending.event(line(1, ended("b")))
+    first, second = server.documents("/events")
+    task_run = second["payload"]["task_run"]
+    assert task_run["task_inputs"]["parents"] == [
+        {"input_type": "task_run", "id": str(task_run_id(FLOW_RUN, "model.shop.a"))}
+    ]
+    assert first["payload"]["task_run"]["task_inputs"]["parents"] == []
+    assert datetime.fromisoformat(task_run["start_time"]) == AT
+    assert datetime.fromisoformat(task_run["end_time"]) == AT + timedelta(seconds=3)
+    assert second["related"][0]["prefect.resource.id"] == f"prefect.flow-run.{FLOW_RUN.id}"
+    logged = {entry["message"]: entry["task_run_id"] for entry in server.documents("/logs/")}
+    assert logged["line 1"] == str(task_run_id(FLOW_RUN, "model.shop.b"))
+
+
+def test_a_node_that_runs_on_is_shown_as_running_and_what_dbt_says_at_the_end_is_added(
+    inbox: Callable[..., Inbox], tmp_path: Path
+) -> None:
+    server = inbox()
+    started = NodeEvent("model.shop.a", "a", "model", "table", "started", AT)
+    with recorder(server.port, tmp_path, a="") as sending:
+        sending.event(line(0, started))
+        wait_until(lambda: server.documents("/events"), "the node is shown as running")
+        sending.event(line(1, ended("a", "error")))
+        sending.results(
+            [NodeResult("model.shop.a", "a", "model", "table", "error", AT, AT + timedelta(seconds=3), "no column")]
+        )
+    running, failed, explained = server.documents("/events")
+    assert running["payload"]["validated_state"]["type"] == "RUNNING"
+    assert explained["payload"]["validated_state"] | {"message": ""} == failed["payload"]["validated_state"] | {
+        "message": ""
+    }
+    assert explained["payload"]["validated_state"]["message"] == "no column"
+    assert explained["occurred"] > failed["occurred"], "the server keeps the later of two states"
+    assert len({event["id"] for event in (running, failed, explained)}) == 3
+
+
+def test_batches_are_bounded(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox()
+    with recorder(server.port, tmp_path) as sending:
+        for number in range(3 * BATCH_SIZE + 1):
+            sending.event(line(number))
+    assert max(len(documents) for _, documents in server.accepted) <= BATCH_SIZE
+    assert len(server.documents("/logs/")) == 3 * BATCH_SIZE + 1
+
+
+def test_a_server_that_is_away_for_ever_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.3)
+    with recorder(free_port(), tmp_path, a="") as sending:
+        for number in range(5):
+            sending.event(line(number))
+        sending.event(line(5, ended("a")))
+    assert sending.unsent == 7, "six lines and one node"
+
+
+def test_taking_an_event_never_waits_for_the_server(tmp_path: Path) -> None:
+    """A sender that never returns holds its own thread and nobody else."""
+    release = threading.Event()
+
+    def hanging() -> Sender:
+        def send(path: str, body: bytes) -> None:
+            release.wait(60)
+
+        return send
+
+    with Recorder(FLOW_RUN, hanging, tmp_path / "manifest.json", flush_seconds=0.01) as sending:
+        for number in range(1000):
+            sending.event(line(number))
+        release.set()
+    assert sending.unsent == 0
+
+
+def test_a_missing_manifest_costs_the_edges_and_nothing_else(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox()
+    with Recorder(FLOW_RUN, sender_to(server.port), tmp_path / "none.json", 0.01) as sending:
+        sending.event(line(0, ended("a")))
+    assert [event["payload"]["task_run"]["name"] for event in server.documents("/events")] == ["a"]
+
+
+def test_an_odd_event_does_not_keep_the_others_from_being_sent(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox()
+    odd = NodeEvent("model.shop.odd", "odd", "model", "table", "success", AT, None)
+    with recorder(server.port, tmp_path, a="") as sending:
+        sending.event(line(0, odd))
+        sending.event(line(1, ended("a")))
+    assert "a" in [event["payload"]["task_run"]["name"] for event in server.documents("/events")]
+
+
+def test_a_document_that_the_server_will_never_take_is_counted_and_the_others_arrive(
+    inbox: Callable[..., Inbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect answers 4xx to the whole request when one document in it is not to its liking."""
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.5)
+    server = inbox()
+    server.will_not_take = "line 3"
+    with recorder(server.port, tmp_path) as sending:
+        for number in range(6):
+            sending.event(line(number))
+    assert sorted(entry["message"] for entry in server.documents("/logs/")) == [f"line {n}" for n in (0, 1, 2, 4, 5)]
+    assert sending.unsent == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_a_server_that_refuses_whoever_asks_is_not_asked_for_every_document(
+    inbox: Callable[..., Inbox], tmp_path: Path, status: int
+) -> None:
+    """A wrong key is not mended by smaller batches; and a server that takes nothing, not by trying all of it."""
+    server = inbox(*[status] * 10_000)
+    with recorder(server.port, tmp_path, a="") as sending:
+        for number in range(1000):
+            sending.event(line(number))
+        wait_until(lambda: server.refused, "it is asked")
+    assert sending.unsent == 1000
+    assert server.refused < 200
+    assert f"(HTTP {status})" in sending.denied
+
+
+def test_a_key_that_is_renewed_during_the_run_costs_nothing(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox(401)
+    with recorder(server.port, tmp_path) as sending:
+        sending.event(line(0))
+        wait_until(lambda: server.refused, "it is asked")
+    assert (sending.unsent, sending.denied) == (0, "")
+
+
+def test_what_was_not_sent_is_sent_by_the_next_run(
+    inbox: Callable[..., Inbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a node that had been shown as running runs for ever, when the server comes back after the run's end."""
+    kept, elsewhere = (UnsentEvents(tmp_path / "unsent", api) for api in ("http://here", "http://elsewhere"))
+    manifest(tmp_path, a="")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "CLOSE_SECONDS", 0.3)
+        with Recorder(FLOW_RUN, sender_to(free_port()), tmp_path / "manifest.json", 0.01, kept) as sending:
+            sending.event(line(0, NodeEvent("model.shop.cut_off", "cut_off", "model", "table", "started", AT)))
+            sending.event(line(1, ended("a")))
+    assert sending.unsent == 5, "two lines, and that one ended, and that the other ran and was cut off"
+    server = inbox()
+    for unsent, sent in ((elsewhere, 0), (kept, 3), (kept, 3)):
+        with Recorder(FLOW_RUN, sender_to(server.port), tmp_path / "manifest.json", 0.01, unsent) as sending:
+            sending.event(line(2))
+        assert len(server.documents("/events")) == sent
+    states = {event["resource"]["prefect.resource.name"]: event for event in server.documents("/events")}
+    assert states["a"]["resource"]["prefect.state-name"] == "Completed"
+    assert states["cut_off"]["resource"]["prefect.state-name"] == "Interrupted"
+
+
+def test_the_sender_is_made_with_the_settings_of_whoever_started_the_run(tmp_path: Path) -> None:
+    """Prefect keeps its settings in a context variable, which a new thread does not see by itself."""
+    setting: ContextVar[str] = ContextVar("setting", default="the process's own")
+    seen: list[str] = []
+
+    def factory() -> Sender:
+        seen.append(setting.get())
+        return lambda path, body: None
+
+    setting.set("temporary")
+    with Recorder(FLOW_RUN, factory, tmp_path / "none.json", 0.01) as sending:
+        sending.event(line(0))
+    assert seen == ["temporary"]
+
+
+def test_an_id_is_the_same_for_the_same_node_of_the_same_run() -> None:
+    assert task_run_id(FLOW_RUN, "model.a") == task_run_id(FLOW_RUN, "model.a")
+    assert task_run_id(FLOW_RUN, "model.a") != task_run_id(FlowRun(UUID(int=2), "x"), "model.a")

@@ -1,0 +1,90 @@
+"""What a flow run came to stays that, when the Prefect server is ill as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from uuid import uuid4
+
+import pytest
+from prefect import flow
+from prefect.events.worker import EventsWorker
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from flows.alerts.hooks import with_alerts
+from flows.engine.context.reporting import reporting_to
+from infrastructure.errors import ConfigError
+from tests.conftest import post
+from tests.flows.engine.target.test_file_lock import Listener
+from tests.support.road import IllServer
+
+OpenIllServer = Callable[..., IllServer]
+
+
+@with_alerts
+@flow(flow_run_name="{name}")
+def good(name: str) -> str:
+    return "done"
+
+
+@with_alerts
+@flow(flow_run_name="{name}")
+def bad(name: str) -> str:
+    raise ConfigError("the data is bad")
+
+
+@pytest.fixture
+def ill(prefect_server: str) -> Iterator[OpenIllServer]:
+    """Return a function that puts a server that is ill in the place of the well one."""
+    with ExitStack() as stack:
+
+        def put(*answers: int, takes_it: bool = False) -> IllServer:
+            server = IllServer(prefect_server, list(answers), takes_it)
+            stack.callback(server.end)
+            stack.enter_context(temporary_settings({PREFECT_API_URL: server.url, PREFECT_CLIENT_MAX_RETRIES: 2}))
+            # What Prefect's client still holds back goes while there is a way.
+            stack.callback(EventsWorker.drain_all, timeout=30)
+            return server
+
+        yield put
+
+
+def state_of(api: str, name: str) -> str:
+    (run,) = post(api, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
+    return run["state_name"]
+
+
+@pytest.mark.parametrize("takes_it", [False, True])
+@pytest.mark.parametrize("status", [500, 504])
+def test_a_server_that_fails_once_at_the_end_is_asked_again(
+    prefect_server: str, ill: OpenIllServer, status: int, takes_it: bool
+) -> None:
+    name = f"good-{uuid4().hex[:8]}"
+    server = ill(status, takes_it=takes_it)
+    assert good(name) == "done"
+    assert state_of(prefect_server, name) == "Completed"
+    assert server.asked == 2
+
+
+@pytest.mark.parametrize("status", [500, 503, 401])
+def test_a_run_that_the_server_never_hears_the_end_of_has_done_what_it_did(
+    prefect_server: str, ill: OpenIllServer, status: int
+) -> None:
+    name, listener = f"good-{uuid4().hex[:8]}", Listener()
+    ill(*[status] * 3)
+    with reporting_to(listener):
+        assert good(name) == "done"
+    (note,) = listener.notes
+    assert note.startswith("This flow run is Completed, and the Prefect server could not be told")
+    assert f"(HTTP {status})" in note
+    assert state_of(prefect_server, name) == "Running"
+
+
+def test_a_run_that_failed_says_why_it_failed_and_not_how_the_server_is(
+    prefect_server: str, ill: OpenIllServer
+) -> None:
+    name, listener = f"bad-{uuid4().hex[:8]}", Listener()
+    ill(500, 500, 500)
+    with reporting_to(listener), pytest.raises(ConfigError, match="the data is bad"):
+        bad(name)
+    assert listener.notes[0].startswith("This flow run is Failed, and the Prefect server could not be told")

@@ -1,0 +1,84 @@
+"""What `python -m flows run` decides around the pipeline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.reporting import reporting_to
+from flows.loaders.sample_data import count_sample_rows, write_sample_data
+from flows.pipelines.local_run import SAMPLE_ROWS, Request, did_you_mean, load_data, wants_data
+from infrastructure.profiles import Profile
+
+REQUEST = Request(
+    target="dev",
+    select=None,
+    exclude=None,
+    selector=None,
+    full_refresh=False,
+    vars={},
+    project_dir=None,
+    freshness=True,
+    docs=False,
+    resume=False,
+    wait=True,
+    with_data=None,
+)
+
+
+class Notes:
+    """Keep what a run says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stage(self, text: str) -> None: ...
+
+    def event(self, event: object) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(
+    ("request_", "warehouse", "expected"),
+    [
+        (REQUEST, "duckdb", True),
+        (REQUEST, "postgres", False),
+        (replace(REQUEST, project_dir="elsewhere"), "duckdb", False),
+        (replace(REQUEST, resume=True), "duckdb", False),
+        (replace(REQUEST, with_data=False), "duckdb", False),
+        (replace(REQUEST, with_data=True), "postgres", True),
+    ],
+)
+def test_data_is_loaded_on_duckdb_or_as_asked(request_: Request, warehouse: str, expected: bool) -> None:
+    assert wants_data(request_, warehouse) is expected
+
+
+def test_sample_data_of_another_size_is_kept(tmp_path: Path) -> None:
+    profile = Profile("dev", "tributary", {"type": "duckdb", "path": str(tmp_path / "dev.duckdb"), "schema": "a"}, {})
+    notes = Notes()
+    with reporting_to(notes):
+        load_data(profile)
+        assert abs(count_sample_rows(profile) - SAMPLE_ROWS) < SAMPLE_ROWS // 10
+        write_sample_data(profile, rows=1000, seed=7)
+        kept = count_sample_rows(profile)
+        load_data(profile)
+    assert count_sample_rows(profile) == kept
+    assert notes.said[-1] == f"Kept the {kept:,} rows of sample data that are there; `sample-data` writes them anew."
+
+
+def test_a_slip_of_the_pen_is_answered_with_the_name_that_was_meant(tmp_path: Path) -> None:
+    names = ("dim_musician", "fct_commits")
+    nodes = {f"model.t.{name}": {"name": name, "resource_type": "model"} for name in names}
+    (tmp_path / "manifest.json").write_text(json.dumps({"nodes": nodes}))
+    now = datetime.now(UTC)
+    result = DbtResult("dbt build", "dev", (), now, now, tmp_path, tmp_path)
+    assert did_you_mean("+dim_musicain", result) == "Did you mean dim_musician?"
+    assert did_you_mean("something_else", result) == ""
+    assert did_you_mean("fct_comits", replace(result, target_path=tmp_path / "nowhere")) == ""

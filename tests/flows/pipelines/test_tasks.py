@@ -1,0 +1,86 @@
+"""dbt's commands as tasks of somebody's own flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from flows.engine.artifacts.results import DbtResult
+from flows.pipelines import tasks
+from infrastructure.errors import DbtRunFailed
+from tests.conftest import SetUpTarget
+from tests.flows.pipelines.test_full import PROJECTS, deliver
+from tests.support.recorded import Recorded
+
+
+@pytest.fixture(scope="module")
+def ran(prefect_server: str, set_up_target: SetUpTarget) -> tuple[dict[str, DbtResult], Recorded]:
+    """Run every task once, from a flow that is not this project's."""
+    target = set_up_target()
+    deliver(target, hours_ago=13)
+    place: dict[str, Any] = {"target": target, "project_dir": str(PROJECTS / "orchard")}
+
+    @flow
+    def my_own() -> dict[str, DbtResult]:
+        return {
+            "freshness": tasks.source_freshness(**place),
+            "seed": tasks.seed(full_refresh=True, **place),
+            "snapshot": tasks.snapshot(**place),
+            "run": tasks.run(select="kinds", **place),
+            "test": tasks.test(exclude="unique_kinds_id", **place),
+            "build": tasks.build(select="kinds", vars={"unused": 1}, **place),
+            "docs": tasks.docs(**place),
+        }
+
+    state = my_own(return_state=True)
+    assert state.state_details.flow_run_id
+    return state.result(), Recorded(prefect_server, state.state_details.flow_run_id)
+
+
+def outcomes(result: DbtResult) -> dict[str, str]:
+    """Return outcome by name, without the hook that the project runs before each command."""
+    return {node.name: node.outcome for node in result.nodes if node.resource_type != "operation"}
+
+
+def test_each_task_does_its_part_alone(ran: tuple[dict[str, DbtResult], Recorded]) -> None:
+    results, _ = ran
+    found = {name: outcomes(result) for name, result in results.items()}
+    (source,) = found.pop("freshness").items()
+    assert source[1] == "warned", "13 hours are more than its warn_after and less than its error_after"
+    assert found == {
+        "seed": {"trees": "succeeded"},
+        "snapshot": {"trees_over_time": "succeeded"},
+        "run": {"kinds": "succeeded"},
+        "test": {"not_null_kinds_id": "succeeded"},
+        "build": {"kinds": "succeeded", "not_null_kinds_id": "succeeded", "unique_kinds_id": "succeeded"},
+        "docs": {},
+    }
+    assert (results["docs"].target_path / "static_index.html").exists()
+
+
+def test_the_flow_shows_its_tasks_and_their_nodes(ran: tuple[dict[str, DbtResult], Recorded]) -> None:
+    results, recorded = ran
+    expected = {node.unique_id for result in results.values() for node in result.nodes}
+    runs = recorded.node_runs(len(expected))
+    assert set(runs) == expected
+    assert {run["state_name"] for run in recorded.task_runs()} == {"Completed"}
+    assert len(recorded.task_runs()) == 7
+    assert len(recorded.artifacts()) == 14, "a summary each, a table where there are nodes, an overview of the build"
+
+
+def test_a_failing_task_can_be_caught_by_the_flow_that_called_it(
+    prefect_server: str, set_up_target: SetUpTarget
+) -> None:
+    target = set_up_target()
+
+    @flow
+    def careful() -> tuple[str, ...]:
+        try:
+            tasks.run(target=target, project_dir=str(PROJECTS / "outcomes"), select="wrong_sql")
+        except DbtRunFailed as exc:
+            return exc.failed
+        return ()
+
+    assert careful() == ("model.outcomes.wrong_sql",)
