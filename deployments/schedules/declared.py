@@ -154,7 +154,8 @@ def _flow(entrypoint: str, place: Place) -> Flow[..., Any] | Mistake:
     if ":" in entrypoint or entrypoint.endswith(".py") or "/" in entrypoint:
         return Mistake(
             place,
-            f"{entrypoint!r} names a file; name the module and the function, as in flows.pipelines.full.dbt_full_pipeline",
+            f"{entrypoint!r} names a file; name the module and the function, as in "
+            "flows.pipelines.full.dbt_full_pipeline",
         )
     module_name, _, function = entrypoint.rpartition(".")
     try:

@@ -1,1 +1,1 @@
-"""TODO flows/loaders."""
+"""What fills the raw schema: commits of git repositories, and sample data. Imports the warehouses, never the engine."""

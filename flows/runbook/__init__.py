@@ -1,1 +1,5 @@
-"""What people do to keep the data right, as flows: health checks, refreshes, audits, repairs."""
+"""What people do to keep the data right, a folder per procedure: its flow, its steps or checks, its settings.
+
+The door of each folder is its module `flow`. Procedures do not import each other; what two of them need stands beside
+them.
+"""

@@ -1,1 +1,4 @@
-"""TODO infrastructure/blocks."""
+"""The Prefect blocks that targets ask for, and their types, kept as data.
+
+Door: `documents`. Imports `targets` alone.
+"""

@@ -1,1 +1,1 @@
-"""TODO infrastructure/connection_check."""
+"""Whether dbt can connect to a target and build there, in one sentence. Door: `check`."""

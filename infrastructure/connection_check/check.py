@@ -30,7 +30,7 @@ _DBT = "import json, sys; from dbt.cli.main import dbtRunner as dbt; " + (
 )
 # Where connecting says nothing about the place that dbt is to build in.
 _LOOKED_AT = ("snowflake", "bigquery")
-_LOOK = Path(__file__).with_name("look.sql")
+_LOOK = Path(__file__).with_name("check_location.sql")
 _NO_DATASET = re.compile(r"running operation: .*Not found: Dataset", re.IGNORECASE | re.DOTALL)
 
 

@@ -1,1 +1,1 @@
-"""TODO infrastructure/server."""
+"""The Prefect server: its client, what it watches by itself, and a local one. Door: `client`."""

@@ -1,1 +1,4 @@
-"""TODO infrastructure/targets."""
+"""The environments of `infrastructure/targets.yml`: typed models, and each target as dbt wants it.
+
+Door: `target_file`.
+"""

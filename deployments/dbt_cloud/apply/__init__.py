@@ -1,1 +1,1 @@
-"""TODO deployments/dbt_cloud/apply."""
+"""What changes jobs in dbt Cloud, written down before and after. Door: `applying`."""

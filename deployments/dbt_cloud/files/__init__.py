@@ -1,1 +1,1 @@
-"""TODO deployments/dbt_cloud/files."""
+"""The files that jobs are written in, `.tfvars` and YAML. Door: `config`."""

@@ -1,1 +1,1 @@
-"""TODO deployments/dbt_cloud/plan."""
+"""What files say against what dbt Cloud has; nothing is changed. Door: `planning`."""

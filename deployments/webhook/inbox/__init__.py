@@ -1,1 +1,1 @@
-"""TODO deployments/webhook/inbox."""
+"""Where deliveries are kept until they are dealt with. Door: `inbox`."""

@@ -1,1 +1,1 @@
-"""TODO deployments/webhook/receive."""
+"""The receiver's HTTP side: who may say something, how much, and what is answered. Door: `app`."""

@@ -14,8 +14,8 @@ from flows.engine.context.exact_selection import exact_arguments, flags_beside
 from infrastructure.errors import ConfigError
 
 # Started with -P so that neither the working directory nor a project's folder is searched for modules:
-# dbt imports every top-level module named dbt_* that it can find. child.py is run as a file for the same reason.
-DBT = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))
+# dbt imports every top-level module named dbt_* that it can find. The child is run as a file for the same reason.
+DBT = (sys.executable, "-P", str(Path(__file__).parents[1] / "process" / "child.py"))
 
 _TAKES_FULL_REFRESH = frozenset({"build", "run", "seed"})
 _TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show"})

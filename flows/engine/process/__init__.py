@@ -1,1 +1,4 @@
-"""TODO flows/engine/process."""
+"""dbt as a child process: started, asked, stopped.
+
+The place that starts dbt. Imports `context`, `artifacts` and `ledger`.
+"""

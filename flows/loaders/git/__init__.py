@@ -1,1 +1,1 @@
-"""TODO flows/loaders/git."""
+"""Commits of git repositories, loaded into the raw schema. Door: `load`."""

@@ -1,1 +1,1 @@
-"""TODO flows/runbook/compare."""
+"""Two targets side by side, or one before and after a change. Door: `flow`."""

@@ -1,1 +1,1 @@
-"""TODO flows/runbook/full_refresh."""
+"""The weekly full refresh, with the old tables kept until the new ones have proven themselves. Door: `flow`."""

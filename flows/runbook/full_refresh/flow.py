@@ -23,11 +23,12 @@ from flows.engine.target.file_lock import one_writer
 from flows.history.store import history_store
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
+from flows.runbook.full_refresh.differences import Difference, compare_refreshed
 from flows.runbook.full_refresh.journal import Kept, Refresh, RefreshJournal
 from flows.runbook.full_refresh.settings import RefreshSettings, load_settings
 from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import Declared, materialized, read_declared
-from flows.warehouses.table_measures import Difference, compare_refreshed, measure, missing_keys
+from flows.warehouses.table_measures import measure, missing_keys
 from flows.warehouses.tables import Tables, open_tables
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
 from infrastructure.plain_text import one_line

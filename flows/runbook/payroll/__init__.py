@@ -1,1 +1,1 @@
-"""TODO flows/runbook/payroll."""
+"""Payroll of one concert: checks, signatures, export and archive. Door: `flow`."""

@@ -1,1 +1,1 @@
-"""TODO flows/runbook/pipeline_failure."""
+"""No new data: find out which loader or source stopped, and set it going again. Door: `flow`."""

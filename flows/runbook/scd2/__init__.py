@@ -1,1 +1,1 @@
-"""TODO flows/runbook/scd2."""
+"""Repair of keys that have several current versions in a table of versions. Door: `flow`."""

@@ -1,1 +1,1 @@
-"""TODO flows/runbook/triage."""
+"""A critical test failed: what changed under it, and who is told. Door: `flow`."""

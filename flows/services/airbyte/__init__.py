@@ -1,1 +1,1 @@
-"""TODO flows/services/airbyte."""
+"""Airbyte: its API, the events of finished syncs, and how its connections are doing. Door: `client`."""

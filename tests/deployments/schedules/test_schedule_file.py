@@ -111,13 +111,15 @@ PIPELINE = "  dbt-full-pipeline/a:\n    flow: flows.pipelines.full.dbt_full_pipe
         (PIPELINE + "    concurrency: {limit: 0}\n", "concurrency.limit: expected at least 1, found 0"),
         (PIPELINE + "    concurrency: {when_busy: queue}\n", "expected one of `wait`, `cancel`"),
         (PIPELINE + "    parameters: {select: '${NOT_SET}'}\n", "set NOT_SET"),
-        ("  dbt-full-pipeline/a: {flow: flows.pipelines.full.dbt_fullpipeline}\n", "has no flow 'dbt_fullpipeline'; did you "
-         "mean `dbt_full_pipeline`?"),
+        ("  dbt-full-pipeline/a: {flow: flows.pipelines.full.dbt_fullpipeline}\n",
+         "has no flow 'dbt_fullpipeline'; did you mean `dbt_full_pipeline`?"),
         ("  dbt-full-pipeline/a: {flow: flows.pipelin.dbt_full_pipeline}\n", "there is no flow flows.pipelin"),
-        ("  dbt-full-pipeline/a: {flow: 'flows/pipelines/full.py:dbt_full_pipeline'}\n", "names a file; name the module"),
+        ("  dbt-full-pipeline/a: {flow: 'flows/pipelines/full.py:dbt_full_pipeline'}\n",
+         "names a file; name the module"),
         ("  dbt-ful-pipeline/a: {flow: flows.pipelines.full.dbt_full_pipeline}\n", "name it dbt-full-pipeline/a"),
         ("  nightly: {flow: flows.pipelines.full.dbt_full_pipeline}\n", "is named as <flow>/<name>"),
-        ("  maintain-history/a: {flow: flows.pipelines.history_maintenance.maintain_history, target: dev}\n", "takes no target"),
+        ("  maintain-history/a: {flow: flows.pipelines.history_maintenance.maintain_history, target: dev}\n",
+         "takes no target"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line_and_what_was_meant(tmp_path: Path, text: str, said: str) -> None:

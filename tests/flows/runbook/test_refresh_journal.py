@@ -15,11 +15,12 @@ import pytest
 
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.history.store import URL_VARIABLE, HistoryStore
+from flows.runbook.full_refresh.differences import compare_refreshed
 from flows.runbook.full_refresh.flow import built_since, require_proven, require_within
 from flows.runbook.full_refresh.journal import Refresh, RefreshJournal
 from flows.runbook.full_refresh.settings import Tolerance
 from flows.runbook.kept_tables import KeptTables
-from flows.warehouses.table_measures import Measured, compare_refreshed
+from flows.warehouses.table_measures import Measured
 from flows.warehouses.tables import Tables, open_tables
 from infrastructure.errors import RefreshUndone
 from infrastructure.profiles import Profile

@@ -161,7 +161,10 @@ def test_a_lock_file_that_is_deleted_is_taken_anew_by_its_holder(target: str, tm
         wait_until(lambda: lock.exists() and lock.stat().st_size > 0, "the holder notices")
         assert held_files()[: len(before)] == before, "a dbt that has inherited one keeps it"
         with pytest.raises(subprocess.CalledProcessError) as caught:
-            code = f"from flows.engine.target.file_lock import one_writer\none_writer({target!r}, 'x', wait=False).__enter__()"
+            code = (
+                "from flows.engine.target.file_lock import one_writer\n"
+                f"one_writer({target!r}, 'x', wait=False).__enter__()"
+            )
             subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
         assert "Target dev is not free: me (process" in caught.value.stderr
     with one_writer(target, "me again", wait=False):
