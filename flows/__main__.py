@@ -14,7 +14,6 @@ from infrastructure.screen import echo, screen
 COMMANDS = {
     "run": "flows.cli.run:run",
     "plan": "flows.cli.plan:plan",
-    "split": "flows.cli.split:split",
     "transform": "flows.cli.transform:transform",
     "fast-transform": "flows.cli.transform:fast_transform",
     "new-data": "flows.cli.transform:new_data",

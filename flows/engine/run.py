@@ -94,7 +94,6 @@ def run_dbt(
     resume: bool = False,
     ended: Ended | None = None,
     changed: bool = False,
-    part: str | None = None,
 ) -> DbtResult:
     """Run a dbt command and return what came of every node.
 
@@ -104,7 +103,6 @@ def run_dbt(
         resume: do only what the last run of this command left undone, if it did not get to a good end.
         ended: told the result before it is returned or an error raised, also when a signal stops the run.
         changed: build only what changed in code or data since it was built last; see `change_plan`.
-        part: names the part of the project that this is, which is built beside others of the same target.
 
     Raises:
         DbtRunFailed: a node failed, after everything about it is written down.
@@ -114,7 +112,6 @@ def run_dbt(
     require_time(f"{command.name} did not begin on target {profile.target}")
     started_at = datetime.now(UTC)
     state = state_of(project.name, profile.target, os.environ)
-    state = state.part(part) if part else state
     run_path = state.new_run(started_at, f"{command.verb.replace(' ', '-')}-{run_id}")
     place = Place(
         project=project.folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -58,20 +57,6 @@ class State:
     def profiles(self) -> Path:
         """Return the folder of the profiles.yml that the dbt child reads; it holds no secret."""
         return self.folder / "profiles"
-
-    def part(self, name: str) -> State:
-        """Return the folders of a part of the project that is built beside others, so that they don't meet in files.
-
-        Raises:
-            ConfigError: the folder can't be written.
-        """
-        part = State(self.folder / "parts" / _safe(name))
-        _make(part.target_path)
-        if self.parsed.exists() and not part.parsed.exists():
-            # What the whole project was parsed to saves the part its first parse, the longest.
-            with contextlib.suppress(OSError):
-                shutil.copy2(self.parsed, part.parsed)
-        return part
 
     def runs(self) -> list[Path]:
         """Return the folders of the runs that are kept, oldest first."""
