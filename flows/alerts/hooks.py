@@ -14,7 +14,7 @@ from flows.alerts.incident_store import book_of
 from flows.alerts.notify import Unsent, deliver, write_down
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
-from flows.pipelines.last_state import keep_last_state
+from flows.engine.sinks.last_state import keep_last_state
 from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
 from infrastructure.plain_text import markdown_code, markdown_text, one_line
 from infrastructure.server.automations import TOLD_EVENT, UNSENT_EVENT

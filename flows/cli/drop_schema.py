@@ -26,7 +26,7 @@ def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
     A schema that has no mark, or another target's, is left; so is any whose name does not begin with ci_.
     """
     with writing_to(target) as profile:
-        from flows.runbook.ci_schemas import drop_schemas
+        from flows.pipelines.ci_schemas import drop_schemas
 
         found = drop_schemas(profile, dry_run)
     if as_json:

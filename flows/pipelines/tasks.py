@@ -25,9 +25,9 @@ from flows.engine.sinks.task_runs import FlowRun
 from flows.engine.sinks.unsent import unsent_events
 from flows.engine.target.file_lock import one_writer
 from flows.history.record import record
+from flows.pipelines.ci_schemas import claim_schemas
 from flows.report.artifacts import publish
 from flows.report.html.summary import publish_overview
-from flows.runbook.ci_schemas import claim_schemas
 from infrastructure.errors import ConfigError, TributaryError
 from infrastructure.profiles import load_profile
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.runbook.ci_schemas import own_schema
+from flows.pipelines.ci_schemas import own_schema
 from infrastructure.profiles import Profile
 from infrastructure.targets.target_file import ROOT, load_targets
 from tests.test_documents import accept, after_uv_run

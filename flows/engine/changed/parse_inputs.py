@@ -8,9 +8,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flows.engine.changed.fingerprints import Values, digest_of
-from flows.engine.changed.project_files import ProjectFiles, project_settings, read_project_files, variables_by_package
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project
+from flows.engine.context.project_files import ProjectFiles, project_settings, read_project_files, variables_by_package
 from flows.engine.process.environment import child_environment
 from infrastructure.targets.outputs import SECRET_PREFIX
 

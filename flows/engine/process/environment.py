@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.engine.changed.project_files import look_ups_of
+from flows.engine.context.project_files import look_ups_of
 from infrastructure.errors import preview
 from infrastructure.passed_on import LookUps, PassedOn, for_dbt
 from infrastructure.targets.target_file import secrets_of_others

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.changed.project_files import read_project_files, variables_by_package
+from flows.engine.context.project_files import read_project_files, variables_by_package
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
 from flows.engine.run import run_dbt
-from flows.runbook.ci_schemas import MARK, built_in, claim, claim_schemas, drop_schemas
+from flows.pipelines.ci_schemas import MARK, built_in, claim, claim_schemas, drop_schemas
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
