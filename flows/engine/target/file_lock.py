@@ -2,7 +2,7 @@
 
 On one machine a file lock does it, which the operating system lets go of whatever happens to the process. Between
 machines the server's concurrency limit `dbt-<target>` does, with a lease that runs out when its holder is gone
-(`lease.py`).
+(`server_lease.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flows.engine.context.deadline import require_time
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import STATE_VARIABLE, state_root
 from flows.engine.ledger.ledger import is_file_at
-from flows.engine.target.server_lease import Lease, lent_slot, server_slot
+from flows.engine.target.server_lease import Lease, server_slot
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.private_files import private_folder
 
@@ -35,12 +35,9 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class _Held:
-    """A target that this run may write to: its slot where the server is shared, and its lock file.
+    """A target that this run may write to: its lock file, and its slot where the server is shared."""
 
-    Another run holds the file, if any does on this machine, where this one writes for it.
-    """
-
-    file: _LockFile | None
+    file: _LockFile
     lease: Lease | None
 
 
@@ -75,39 +72,12 @@ def one_writer(target: str, holder: str, wait: bool = True) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def writing_for(target: str, lender: str) -> Iterator[None]:
-    """Write to a target, for the time of the block, in the name of the run that holds it.
-
-    What such runs write at the same time must not be the same.
-
-    Args:
-        lender: what `lease_name` returned to that run.
-
-    Raises:
-        UpstreamUnavailable: that run does not hold the target any more.
-    """
-    with lent_slot(target, lender) as lease:
-        held = _held.get({})
-        token = _held.set({**held, target: _Held(None, lease)})
-        try:
-            yield
-        finally:
-            _held.reset(token)
-
-
-def lease_name(target: str) -> str | None:
-    """Return what others have to know to write for this run, which holds a target; None without a shared server."""
-    held = _held.get({}).get(target)
-    return held.lease.name if held and held.lease else None
-
-
 def held_files() -> list[int]:
     """Return the descriptors of the lock files that this run holds.
 
     A child that inherits them keeps its target locked for as long as it lives, even when this process is killed.
     """
-    return [file for held in _held.get({}).values() if held.file is not None for file in held.file.descriptors]
+    return [file for held in _held.get({}).values() for file in held.file.descriptors]
 
 
 @contextmanager
@@ -122,7 +92,7 @@ def calling_when_lost(target: str, act: Callable[[str], None]) -> Iterator[None]
     with ExitStack() as stack:
         if held and held.lease:
             stack.enter_context(held.lease.calling_when_lost(act))
-        if held and held.file:
+        if held:
             stack.enter_context(held.file.calling_when_lost(act))
         yield
 

@@ -88,17 +88,9 @@ class Lease:
         # A request that hangs, or the look-up of an address, must not keep this one from the clock.
         self._watch_thread = threading.Thread(target=self._watch, name="tributary-lease-clock", daemon=True)
 
-    @property
-    def name(self) -> str:
-        """Return what this holder is known by, to others who write for it."""
-        return str(self._about["lease"])
-
     def start(self, client: SyncPrefectClient) -> None:
         """Say who holds the slot, and begin to renew it."""
         _write_sign(client, self._target, self._about)
-        self._begin()
-
-    def _begin(self) -> None:
         self._thread.start()
         self._watch_thread.start()
 
@@ -208,90 +200,6 @@ class Lease:
             acts = list(self._when_lost)
         for act in acts:
             act(why)
-
-
-class LentLease(Lease):
-    """A slot that another run holds, for which this one writes: kept alive with it, never taken anew or given back.
-
-    Should the holder die, the slot stays taken for as long as somebody still writes for it.
-    """
-
-    def __init__(self, target: str, lender: str, sign: dict[str, Any], asked_at: float) -> None:
-        super().__init__(target, str(sign.get("holder")), UUID(str(sign["slot"])), asked_at)
-        self._lender = lender
-        self._misses = 0
-
-    def start(self, client: SyncPrefectClient) -> None:
-        """Begin to renew it."""
-        self._begin()
-
-    def release(self, client: SyncPrefectClient) -> None:
-        """Stop renewing it: giving it back is the holder's business."""
-        self._let_go.set()
-        self._thread.join(POLL_SECONDS)
-
-    def _renew(self, client: SyncPrefectClient) -> None:
-        import httpx
-
-        sign = _read_sign(client, self._target)
-        if sign is None or sign.get("lease") != self._lender:
-            self._lose(f"{described(sign)} writes to it since the Prefect server was away")
-            return
-        sent_at = time.monotonic()
-        try:
-            client.renew_concurrency_lease(lease_id=UUID(str(sign["slot"])), lease_duration=LEASE_SECONDS)
-            self._proven_at = sent_at
-        except httpx.HTTPStatusError as exc:
-            if exc.response.status_code not in (_GONE, _NOT_FOUND):
-                raise
-            # Its holder may be about to take it anew, and says so in its next sign.
-            self._misses += 1
-            if self._misses > 1:
-                self._lose("another run writes to it since the Prefect server was away")
-            return
-        self._misses = 0
-        # Who waits for the target takes over what shows no sign of life, and the holder may be dead.
-        _write_sign(client, self._target, {**sign, "signs_of_life": int(sign.get("signs_of_life", 0)) + 1})
-
-
-@contextmanager
-def lent_slot(target: str, lender: str) -> Iterator[Lease]:
-    """Write to a target for the run that holds it, for the time of the block.
-
-    Args:
-        lender: the `name` of that run's lease.
-
-    Raises:
-        UpstreamUnavailable: that run does not hold it any more.
-    """
-    import httpx
-
-    from infrastructure.server.client import connect
-
-    with connect() as server:
-        client = server.client
-        sign = _read_sign(client, target)
-        sent_at = time.monotonic()
-        try:
-            if sign is None or sign.get("lease") != lender:
-                raise UpstreamUnavailable(
-                    f"Target {target} is no longer held by the run that this is a part of, but by {described(sign)}. "
-                    "Nothing was written. Start the whole run again."
-                )
-            client.renew_concurrency_lease(lease_id=UUID(str(sign["slot"])), lease_duration=LEASE_SECONDS)
-        except httpx.HTTPStatusError as exc:
-            if exc.response.status_code not in (_GONE, _NOT_FOUND):
-                raise
-            raise UpstreamUnavailable(
-                f"{described(sign)}, which this is a part of, does not hold target {target} any more. Nothing was "
-                "written. Start the whole run again."
-            ) from exc
-        lease = LentLease(target, lender, sign, sent_at)
-        lease.start(client)
-        try:
-            yield lease
-        finally:
-            lease.release(client)
 
 
 @contextmanager
