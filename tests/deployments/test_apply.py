@@ -218,7 +218,7 @@ def test_an_event_of_a_finished_sync_starts_the_transformation_once(
     """On a server of one's own, which lacks only the webhook that makes Prefect Cloud's events of deliveries."""
     name, connection = f"dbt-transformation-flow/{project.name}", str(uuid4())
     for module in ("event_automations", "prefect_deployments"):
-        monkeypatch.setattr(f"deployments.{module}.DEPLOYMENT", name)
+        monkeypatch.setattr(f"deployments.schedules.{module}.DEPLOYMENT", name)
     for source in ("GOOGLE_ADS", "FACEBOOK_ADS", "SUPABASE"):
         monkeypatch.setenv(f"TRIBUTARY_AIRBYTE_{source}", connection if source == "GOOGLE_ADS" else str(uuid4()))
     project.settings["deployments"] = {name: {"flow": "flows.pipelines.transform.dbt_transformation_flow"}}

@@ -68,5 +68,5 @@ class InProcessDbt:
 
 def run_dbt_in_process(patch: pytest.MonkeyPatch) -> None:
     """Have the engine run dbt in this process."""
-    for module in ("run", "listing"):
+    for module in ("run", "process.listing"):
         patch.setattr(f"flows.engine.{module}.DbtProcess", InProcessDbt)

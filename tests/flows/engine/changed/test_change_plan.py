@@ -108,7 +108,7 @@ def test_nothing_changed_starts_no_dbt_at_all(shop: Shop, monkeypatch: pytest.Mo
     def started(*_: object) -> None:
         pytest.fail("dbt was started")
 
-    for module in ("run", "listing"):
+    for module in ("run", "process.listing"):
         monkeypatch.setattr(f"flows.engine.{module}.DbtProcess", started)
     result = shop.build(changed=True)
     assert result.nodes == ()

@@ -311,7 +311,7 @@ def test_what_dbt_reports_as_done_after_interrupts_is_in_the_warehouse(
             child.wait()
         cursor.execute("select tablename from pg_tables where schemaname = %s", [schema])
         there = {name for (name,) in cursor.fetchall()}
-    assert "OK created" in "\n".join(said), "dbt says that it is done, which it is not"
+    # Whether dbt gets to say "OK created" of a table that is not there depends on which of its threads is first.
     assert done <= there, said
 
 
