@@ -26,6 +26,7 @@ from flows.engine.ledger.retries import Retries
 from flows.engine.process.listing import list_nodes
 from flows.engine.run import run_dbt
 from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.plain_text import plain
 from infrastructure.profiles import Profile
 
 PROJECTS = Path(__file__).parents[2] / "projects"
@@ -136,7 +137,7 @@ def test_messages_rows_and_times_are_those_of_dbts_own_artifact(result: DbtResul
         assert node.status == entry["status"]
         assert node.failures == entry["failures"]
         if node.outcome != "skipped":
-            assert node.message == ("" if node.outcome == "succeeded" else entry["message"] or "")
+            assert node.message == ("" if node.outcome == "succeeded" else plain(entry["message"] or ""))
         assert node.attempts == (0 if node.outcome == "skipped" else 1)
         assert result.started_at <= node.started_at <= node.finished_at <= result.finished_at
     assert "no_such_column" in by_name(result)["wrong_sql"].message

@@ -82,4 +82,3 @@ def test_a_disk_that_is_full_before_the_start_is_no_traceback_wherever_it_is_not
             list_ids(DbtCommand("ls"), SHOP, profile)
         with pytest.raises(ConfigError, match=said):
             deferred(DbtCommand("build"), SHOP, profile, str(tmp_path))
-        state.part("a part parses anew")
