@@ -16,8 +16,8 @@ from infrastructure.errors import ConfigError, ExitCode
 from infrastructure.screen import echo, styled
 
 if TYPE_CHECKING:
-    from deployments.schedules.declared import Declared
-    from deployments.schedules.plan import Plan, Saved
+    from deployments.schedules.declared import DeclaredDeployment
+    from deployments.schedules.plan import DeploymentPlan, Saved
     from infrastructure.blocks.documents import FieldChange
 
 _COMMAND = "uv run python -m deployments.apply"
@@ -152,7 +152,7 @@ def next_(target: str | None, count: int, after: datetime | None, as_json: bool,
         echo(f"Without a schedule: {', '.join(still)}")
 
 
-def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool, apply_it: bool) -> Plan:
+def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool, apply_it: bool) -> DeploymentPlan:
     from deployments.schedules.prefect_deployments import apply as apply_plan
     from deployments.schedules.prefect_deployments import plan as make_plan
     from deployments.schedules.schedule_file import load_schedules
@@ -176,7 +176,7 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
     return planned
 
 
-def _as_text(planned: Plan, address: str | None) -> str:
+def _as_text(planned: DeploymentPlan, address: str | None) -> str:
     lines = [f"Prefect server: {address or 'this machine'}"]
     unchanged = 0
     for pool in planned.pools:
@@ -211,11 +211,11 @@ def _as_text(planned: Plan, address: str | None) -> str:
     return "\n".join([*lines, *(styled(note, fg="yellow") for note in planned.notes)])
 
 
-def _next_line(declared: Declared) -> list[str]:
+def _next_line(declared: DeclaredDeployment) -> list[str]:
     return [f"             next run: {at:%a %Y-%m-%d %H:%M %Z}" for at in declared.next_runs(datetime.now(UTC))]
 
 
-def _summary(planned: Plan, command: str, is_applied: bool) -> str:
+def _summary(planned: DeploymentPlan, command: str, is_applied: bool) -> str:
     if planned.is_empty:
         return "Nothing to change: the server is as deployments/schedules.yml says."
     if not is_applied:
@@ -226,7 +226,7 @@ def _summary(planned: Plan, command: str, is_applied: bool) -> str:
     return "\n".join([f"Done: {counts}.", "Runs start where a worker is:", *workers])
 
 
-def _as_document(planned: Plan, address: str | None, is_applied: bool) -> dict[str, Any]:
+def _as_document(planned: DeploymentPlan, address: str | None, is_applied: bool) -> dict[str, Any]:
     def fields(found: Sequence[FieldChange]) -> list[dict[str, Any]]:
         return [{"path": it.path, "old": it.old, "new": it.new} for it in found]
 

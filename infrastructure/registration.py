@@ -49,7 +49,7 @@ class PassedOver:
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredSetup:
     """Everything that can be set up with the secrets at hand.
 
     Attributes:
@@ -78,7 +78,7 @@ class LimitChange:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SetupPlan:
     """The changes that bring a server to what is declared."""
 
     blocks: tuple[BlockChange, ...]
@@ -96,7 +96,7 @@ def limit_name(target: str) -> str:
     return f"dbt-{target}"
 
 
-def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = ()) -> Declared:
+def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = ()) -> DeclaredSetup:
     """Work out what can be set up.
 
     Args:
@@ -137,7 +137,7 @@ def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = 
             elif found:
                 documents += found
                 ready.append(name)
-    return Declared(
+    return DeclaredSetup(
         tuple(merge(documents)),
         tuple(limits),
         tuple(ready),
@@ -178,12 +178,12 @@ def _lacking(passed_over: Sequence[PassedOver]) -> ConfigError:
     )
 
 
-def plan(server: Server, declared: Declared) -> Plan:
+def plan(server: Server, declared: DeclaredSetup) -> SetupPlan:
     """Compare what is declared with what a server holds; changes nothing."""
     blocks = [change_of(doc, server.read_block(doc.type_slug, doc.name)) for doc in declared.documents]
     limits = [_limit_change(name, server.read_limit(name)) for name in declared.limits]
     automations = [change_of_automation(doc, server.read_automation(doc.name)) for doc in declared.automations]
-    return Plan(tuple(blocks), tuple(limits), tuple(automations))
+    return SetupPlan(tuple(blocks), tuple(limits), tuple(automations))
 
 
 def _limit_change(name: str, size: int | None) -> LimitChange:
@@ -192,7 +192,7 @@ def _limit_change(name: str, size: int | None) -> LimitChange:
     return LimitChange(name, "unchanged" if size == WRITERS_PER_TARGET else "update", size)
 
 
-def apply(server: Server, planned: Plan) -> None:
+def apply(server: Server, planned: SetupPlan) -> None:
     """Make the changes of a plan: limits first, so that a profile that can be loaded has its limit.
 
     Automations come last, as they refer to blocks.

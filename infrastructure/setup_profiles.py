@@ -24,7 +24,7 @@ from infrastructure.profiles import (
     local_profiles_text,
     profile_of,
 )
-from infrastructure.registration import WRITERS_PER_TARGET, Declared, Plan, apply, declare, plan
+from infrastructure.registration import WRITERS_PER_TARGET, DeclaredSetup, SetupPlan, apply, declare, plan
 from infrastructure.screen import echo, styled
 from infrastructure.server.local_server import server_in_reach
 from infrastructure.targets.outputs import read_secrets
@@ -127,11 +127,11 @@ def main(
 class _Outcome:
     """What one run found and did."""
 
-    def __init__(self, declared: Declared, only: Sequence[str]) -> None:
+    def __init__(self, declared: DeclaredSetup, only: Sequence[str]) -> None:
         self.declared = declared
         self.command = " ".join([_COMMAND, *(f"--target {name}" for name in only)])
         self.address: str | None = None
-        self.plan: Plan | None = None
+        self.plan: SetupPlan | None = None
         self.file: tuple[Path, str] | None = None
         self.is_applied = False
 

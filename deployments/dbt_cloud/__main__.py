@@ -17,7 +17,7 @@ from deployments.dbt_cloud.model.changes import BLOCKED, ChangeSet
 from deployments.dbt_cloud.plan.cleanup import OLDER_THAN_DAYS, git_branches
 from deployments.dbt_cloud.plan.planning import Options
 from deployments.dbt_cloud.plan.request import (
-    Request,
+    JobsRequest,
     described,
     load,
     number,
@@ -313,9 +313,9 @@ def _planned(asked: dict[str, Any]) -> ChangeSet:
     return changes
 
 
-def _request(asked: dict[str, Any]) -> Request:
-    names = Request.__dataclass_fields__
-    return Request(**{name: value for name, value in asked.items() if name in names})
+def _request(asked: dict[str, Any]) -> JobsRequest:
+    names = JobsRequest.__dataclass_fields__
+    return JobsRequest(**{name: value for name, value in asked.items() if name in names})
 
 
 def _allowances(asked: dict[str, Any]) -> Options:

@@ -25,7 +25,7 @@ _SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredDeployment:
     """One deployment as it should be.
 
     Attributes:
@@ -95,7 +95,7 @@ def next_runs(cron: str, time_zone: str, after: datetime, count: int) -> list[da
     return [datetime.fromtimestamp(at.timestamp(), zone) for at in found]
 
 
-def declare(schedules: Schedules, full_name: str) -> Declared | list[Mistake]:
+def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[Mistake]:
     """Work out what a deployment should be, or what is wrong with it; imports its flow."""
     deployment = schedules.deployments[full_name]
     place: Place = ("deployments", full_name)
@@ -126,7 +126,7 @@ def declare(schedules: Schedules, full_name: str) -> Declared | list[Mistake]:
         # A pool that is not there is named as a mistake of its own.
         return mistakes
     concurrency = deployment.concurrency or schedules.defaults.concurrency
-    return Declared(
+    return DeclaredDeployment(
         flow_name=flow_name,
         name=name,
         entrypoint=deployment.flow,

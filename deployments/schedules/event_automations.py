@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployments.schedules.declared import Declared
+from deployments.schedules.declared import DeclaredDeployment
 from deployments.schedules.plan import EventChange
 from deployments.webhook.start.prefect_cloud import NAME, cloud_documents, resource_of
 from flows.services.airbyte.sync_events import DEPLOYMENT, connections_of
@@ -20,7 +20,10 @@ _BEFORE, _, _BEHIND = resource_of("?").partition("?")
 
 
 def event_documents(
-    declared: Mapping[str, Declared], deployment_id: str, environ: Mapping[str, str], project: Path | None = None
+    declared: Mapping[str, DeclaredDeployment],
+    deployment_id: str,
+    environ: Mapping[str, str],
+    project: Path | None = None,
 ) -> list[AutomationDocument]:
     """Return an automation for each Airbyte connection that a source of the dbt project names.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from deployments.schedules.declared import Declared, digest
+from deployments.schedules.declared import DeclaredDeployment, digest
 from infrastructure.blocks.documents import FieldChange
 from infrastructure.errors import ConfigError
 
@@ -52,7 +52,7 @@ class DeploymentChange:
 
     full_name: str
     action: Literal["create", "update", "remove", "left", "unchanged"]
-    declared: Declared | None
+    declared: DeclaredDeployment | None
     saved: Saved | None
     fields: tuple[FieldChange, ...] = ()
 
@@ -91,7 +91,7 @@ class EventChange:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeploymentPlan:
     """The changes that bring a server to the schedules file."""
 
     pools: tuple[PoolChange, ...]
@@ -111,7 +111,7 @@ class Plan:
         )
 
 
-def fields_of(declared: Declared) -> dict[str, object]:
+def fields_of(declared: DeclaredDeployment) -> dict[str, object]:
     """Return what is compared of a deployment, in the order in which a plan shows it."""
     return comparable(
         entrypoint=declared.entrypoint,
@@ -181,7 +181,7 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[F
 
 
 def plan_deployments(
-    declared: Sequence[Declared], saved: Sequence[Saved], *, prune: bool, target: str | None = None
+    declared: Sequence[DeclaredDeployment], saved: Sequence[Saved], *, prune: bool, target: str | None = None
 ) -> list[DeploymentChange]:
     """Compare what is declared with what a server has.
 
@@ -253,7 +253,7 @@ def plan_late(
     return LateChange(full_name, change.action if change else "create", change)
 
 
-def used_pools(schedules: Schedules, declared: Sequence[Declared], target: str | None) -> dict[str, WorkPool]:
+def used_pools(schedules: Schedules, declared: Sequence[DeclaredDeployment], target: str | None) -> dict[str, WorkPool]:
     """Return the work pools that the deployments of a plan run in."""
     names = {it.work_pool for it in declared if target is None or it.target == target}
     return {name: schedules.work_pools[name] for name in sorted(names)}

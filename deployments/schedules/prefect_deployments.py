@@ -19,13 +19,13 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
-from deployments.schedules.declared import Declared
+from deployments.schedules.declared import DeclaredDeployment
 from deployments.schedules.event_automations import event_documents, plan_events
 from deployments.schedules.plan import (
     DeploymentChange,
+    DeploymentPlan,
     EventChange,
     LateChange,
-    Plan,
     PoolChange,
     Saved,
     SavedPool,
@@ -107,8 +107,13 @@ def _saved(deployment: DeploymentResponse, flow_name: str, marker: str) -> Saved
 
 
 def plan(
-    server: Server, schedules: Schedules, declared: Sequence[Declared], *, prune: bool, target: str | None = None
-) -> Plan:
+    server: Server,
+    schedules: Schedules,
+    declared: Sequence[DeclaredDeployment],
+    *,
+    prune: bool,
+    target: str | None = None,
+) -> DeploymentPlan:
     """Compare the schedules file with a server; changes nothing.
 
     Raises:
@@ -133,11 +138,15 @@ def plan(
             f"Nobody is told when runs of {', '.join(wanting)} are late: the server has neither the block "
             "webhook/slack-webhook nor pager-duty-webhook/pagerduty. Set them up with infrastructure.setup_profiles."
         )
-    return Plan(tuple(pools), tuple(changes), tuple(late), tuple(events), tuple(notes))
+    return DeploymentPlan(tuple(pools), tuple(changes), tuple(late), tuple(events), tuple(notes))
 
 
 def _plan_events(
-    server: Server, schedules: Schedules, declared: Sequence[Declared], saved: Sequence[Saved], target: str | None
+    server: Server,
+    schedules: Schedules,
+    declared: Sequence[DeclaredDeployment],
+    saved: Sequence[Saved],
+    target: str | None,
 ) -> list[EventChange]:
     """Compare the automations of events with the server; their deployment stands for their target."""
     by_name = {it.full_name: it for it in declared}
@@ -149,7 +158,7 @@ def _plan_events(
     return plan_events(server, documents, deployment_id)
 
 
-def _apply_events(server: Server, planned: Plan, ids: Mapping[str, str]) -> None:
+def _apply_events(server: Server, planned: DeploymentPlan, ids: Mapping[str, str]) -> None:
     for event in planned.events:
         if event.action == "remove":
             server.delete_automation(event.name)
@@ -160,7 +169,7 @@ def _apply_events(server: Server, planned: Plan, ids: Mapping[str, str]) -> None
             server.save_automation(replace(event.change, document=replace(document, actions=actions)))
 
 
-def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]:
+def apply(server: Server, schedules: Schedules, planned: DeploymentPlan) -> dict[str, str]:
     """Make the changes of a plan: pools, then deployments, then what watches them; returns ids by full name."""
     for pool in planned.pools:
         if pool.action != "unchanged":
@@ -181,7 +190,7 @@ def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]
     return ids
 
 
-def save(server: Server, declared: Declared) -> str:
+def save(server: Server, declared: DeclaredDeployment) -> str:
     """Create a deployment, or bring the one of its name to what is declared; return its id.
 
     Every field is sent, as the server keeps those that are not.
@@ -260,7 +269,7 @@ def _destinations(server: Server) -> Destinations:
 
 
 def _late_document(
-    schedules: Schedules, declared: Declared | None, deployment_id: str, tellable: Destinations
+    schedules: Schedules, declared: DeclaredDeployment | None, deployment_id: str, tellable: Destinations
 ) -> AutomationDocument | None:
     if declared is None or not declared.late_after_seconds or not any(tellable):
         return None
@@ -281,7 +290,12 @@ def _plan_late(
 
 
 def _apply_late(
-    server: Server, schedules: Schedules, late: LateChange, planned: Plan, ids: dict[str, str], tellable: Destinations
+    server: Server,
+    schedules: Schedules,
+    late: LateChange,
+    planned: DeploymentPlan,
+    ids: dict[str, str],
+    tellable: Destinations,
 ) -> None:
     if late.action == "unchanged":
         return

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from deployments.schedules.declared import IMAGE_DIRECTORY, Declared, declare
+from deployments.schedules.declared import IMAGE_DIRECTORY, DeclaredDeployment, declare
 from infrastructure.targets.target_file import ROOT, load_targets
 from infrastructure.targets.warehouses import Name, Settings
 from infrastructure.yaml_file import (
@@ -155,7 +155,7 @@ class Schedules(Settings):
 
 def load_schedules(
     path: Path | None = None, environ: Mapping[str, str] | None = None, targets: Collection[str] | None = None
-) -> tuple[Schedules, list[Declared]]:
+) -> tuple[Schedules, list[DeclaredDeployment]]:
     """Read and check the schedules file against itself, the flows and the targets; imports the flows.
 
     Args:
@@ -179,10 +179,10 @@ def load_schedules(
             place = _place(file, error)
             mistakes.setdefault(place, mistake_of(error, place, _known_names, _HINTS))
         raise file.error(list(mistakes.values())) from None
-    declared: list[Declared] = []
+    declared: list[DeclaredDeployment] = []
     for full_name in schedules.deployments:
         found = declare(schedules, full_name)
-        if isinstance(found, Declared):
+        if isinstance(found, DeclaredDeployment):
             declared.append(found)
         else:
             mistakes |= {mistake.place: mistake for mistake in found}

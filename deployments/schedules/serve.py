@@ -18,7 +18,7 @@ from infrastructure.errors import ConfigError
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-    from deployments.schedules.declared import Declared
+    from deployments.schedules.declared import DeclaredDeployment
 
 
 @click.command(
@@ -71,7 +71,7 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
     say("Stopped. Nothing is running any more.")
 
 
-def _announce(declared: Sequence[Declared], address: str) -> None:
+def _announce(declared: Sequence[DeclaredDeployment], address: str) -> None:
     now = datetime.now(UTC)
     say(f"Serving {len(declared)} deployments of {address}:")
     width = max(len(it.full_name) for it in declared)
@@ -84,7 +84,7 @@ def _announce(declared: Sequence[Declared], address: str) -> None:
 
 
 @contextmanager
-def _warm_children(declared: Sequence[Declared]) -> Iterator[None]:
+def _warm_children(declared: Sequence[DeclaredDeployment]) -> Iterator[None]:
     """Have runs begin as forks of a process that has imported the flows, for the time of the block.
 
     Prefect starts each as a new interpreter, which first spends seconds on imports. Measured on 21 November 2026, on a
@@ -113,7 +113,7 @@ def _warm_children(declared: Sequence[Declared]) -> Iterator[None]:
         multiprocessing.get_context = given
 
 
-async def _serve(declared: Sequence[Declared], limit: int, poll_seconds: int) -> None:
+async def _serve(declared: Sequence[DeclaredDeployment], limit: int, poll_seconds: int) -> None:
     import asyncio
 
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy

@@ -66,7 +66,7 @@ def render(
 ) -> None:
     """Write streams on the sources' tables and a graph of tasks that build what stands on them."""
     document = _read(manifest or _last_manifest(project_dir, target))
-    place = script.Place(
+    place = script.TaskPlace(
         database=database or _database(document),
         schema=schema,
         warehouse=warehouse,

@@ -20,7 +20,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")+"')
 
 
 @dataclass(frozen=True)
-class Place:
+class TaskPlace:
     """Where the tasks live, and what they run with.
 
     Attributes:
@@ -56,7 +56,7 @@ def text(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def create(found: TaskGraph, place: Place) -> Iterator[str]:
+def create(found: TaskGraph, place: TaskPlace) -> Iterator[str]:
     """Yield the statements that make everything, in their order; a second time they change what is different."""
     pending, finished = place.name("tributary pending"), place.name("tributary finished")
     columns = "(source VARCHAR, changes INTEGER, noticed_at TIMESTAMP_LTZ"
@@ -78,7 +78,7 @@ def create(found: TaskGraph, place: Place) -> Iterator[str]:
     yield f"SELECT SYSTEM$TASK_DEPENDENTS_ENABLE({text(place.name(ROOT))})"
 
 
-def drop(found: TaskGraph, place: Place) -> Iterator[str]:
+def drop(found: TaskGraph, place: TaskPlace) -> Iterator[str]:
     """Yield the statements that remove all of it but the dbt project object and what was built."""
     yield f"ALTER TASK IF EXISTS {place.name(ROOT)} SUSPEND"
     tasks = in_order(_all(found, place, place.name("tributary finished")))
@@ -109,7 +109,7 @@ def as_script(statements: Iterator[str], head: Sequence[str]) -> str:
     return comments + "\n\n" + "\n\n".join(f"{statement};" for statement in statements) + "\n"
 
 
-def _all(found: TaskGraph, place: Place, finished: str) -> list[Task]:
+def _all(found: TaskGraph, place: TaskPlace, finished: str) -> list[Task]:
     """Return the tasks with the last one, which says that what was pending is done."""
     stream = place.name("tributary pending stream")
     body = (
@@ -119,7 +119,7 @@ def _all(found: TaskGraph, place: Place, finished: str) -> list[Task]:
     return within_limits([*found.tasks, Task(LAST, body, tuple(leaves(found.tasks)))])
 
 
-def _root(found: TaskGraph, place: Place, pending: str) -> str:
+def _root(found: TaskGraph, place: TaskPlace, pending: str) -> str:
     streams = [_stream(unique_id, place) for unique_id in found.sources]
     # One statement reads them all, so that all are read or none.
     reads = [
@@ -145,7 +145,7 @@ def _root(found: TaskGraph, place: Place, pending: str) -> str:
     return f"CREATE OR REPLACE TASK {place.name(ROOT)}\n  " + "\n  ".join(settings) + f"\n{when}AS\n{body}"
 
 
-def _child(task: Task, place: Place) -> str:
+def _child(task: Task, place: TaskPlace) -> str:
     after = ", ".join(place.name(name) for name in task.after or (ROOT,))
     comment = f"  COMMENT = {text(task.comment)}\n" if task.comment else ""
     return (
@@ -156,5 +156,5 @@ def _child(task: Task, place: Place) -> str:
     )
 
 
-def _stream(unique_id: str, place: Place) -> str:
+def _stream(unique_id: str, place: TaskPlace) -> str:
     return place.name(task_name(f"changes of {unique_id.removeprefix('source.')}"))

@@ -27,7 +27,7 @@ from starlette.applications import Starlette
 from deployments.webhook.inbox.delivery import Delivery
 from deployments.webhook.inbox.metrics import Metrics
 from deployments.webhook.inbox.spool import Backlog, Stored
-from deployments.webhook.receive.app import Desk, create_app, desk_of
+from deployments.webhook.receive.app import ReceiverDesk, create_app, desk_of
 from deployments.webhook.receive.keys import keys_of
 from deployments.webhook.receive.settings import (
     PREFIX,
@@ -42,7 +42,7 @@ from deployments.webhook.start.dispatcher import DOUBT_SECONDS
 from deployments.webhook.start.prefect_api import PrefectApi, prefect_address
 from deployments.webhook.start.starter import Starter
 from deployments.webhook.start.verdict import judge
-from flows.services.airbyte.sync_events import Sync
+from flows.services.airbyte.sync_events import AirbyteSync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def handler(event: Json, _: object) -> Json:
     return asyncio.run(answer(event, settings, desk))
 
 
-async def answer(event: Mapping[str, Any], settings: WebhookSettings, desk: Desk) -> Json:
+async def answer(event: Mapping[str, Any], settings: WebhookSettings, desk: ReceiverDesk) -> Json:
     """Answer a request that came as an event of API Gateway, of an HTTP API (2.0) or a REST API (1.0)."""
     if not desk.keys and not settings.secret:
         await _read_secrets(desk, settings)
@@ -96,7 +96,7 @@ async def answer(event: Mapping[str, Any], settings: WebhookSettings, desk: Desk
     return {"statusCode": said.status_code, "headers": dict(said.headers), "body": said.text, "isBase64Encoded": False}
 
 
-async def work_off(event: Mapping[str, Any], settings: WebhookSettings, desk: Desk) -> Json:
+async def work_off(event: Mapping[str, Any], settings: WebhookSettings, desk: ReceiverDesk) -> Json:
     """Deal with messages of the queue, and return those that it has to keep (needs ReportBatchItemFailures)."""
     prefect = PrefectApi(prefect_address(), settings.deployment)
     starter = Starter(prefect, lambda: desk.connections, settings.target)
@@ -117,7 +117,7 @@ async def work_off(event: Mapping[str, Any], settings: WebhookSettings, desk: De
 
 
 async def _deal(
-    delivery: Delivery, received_at: float, prefect: PrefectApi, starter: Starter, desk: Desk, target: str
+    delivery: Delivery, received_at: float, prefect: PrefectApi, starter: Starter, desk: ReceiverDesk, target: str
 ) -> None:
     if not delivery.succeeded or delivery.job_id is None:
         airbyte = await find_jobs(prefect)
@@ -129,14 +129,14 @@ async def _deal(
             await asyncio.to_thread(tell_failed, delivery, delivery.reason, desk.connections, target)
         if verdict.action != "start":
             return
-    (result,) = await starter.start([[Sync(delivery.connection_id, delivery.job_id or 0)]])
+    (result,) = await starter.start([[AirbyteSync(delivery.connection_id, delivery.job_id or 0)]])
     if isinstance(result, Exception):
         raise result
     if result:
         logger.info("Flow run %s for job %s of %s", result.flow_run_id, delivery.job_id, delivery.connection_id)
 
 
-async def _read_secrets(desk: Desk, settings: WebhookSettings) -> None:
+async def _read_secrets(desk: ReceiverDesk, settings: WebhookSettings) -> None:
     prefect = PrefectApi(prefect_address(), settings.deployment)
     try:
         desk.keys = keys_of([await prefect.read_secret(name) for name in (SECRET_BLOCK, PREVIOUS_SECRET_BLOCK)])
@@ -147,7 +147,7 @@ async def _read_secrets(desk: Desk, settings: WebhookSettings) -> None:
 
 
 @cache
-def _receiver() -> tuple[WebhookSettings, Desk]:
+def _receiver() -> tuple[WebhookSettings, ReceiverDesk]:
     """Return what one instance of the function keeps from call to call."""
     settings = load_settings()
     if not settings.queue_url:

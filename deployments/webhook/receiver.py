@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from deployments.webhook.inbox.inbox import SpoolInbox
 from deployments.webhook.inbox.metrics import Metrics
-from deployments.webhook.inbox.spool import Event, Spool
+from deployments.webhook.inbox.spool import Spool, SpooledDelivery
 from deployments.webhook.receive.app import create_app, desk_of
 from deployments.webhook.receive.keys import Keys, keys_of
 from deployments.webhook.receive.settings import PREVIOUS_SECRET_BLOCK, SECRET_BLOCK, WebhookSettings
@@ -120,7 +120,7 @@ class Receiver:
             # A receiver that starts while Prefect is away knows by them who may deliver.
             await asyncio.to_thread(self._spool.keep, _DIGESTS, json.dumps(keys.digests))
 
-    def _tell_failed(self, event: Event, reason: str) -> None:
+    def _tell_failed(self, event: SpooledDelivery, reason: str) -> None:
         tell_failed(event.delivery, reason, self.desk.connections, self._settings.target)
 
     def _tell_mended(self, connection_id: str) -> None:

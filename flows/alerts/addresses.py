@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flows.alerts.send.delivery import Deadline, NotSentError, post
+from flows.alerts.send.delivery import NotSentError, SendDeadline, post
 from infrastructure.errors import TributaryError
 
 if TYPE_CHECKING:
     from flows.alerts.routes import Destination
-    from flows.alerts.send.pagerduty import Event
+    from flows.alerts.send.pagerduty import PagerDutyEvent
 
 _EVENTS_URLS = {
     "us": "https://events.pagerduty.com/v2/enqueue",
@@ -43,7 +43,9 @@ def read_address(destination: Destination) -> dict[str, Any]:
     return saved.data
 
 
-def post_event(event: Event, destination: Destination, address: dict[str, Any], deadline: Deadline) -> None:
+def post_event(
+    event: PagerDutyEvent, destination: Destination, address: dict[str, Any], deadline: SendDeadline
+) -> None:
     """Send an event to PagerDuty.
 
     Args:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from flows.alerts.incident import FailingRows
-from flows.alerts.send.delivery import Deadline
+from flows.alerts.send.delivery import SendDeadline
 from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.exact_selection import hand_over
 from flows.engine.context.state import dbt_log_folder, state_of
@@ -63,7 +63,7 @@ def fetch_failing_rows(
         log_path=dbt_log_folder(run_path) / "show",
     )
     environment = child_environment(project.folder, profile)
-    deadline = Deadline.after(settings.patience_seconds)
+    deadline = SendDeadline.after(settings.patience_seconds)
     found: dict[str, FailingRows] = {}
     # One after the other: dbt 1.11.16 shows a single node at a time, and a DuckDB file has a single writer.
     for test in list(tests)[:TEST_LIMIT]:

@@ -86,7 +86,7 @@ class Notice:
         return Notice(self.target, kept(self.new), kept(self.changed), kept(self.still), kept(self.recovered))
 
 
-class Book:
+class IncidentStore:
     """The file of one target's incidents; whoever edits it holds its lock for that moment only."""
 
     def __init__(self, path: Path) -> None:
@@ -124,9 +124,9 @@ class Book:
             write_whole(self.path, orjson.dumps(entries))
 
 
-def book_of(target: str, environ: Mapping[str, str]) -> Book:
+def book_of(target: str, environ: Mapping[str, str]) -> IncidentStore:
     """Return the book of a target, in the state folder."""
-    return Book(state_root(environ) / "alerts" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', target) or '_'}.json")
+    return IncidentStore(state_root(environ) / "alerts" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', target) or '_'}.json")
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from flows.alerts.addresses import NoBlockError, post_event, read_address
 from flows.alerts.incident import Incident, OpenIncident, Severity
 from flows.alerts.incident_store import (
-    Book,
     Entries,
+    IncidentStore,
     Notice,
     assume_told,
     book_of,
@@ -31,7 +31,7 @@ from flows.alerts.incident_store import (
     notice_for,
     record,
 )
-from flows.alerts.send.delivery import Deadline, NotSentError, post
+from flows.alerts.send.delivery import NotSentError, SendDeadline, post
 from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError
 from infrastructure.plain_text import one_line
@@ -162,11 +162,11 @@ def deliver(target: str) -> tuple[Unsent, ...]:
 class _Delivery:
     """One pass over all destinations, each in a thread of its own, so that a slow one holds up no other."""
 
-    def __init__(self, target: str, book: Book, routes: Routes) -> None:
+    def __init__(self, target: str, book: IncidentStore, routes: Routes) -> None:
         self._target = target
         self._book = book
         self._routes = routes
-        self._deadline = Deadline.after(routes.deadline_seconds)
+        self._deadline = SendDeadline.after(routes.deadline_seconds)
         self._outcomes: dict[str, NotSentError | None] = {}
 
     def run(self) -> tuple[Unsent, ...]:

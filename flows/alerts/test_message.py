@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flows.alerts.addresses import post_event, read_address
 from flows.alerts.incident import Incident, OpenIncident, Severity
 from flows.alerts.incident_store import Notice
-from flows.alerts.send.delivery import Deadline, NotSentError, post
+from flows.alerts.send.delivery import NotSentError, SendDeadline, post
 from flows.alerts.send.pagerduty import dedup_key, pagerduty_events
 from flows.alerts.send.slack import slack_message
 
@@ -60,7 +60,7 @@ def send_trial(incident: Incident, routes: Routes) -> list[Trial]:
 def _send(incident: Incident, name: str, destination: Destination, routes: Routes) -> None:
     now = datetime.now(UTC)
     at = now.isoformat(timespec="seconds")
-    deadline = Deadline.after(routes.deadline_seconds)
+    deadline = SendDeadline.after(routes.deadline_seconds)
     address = read_address(destination)
     opened = OpenIncident(incident, at, at)
     if destination.slack:

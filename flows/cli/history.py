@@ -13,7 +13,7 @@ from infrastructure.console import answer_in_json, dumps, say
 from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
-    from flows.history.query import Answer
+    from flows.history.query import QueryResult
     from flows.history.store import HistoryStore
 
 
@@ -69,7 +69,7 @@ def _explain(store: HistoryStore) -> None:
         echo(f'  {purpose}:\n    python -m flows history "{query}"')
 
 
-def _print(answer: Answer, form: str) -> None:
+def _print(answer: QueryResult, form: str) -> None:
     if form == "json":
         echo(dumps(answer.documents()))
     elif form == "csv":
@@ -78,7 +78,7 @@ def _print(answer: Answer, form: str) -> None:
         _print_table(answer)
 
 
-def _print_table(answer: Answer) -> None:
+def _print_table(answer: QueryResult) -> None:
     from rich.table import Table
 
     # A pipe has no width: a line that is broken can neither be searched nor copied.

@@ -26,7 +26,7 @@ from flows.engine.artifacts.results import (
     with_messages,
 )
 from flows.engine.changed.change_plan import ChangePlan, plan_changes
-from flows.engine.changed.run_memory import Memory
+from flows.engine.changed.run_memory import RunMemory
 from flows.engine.context.command import DbtCommand, Place, arguments, only_these
 from flows.engine.context.deadline import calling_at, current_deadline, require_time
 from flows.engine.context.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt, parse_line
@@ -120,7 +120,7 @@ def run_dbt(
         target_path=state.target_path,
         log_path=dbt_log_folder(run_path),
     )
-    memory = Memory(state, command, project, profile, run_path.name, run_id)
+    memory = RunMemory(state, command, project, profile, run_path.name, run_id)
     earlier = interrupted_run(state, command) if resume else None
     belongings = state.belongings()
     with ExitStack() as stack:

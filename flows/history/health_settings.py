@@ -12,7 +12,7 @@ from infrastructure.settings_file import read_settings
 HEALTH_FILE = Path(__file__).with_name("health.yml")
 
 
-class Check(BaseModel):
+class HealthCheck(BaseModel):
     """What every check says of itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -22,14 +22,14 @@ class Check(BaseModel):
     action: str = Field(min_length=1, description="What to do when it does not.")
 
 
-class Hours(Check):
+class Hours(HealthCheck):
     """Limits on an age."""
 
     warn_hours: float = Field(gt=0)
     fail_hours: float = Field(gt=0)
 
 
-class DbtTests(Check):
+class DbtTests(HealthCheck):
     """dbt tests, none of which may find a row."""
 
     select: str = Field(min_length=1, description="dbt selection; words of tag:NAME or the name of a model.")
@@ -42,7 +42,7 @@ class PassRate(DbtTests):
     fail_pass_rate: float = Field(default=0.95, ge=0, le=1)
 
 
-class RunSuccess(Check):
+class RunSuccess(HealthCheck):
     """Runs, by the share of them that ends well."""
 
     days: int = Field(default=30, gt=0)
@@ -50,7 +50,7 @@ class RunSuccess(Check):
     fail_rate: float = Field(default=0.95, ge=0, le=1)
 
 
-class RowCounts(Check):
+class RowCounts(HealthCheck):
     """Rows of tables against their past."""
 
     select: str = Field(min_length=1)
@@ -67,7 +67,7 @@ class Lag(Hours):
     select: str = Field(min_length=1)
 
 
-class Lateness(Check):
+class Lateness(HealthCheck):
     """From the scheduled moment to the start of a run."""
 
     days: int = Field(default=7, gt=0)
@@ -75,7 +75,7 @@ class Lateness(Check):
     fail_minutes: float = Field(gt=0)
 
 
-class Durations(Check):
+class Durations(HealthCheck):
     """How long a model takes against its past."""
 
     recent: int = Field(default=3, gt=0)
@@ -108,7 +108,7 @@ class Health(BaseModel):
     model_durations: Durations | None = None
     built_recently: BuiltRecently | None = None
 
-    def checks(self) -> dict[str, Check]:
+    def checks(self) -> dict[str, HealthCheck]:
         """Return the checks that are to be made, by name, in the order of the file's model."""
         return {name: check for name in Health.model_fields if (check := getattr(self, name)) is not None}
 

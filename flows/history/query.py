@@ -24,7 +24,7 @@ EXAMPLES = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """The columns and rows that a query gave."""
 
     columns: tuple[str, ...]
@@ -43,7 +43,7 @@ class Answer:
         return text.getvalue()
 
 
-def ask(store: HistoryStore, sql: str) -> Answer:
+def ask(store: HistoryStore, sql: str) -> QueryResult:
     """Run a query on the views `runs` and `nodes`.
 
     Raises:
@@ -56,7 +56,7 @@ def ask(store: HistoryStore, sql: str) -> Answer:
         try:
             found = connection.execute(sql)
             columns = tuple(entry[0] for entry in found.description or ())
-            return Answer(columns, tuple(found.fetchall()))
+            return QueryResult(columns, tuple(found.fetchall()))
         except duckdb.Error as exc:
             if isinstance(exc, (duckdb.IOException, duckdb.HTTPException)) or "Traceback" in str(exc):
                 raise

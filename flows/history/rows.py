@@ -30,7 +30,7 @@ class FlowTimes:
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredNodes:
     """What the project says of its nodes: the edges between them, and each one's tags, owner and weight."""
 
     graph: Graph
@@ -51,10 +51,10 @@ class Declared:
         return is_critical(self.entries.get(unique_id, {}))
 
 
-NOTHING_DECLARED = Declared(Graph({}), {}, {})
+NOTHING_DECLARED = DeclaredNodes(Graph({}), {}, {})
 
 
-def read_declared(manifest: Path) -> Declared:
+def read_declared(manifest: Path) -> DeclaredNodes:
     """Read what a project declares from its manifest; nothing where there is none."""
     try:
         document = cast(dict[str, Any], orjson.loads(manifest.read_bytes()))
@@ -65,7 +65,7 @@ def read_declared(manifest: Path) -> Declared:
             group["name"]: str(group["owner"].get("name") or group["owner"].get("email") or "")
             for group in (document.get("groups") or {}).values()
         }
-        return Declared(graph_of(document), entries, owners)
+        return DeclaredNodes(graph_of(document), entries, owners)
     except (OSError, orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
         return NOTHING_DECLARED
 
@@ -75,7 +75,7 @@ def rows_of(
     command: DbtCommand,
     project: str,
     warehouse: str,
-    declared: Declared,
+    declared: DeclaredNodes,
     freshness: Mapping[str, Mapping[str, Any]] | None = None,
     flow: FlowTimes | None = None,
     error: str | None = None,
@@ -192,7 +192,7 @@ def _selection(command: DbtCommand) -> str | None:
     return ", ".join(f"{word}{value}" for word, value in parts if value) or None
 
 
-def _node(node: NodeResult, declared: Declared) -> Row:
+def _node(node: NodeResult, declared: DeclaredNodes) -> Row:
     known = declared.graph.nodes.get(node.unique_id)
     response = node.adapter_response
     return {

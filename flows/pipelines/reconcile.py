@@ -17,12 +17,12 @@ from prefect import flow
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
-from flows.services.airbyte.client import Airbyte, Connection, Job, load_airbyte
+from flows.services.airbyte.client import AirbyteClient, AirbyteConnection, Job, load_airbyte
 from flows.services.airbyte.sync_events import (
     DEPLOYMENT,
     START_LIMIT,
     START_SIGN,
-    Sync,
+    AirbyteSync,
     connections_of,
     freshness_hours_of,
     idempotency_key,
@@ -54,7 +54,7 @@ class Reconciliation:
 
     target: str
     connections: tuple[SyncHealth, ...]
-    missed: tuple[Sync, ...]
+    missed: tuple[AirbyteSync, ...]
     flow_run_id: str | None
 
 
@@ -104,17 +104,17 @@ def reconcile_airbyte(
     return Reconciliation(target, tuple(healths), tuple(missed), flow_run_id)
 
 
-def finished_syncs(jobs: Mapping[str, Sequence[Job]], since: datetime, until: datetime) -> list[Sync]:
+def finished_syncs(jobs: Mapping[str, Sequence[Job]], since: datetime, until: datetime) -> list[AirbyteSync]:
     """Return the syncs that succeeded between two times."""
     return [
-        Sync(connection_id, job.job_id)
+        AirbyteSync(connection_id, job.job_id)
         for connection_id, each in jobs.items()
         for job in each
         if job.status == "succeeded" and job.last_updated_at and since <= job.last_updated_at <= until
     ]
 
 
-def without_known(finished: Iterable[Sync], known: Iterable[Sync]) -> list[Sync]:
+def without_known(finished: Iterable[AirbyteSync], known: Iterable[AirbyteSync]) -> list[AirbyteSync]:
     """Return the syncs that no run stands for: neither its own, nor that of a later sync of its connection."""
     newest: dict[str, int] = {}
     for sync in known:
@@ -123,8 +123,8 @@ def without_known(finished: Iterable[Sync], known: Iterable[Sync]) -> list[Sync]
 
 
 def start_missed(
-    finished: Sequence[Sync], connections: Mapping[str, Sequence[str]], target: str, deployment: str
-) -> tuple[list[Sync], str | None]:
+    finished: Sequence[AirbyteSync], connections: Mapping[str, Sequence[str]], target: str, deployment: str
+) -> tuple[list[AirbyteSync], str | None]:
     """Start one run of the syncs that no run stands for; return them, and the run's id.
 
     The look and the start are one step for everybody who starts runs of syncs: they hold START_LIMIT for it.
@@ -161,7 +161,7 @@ def _silent_after(connections: Mapping[str, Sequence[str]], hours: Mapping[str, 
     }
 
 
-def _asked(airbyte: Airbyte, connection_id: str, since: datetime) -> tuple[Connection | None, list[Job]]:
+def _asked(airbyte: AirbyteClient, connection_id: str, since: datetime) -> tuple[AirbyteConnection | None, list[Job]]:
     """Return a connection and its jobs, oldest first; none where Airbyte does not have it."""
     connection = airbyte.find_connection(connection_id)
     if connection is None:
@@ -174,7 +174,7 @@ def _asked(airbyte: Airbyte, connection_id: str, since: datetime) -> tuple[Conne
     return connection, jobs
 
 
-def _with_reason(health: SyncHealth, airbyte: Airbyte) -> SyncHealth:
+def _with_reason(health: SyncHealth, airbyte: AirbyteClient) -> SyncHealth:
     from dataclasses import replace
 
     if health.state != "failed" or health.newest is None:
@@ -192,7 +192,7 @@ def _tell(healths: Sequence[SyncHealth], target: str) -> None:
             open_incident(health_incident(health, target))
 
 
-def _say(missed: Sequence[Sync], flow_run_id: str | None, healths: Sequence[SyncHealth]) -> None:
+def _say(missed: Sequence[AirbyteSync], flow_run_id: str | None, healths: Sequence[SyncHealth]) -> None:
     note = current_reporter().note
     badly = [health for health in healths if health.state != "well"]
     for health in badly:

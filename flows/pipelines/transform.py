@@ -22,7 +22,7 @@ from flows.engine.context.reporting import current_reporter
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.pipelines.selections import CRITICAL_NODES, UNIT_TESTS, built_and_critical, downstream, towards_dashboards
-from flows.services.airbyte.client import Job, Patience
+from flows.services.airbyte.client import Job, SyncPatience
 from flows.services.airbyte.sync_events import source_names
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable, preview
 from infrastructure.profiles import load_profile
@@ -98,7 +98,7 @@ def dbt_transformation_flow(
     project = read_project(project_dir)
     sources = known_sources(project, source)
     load_profile(target)
-    patience = Patience(deadline_seconds=sync_deadline_minutes * 60)
+    patience = SyncPatience(deadline_seconds=sync_deadline_minutes * 60)
     syncs = {name: check_sync(name, job_id, target, patience) for name, job_id in _syncs(connection_id, jobs).items()}
     checked = {name: job for name, job in syncs.items() if job}
     build, tests = build_and_test(downstream(sources), target, project_dir, full_refresh)
@@ -204,7 +204,7 @@ def build_and_test(
 
 
 @task(name="check Airbyte sync", cache_policy=NO_CACHE)
-def check_sync(connection_id: str, job_id: int | None, target: str, patience: Patience) -> Job | None:
+def check_sync(connection_id: str, job_id: int | None, target: str, patience: SyncPatience) -> Job | None:
     """Return the sync that a build is to wait for, once it has succeeded.
 
     Args:

@@ -61,7 +61,7 @@ class Versions:
 
 
 @dataclass(frozen=True)
-class Declared:
+class ProjectTables:
     """The manifest of a project for a target, and the nodes that a selection means."""
 
     document: Mapping[str, Any]
@@ -148,7 +148,7 @@ class Declared:
                 yield self.nodes[unique_id]
 
 
-def read_declared(project: Project, profile: Profile, select: str | None = None) -> Declared:
+def read_declared(project: Project, profile: Profile, select: str | None = None) -> ProjectTables:
     """Have dbt parse the project for a target, and return what it declares.
 
     Args:
@@ -160,7 +160,7 @@ def read_declared(project: Project, profile: Profile, select: str | None = None)
     """
     kinds = ("--resource-type", "model", "--resource-type", "seed", "--resource-type", "snapshot")
     selected, manifest = list_manifest(DbtCommand("ls", select=select, flags=kinds), project, profile)
-    return Declared(orjson.loads(manifest), tuple(selected))
+    return ProjectTables(orjson.loads(manifest), tuple(selected))
 
 
 def materialized(node: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 
 
-class DashboardCache:
+class RedisCache:
     """Read and replace the documents of one target."""
 
     def __init__(self, redis: Redis, target: str) -> None:
@@ -57,7 +57,7 @@ class DashboardCache:
 
 
 @contextmanager
-def open_cache(url: str, target: str) -> Iterator[DashboardCache]:
+def open_cache(url: str, target: str) -> Iterator[RedisCache]:
     """Connect to the cache of a target, and close the connection at the end.
 
     Args:
@@ -78,7 +78,7 @@ def open_cache(url: str, target: str) -> Iterator[DashboardCache]:
             f"The block secret/{CACHE_BLOCK} holds no address of a Redis. It looks like redis://host:6379/0."
         ) from None
     try:
-        yield DashboardCache(client, target)
+        yield RedisCache(client, target)
     finally:
         client.close()
 

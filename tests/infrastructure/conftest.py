@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infrastructure.registration import Declared, apply, declare, plan
+from infrastructure.registration import DeclaredSetup, apply, declare, plan
 from infrastructure.targets.target_file import Targets, load_targets
 from tests.conftest import ask
 from tests.infrastructure.sign_ins import SignIn, keyfile, private_key, sign_ins
@@ -35,7 +35,7 @@ class Environments:
         """Return the file's content."""
         return load_targets(self.path, self.environ)
 
-    def declared(self) -> Declared:
+    def declared(self) -> DeclaredSetup:
         """Return what the file asks for, but for the automations: they would call the real Slack and PagerDuty."""
         return replace(declare(self.load(), self.environ), automations=())
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infrastructure.blocks.documents import BlockDocument, Reference, change_of
-from infrastructure.registration import Declared, Plan, apply, declare, plan
+from infrastructure.registration import DeclaredSetup, SetupPlan, apply, declare, plan
 from infrastructure.server.automations import (
     PREFIX,
     AutomationDocument,
@@ -64,7 +64,7 @@ def test_what_differs_is_named() -> None:
 
 
 @pytest.fixture
-def declared(prefect_server: str, fresh: str) -> Iterator[Declared]:
+def declared(prefect_server: str, fresh: str) -> Iterator[DeclaredSetup]:
     """Declare the automations on a block of their own, and take them off the server at the end."""
     from infrastructure.server.client import connect
 
@@ -73,7 +73,7 @@ def declared(prefect_server: str, fresh: str) -> Iterator[Declared]:
     with connect() as server:
         server.save_block(change_of(BlockDocument("webhook", fresh, {"url": "http://127.0.0.1:9/"}), None))
     documents = automation_documents(Reference("webhook", fresh), None, Patience(stuck=7200))
-    yield Declared((), (), (), (), (), tuple(documents))
+    yield DeclaredSetup((), (), (), (), (), tuple(documents))
     take_off(prefect_server)
 
 
@@ -87,7 +87,7 @@ def take_off(api: str) -> None:
         ask("DELETE", f"{api}/automations/{automation['id']}")
 
 
-def set_up(declared: Declared) -> Plan:
+def set_up(declared: DeclaredSetup) -> SetupPlan:
     from infrastructure.server.client import connect
 
     with connect() as server:
@@ -96,12 +96,12 @@ def set_up(declared: Declared) -> Plan:
         return planned
 
 
-def actions(planned: Plan) -> set[str]:
+def actions(planned: SetupPlan) -> set[str]:
     return {change.action for change in planned.automations}
 
 
 def test_a_second_run_changes_nothing_and_a_third_puts_right_what_somebody_changed(
-    declared: Declared, prefect_server: str
+    declared: DeclaredSetup, prefect_server: str
 ) -> None:
     assert actions(set_up(declared)) == {"create"}
     assert set_up(declared).is_empty

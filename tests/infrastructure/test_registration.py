@@ -11,7 +11,7 @@ import pytest
 from infrastructure.blocks.documents import BlockDocument, change_of
 from infrastructure.errors import ConfigError, DriftError
 from infrastructure.profiles import load_profile
-from infrastructure.registration import Plan, apply, declare, plan
+from infrastructure.registration import SetupPlan, apply, declare, plan
 from infrastructure.targets.target_file import load_targets
 from tests.conftest import ask
 from tests.infrastructure.conftest import Environments, delete_block
@@ -26,7 +26,7 @@ POSTGRES = {
 }
 
 
-def _set_up(path: Path, environ: dict[str, str]) -> Plan:
+def _set_up(path: Path, environ: dict[str, str]) -> SetupPlan:
     from infrastructure.server.client import connect
 
     with connect() as server:
@@ -35,14 +35,14 @@ def _set_up(path: Path, environ: dict[str, str]) -> Plan:
         return planned
 
 
-def _planned(path: Path, environ: dict[str, str]) -> Plan:
+def _planned(path: Path, environ: dict[str, str]) -> SetupPlan:
     from infrastructure.server.client import connect
 
     with connect() as server:
         return plan(server, declare(load_targets(path, environ), environ))
 
 
-def _actions(planned: Plan) -> dict[str, str]:
+def _actions(planned: SetupPlan) -> dict[str, str]:
     return {change.document.slug: change.action for change in planned.blocks} | {
         limit.name: limit.action for limit in planned.limits
     }

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from flows.engine.artifacts.graph import Graph, graph_of
-from flows.runbook.payroll.ledger import Ledger
+from flows.runbook.payroll.ledger import PayrollLedger
 from flows.runbook.payroll.payments import Payments, read_payments
 from flows.warehouses.tables import Tables, open_tables
 from infrastructure.profiles import Profile, load_profile
@@ -59,10 +59,10 @@ class House:
     graph: Graph
 
     @contextmanager
-    def ledger(self) -> Iterator[Ledger]:
+    def ledger(self) -> Iterator[PayrollLedger]:
         """Open the ledger."""
         with open_tables(self.profile) as tables:
-            yield Ledger(tables, self.graph)
+            yield PayrollLedger(tables, self.graph)
 
     def payments(self) -> Payments:
         """Read the payments of the concert."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments.dbt_cloud.apply.journal import DONE, FAILED, INTENT, Journal
 from deployments.dbt_cloud.files.config import Config, in_order
-from deployments.dbt_cloud.model.changes import CREATE, DELETE, REFRESH, UPDATE, Change, ChangeSet
+from deployments.dbt_cloud.model.changes import CREATE, DELETE, REFRESH, UPDATE, ChangeSet, JobChange
 from deployments.dbt_cloud.model.definition import ENV_PREFIX, SECRET_PREFIX
 from deployments.dbt_cloud.model.job_object import Json, compared, differences, sendable, version
 from deployments.dbt_cloud.plan.planning import upstream_id, wanted_object
@@ -105,10 +105,10 @@ class Application:
             self.done.notes.append(f"{skipped} deletions were left undone, because something before them failed.")
         return self.done
 
-    async def _all(self, changes: Sequence[Change], do: Callable[[Change], Awaitable[None]]) -> None:
+    async def _all(self, changes: Sequence[JobChange], do: Callable[[JobChange], Awaitable[None]]) -> None:
         await asyncio.gather(*(self._one(change, do) for change in changes))
 
-    async def _one(self, change: Change, do: Callable[[Change], Awaitable[None]]) -> None:
+    async def _one(self, change: JobChange, do: Callable[[JobChange], Awaitable[None]]) -> None:
         try:
             await do(change)
         except TributaryError as exc:
@@ -117,14 +117,14 @@ class Application:
 
     # -- creating ------------------------------------------------------------------------------------------------
 
-    async def _create(self, changes: Sequence[Change]) -> None:
+    async def _create(self, changes: Sequence[JobChange]) -> None:
         waiting = {change.key: change for change in changes}
         for step in in_order(self.config.jobs) if waiting else []:
             await self._all([waiting[job.key] for job in step if job.key in waiting], self._create_one)
         if self.done.created:
             await self._verify(waiting)
 
-    async def _create_one(self, change: Change) -> None:
+    async def _create_one(self, change: JobChange) -> None:
         job = change.definition
         assert job is not None
         document = self._document(change)
@@ -137,7 +137,7 @@ class Application:
             await self._send(change, created, job_id)
         await self._write_variables(change, job_id, is_new=True)
 
-    async def _post(self, change: Change, document: Json) -> Json:
+    async def _post(self, change: JobChange, document: Json) -> Json:
         lost = ""
         for _ in range(SENDS):
             try:
@@ -148,7 +148,7 @@ class Application:
                     return found
         raise UpstreamUnavailable(f"{lost} It was looked for and sent again {SENDS} times. Deploy again later.")
 
-    async def _look_for(self, change: Change) -> Json | None:
+    async def _look_for(self, change: JobChange) -> Json | None:
         """Return a job whose creation was not answered, the oldest one if there are two; None when there is none."""
         for look in range(LOOKS):
             if look:
@@ -159,7 +159,7 @@ class Application:
                 return ours[0]
         return None
 
-    async def _verify(self, wanted: Mapping[str, Change]) -> None:
+    async def _verify(self, wanted: Mapping[str, JobChange]) -> None:
         """See that each created job is there, once; of two, the older one stays, whoever looks."""
         there = await self.scope.read(self.client)
         by_key: dict[str, list[Json]] = {}
@@ -185,7 +185,7 @@ class Application:
             if different := differences(compared(self._document(replace(change, job_id=kept))), compared(jobs[0])):
                 self.done.notes.append(f"{change.name}: dbt Cloud keeps {', '.join(sorted(different))} otherwise.")
 
-    async def _remove(self, change: Change, job: Json) -> None:
+    async def _remove(self, change: JobChange, job: Json) -> None:
         self.journal.write(INTENT, DELETE, change.name, job["id"], before=job, reason="a second job of the same name")
         await self.client.delete_job(job["id"])
         self.journal.write(DONE, DELETE, change.name, job["id"])
@@ -193,7 +193,7 @@ class Application:
 
     # -- changing ------------------------------------------------------------------------------------------------
 
-    async def _update(self, change: Change) -> None:
+    async def _update(self, change: JobChange) -> None:
         there = await self._fresh(change)
         assert change.job_id is not None
         if change.fields or "taken over" in change.reason:
@@ -203,13 +203,13 @@ class Application:
         await self._write_variables(change, change.job_id, is_new=False)
         self.done.updated.append(change.name)
 
-    async def _refresh(self, change: Change) -> None:
+    async def _refresh(self, change: JobChange) -> None:
         there = await self._fresh(change)
         assert change.job_id is not None
         await self._send(change, there, change.job_id)
         self.done.refreshed.append(change.name)
 
-    async def _fresh(self, change: Change) -> Json:
+    async def _fresh(self, change: JobChange) -> Json:
         """Read a job again just before it is written.
 
         Raises:
@@ -223,11 +223,11 @@ class Application:
             raise DriftError(f"The job {change.name} ({change.job_id}) was changed meanwhile. Plan again.")
         return there
 
-    async def _send(self, change: Change, there: Json, job_id: int) -> None:
+    async def _send(self, change: JobChange, there: Json, job_id: int) -> None:
         document = self._document(replace(change, job_id=job_id))
         await self.client.update_job(job_id, sendable(there, document))
 
-    def _document(self, change: Change) -> Json:
+    def _document(self, change: JobChange) -> Json:
         job = change.definition
         assert job is not None
         upstream = upstream_id(job, self.config, self._ids, self._jobs)
@@ -237,7 +237,7 @@ class Application:
 
     # -- deleting ------------------------------------------------------------------------------------------------
 
-    async def _delete(self, change: Change) -> None:
+    async def _delete(self, change: JobChange) -> None:
         assert change.job_id is not None
         there = await self.client.job(change.job_id)
         if there is None:
@@ -256,7 +256,7 @@ class Application:
 
     # -- environment variables -----------------------------------------------------------------------------------
 
-    async def _write_variables(self, change: Change, job_id: int, is_new: bool) -> None:
+    async def _write_variables(self, change: JobChange, job_id: int, is_new: bool) -> None:
         if not change.variables or change.definition is None:
             return
         project = change.project_id

@@ -23,7 +23,7 @@ _HIDDEN = "(secret)"
 
 
 @dataclass(frozen=True)
-class Change:
+class JobChange:
     """What is to become of one job.
 
     Attributes:
@@ -71,9 +71,9 @@ class ChangeSet:
 
     account_id: int
     scope: str
-    changes: tuple[Change, ...]
+    changes: tuple[JobChange, ...]
 
-    def of(self, *actions: str) -> list[Change]:
+    def of(self, *actions: str) -> list[JobChange]:
         """Return the changes with one of these actions."""
         return [change for change in self.changes if change.action in actions]
 
@@ -107,11 +107,11 @@ class ChangeSet:
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> ChangeSet:
         """Read a change set back, to be shown or compared; its definitions are in the files."""
-        changes: list[Change] = []
+        changes: list[JobChange] = []
         for entry in cast(list[dict[str, Any]], document["changes"]):
             fields = cast(dict[str, list[Any]], entry["fields"])
             known: dict[str, Any] = {**entry, "fields": {name: (it[0], it[1]) for name, it in fields.items()}}
-            changes.append(Change(**known))
+            changes.append(JobChange(**known))
         return cls(document["account_id"], document["scope"], tuple(changes))
 
     def text(self, details: bool = True) -> str:
@@ -137,14 +137,14 @@ def shown_variables(names: Mapping[str, str]) -> list[str]:
     return [f"{what} {name}{' ' + _HIDDEN if name.startswith(SECRET_PREFIX) else ''}" for name, what in names.items()]
 
 
-def _line(change: Change) -> str:
+def _line(change: JobChange) -> str:
     sign, colour = _SIGNS[change.action], _COLOURS.get(change.action)
     number = f" ({change.job_id})" if change.job_id is not None else ""
     reason = f": {change.reason}" if change.reason else ""
     return styled(f"  {sign} {change.action:<8} {change.name}{number}{reason}", fg=colour)
 
 
-def _details(change: Change) -> list[str]:
+def _details(change: JobChange) -> list[str]:
     lines = [f"{name}: {_shown(there)} → {_shown(to_be)}" for name, (there, to_be) in sorted(change.fields.items())]
     if change.action == CREATE and change.definition is not None:
         job = change.definition

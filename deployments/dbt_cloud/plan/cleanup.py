@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from deployments.dbt_cloud.model.changes import BLOCKED, DELETE, UNCHANGED, Change, ChangeSet
+from deployments.dbt_cloud.model.changes import BLOCKED, DELETE, UNCHANGED, ChangeSet, JobChange
 from deployments.dbt_cloud.model.job_object import Json, version
 from deployments.dbt_cloud.model.names import BRANCH, branch_slug, stamp_of
 from deployments.dbt_cloud.plan.planning import Options, changed_by_hand
@@ -40,13 +40,13 @@ def plan_cleanup(
     options = options or Options()
     known = {branch_slug(branch) for branch in branches} if branches is not None else None
     limit = now - timedelta(days=older_than_days)
-    changes: list[Change] = []
+    changes: list[JobChange] = []
     for job in jobs:
         stamp = stamp_of(job)
         if stamp is None or stamp.kind != BRANCH or not stamp.is_of_team(team):
             continue
         place = (job["project_id"], job["environment_id"], job["id"])
-        change = Change(UNCHANGED, stamp.job, job["name"], *place, seen=version(job))
+        change = JobChange(UNCHANGED, stamp.job, job["name"], *place, seen=version(job))
         days = (now - stamp.deployed_at) / timedelta(days=1)
         if stamp.deployed_at < limit:
             change = replace(change, action=DELETE, reason=f"last deployed {days:.0f} days ago")

@@ -9,7 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from deployments.dbt_cloud.files.config import Config, in_order
-from deployments.dbt_cloud.model.changes import BLOCKED, CREATE, DELETE, REFRESH, UNCHANGED, UPDATE, Change, ChangeSet
+from deployments.dbt_cloud.model.changes import (
+    BLOCKED,
+    CREATE,
+    DELETE,
+    REFRESH,
+    UNCHANGED,
+    UPDATE,
+    ChangeSet,
+    JobChange,
+)
 from deployments.dbt_cloud.model.definition import SECRET_PREFIX, JobDefinition
 from deployments.dbt_cloud.model.job_object import (
     Json,
@@ -99,12 +108,12 @@ def plan(
     options = options or Options()
     observed = _by_key(scope, reading, config.jobs)
     known = {key: jobs[0]["id"] for key, jobs in observed.items()}
-    changes: list[Change] = []
+    changes: list[JobChange] = []
     for job in (job for step in in_order(config.jobs) for job in step):
         there, *doubled = observed.pop(job.key, None) or [None]
         project_id, environment_id = places(job, config)
         name = scope.name_of(job)
-        base = Change(CREATE, job.key, name, project_id, environment_id, definition=job)
+        base = JobChange(CREATE, job.key, name, project_id, environment_id, definition=job)
         if there is None:
             changes.append(_created(base, scope, reading, options))
             continue
@@ -119,7 +128,7 @@ def plan(
 
 
 def wanted_object(
-    job: JobDefinition, scope: Scope, account_id: int, change: Change, now: datetime, upstream_id: int | None
+    job: JobDefinition, scope: Scope, account_id: int, change: JobChange, now: datetime, upstream_id: int | None
 ) -> Json:
     """Return a job as it is to be, stamp included.
 
@@ -189,7 +198,7 @@ def _by_key(scope: Scope, reading: Reading, jobs: Sequence[JobDefinition]) -> di
     return out
 
 
-def _created(base: Change, scope: Scope, reading: Reading, options: Options) -> Change:
+def _created(base: JobChange, scope: Scope, reading: Reading, options: Options) -> JobChange:
     job = base.definition
     assert job is not None
     variables = dict.fromkeys(job.environment_variables, "set")
@@ -205,7 +214,7 @@ def _created(base: Change, scope: Scope, reading: Reading, options: Options) -> 
     return replace(taken, action=BLOCKED, reason=reason)
 
 
-def _kept(base: Change, document: Json, there: Json, reading: Reading, options: Options, now: datetime) -> Change:
+def _kept(base: JobChange, document: Json, there: Json, reading: Reading, options: Options, now: datetime) -> JobChange:
     job = base.definition
     assert job is not None
     wanted = compared({**document, "id": there["id"]})
@@ -244,8 +253,8 @@ def _variable_changes(job: JobDefinition, there: Mapping[str, str], options: Opt
     return changes | dict.fromkeys(sorted(there.keys() - job.environment_variables.keys()), "delete")
 
 
-def _deleted(job: Json, key: str, reason: str, options: Options) -> Change:
-    change = Change(DELETE, key, job["name"], job["project_id"], job["environment_id"], job["id"], reason=reason)
+def _deleted(job: Json, key: str, reason: str, options: Options) -> JobChange:
+    change = JobChange(DELETE, key, job["name"], job["project_id"], job["environment_id"], job["id"], reason=reason)
     change = replace(change, seen=version(job))
     if (by_hand := changed_by_hand(job)) and not options.force:
         return replace(change, action=BLOCKED, reason=f"{reason}, but {by_hand}; --force deletes it")

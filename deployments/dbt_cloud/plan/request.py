@@ -20,7 +20,7 @@ _USER_NAMES = ("GITLAB_USER_LOGIN", "GITHUB_ACTOR")
 
 
 @dataclass(frozen=True)
-class Request:
+class JobsRequest:
     """What a person asked for on the command line; None and empty where nothing was said.
 
     Attributes:
@@ -40,7 +40,7 @@ class Request:
     only_environments: tuple[int, ...] = ()
 
 
-def load(request: Request, environ: Mapping[str, str]) -> Config:
+def load(request: JobsRequest, environ: Mapping[str, str]) -> Config:
     """Read the files of a request, completed by its options and the environment.
 
     Raises:
@@ -61,13 +61,13 @@ def with_values(config: Config, environ: Mapping[str, str]) -> Config:
     return replace(config, jobs=tuple(job.with_values(environ) for job in config.jobs))
 
 
-def team_of(request: Request, environ: Mapping[str, str], config: Config | None = None) -> str:
+def team_of(request: JobsRequest, environ: Mapping[str, str], config: Config | None = None) -> str:
     """Return the team: of the option, the file, TEAM_NAME, or the default."""
     named = config.team_name if config is not None else None
     return request.team or named or environ.get("TEAM_NAME") or DEFAULT_TEAM
 
 
-def owner_of(request: Request, environ: Mapping[str, str], config: Config | None = None) -> Owner:
+def owner_of(request: JobsRequest, environ: Mapping[str, str], config: Config | None = None) -> Owner:
     """Return whose jobs are meant.
 
     Raises:
@@ -96,7 +96,7 @@ def owner_of(request: Request, environ: Mapping[str, str], config: Config | None
     return Owner(team, branch, user)
 
 
-def scope_of(request: Request, environ: Mapping[str, str], config: Config) -> Scope:
+def scope_of(request: JobsRequest, environ: Mapping[str, str], config: Config) -> Scope:
     """Return which jobs of dbt Cloud the files are about.
 
     Files of dbt-jobs-as-code name jobs by identifier, unless a branch or --production is asked for by option.

@@ -59,7 +59,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SpooledDelivery:
     """One delivery in the spool; times are seconds since 1970."""
 
     id: int
@@ -127,7 +127,7 @@ class Spool:
         """
         return self._write(lambda: [self._add(delivery, now, window_seconds) for delivery in deliveries])
 
-    def take(self, now: float, as_union: bool) -> list[list[Event]]:
+    def take(self, now: float, as_union: bool) -> list[list[SpooledDelivery]]:
         """Return what is to be started now, each list as one run.
 
         Which events are one run is written down first: after a crash they are still one run, under the same key.
@@ -137,17 +137,19 @@ class Spool:
         """
         return self._write(lambda: self._take(now, as_union))
 
-    def to_confirm(self, now: float) -> list[Event]:
+    def to_confirm(self, now: float) -> list[SpooledDelivery]:
         """Return what Airbyte has to be asked about now."""
         return self._read("state = 'confirm' and due_at <= ? order by id", (now,))
 
-    def finish(self, events: Iterable[Event], outcome: str, now: float, flow_run_id: str | None = None) -> None:
+    def finish(
+        self, events: Iterable[SpooledDelivery], outcome: str, now: float, flow_run_id: str | None = None
+    ) -> None:
         """Write down what became of events, which ends them."""
         rows = [(outcome, flow_run_id, now, event.id) for event in events]
         statement = "update event set state = 'done', outcome = ?, flow_run_id = ?, done_at = ? where id = ?"
         self._write(lambda: self._connection.executemany(statement, rows))
 
-    def resolve(self, event: Event, delivery: Delivery, outcome: str, now: float) -> None:
+    def resolve(self, event: SpooledDelivery, delivery: Delivery, outcome: str, now: float) -> None:
         """End an event, and store what it turned out to mean, as one step."""
 
         def both() -> None:
@@ -158,7 +160,7 @@ class Spool:
 
         self._write(both)
 
-    def postpone(self, events: Iterable[Event], due_at: float) -> None:
+    def postpone(self, events: Iterable[SpooledDelivery], due_at: float) -> None:
         """Look at events again later."""
         rows = [(due_at, event.id) for event in events]
         statement = "update event set due_at = ?, attempts = attempts + 1 where id = ?"
@@ -181,7 +183,7 @@ class Spool:
             ).fetchone()
         return Backlog(*row)
 
-    def events(self, only_open: bool = False, limit: int = 50) -> list[Event]:
+    def events(self, only_open: bool = False, limit: int = 50) -> list[SpooledDelivery]:
         """Return the newest events, the newest last."""
         return self._read("state <> 'done' or not ? order by id desc", (only_open,), limit)[::-1]
 
@@ -246,7 +248,7 @@ class Spool:
         )
         return found.fetchone() is not None
 
-    def _take(self, now: float, as_union: bool) -> list[list[Event]]:
+    def _take(self, now: float, as_union: bool) -> list[list[SpooledDelivery]]:
         due = "state = 'start' and batch is null and due_at <= ?"
         if not as_union:
             self._connection.execute(f"update event set batch = 'e' || id where {due}", (now,))
@@ -254,17 +256,17 @@ class Spool:
             self._connection.execute(
                 "update event set batch = ?, due_at = ? where state = 'start' and batch is null", (uuid4().hex, now)
             )
-        batches: dict[str, list[Event]] = {}
+        batches: dict[str, list[SpooledDelivery]] = {}
         found = self._rows("state = 'start' and batch is not null and due_at <= ? order by id", (now,))
         for event in found:
             batches.setdefault(str(event.batch), []).append(event)
         return list(batches.values())
 
-    def _read(self, condition: str, values: tuple[Any, ...], limit: int = -1) -> list[Event]:
+    def _read(self, condition: str, values: tuple[Any, ...], limit: int = -1) -> list[SpooledDelivery]:
         with self._lock:
             return self._rows(f"{condition} limit {limit:d}", values)
 
-    def _rows(self, condition: str, values: tuple[Any, ...]) -> list[Event]:
+    def _rows(self, condition: str, values: tuple[Any, ...]) -> list[SpooledDelivery]:
         rows = self._connection.execute(
             "select id, connection_id, job_id, succeeded, queued, name, reason, digest, received_at, state, due_at,"
             f" attempts, batch, outcome, flow_run_id from event where {condition}",
@@ -285,10 +287,10 @@ class Spool:
             return result
 
 
-def _event(row: tuple[Any, ...]) -> Event:
+def _event(row: tuple[Any, ...]) -> SpooledDelivery:
     connection_id, job_id, succeeded, queued, name, reason, digest = row[1:8]
     delivery = Delivery(connection_id, job_id, bool(succeeded), bool(queued), name, reason, digest)
-    return Event(row[0], delivery, *row[8:])
+    return SpooledDelivery(row[0], delivery, *row[8:])
 
 
 def _sync_folder(folder: Path) -> None:

@@ -35,7 +35,7 @@ _RETRY_STORE_SECONDS = 5
 
 
 @dataclass
-class Desk:
+class ReceiverDesk:
     """What a receiver needs to know in order to answer.
 
     Attributes:
@@ -53,14 +53,14 @@ class Desk:
     connections: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
 
-def desk_of(settings: WebhookSettings, inbox: Inbox, metrics: Metrics) -> Desk:
+def desk_of(settings: WebhookSettings, inbox: Inbox, metrics: Metrics) -> ReceiverDesk:
     """Return what the settings come to, with the secrets that they hold and the sources of their project.
 
     Raises:
         ConfigError: a secret is too short, or the project can't be read.
     """
     secrets = [secret.get_secret_value() for secret in (settings.secret, settings.previous_secret) if secret]
-    return Desk(
+    return ReceiverDesk(
         inbox=inbox,
         metrics=metrics,
         wrong_rate=RateLimit(settings.wrong_per_minute / 60, max(1, round(settings.wrong_per_minute))),
@@ -74,7 +74,7 @@ def desk_of(settings: WebhookSettings, inbox: Inbox, metrics: Metrics) -> Desk:
 Lifespan = Callable[[Starlette], AsyncIterator[None]]
 
 
-class Refused(Exception):
+class DeliveryRefused(Exception):
     """Say that a request is not taken, with the status and words that tell its sender."""
 
     def __init__(self, status: int, outcome: str, detail: str, retry_seconds: float = 0.0) -> None:
@@ -83,7 +83,7 @@ class Refused(Exception):
         self.headers = {"retry-after": str(max(1, round(retry_seconds)))} if retry_seconds else {}
 
 
-def create_app(desk: Desk, lifespan: Lifespan | None = None) -> Starlette:
+def create_app(desk: ReceiverDesk, lifespan: Lifespan | None = None) -> Starlette:
     """Return the app.
 
     Args:
@@ -94,7 +94,7 @@ def create_app(desk: Desk, lifespan: Lifespan | None = None) -> Starlette:
         arrived = time.perf_counter()
         try:
             status, outcome, detail = await _receive(desk, request)
-        except Refused as exc:
+        except DeliveryRefused as exc:
             desk.metrics.requests.labels(exc.outcome).inc()
             return _answer(exc.status, exc.outcome, exc.detail, exc.headers)
         desk.metrics.requests.labels(outcome).inc()
@@ -136,7 +136,7 @@ def create_app(desk: Desk, lifespan: Lifespan | None = None) -> Starlette:
     )
 
 
-async def _receive(desk: Desk, request: Request) -> tuple[int, str, str]:
+async def _receive(desk: ReceiverDesk, request: Request) -> tuple[int, str, str]:
     """Return status, outcome and words for a delivery."""
     peer = peer_of(request.client.host if request.client else None)
     _let_in(desk, request, peer)
@@ -145,7 +145,7 @@ async def _receive(desk: Desk, request: Request) -> tuple[int, str, str]:
         delivery = read_delivery(body)
     except BadBody as exc:
         logger.warning("A delivery from %s can't be read: %s", peer, exc)
-        raise Refused(exc.status, "empty" if not body.strip() else "unreadable", str(exc)) from exc
+        raise DeliveryRefused(exc.status, "empty" if not body.strip() else "unreadable", str(exc)) from exc
     if delivery is None:
         return 200, "passed over", "This is not about a sync that ended."
     if delivery.connection_id not in desk.connections:
@@ -159,20 +159,20 @@ async def _receive(desk: Desk, request: Request) -> tuple[int, str, str]:
     return await _store(desk, delivery)
 
 
-def _let_in(desk: Desk, request: Request, peer: str) -> None:
+def _let_in(desk: ReceiverDesk, request: Request, peer: str) -> None:
     if not desk.keys:
-        raise Refused(503, "not ready", "The receiver does not know its secret yet.", _RETRY_STORE_SECONDS)
+        raise DeliveryRefused(503, "not ready", "The receiver does not know its secret yet.", _RETRY_STORE_SECONDS)
     shown = request.path_params.get("secret") or request.headers.get(KEY_HEADER) or ""
     if not desk.keys.accept(shown):
         wait_seconds = desk.wrong_rate.retry_after(peer)
         if wait_seconds:
-            raise Refused(429, "too many wrong", "Too many wrong secrets.", wait_seconds)
+            raise DeliveryRefused(429, "too many wrong", "Too many wrong secrets.", wait_seconds)
         logger.warning("A delivery from %s shows %s", peer, "a wrong secret" if shown else "no secret")
-        raise Refused(401, "wrong secret", f"Show the secret as the last part of the path, or as {KEY_HEADER}.")
+        raise DeliveryRefused(401, "wrong secret", f"Show the secret as the last part of the path, or as {KEY_HEADER}.")
 
 
-async def _read(desk: Desk, request: Request) -> bytes:
-    too_large = Refused(413, "too large", f"The body is larger than {desk.max_body_bytes} bytes.")
+async def _read(desk: ReceiverDesk, request: Request) -> bytes:
+    too_large = DeliveryRefused(413, "too large", f"The body is larger than {desk.max_body_bytes} bytes.")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > desk.max_body_bytes:
         raise too_large
@@ -184,24 +184,24 @@ async def _read(desk: Desk, request: Request) -> bytes:
                 if len(parts) > desk.max_body_bytes:
                     raise too_large
     except TimeoutError as exc:
-        raise Refused(408, "too slow", f"The body did not arrive within {desk.read_seconds:g} s.") from exc
+        raise DeliveryRefused(408, "too slow", f"The body did not arrive within {desk.read_seconds:g} s.") from exc
     except ClientDisconnect as exc:
-        raise Refused(400, "cut off", "The sender went away.") from exc
+        raise DeliveryRefused(400, "cut off", "The sender went away.") from exc
     return bytes(parts)
 
 
-async def _store(desk: Desk, delivery: Delivery) -> tuple[int, str, str]:
+async def _store(desk: ReceiverDesk, delivery: Delivery) -> tuple[int, str, str]:
     try:
         stored = await desk.inbox.add(delivery)
     except Exception as exc:
         logger.exception("A delivery could not be stored")
-        raise Refused(503, "not stored", "The delivery could not be stored.", _RETRY_STORE_SECONDS) from exc
+        raise DeliveryRefused(503, "not stored", "The delivery could not be stored.", _RETRY_STORE_SECONDS) from exc
     if stored == "duplicate":
         return 200, stored, "This was delivered before."
     return 202, stored, "The delivery is stored."
 
 
-async def _ready(desk: Desk, backlog: Seldom[Backlog]) -> Response:
+async def _ready(desk: ReceiverDesk, backlog: Seldom[Backlog]) -> Response:
     """Answer whether deliveries can be taken; Prefect is not needed for that, and may be away."""
     missing: list[str] = []
     if not desk.keys:

@@ -11,7 +11,7 @@ from deployments.webhook.start.prefect_api import PrefectApi
 from deployments.webhook.start.verdict import JobState
 
 if TYPE_CHECKING:
-    from flows.services.airbyte.client import Airbyte, Job
+    from flows.services.airbyte.client import AirbyteClient, Job
 
 _LOOK_BACK = timedelta(days=2)
 # Setting → environment variable; the block on the Prefect server has the setting's name.
@@ -25,7 +25,7 @@ _PLACES = {
 class ApiJobs:
     """Ask Airbyte's API."""
 
-    def __init__(self, airbyte: Airbyte) -> None:
+    def __init__(self, airbyte: AirbyteClient) -> None:
         self._airbyte = airbyte
 
     def job(self, connection_id: str, job_id: int) -> JobState | None:
@@ -56,6 +56,6 @@ async def find_jobs(prefect: PrefectApi, environ: Mapping[str, str] | None = Non
         values = [await prefect.read_secret(name) for name in _PLACES]
     if not values[0]:
         return None
-    from flows.services.airbyte.client import Airbyte
+    from flows.services.airbyte.client import AirbyteClient
 
-    return ApiJobs(Airbyte(values[0], values[1], values[2]))
+    return ApiJobs(AirbyteClient(values[0], values[1], values[2]))

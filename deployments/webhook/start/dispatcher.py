@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from deployments.webhook.inbox.metrics import Metrics
-from deployments.webhook.inbox.spool import NOT_ENDED, Event, Spool
+from deployments.webhook.inbox.spool import NOT_ENDED, Spool, SpooledDelivery
 from deployments.webhook.start.starter import Started, Starter
 from deployments.webhook.start.verdict import AirbyteJobs, judge
-from flows.services.airbyte.sync_events import Sync
+from flows.services.airbyte.sync_events import AirbyteSync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _ASK_AGAIN_SECONDS = 15.0
 DOUBT_SECONDS = 600.0
 
 # What people are told: that a sync failed and why, and that the next one of a connection did not.
-TellFailed = Callable[[Event, str], None]
+TellFailed = Callable[[SpooledDelivery, str], None]
 TellMended = Callable[[str], None]
 
 
@@ -92,7 +92,7 @@ class Dispatcher:
             if not await self._start(batches[first : first + _CHUNK]):
                 return
 
-    async def _start(self, batches: Sequence[Sequence[Event]]) -> bool:
+    async def _start(self, batches: Sequence[Sequence[SpooledDelivery]]) -> bool:
         """Start a run of each batch; return whether Prefect answered."""
         try:
             results = await self._starter.start([[_sync(event) for event in batch] for batch in batches])
@@ -113,7 +113,7 @@ class Dispatcher:
         self._is_up()
         return True
 
-    async def _write_down(self, batch: Sequence[Event], result: Started | ConfigError | None) -> None:
+    async def _write_down(self, batch: Sequence[SpooledDelivery], result: Started | ConfigError | None) -> None:
         now = self._clock()
         connections = sorted({event.delivery.connection_id for event in batch})
         if isinstance(result, ConfigError):
@@ -145,7 +145,7 @@ class Dispatcher:
         for connection in mended:
             await _in_thread(self._tell_mended, connection)
 
-    async def _confirm(self, event: Event) -> None:
+    async def _confirm(self, event: SpooledDelivery) -> None:
         now = self._clock()
         is_last_try = now - event.received_at > DOUBT_SECONDS
         try:
@@ -171,7 +171,7 @@ class Dispatcher:
                 logger.info("Airbyte knows no sync %s of connection %s", said.job_id, said.connection_id)
                 await self._finish([event], "unknown job")
 
-    async def _finish(self, events: Sequence[Event], outcome: str, flow_run_id: str | None = None) -> None:
+    async def _finish(self, events: Sequence[SpooledDelivery], outcome: str, flow_run_id: str | None = None) -> None:
         await _in_thread(self._spool.finish, events, outcome, self._clock(), flow_run_id)
         self._metrics.ended.labels(outcome).inc(len(events))
 
@@ -197,9 +197,9 @@ class Dispatcher:
         return max(0.0, min(max(next_due_at, self._paused_until) - self._clock(), _IDLE_SECONDS))
 
 
-def _sync(event: Event) -> Sync:
+def _sync(event: SpooledDelivery) -> AirbyteSync:
     # Only what has a job's number waits for a run.
-    return Sync(event.delivery.connection_id, event.delivery.job_id or 0)
+    return AirbyteSync(event.delivery.connection_id, event.delivery.job_id or 0)
 
 
 _in_thread = asyncio.to_thread

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.services.airbyte.sync_events import Sync, run_parameters
+from flows.services.airbyte.sync_events import AirbyteSync, run_parameters
 
 EVENT = "airbyte.sync.succeeded"
 NAME = "airbyte-syncs"
@@ -81,7 +81,7 @@ def resource_of(connection: str) -> str:
 
 
 def _automation(connection: str, sources: Sequence[str], deployment_id: str, target: str) -> dict[str, Any]:
-    parameters = run_parameters([Sync(connection, 1)], {connection: sources}, target)
+    parameters = run_parameters([AirbyteSync(connection, 1)], {connection: sources}, target)
     # The number of the job is in the event, and is to be a number in the parameters.
     number = {"__prefect_kind": "jinja", "template": "{{ event.resource['airbyte.job.id'] }}"}
     parameters["jobs"] = {connection: {"__prefect_kind": "json", "value": number}}

@@ -10,7 +10,7 @@ from deployments.webhook.start.prefect_api import Hold, PrefectApi
 from flows.services.airbyte.sync_events import (
     START_LIMIT,
     START_SIGN,
-    Sync,
+    AirbyteSync,
     idempotency_key,
     run_parameters,
     sources_of,
@@ -50,7 +50,7 @@ class Starter:
         self._target = target
         self._has_limit = False
 
-    async def start(self, unions: Sequence[Sequence[Sync]]) -> list[Result]:
+    async def start(self, unions: Sequence[Sequence[AirbyteSync]]) -> list[Result]:
         """Start one run of each union of syncs, without those that a run of the deployment stands for already.
 
         Returns what became of each. What failed can be asked for again, as the same union: it may have been started.
@@ -71,7 +71,7 @@ class Starter:
             }
             turns = asyncio.Semaphore(_AT_ONCE)
 
-            async def one(union: Sequence[Sync]) -> Result:
+            async def one(union: Sequence[AirbyteSync]) -> Result:
                 async with turns:
                     try:
                         return await self._start(union, runs, hold)
@@ -80,7 +80,7 @@ class Starter:
 
             return await asyncio.gather(*(one(union) for union in unions))
 
-    async def _start(self, union: Sequence[Sync], runs: Mapping[Sync, str], hold: Hold) -> Started | None:
+    async def _start(self, union: Sequence[AirbyteSync], runs: Mapping[AirbyteSync, str], hold: Hold) -> Started | None:
         left = [sync for sync in union if sync not in runs]
         if not left:
             return Started(runs[union[0]], is_new=False)

@@ -21,13 +21,13 @@ class NotSentError(Exception):
 
 
 @dataclass(frozen=True)
-class Deadline:
+class SendDeadline:
     """The moment until which there is time."""
 
     at: float
 
     @classmethod
-    def after(cls, seconds: float) -> Deadline:
+    def after(cls, seconds: float) -> SendDeadline:
         """Return the deadline so many seconds from now."""
         return cls(time.monotonic() + seconds)
 
@@ -37,7 +37,9 @@ class Deadline:
         return max(0.0, self.at - time.monotonic())
 
 
-def post(url: str, document: dict[str, Any], deadline: Deadline, sleep: Callable[[float], None] = time.sleep) -> None:
+def post(
+    url: str, document: dict[str, Any], deadline: SendDeadline, sleep: Callable[[float], None] = time.sleep
+) -> None:
     """Send a JSON document; an answer of 429 or 5xx, and none at all, are tried again while there is time.
 
     Raises:

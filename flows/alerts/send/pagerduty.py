@@ -22,7 +22,7 @@ _LISTED = 200
 
 
 @dataclass(frozen=True)
-class Event:
+class PagerDutyEvent:
     """One event to send, and what it tells.
 
     Attributes:
@@ -47,7 +47,7 @@ def dedup_key(target: str, key: str) -> str:
     return f"{full[: KEY_LIMIT - 17]}-{hashlib.sha256(full.encode()).hexdigest()[:16]}"
 
 
-def pagerduty_events(notice: Notice, destination: str, still_open: Sequence[OpenIncident] = ()) -> list[Event]:
+def pagerduty_events(notice: Notice, destination: str, still_open: Sequence[OpenIncident] = ()) -> list[PagerDutyEvent]:
     """Build the events that tell a notice: a trigger for what is wrong, a resolve for what no longer is.
 
     Args:
@@ -57,11 +57,11 @@ def pagerduty_events(notice: Notice, destination: str, still_open: Sequence[Open
     return [*_triggers(notice, destination), *_resolves(notice, destination, still_open)]
 
 
-def _triggers(notice: Notice, destination: str) -> list[Event]:
+def _triggers(notice: Notice, destination: str) -> list[PagerDutyEvent]:
     by_check: dict[str, list[OpenIncident]] = {}
     for entry in notice.open:
         by_check.setdefault(entry.incident.check, []).append(entry)
-    events: list[Event] = []
+    events: list[PagerDutyEvent] = []
     for check, entries in by_check.items():
         if len(entries) > SINGLE_LIMIT:
             events.append(_many(notice.target, check, entries))
@@ -70,7 +70,7 @@ def _triggers(notice: Notice, destination: str) -> list[Event]:
     return events
 
 
-def _single(target: str, entry: OpenIncident, destination: str) -> Event:
+def _single(target: str, entry: OpenIncident, destination: str) -> PagerDutyEvent:
     incident = entry.incident
     details = {
         "error": _cut(incident.text, _TEXT_LIMIT),
@@ -84,10 +84,10 @@ def _single(target: str, entry: OpenIncident, destination: str) -> Event:
     key = str(entry.told.get(destination, {}).get("dedup_key") or dedup_key(target, incident.key))
     payload = _payload(target, incident, f"{target}: {incident.title}" if target else incident.title, entry.opened_at)
     payload["custom_details"] = {name: value for name, value in details.items() if value}
-    return Event(_trigger(key, payload, incident.link), (incident.key,))
+    return PagerDutyEvent(_trigger(key, payload, incident.link), (incident.key,))
 
 
-def _many(target: str, check: str, entries: Sequence[OpenIncident]) -> Event:
+def _many(target: str, check: str, entries: Sequence[OpenIncident]) -> PagerDutyEvent:
     worst = min((entry.incident for entry in entries), key=lambda incident: SEVERITIES.index(incident.severity))
     summary = f"{target}: {len(entries):,} incidents of {check}, such as {worst.title}"
     payload = _payload(target, worst, summary, min(entry.opened_at for entry in entries))
@@ -99,17 +99,17 @@ def _many(target: str, check: str, entries: Sequence[OpenIncident]) -> Event:
         "try again": worst.retry_command,
     }
     keys = tuple(entry.incident.key for entry in entries)
-    return Event(_trigger(dedup_key(target, check), payload, worst.link), keys)
+    return PagerDutyEvent(_trigger(dedup_key(target, check), payload, worst.link), keys)
 
 
-def _resolves(notice: Notice, destination: str, still_open: Sequence[OpenIncident]) -> list[Event]:
+def _resolves(notice: Notice, destination: str, still_open: Sequence[OpenIncident]) -> list[PagerDutyEvent]:
     open_keys = {str(entry.told.get(destination, {}).get("dedup_key")) for entry in still_open}
     by_key: dict[str, list[str]] = {}
     for entry in notice.recovered:
         key = str(entry.told[destination].get("dedup_key") or dedup_key(notice.target, entry.incident.key))
         by_key.setdefault(key, []).append(entry.incident.key)
     return [
-        Event({"event_action": "resolve", "dedup_key": key}, tuple(keys))
+        PagerDutyEvent({"event_action": "resolve", "dedup_key": key}, tuple(keys))
         for key, keys in by_key.items()
         if key not in open_keys
     ]

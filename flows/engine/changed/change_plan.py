@@ -10,9 +10,9 @@ import orjson
 
 from flows.engine.changed.decide import Decision, Found, decide, reusable, summary_of
 from flows.engine.changed.fingerprints import Inputs
-from flows.engine.changed.last_success import LastGood
+from flows.engine.changed.last_success import LastSuccess
 from flows.engine.changed.relations import missing_relations
-from flows.engine.changed.run_memory import Memory
+from flows.engine.changed.run_memory import RunMemory
 from flows.engine.changed.source_data import ask_for_source_data
 from flows.engine.context.command import DbtCommand, only_these
 from flows.engine.context.project import Project
@@ -39,7 +39,7 @@ class ChangePlan:
     notes: tuple[str, ...]
 
 
-def plan_changes(memory: Memory, project: Project, profile: Profile, check_sources: bool = True) -> ChangePlan:
+def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_sources: bool = True) -> ChangePlan:
     """Compare project and warehouse with the last good state; nothing is built.
 
     Args:
@@ -93,7 +93,7 @@ def plan_changes(memory: Memory, project: Project, profile: Profile, check_sourc
 
 
 def _parse(
-    memory: Memory, last: LastGood, project: Project, profile: Profile, notes: list[str]
+    memory: RunMemory, last: LastSuccess, project: Project, profile: Profile, notes: list[str]
 ) -> tuple[frozenset[str], Inputs]:
     """Have dbt parse the project, and say at the same time what it calls modified."""
     modified: frozenset[str] = frozenset()

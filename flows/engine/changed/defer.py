@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from flows.engine.changed.fingerprints import Inputs
-from flows.engine.changed.last_success import ARTIFACTS, LastGood, latest_folder, read_folder
+from flows.engine.changed.last_success import ARTIFACTS, LastSuccess, latest_folder, read_folder
 from flows.engine.changed.manifest_fingerprints import CALLED_BY_DBT, inputs_of
 from flows.engine.changed.parse_inputs import surroundings_of
 from flows.engine.context.command import DbtCommand
@@ -98,7 +98,7 @@ def _fetch(defer_to: str, project: Project, own: State, copy: Path) -> None:
             shutil.copy(folder / name, copy / name)
 
 
-def _read(copy: Path, defer_to: str) -> LastGood:
+def _read(copy: Path, defer_to: str) -> LastSuccess:
     try:
         cast(Mapping[str, Any], orjson.loads((copy / ARTIFACTS[0]).read_bytes()))["nodes"]
         return read_folder(copy)
@@ -130,7 +130,7 @@ def _fetch_from(place: str, copy: Path) -> None:
         raise UpstreamUnavailable(f"--defer-to {place} can't be read now: {exc}") from exc
 
 
-def _unseen_by_dbt(command: DbtCommand, project: Project, profile: Profile, last: LastGood) -> list[str]:
+def _unseen_by_dbt(command: DbtCommand, project: Project, profile: Profile, last: LastSuccess) -> list[str]:
     """Return the fqn of nodes whose code or macros differ although dbt calls them unmodified.
 
     Seeds above 1 MB, macros that only a hook or a test's argument names, materializations.

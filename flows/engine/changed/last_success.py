@@ -55,7 +55,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class LastGood:
+class LastSuccess:
     """All that is known of what a target holds.
 
     Attributes:
@@ -73,7 +73,7 @@ class LastGood:
     runs: tuple[str, ...] = ()
 
 
-def read_last_good(state: State) -> LastGood | None:
+def read_last_good(state: State) -> LastSuccess | None:
     """Return the last good state; None before the first run.
 
     Raises:
@@ -89,7 +89,7 @@ def latest_folder(state: State) -> Path | None:
     return folders[-1] if folders else None
 
 
-def read_folder(folder: Path) -> LastGood:
+def read_folder(folder: Path) -> LastSuccess:
     """Read a last good state from its folder.
 
     Raises:
@@ -101,14 +101,14 @@ def read_folder(folder: Path) -> LastGood:
             raise KeyError("format")
         built = {key: _built(entry) for key, entry in document["built"].items()}
         inputs = Inputs.from_document(document["inputs"])
-        return LastGood(folder, inputs, document["proof"], built, tuple(document["runs"]))
+        return LastSuccess(folder, inputs, document["proof"], built, tuple(document["runs"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:
         raise ConfigError(
             f"The last good state in {folder} can't be read: {_NODES} is missing, cut off or of another version."
         ) from exc
 
 
-def write_last_good(state: State, last: LastGood, artifacts: Mapping[str, bytes]) -> None:
+def write_last_good(state: State, last: LastSuccess, artifacts: Mapping[str, bytes]) -> None:
     """Write a state beside the earlier ones, whole or not at all: it is there when its folder has its name.
 
     Args:
@@ -141,7 +141,7 @@ def write_last_good(state: State, last: LastGood, artifacts: Mapping[str, bytes]
         shutil.rmtree(old, ignore_errors=True)
 
 
-def kept_artifact(last: LastGood | None, name: str) -> Mapping[str, Any]:
+def kept_artifact(last: LastSuccess | None, name: str) -> Mapping[str, Any]:
     """Return an artifact of the last good state; empty when there is none or it can't be read."""
     if last is None or last.folder is None:
         return {}

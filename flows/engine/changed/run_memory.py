@@ -18,7 +18,7 @@ from flows.engine.changed.last_success import (
     GOOD,
     INTERRUPTED,
     Built,
-    LastGood,
+    LastSuccess,
     kept_artifact,
     read_last_good,
     write_last_good,
@@ -57,7 +57,7 @@ class Done:
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def after(last: LastGood, inputs: Inputs | None, done: Done) -> dict[str, Built]:
+def after(last: LastSuccess, inputs: Inputs | None, done: Done) -> dict[str, Built]:
     """Return how every node was built last, once a run is counted in.
 
     Args:
@@ -95,12 +95,12 @@ def settings_digest(inputs: Inputs) -> str:
     return digest_of(dict(inputs.settings))
 
 
-def memory_for_plan(command: DbtCommand, project: Project, profile: Profile) -> Memory:
+def memory_for_plan(command: DbtCommand, project: Project, profile: Profile) -> RunMemory:
     """Return what is known of a target, for a plan that is not carried out."""
-    return Memory(state_of(project.name, profile.target, os.environ), command, project, profile, "", "")
+    return RunMemory(state_of(project.name, profile.target, os.environ), command, project, profile, "", "")
 
 
-class Memory:
+class RunMemory:
     """What is known before a run, and what is to be known after it."""
 
     def __init__(
@@ -126,13 +126,13 @@ class Memory:
         return surroundings_of(self.command, self._project, self._profile)
 
     @cached_property
-    def last(self) -> LastGood:
+    def last(self) -> LastSuccess:
         """Return what the last run wrote down.
 
         Raises:
             ConfigError: the state can't be read.
         """
-        return read_last_good(self.state) or LastGood()
+        return read_last_good(self.state) or LastSuccess()
 
     def known(self, inputs: Inputs) -> Mapping[str, Built]:
         """Return how every node was built last, the runs counted in that never got to writing it down.
@@ -154,7 +154,7 @@ class Memory:
 
     def forget(self) -> None:
         """Go on as if nothing had ever been built here, for a state that can't be read."""
-        self.last = LastGood(runs=tuple(path.name for path in self.state.runs()))
+        self.last = LastSuccess(runs=tuple(path.name for path in self.state.runs()))
 
     def entry(self) -> dict[str, Any]:
         """Return what the ledger says of this run, for the case that it never gets to its end."""
@@ -208,13 +208,13 @@ class Memory:
             last = replace(self.last, built=self.known(inputs))
         except ConfigError as exc:
             current_reporter().note(f"{exc} A new one begins with this run.")
-            last = LastGood()
+            last = LastSuccess()
         done = Done(self._run, ended, self.sources)
         built = {key: value for key, value in after(last, inputs, done).items() if key in inputs.nodes}
         now = surroundings_of(self.command, self._project, self._profile).proof
         runs = (*(path.name for path in self.state.runs()),)
         proof = now if now == self.surroundings.proof else ""
-        new = LastGood(None, inputs, proof, built, runs)
+        new = LastSuccess(None, inputs, proof, built, runs)
         write_last_good(self.state, new, self._artifacts(last, new, manifest, details))
 
     def _parse(self, invocation_ids: set[str]) -> tuple[Inputs, bytes] | None:
@@ -229,7 +229,7 @@ class Memory:
         return self.inputs_of(document), content
 
     def _artifacts(
-        self, last: LastGood, new: LastGood, manifest: bytes, details: Mapping[str, Mapping[str, Any]]
+        self, last: LastSuccess, new: LastSuccess, manifest: bytes, details: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, bytes]:
         known = new.inputs.nodes
         artifacts = {"manifest.json": _good_manifest(last, new, manifest)}
@@ -285,7 +285,7 @@ def _cut_off(run_path: Path) -> tuple[Done, str] | None:
     return (Done(run_path.name, ended, head.get("sources") or {}), str(head.get("proof") or "")) if ended else None
 
 
-def _good_manifest(last: LastGood, new: LastGood, manifest: bytes) -> bytes:
+def _good_manifest(last: LastSuccess, new: LastSuccess, manifest: bytes) -> bytes:
     """Return a manifest in which every node is as it was last built well; one that never was is not in it."""
     stale = [
         key

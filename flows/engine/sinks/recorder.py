@@ -43,7 +43,7 @@ _ABOUT_THE_BODY = (400, 413, 422)
 _PASSING = (408, 429)
 
 
-class Refused(Exception):
+class EventRefused(Exception):
     """The server was there and will never take this body, however often it is sent."""
 
 
@@ -52,7 +52,7 @@ class Denied(Exception):
 
 
 class Sender(Protocol):
-    """Post one body to the Prefect API, or raise: `Refused` when it is the body, `Denied` when it is who sends it."""
+    """Post one body to the Prefect API; raise `EventRefused` for what is in it, `Denied` for who sends it."""
 
     def __call__(self, path: str, body: bytes) -> None: ...
 
@@ -160,7 +160,7 @@ class Recorder:
     def _send_kept(self, sender: Sender) -> None:
         """Send what earlier runs could not, once, when this one has a server that answers."""
         if self._left_by_others:
-            with contextlib.suppress(Refused):  # It will never take them.
+            with contextlib.suppress(EventRefused):  # It will never take them.
                 self._left_by_others.send(sender)
             self._left_by_others = None
 
@@ -219,7 +219,7 @@ class Recorder:
                 try:
                     sender(path, orjson.dumps(documents[:size]))
                     self._in_vain = 0
-                except Refused as exc:
+                except EventRefused as exc:
                     # Something in the batch will never be taken: it is looked for, so that it alone is lost.
                     size = min(size, len(documents)) // 2
                     if size:
@@ -266,7 +266,7 @@ def sender_through(post: Callable[[str, bytes], httpx.Response]) -> Sender:
         except httpx.HTTPStatusError as exc:
             status = exc.response.status_code
             if status in _ABOUT_THE_BODY:
-                raise Refused(f"HTTP {status}") from exc
+                raise EventRefused(f"HTTP {status}") from exc
             if exc.response.is_client_error and status not in _PASSING:
                 what = "the credentials" if status in (401, 403) else "the request"
                 raise Denied(f"it refuses {what} (HTTP {status})") from exc

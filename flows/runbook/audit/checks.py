@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.runbook.audit.settings import Accuracy, SlowModels
-from flows.runbook.project_tables import Declared, Versions
+from flows.runbook.project_tables import ProjectTables, Versions
 from flows.runbook.version_checks import FAULTS, find_faults
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def corrections(tables: Tables, found: Sequence[Versions], months: int) -> Itera
             yield Section(title, "ok", f"{total:,} in {len(rows)} months.", rows)
 
 
-def accuracy(tables: Tables, declared: Declared, check: Accuracy) -> Section:
+def accuracy(tables: Tables, declared: ProjectTables, check: Accuracy) -> Section:
     """Compare amounts with what the source recorded, exactly, and name every row that differs."""
     title = f"Accuracy: {check.name}"
     sides = [declared.named(name) for name in (check.calculated, check.recorded)]

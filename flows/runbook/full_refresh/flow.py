@@ -27,7 +27,7 @@ from flows.runbook.full_refresh.differences import Difference, compare_refreshed
 from flows.runbook.full_refresh.journal import Kept, Refresh, RefreshJournal
 from flows.runbook.full_refresh.settings import RefreshSettings, load_settings
 from flows.runbook.kept_tables import KeptTables
-from flows.runbook.project_tables import Declared, materialized, read_declared
+from flows.runbook.project_tables import ProjectTables, materialized, read_declared
 from flows.warehouses.table_measures import measure, missing_keys
 from flows.warehouses.tables import Tables, open_tables
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
@@ -158,7 +158,7 @@ def built_since(project: str, target: str, refresh: Refresh, names: Sequence[str
 def _refresh(
     project: Project,
     profile: Profile,
-    declared: Declared,
+    declared: ProjectTables,
     settings: RefreshSettings,
     is_selected: bool,
     docs: bool,
@@ -195,7 +195,7 @@ def _refresh(
 
 
 def _chosen(
-    tables: Tables, declared: Declared, settings: RefreshSettings, is_selected: bool
+    tables: Tables, declared: ProjectTables, settings: RefreshSettings, is_selected: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return name and relation of the tables to copy and of the views to write down, as far as they are there."""
     versions = {one.unique_id for one in declared.versions()}
@@ -218,7 +218,7 @@ def _chosen(
 
 
 def _compared(
-    profile: Profile, declared: Declared, kept: Sequence[Kept], settings: RefreshSettings
+    profile: Profile, declared: ProjectTables, kept: Sequence[Kept], settings: RefreshSettings
 ) -> list[Difference]:
     ids = {node["relation_name"]: unique_id for unique_id, node in declared.nodes.items() if node.get("relation_name")}
     found: list[Difference] = []
@@ -311,7 +311,7 @@ def _let_go(profile: Profile, refresh: Refresh, steps: _Steps) -> None:
 
 
 def _say_what_would_be_done(
-    declared: Declared, profile: Profile, settings: RefreshSettings, is_selected: bool, steps: _Steps
+    declared: ProjectTables, profile: Profile, settings: RefreshSettings, is_selected: bool, steps: _Steps
 ) -> None:
     with _journal(profile) as (tables, journal):
         chosen, views = _chosen(tables, declared, settings, is_selected)

@@ -23,7 +23,7 @@ from flows.history.health_rules import (
     Finding,
     schedule_lateness,
 )
-from flows.history.health_settings import Check, Health, Lateness, load_health
+from flows.history.health_settings import Health, HealthCheck, Lateness, load_health
 from flows.history.rows import utc
 from flows.history.store import history_store
 from flows.pipelines import tasks
@@ -43,11 +43,11 @@ AFTER_TRANSFORMATION = ("source_freshness", "tests", "row_counts", "transformati
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """A check, what it is held to, and what it found."""
 
     name: str
-    check: Check
+    check: HealthCheck
     finding: Finding
 
 
@@ -57,10 +57,10 @@ class HealthReport:
 
     target: str
     checked_at: datetime
-    checks: tuple[Checked, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
-    def unhealthy(self) -> list[Checked]:
+    def unhealthy(self) -> list[CheckResult]:
         """Return the checks that somebody has to act on."""
         return [checked for checked in self.checks if not checked.finding.is_healthy]
 
@@ -112,7 +112,7 @@ def _check(
         with history_store(os.environ).reading(project.name, target) as history:
             now = datetime.now(UTC)
             checks = tuple(
-                Checked(name, check, broken.get(name) or _judge(history, name, check, target, now))
+                CheckResult(name, check, broken.get(name) or _judge(history, name, check, target, now))
                 for name, check in wanted.items()
             )
     report = HealthReport(target, now, checks)
@@ -124,7 +124,7 @@ def _check(
 
 
 def _measure(
-    target: str, project: Project, health: Health, wanted: Mapping[str, Check], test: bool
+    target: str, project: Project, health: Health, wanted: Mapping[str, HealthCheck], test: bool
 ) -> dict[str, Finding]:
     """Run what the checks need, and return those that could not be made because it could not run."""
     place = str(project.folder)
@@ -158,7 +158,7 @@ def _measure(
     return broken
 
 
-def _judge(history: DuckDBPyConnection, name: str, check: Check, target: str, now: datetime) -> Finding:
+def _judge(history: DuckDBPyConnection, name: str, check: HealthCheck, target: str, now: datetime) -> Finding:
     moment = utc(now)
     try:
         if isinstance(check, Lateness):

@@ -13,8 +13,8 @@ from flows.engine.context.command import upstream_sources
 from flows.pipelines import tasks
 from flows.runbook.payroll.gate import (
     SELECT,
-    Built,
-    Verdict,
+    GatedBuild,
+    GateVerdict,
     against,
     read_built,
     read_loaded_at,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Checked:
+class PayrollEvidence:
     """What was found, all of it good.
 
     Attributes:
@@ -43,13 +43,13 @@ class Checked:
 
     payments: Payments
     loaded_at: Mapping[str, datetime]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[GateVerdict]
     compared: Sequence[Compared]
 
 
 def check_payroll(
     concert_id: int, target: str, profile: Profile, project_dir: str | None, freshness_hours: float
-) -> Checked:
+) -> PayrollEvidence:
     """Check the sources, build, test and compare; call it while the target is held.
 
     Raises:
@@ -67,7 +67,7 @@ def check_payroll(
     if stops := against(built, loaded_at, checked_at, freshness_hours, payments, compared):
         raise _stopped(concert_id, stops)
     by_name = {source_name(unique_id): at for unique_id, at in loaded_at.items()}
-    return Checked(payments, by_name, verdicts(built), compared)
+    return PayrollEvidence(payments, by_name, verdicts(built), compared)
 
 
 def _fresh_sources(
@@ -93,7 +93,7 @@ def _fresh_sources(
     return loaded_at, now
 
 
-def _built(target: str, project_dir: str | None) -> Built:
+def _built(target: str, project_dir: str | None) -> GatedBuild:
     try:
         return _of(tasks.build(target, SELECT, project_dir=project_dir))
     except DbtRunFailed as exc:
@@ -105,7 +105,7 @@ def _built(target: str, project_dir: str | None) -> Built:
         raise stopped from exc
 
 
-def _of(result: DbtResult) -> Built:
+def _of(result: DbtResult) -> GatedBuild:
     return read_built(result.target_path / "manifest.json", result.nodes, result.started_at)
 
 

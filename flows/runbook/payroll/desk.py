@@ -15,12 +15,12 @@ from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.runbook.payroll import ledger as kinds
 from flows.runbook.payroll.archive import archive_payments
-from flows.runbook.payroll.checks import Checked, check_payroll
+from flows.runbook.payroll.checks import PayrollEvidence, check_payroll
 from flows.runbook.payroll.export import write_export
-from flows.runbook.payroll.ledger import Entry, Ledger, Run, is_answered, refuse_paid, signatures_of
+from flows.runbook.payroll.ledger import Entry, PayrollLedger, Run, is_answered, refuse_paid, signatures_of
 from flows.runbook.payroll.payments import ZERO, Payments, read_payments, sample_of
 from flows.runbook.payroll.show import form_text, publish, summary
-from flows.runbook.payroll.signoff import Answer, Signature, missing_roles, valid, why_refused
+from flows.runbook.payroll.signoff import Signature, SignoffAnswer, missing_roles, valid, why_refused
 from flows.runbook.payroll.signoff_form import ask
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import PayrollStopped
@@ -49,7 +49,7 @@ class PrePayroll:
     archive: str
 
 
-class Desk:
+class PayrollDesk:
     """One concert's payroll on its way from the checks to the export."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Desk:
         self, project_dir: str | None, freshness_hours: float, sample_size: int, sample_seed: int | None
     ) -> tuple[Payments, str, datetime]:
         with one_writer(self._target, holder=tasks.holder_name(tasks.current_flow_run())):
-            checked: Checked = check_payroll(
+            checked: PayrollEvidence = check_payroll(
                 self._concert_id, self._target, self._profile, project_dir, freshness_hours
             )
             payments, found, at = checked.payments, summary(checked), kinds.now()
@@ -150,7 +150,7 @@ class Desk:
 
         close_incident(self._incident_key, self._target)
 
-    def _take(self, answer: Answer, payments: Payments) -> bool:
+    def _take(self, answer: SignoffAnswer, payments: Payments) -> bool:
         """Deal with an answer; False when the data has changed."""
         with self._ledger() as (ledger, present):
             entries = ledger.entries(self._concert_id)
@@ -173,7 +173,7 @@ class Desk:
             return True
 
     def _is_same(
-        self, ledger: Ledger, payments: Payments, present: Payments | None, answer: Answer | None = None
+        self, ledger: PayrollLedger, payments: Payments, present: Payments | None, answer: SignoffAnswer | None = None
     ) -> bool:
         if present is not None and present.checksum == payments.checksum:
             return True
@@ -181,7 +181,7 @@ class Desk:
         ledger.add(self._entry(kinds.VOID, payments, note=note, answer=answer))
         return False
 
-    def _signatures(self, ledger: Ledger, payments: Payments) -> list[Signature]:
+    def _signatures(self, ledger: PayrollLedger, payments: Payments) -> list[Signature]:
         entries = ledger.entries(self._concert_id)
         return valid(signatures_of(entries), payments.checksum, kinds.now(), self._lasts)
 
@@ -191,7 +191,7 @@ class Desk:
         payments: Payments,
         note: str = "",
         amount: Decimal = ZERO,
-        answer: Answer | None = None,
+        answer: SignoffAnswer | None = None,
         logged_at: datetime | None = None,
     ) -> Entry:
         role, who, key = (answer.role, answer.who, answer.key) if answer else ("", "", "")
@@ -200,11 +200,11 @@ class Desk:
         )
 
     @contextmanager
-    def _ledger(self) -> Iterator[tuple[Ledger, Payments | None]]:
+    def _ledger(self) -> Iterator[tuple[PayrollLedger, Payments | None]]:
         """Yield the ledger and the payments as they are now, while the target is held: None before there are any."""
         holder = tasks.holder_name(tasks.current_flow_run())
         with one_writer(self._target, holder=holder), open_tables(self._profile) as tables:
-            ledger = Ledger(tables, self._graph)
+            ledger = PayrollLedger(tables, self._graph)
             present = read_payments(tables, self._graph, self._concert_id) if ledger.has_payments() else None
             if present is not None:
                 ledger.make()

@@ -21,9 +21,9 @@ from flows.engine.process.listing import list_nodes
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.runbook.payroll import ledger as kinds
-from flows.runbook.payroll.desk import Desk, PrePayroll, current_flow_run_id
+from flows.runbook.payroll.desk import PayrollDesk, PrePayroll, current_flow_run_id
 from flows.runbook.payroll.export import changed_files
-from flows.runbook.payroll.ledger import Entry, Ledger, Run, refuse_paid, signatures_of
+from flows.runbook.payroll.ledger import Entry, PayrollLedger, Run, refuse_paid, signatures_of
 from flows.runbook.payroll.payments import ZERO, read_payments
 from flows.runbook.payroll.plan import Planned, plan_payroll
 from flows.runbook.payroll.show import money
@@ -112,7 +112,7 @@ def pre_payroll(
     if dry_run:
         return plan_payroll(concert_id, target, profile, project, graph, root, lasts)
     _require_shared_server()
-    desk = Desk(concert_id, target, profile, graph, lasts, poll_seconds)
+    desk = PayrollDesk(concert_id, target, profile, graph, lasts, poll_seconds)
     try:
         for _ in range(_ROUNDS):
             payments, found, checked_at = desk.checked_before() or desk.check(
@@ -165,7 +165,7 @@ def post_payroll(
     given = adjustments or []
     run_id = current_flow_run_id()
     with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())), open_tables(profile) as tables:
-        ledger = Ledger(tables, graph)
+        ledger = PayrollLedger(tables, graph)
         run = ledger.run(concert_id)
         again = f"python -m flows payroll pre --concert {concert_id} --target {target}"
         if run is None:
@@ -223,7 +223,7 @@ def payroll_status(
     profile = load_profile(target)
     graph = _graph(project_dir, profile)
     with open_tables(profile) as tables:
-        ledger = Ledger(tables, graph)
+        ledger = PayrollLedger(tables, graph)
         runs = [run for run in ledger.runs() if concert_id in (None, run.concert_id)]
         entries = [] if concert_id is None else ledger.entries(concert_id)
     return runs, entries, waiting(target)
@@ -234,7 +234,7 @@ def export_root(target: str) -> Path:
     return state_root(os.environ) / "payroll" / target
 
 
-def _require_signed(ledger: Ledger, run: Run, again: str) -> None:
+def _require_signed(ledger: PayrollLedger, run: Run, again: str) -> None:
     # However long ago: what was exported in time may be paid later, unless somebody rejected it since.
     signatures = valid(signatures_of(ledger.entries(run.concert_id)), run.checksum, kinds.now(), timedelta.max)
     if missing := missing_roles(signatures):

@@ -33,7 +33,7 @@ _OUTCOMES = {"succeeded": PASSED, "warned": WARNED, "failed": FAILED, "skipped":
 
 
 @dataclass(frozen=True)
-class Built:
+class GatedBuild:
     """What the build of a gate was made of, and what came of it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """What came of one test.
 
     Attributes:
@@ -78,7 +78,7 @@ class Verdict:
 
 
 def against(
-    built: Built,
+    built: GatedBuild,
     loaded_at: Mapping[str, datetime],
     checked_at: datetime,
     freshness_hours: float,
@@ -99,7 +99,7 @@ def against(
     ]
 
 
-def unproven(built: Built) -> list[str]:
+def unproven(built: GatedBuild) -> list[str]:
     """Return what the build leaves open: tests that stop payroll, what was not built, what no critical test proves."""
     judged = verdicts(built)
     passed = {verdict.unique_id for verdict in judged if verdict.outcome == PASSED}
@@ -110,11 +110,11 @@ def unproven(built: Built) -> list[str]:
     ]
 
 
-def verdicts(built: Built) -> list[Verdict]:
+def verdicts(built: GatedBuild) -> list[GateVerdict]:
     """Hold every test of what payroll stands on against what came of it, those first that stop payroll."""
     came = built.came
     found = [_verdict(node, came) for node in tests_of(built.graph)]
-    found += [Verdict(name, name, SWITCHED_OFF, is_critical=True) for name in built.switched_off]
+    found += [GateVerdict(name, name, SWITCHED_OFF, is_critical=True) for name in built.switched_off]
     return sorted(found, key=lambda verdict: (not verdict.stops, verdict.outcome == PASSED, verdict.name))
 
 
@@ -196,7 +196,7 @@ def source_name(unique_id: str) -> str:
     return ".".join(unique_id.split(".")[2:])
 
 
-def read_built(manifest: Path, results: Sequence[NodeResult], since: datetime) -> Built:
+def read_built(manifest: Path, results: Sequence[NodeResult], since: datetime) -> GatedBuild:
     """Return what a build was made of, from the manifest that it has left.
 
     Raises:
@@ -230,7 +230,7 @@ def _moment(text: str) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def built_of(manifest: Mapping[str, Any], results: Sequence[NodeResult], since: datetime) -> Built:
+def built_of(manifest: Mapping[str, Any], results: Sequence[NodeResult], since: datetime) -> GatedBuild:
     """Return the same from a manifest that has been read."""
     graph = graph_of(manifest)
     about = payroll_nodes(graph)
@@ -240,7 +240,7 @@ def built_of(manifest: Mapping[str, Any], results: Sequence[NodeResult], since: 
         for entry in disabled
         if entry.get("resource_type") in _TESTS and _refers_to(entry, graph, about)
     )
-    return Built(graph, results, since, off)
+    return GatedBuild(graph, results, since, off)
 
 
 def _refers_to(entry: Mapping[str, Any], graph: Graph, about: Collection[str]) -> bool:
@@ -261,17 +261,17 @@ def _with_upstream(graph: Graph, roots: set[str]) -> set[str]:
     return roots | graph.upstream(roots)
 
 
-def _verdict(node: Node, came: Mapping[str, NodeResult]) -> Verdict:
+def _verdict(node: Node, came: Mapping[str, NodeResult]) -> GateVerdict:
     result = came.get(node.unique_id)
     outcome = _OUTCOMES.get(result.outcome, FAILED) if result else NOT_RUN
     # A unit test runs before its model, on rows of its own.
     if result and outcome == PASSED and node.resource_type == "test":
         data = [came[unique_id] for unique_id in node.tests if unique_id in came]
         outcome = TOO_EARLY if any(each.finished_at > result.started_at for each in data) else PASSED
-    return Verdict(node.unique_id, node.name, outcome, node.is_critical, result.failures if result else None)
+    return GateVerdict(node.unique_id, node.name, outcome, node.is_critical, result.failures if result else None)
 
 
-def _not_built(built: Built) -> Iterable[str]:
+def _not_built(built: GatedBuild) -> Iterable[str]:
     came, nodes = built.came, built.graph.nodes
     for name in MODELS:
         if not _models(built.graph, [name]):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from flows.runbook.payroll.payments import PAYMENTS, ZERO, relation_of
-from flows.runbook.payroll.signoff import Answer, Signature
+from flows.runbook.payroll.signoff import Signature, SignoffAnswer
 from infrastructure.errors import PayrollStopped
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Entry:
     logged_at: datetime | None = None
 
 
-class Ledger:
+class PayrollLedger:
     """The two tables of one target, over an open connection."""
 
     def __init__(self, tables: Tables, graph: Graph) -> None:
@@ -225,7 +225,7 @@ def signatures_of(entries: Sequence[Entry]) -> list[Signature]:
     return found
 
 
-def is_answered(entries: Sequence[Entry], flow_run_id: str, answer: Answer) -> bool:
+def is_answered(entries: Sequence[Entry], flow_run_id: str, answer: SignoffAnswer) -> bool:
     """Say whether an answer to the form has been dealt with."""
     return any(entry.flow_run_id == flow_run_id and entry.answer_key == answer.key for entry in entries)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flows.runbook.payroll.archive import archive_name
 from flows.runbook.payroll.gate import SELECT, tests_of, without_critical_test
-from flows.runbook.payroll.ledger import Ledger, now, signatures_of
+from flows.runbook.payroll.ledger import PayrollLedger, now, signatures_of
 from flows.runbook.payroll.payments import RECONCILIATION, faults, read_compared, read_payments, relation_of
 from flows.runbook.payroll.signoff import ROLES, missing_roles, valid
 from flows.warehouses.tables import open_tables
@@ -50,7 +50,7 @@ def plan_payroll(
     stops = without_critical_test(graph)
     missing = list(ROLES)
     with open_tables(profile) as tables:
-        ledger = Ledger(tables, graph)
+        ledger = PayrollLedger(tables, graph)
         run = ledger.run(concert_id)
         if run and run.paid_at:
             stops.append(f"it has been paid: {run.paid_total} on {run.payment_date}")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from flows.report.artifacts import attaching, key_of
-from flows.runbook.payroll.checks import Checked
+from flows.runbook.payroll.checks import PayrollEvidence
 from flows.runbook.payroll.gate import PASSED
 from flows.runbook.payroll.payments import Payment, Payments, expected_net, workings
 from flows.runbook.payroll.signoff import ROLES, Signature
@@ -18,7 +18,7 @@ def money(amount: Decimal | None) -> str:
     return "none" if amount is None else f"{amount:,.2f}"
 
 
-def summary(checked: Checked) -> str:
+def summary(checked: PayrollEvidence) -> str:
     """Return what was checked, in Markdown: the same for everybody who signs."""
     passed = sum(verdict.outcome == PASSED for verdict in checked.verdicts)
     warned = [str(verdict) for verdict in checked.verdicts if verdict.outcome != PASSED]
@@ -80,7 +80,7 @@ def spot_check_rows(sample: Sequence[Payment]) -> list[dict[str, Any]]:
     ]
 
 
-def publish(target: str, checked: Checked, seed: int, sample: Sequence[Payment]) -> None:
+def publish(target: str, checked: PayrollEvidence, seed: int, sample: Sequence[Payment]) -> None:
     """Put the spot check and the tests into the Prefect UI; a server that is away is reported, not raised."""
     from prefect.artifacts import create_table_artifact
 

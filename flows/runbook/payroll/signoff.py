@@ -24,7 +24,7 @@ _ADDRESS = re.compile(r"[^\s<>()\"',;:]+@[^\s<>()\"',;:]+")
 
 
 @dataclass(frozen=True)
-class Answer:
+class SignoffAnswer:
     """What somebody has put into the form.
 
     Attributes:

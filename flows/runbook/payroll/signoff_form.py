@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from flows.runbook.payroll.signoff import ROLES, Answer, Decision, is_same_person
+from flows.runbook.payroll.signoff import ROLES, Decision, SignoffAnswer, is_same_person
 from infrastructure.errors import ConfigError, PayrollStopped, UpstreamUnavailable
 from infrastructure.yaml_file import meant
 
@@ -22,7 +22,7 @@ _KEY = "sign-"
 _INPUTS = 200
 
 
-def ask(number: int, roles: Sequence[str], text: str, timeout_seconds: float, poll_seconds: int) -> Answer:
+def ask(number: int, roles: Sequence[str], text: str, timeout_seconds: float, poll_seconds: int) -> SignoffAnswer:
     """Wait until somebody has filled in the form, and return what they wrote.
 
     A run of a deployment is suspended: its process ends, and whoever resumes it has the flow run again from its start,
@@ -65,7 +65,7 @@ class Asked:
     flow_run_id: UUID
     name: str
     roles: tuple[str, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[SignoffAnswer, ...]
 
 
 def sign(run: str, role: str, who: str, decision: Decision, comment: str) -> Asked:
@@ -221,7 +221,7 @@ def _number(entry: tuple[str, object]) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _answer(key: str, given: dict[str, Any]) -> Answer:
+def _answer(key: str, given: dict[str, Any]) -> SignoffAnswer:
     decision: Decision = "approve" if given.get("decision") == "approve" else "reject"
     comment = str(given.get("comment") or "").strip()
-    return Answer(key, str(given.get("role", "")), str(given.get("who", "")).strip(), decision, comment)
+    return SignoffAnswer(key, str(given.get("role", "")), str(given.get("who", "")).strip(), decision, comment)

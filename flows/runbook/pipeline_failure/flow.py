@@ -22,7 +22,7 @@ from flows.pipelines.transform import build_and_test
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.pipeline_failure.source_database import Reachable, check_source_database
 from flows.runbook.pipeline_failure.stale_sources import Stale, stale_sources
-from flows.services.airbyte.client import Airbyte, Job, Patience, find_airbyte
+from flows.services.airbyte.client import AirbyteClient, Job, SyncPatience, find_airbyte
 from flows.services.airbyte.sync_events import connections_of, freshness_hours_of
 from flows.services.airbyte.sync_health import SyncHealth, health_incident, health_of, incident_key
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
@@ -92,7 +92,7 @@ def pipeline_failure(
     project = read_project(project_dir)
     load_profile(target)
     connections = connections_of(project.folder, os.environ)
-    patience = Patience(deadline_seconds=deadline_minutes * 60)
+    patience = SyncPatience(deadline_seconds=deadline_minutes * 60)
     healths, error = _looked_at(connections, freshness_hours_of(project.folder), patience)
     database = check_source_database(os.environ)
     stale = _stale(target, project, project_dir)
@@ -109,7 +109,7 @@ def pipeline_failure(
 
 
 def _looked_at(
-    connections: Mapping[str, Sequence[str]], hours: Mapping[str, float], patience: Patience
+    connections: Mapping[str, Sequence[str]], hours: Mapping[str, float], patience: SyncPatience
 ) -> tuple[list[SyncHealth], str | None]:
     """Return how each connection does, or why nobody can tell."""
     if not connections:
@@ -132,7 +132,7 @@ def _looked_at(
 
 
 def _health(
-    airbyte: Airbyte, connection_id: str, sources: Sequence[str], now: datetime, silent_after: timedelta
+    airbyte: AirbyteClient, connection_id: str, sources: Sequence[str], now: datetime, silent_after: timedelta
 ) -> SyncHealth:
     from dataclasses import replace
 
@@ -200,7 +200,7 @@ def _is_confirmed(found: PipelineFailure, due: Sequence[str]) -> bool:
     return getattr(answer, "decision", "") == "sync again"
 
 
-def _synced(due: Sequence[str], patience: Patience, target: str) -> dict[str, Job]:
+def _synced(due: Sequence[str], patience: SyncPatience, target: str) -> dict[str, Job]:
     """Start the syncs, all at once, and return them when all have succeeded."""
     from flows.alerts import close_incident
 

@@ -19,7 +19,7 @@ from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import Versions, read_declared
-from flows.runbook.scd2.plan import Change, digest_of
+from flows.runbook.scd2.plan import RowChange, digest_of
 from flows.runbook.scd2.repairs import Repairs, table_rows
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import ConfigError
@@ -58,7 +58,7 @@ class RepairReport:
 
     target: str
     outcome: Literal["nothing to do", "shown", "declined", "applied", "undone"]
-    changes: tuple[Change, ...] = ()
+    changes: tuple[RowChange, ...] = ()
     digest: str = ""
     repair_id: str | None = None
     tests: DbtResult | None = None

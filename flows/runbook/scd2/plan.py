@@ -14,7 +14,7 @@ Action = Literal["keep", "open", "close", "supersede", "delete"]
 
 
 @dataclass(frozen=True)
-class Change:
+class RowChange:
     """What becomes of one row.
 
     Attributes:
@@ -36,7 +36,7 @@ class Change:
     ends_with: int | None = None
 
 
-def plan_changes(versions: Versions, rows: Iterable[Mapping[str, Any]]) -> list[Change]:
+def plan_changes(versions: Versions, rows: Iterable[Mapping[str, Any]]) -> list[RowChange]:
     """Return what becomes of each row of keys that have more than one current version.
 
     Args:
@@ -49,7 +49,7 @@ def plan_changes(versions: Versions, rows: Iterable[Mapping[str, Any]]) -> list[
     return planned
 
 
-def digest_of(changes: Sequence[Change]) -> str:
+def digest_of(changes: Sequence[RowChange]) -> str:
     """Return what two plans have in common that do the same to the same rows."""
     told = sorted(
         f"{one.table}|{one.key}|{one.begins}|{one.ends}|{one.new_ends}|{one.action}|{one.reason}" for one in changes
@@ -65,13 +65,13 @@ class _Key:
         self._rows = rows
         self._name = ", ".join(str(rows[0][column.lower()]) for column in versions.key)
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[RowChange]:
         live = [row for row in self._rows if not self._is_superseded(row)]
         current = sorted((row for row in live if self._claims(row)), key=self._standing, reverse=True)
         closed = [row for row in live if not self._claims(row)]
         winner, losers = current[0], current[1:]
         stays = [winner, *closed]
-        made: dict[int, Change] = {}
+        made: dict[int, RowChange] = {}
         for row in losers:
             gone = self._holds_at_no_time(row, winner, stays)
             if gone is None:
@@ -108,7 +108,7 @@ class _Key:
 
     def _holds_at_no_time(
         self, row: Mapping[str, Any], winner: Mapping[str, Any], stays: Sequence[Mapping[str, Any]]
-    ) -> Change | None:
+    ) -> RowChange | None:
         for other in stays:
             if _without_number(row) == _without_number(other):
                 return self._change(row, "delete", None, "the same row is there twice")
@@ -125,7 +125,9 @@ class _Key:
             return self._change(row, "supersede", row[self._begins], f"{why}, so it holds at no time")
         return self._change(row, "delete", None, f"{why}, so it holds at no time")
 
-    def _closed(self, row: Mapping[str, Any], winner: Mapping[str, Any], stays: Sequence[Mapping[str, Any]]) -> Change:
+    def _closed(
+        self, row: Mapping[str, Any], winner: Mapping[str, Any], stays: Sequence[Mapping[str, Any]]
+    ) -> RowChange:
         later = [
             other
             for other in stays
@@ -135,7 +137,7 @@ class _Key:
         reason = f"it ends where the next version begins; the current one is that from {winner[self._begins]}"
         return self._change(row, "close", following[self._begins], reason, following["repair_row"])
 
-    def _winning(self, winner: Mapping[str, Any], losers: Sequence[Mapping[str, Any]]) -> Change:
+    def _winning(self, winner: Mapping[str, Any], losers: Sequence[Mapping[str, Any]]) -> RowChange:
         is_whole = winner["has_no_end"] and (
             self._versions.current is None or winner[self._versions.current.lower()] is True
         )
@@ -166,11 +168,11 @@ class _Key:
         new_ends: Any,  # noqa: ANN401  (whatever the column holds)
         reason: str,
         ends_with: int | None = None,
-    ) -> Change:
+    ) -> RowChange:
         ends = None if row["has_no_end"] else row[self._ends]
         shown = ends if action == "keep" else new_ends
         number, begins = int(row["repair_row"]), row[self._begins]
-        return Change(self._versions.name, self._name, number, begins, ends, shown, action, reason, ends_with)
+        return RowChange(self._versions.name, self._name, number, begins, ends, shown, action, reason, ends_with)
 
 
 def _comparable(value: object) -> str:

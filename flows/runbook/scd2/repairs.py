@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import Versions
-from flows.runbook.scd2.plan import Change, digest_of, plan_changes
+from flows.runbook.scd2.plan import RowChange, digest_of, plan_changes
 from flows.runbook.version_checks import Fault, find_faults, holds_now, is_open, key_list, same_key
 from infrastructure.errors import ConfigError, DriftError, preview
 
@@ -54,13 +54,13 @@ class Repairs:
         self._tables = tables
         self._kept = kept
 
-    def propose(self, versions: Versions) -> list[Change]:
+    def propose(self, versions: Versions) -> list[RowChange]:
         """Return what would be done to a table; nothing where no key has two current versions."""
         if not self._tables.exists(versions.relation):
             return []
         return plan_changes(versions, self._tables.rows(self._damaged(versions)))
 
-    def apply(self, found: Sequence[Versions], confirmed: str | None = None) -> tuple[str, list[Change]]:
+    def apply(self, found: Sequence[Versions], confirmed: str | None = None) -> tuple[str, list[RowChange]]:
         """Repair tables in one transaction, and return the name of the repair and what was done.
 
         Args:
@@ -74,7 +74,7 @@ class Repairs:
         self._make_journal()
         self._tidy()
         repair_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
-        prepared: list[tuple[Versions, Repair, list[Change], set[tuple[str, str]]]] = []
+        prepared: list[tuple[Versions, Repair, list[RowChange], set[tuple[str, str]]]] = []
         for number, versions in enumerate(found):
             repair = self._prepare(repair_id, number, versions)
             rows = self._tables.rows(
@@ -211,7 +211,7 @@ class Repairs:
         self._tables.execute(f"create table {repair.old_rows} as {self._damaged(versions, 'numbered')}")
         return repair
 
-    def _write_changes(self, repair: Repair, changes: Sequence[Change]) -> None:
+    def _write_changes(self, repair: Repair, changes: Sequence[RowChange]) -> None:
         columns = {"repair_row": "integer", "action": "text", "ends_with": "integer", "reason": "text"}
         declared = ", ".join(f"{name} {self._tables.type_of(kind)}" for name, kind in columns.items())
         self._tables.execute(f"create table {repair.changes} ({declared})")
@@ -304,7 +304,7 @@ class Repairs:
         self._forget([one for one in self.kept() if one.state == "prepared" or one.changed_at < before])
 
 
-def table_rows(changes: Sequence[Change]) -> list[Mapping[str, Any]]:
+def table_rows(changes: Sequence[RowChange]) -> list[Mapping[str, Any]]:
     """Return a row per changed version, those of one key together; no column that might hold personal data."""
     return [
         {

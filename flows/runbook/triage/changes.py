@@ -16,7 +16,7 @@ import orjson
 
 from flows.engine.changed.decide import difference
 from flows.engine.changed.fingerprints import TEST_TYPES
-from flows.engine.changed.last_success import GOOD, LastGood, latest_folder, read_folder, read_last_good
+from flows.engine.changed.last_success import GOOD, LastSuccess, latest_folder, read_folder, read_last_good
 from flows.engine.context.state import State
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
@@ -37,7 +37,7 @@ class Changes:
     nodes: tuple[str, ...]
 
 
-def failing_tests(last: LastGood | None) -> list[str]:
+def failing_tests(last: LastSuccess | None) -> list[str]:
     """Return the tests whose last result was no pass, by unique id."""
     if last is None:
         return []
@@ -50,7 +50,7 @@ def failing_tests(last: LastGood | None) -> list[str]:
     ]
 
 
-def keep_passes(state: State, failing: Iterable[str]) -> dict[str, LastGood]:
+def keep_passes(state: State, failing: Iterable[str]) -> dict[str, LastSuccess]:
     """Return for each failing test the newest state that is known in which it passed, and keep those states.
 
     Tests that pass again are forgotten.
@@ -59,7 +59,7 @@ def keep_passes(state: State, failing: Iterable[str]) -> dict[str, LastGood]:
     index = _read_index(folder)
     latest = latest_folder(state)
     there = sorted((p for p in latest.parent.iterdir() if p.name.isdigit()), reverse=True) if latest else []
-    states: dict[str, LastGood] = {}
+    states: dict[str, LastSuccess] = {}
     kept: dict[str, str] = {}
     for test in failing:
         place = next((path for path in there if _passed(states, path, test)), None)
@@ -80,7 +80,7 @@ def keep_passes(state: State, failing: Iterable[str]) -> dict[str, LastGood]:
     return {test: states[name] for test, name in kept.items()}
 
 
-def changes_since(passed: LastGood | None, last: LastGood, test: str) -> Changes:
+def changes_since(passed: LastSuccess | None, last: LastSuccess, test: str) -> Changes:
     """Return what changed upstream of a test since a state in which it passed."""
     if passed is None:
         return Changes(None, ())
@@ -110,7 +110,7 @@ def changes_since(passed: LastGood | None, last: LastGood, test: str) -> Changes
     return Changes(passed_at, tuple(dict.fromkeys(found)))
 
 
-def last_state(state: State) -> LastGood:
+def last_state(state: State) -> LastSuccess:
     """Return what the engine knows of a target.
 
     Raises:
@@ -122,17 +122,17 @@ def last_state(state: State) -> LastGood:
     return last
 
 
-def _passed(states: dict[str, LastGood], path: Path, test: str) -> bool:
+def _passed(states: dict[str, LastSuccess], path: Path, test: str) -> bool:
     if path.name not in states:
         try:
             states[path.name] = read_folder(path)
         except ConfigError:
-            states[path.name] = LastGood()
+            states[path.name] = LastSuccess()
     built = states[path.name].built.get(test)
     return built is not None and built.is_good
 
 
-def _upstream(last: LastGood, test: str) -> set[str]:
+def _upstream(last: LastSuccess, test: str) -> set[str]:
     found: set[str] = set()
     left = [test]
     while left:

@@ -83,7 +83,7 @@ class Schedule(_Document):
     basic_timing: str | None = None
 
 
-class Connection(_Document):
+class AirbyteConnection(_Document):
     """One connection as it is set up; its status is a setting, and says nothing about its syncs."""
 
     connection_id: str
@@ -102,7 +102,7 @@ class _Token(BaseModel):
 
 
 @dataclass(frozen=True)
-class Patience:
+class SyncPatience:
     """How long to wait for a sync, and how often to look.
 
     The pause grows with the time waited, so that a short sync is seen soon and a long one costs few requests.
@@ -122,7 +122,7 @@ class Patience:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Airbyte:
+class AirbyteClient:
     """Ask Airbyte about syncs, and start them; one per server, to be closed."""
 
     def __init__(
@@ -130,11 +130,11 @@ class Airbyte:
         api_url: str,
         client_id: str | None = None,
         client_secret: str | None = None,
-        patience: Patience | None = None,
+        patience: SyncPatience | None = None,
     ) -> None:
         self._base = api_url.rstrip("/")
         self._client = (client_id, client_secret) if client_id and client_secret else None
-        self._patience = patience or Patience()
+        self._patience = patience or SyncPatience()
         self._http = httpx.Client(timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS))
         self._token: str | None = None
         self._token_ends_at = 0.0
@@ -193,7 +193,7 @@ class Airbyte:
                 return sorted((job for job in found.values() if job.loads_data), key=lambda job: job.job_id)
             offset += _PAGE
 
-    def find_connection(self, connection_id: str) -> Connection | None:
+    def find_connection(self, connection_id: str) -> AirbyteConnection | None:
         """Return a connection's settings; None where Airbyte has no such connection.
 
         Raises:
@@ -201,7 +201,7 @@ class Airbyte:
             UpstreamUnavailable: Airbyte does not answer.
         """
         answer = self._send("GET", f"/connections/{connection_id}")
-        return None if answer.status_code == _NOT_FOUND else self._parsed(Connection, answer)
+        return None if answer.status_code == _NOT_FOUND else self._parsed(AirbyteConnection, answer)
 
     def start_sync(self, connection_id: str) -> Job:
         """Start a sync and return its job; while one is running, return that one.
@@ -227,7 +227,7 @@ class Airbyte:
             self._patience.sleep(delay)
         raise AssertionError("the last try returns or raises")
 
-    def wait(self, job: Job, patience: Patience | None = None) -> Job:
+    def wait(self, job: Job, patience: SyncPatience | None = None) -> Job:
         """Return a job when it has ended, however it did.
 
         Raises:
@@ -328,7 +328,7 @@ class Airbyte:
         return {"Authorization": f"Bearer {self._token}"}
 
 
-def load_airbyte(patience: Patience | None = None) -> Airbyte:
+def load_airbyte(patience: SyncPatience | None = None) -> AirbyteClient:
     """Return the Airbyte that the blocks on the Prefect server name.
 
     Raises:
@@ -345,7 +345,7 @@ def load_airbyte(patience: Patience | None = None) -> Airbyte:
     return found
 
 
-def find_airbyte(patience: Patience | None = None) -> Airbyte | None:
+def find_airbyte(patience: SyncPatience | None = None) -> AirbyteClient | None:
     """Return the Airbyte that the blocks on the Prefect server name; None where none is set up.
 
     Raises:
@@ -359,7 +359,7 @@ def find_airbyte(patience: Patience | None = None) -> Airbyte | None:
             for name in ("airbyte-api-url", "airbyte-client-id", "airbyte-client-secret")
         ]
     api_url, client_id, client_secret = (str(block.data["value"]) if block else None for block in blocks)
-    return Airbyte(api_url, client_id, client_secret, patience) if api_url else None
+    return AirbyteClient(api_url, client_id, client_secret, patience) if api_url else None
 
 
 def _delays(tries: int) -> Iterator[float | None]:

@@ -39,7 +39,7 @@ _ENV_VAR = re.compile(
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Sync:
+class AirbyteSync:
     """One job of one Airbyte connection.
 
     Attributes:
@@ -55,24 +55,24 @@ class Sync:
         return f"{_TAG}:{self.connection_id}:{self.job_id}"
 
 
-def sync_of(connection_id: object, job_id: object) -> Sync | None:
+def sync_of(connection_id: object, job_id: object) -> AirbyteSync | None:
     """Return the sync that two values from outside name, however they are spelt; None when they name none."""
     try:
         connection = str(UUID(str(connection_id)))
         job = int(cast(Any, job_id)) if not isinstance(job_id, (bool, float)) else 0
     except (ValueError, TypeError):
         return None
-    return Sync(connection, job) if 0 < job < 2**63 else None
+    return AirbyteSync(connection, job) if 0 < job < 2**63 else None
 
 
-def syncs_of(tags: Iterable[str]) -> list[Sync]:
+def syncs_of(tags: Iterable[str]) -> list[AirbyteSync]:
     """Return the syncs that a run stands for, by its tags."""
     found = (tag.split(":") for tag in tags if tag.startswith(f"{_TAG}:"))
     read = (sync_of(parts[1], parts[2]) for parts in found if len(parts) == 3)
     return sorted(sync for sync in read if sync)
 
 
-def idempotency_key(syncs: Iterable[Sync], deployment: str = DEPLOYMENT) -> str:
+def idempotency_key(syncs: Iterable[AirbyteSync], deployment: str = DEPLOYMENT) -> str:
     """Return the key under which Prefect starts one run of these syncs, whatever their order and number of repeats.
 
     The deployment is part of it: Prefect keeps keys per flow, and would answer with another deployment's run.
@@ -84,12 +84,14 @@ def idempotency_key(syncs: Iterable[Sync], deployment: str = DEPLOYMENT) -> str:
     return f"{deployment}:{_TAG}:{len(tags)}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def sources_of(syncs: Iterable[Sync], connections: Mapping[str, Sequence[str]]) -> list[str]:
+def sources_of(syncs: Iterable[AirbyteSync], connections: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the dbt sources that these syncs load, each once; connections that are not known load none."""
     return sorted({source for sync in syncs for source in connections.get(sync.connection_id, ())})
 
 
-def run_parameters(syncs: Iterable[Sync], connections: Mapping[str, Sequence[str]], target: str) -> dict[str, Any]:
+def run_parameters(
+    syncs: Iterable[AirbyteSync], connections: Mapping[str, Sequence[str]], target: str
+) -> dict[str, Any]:
     """Return the parameters of `dbt_transformation_flow` for the union of these syncs.
 
     A connection's newest job stands for its earlier ones.

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from flows.alerts.incident import Incident, Severity
-from flows.services.airbyte.client import Connection, Job
+from flows.services.airbyte.client import AirbyteConnection, Job
 
 # well      the newest sync succeeded, or the next one is under way in time
 # failed    the newest one failed
@@ -54,7 +54,7 @@ class SyncHealth:
 def health_of(
     connection_id: str,
     sources: Sequence[str],
-    connection: Connection | None,
+    connection: AirbyteConnection | None,
     jobs: Sequence[Job],
     now: datetime,
     silent_after: timedelta,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from flows.services.dbt_cloud.settings import CloudSettings
 from flows.services.dbt_cloud.token_bucket import TokenBucket
-from flows.services.dbt_cloud.transport import Refused, Transport
+from flows.services.dbt_cloud.transport import RequestRefused, Transport
 from infrastructure.errors import UpstreamUnavailable
 
 Json = dict[str, Any]
@@ -70,7 +70,7 @@ class CloudClient:
         """Return one job; None when there is none, or it is deleted."""
         try:
             found = cast(Json, (await self.transport.read(f"{self._v2}/jobs/{job_id}/")).get("data") or {})
-        except Refused as exc:
+        except RequestRefused as exc:
             if exc.status == NOT_FOUND:
                 return None
             raise
@@ -177,7 +177,7 @@ class CloudClient:
         try:
             params = {"step": step} if step is not None else None
             return await self.transport.send("GET", f"{self._v2}/runs/{run_id}/artifacts/{path}", params=params)
-        except Refused as exc:
+        except RequestRefused as exc:
             if exc.status == NOT_FOUND:
                 return None
             raise
@@ -185,7 +185,7 @@ class CloudClient:
     async def _delete(self, path: str) -> bool:
         try:
             await self.transport.send("DELETE", path)
-        except Refused as exc:
+        except RequestRefused as exc:
             if exc.status == NOT_FOUND:
                 return False
             raise

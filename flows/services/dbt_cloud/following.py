@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.services.dbt_cloud.client import CANCELLED, ERROR, SUCCESS, CloudClient, Json
-from flows.services.dbt_cloud.transport import AnswerLost, Refused
+from flows.services.dbt_cloud.transport import AnswerLost, RequestRefused
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 _log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ async def follow(
             say(f"Run {run['id']} failed; dbt Cloud goes on from where it failed.")
         try:
             followed.runs.append(await _retry(client, followed))
-        except Refused as exc:
+        except RequestRefused as exc:
             # What can be retried is for dbt Cloud to say, such as that a newer run is there.
             if say:
                 say(f"Run {run['id']} is not retried: {exc}")

@@ -31,7 +31,7 @@ MAX_BACKOFF_SECONDS = 30.0
 BURST_SHARE = 0.1
 
 
-class Refused(ConfigError):
+class RequestRefused(ConfigError):
     """Say that dbt Cloud understood a request and would not do it.
 
     Attributes:
@@ -209,9 +209,9 @@ def _refusal(what: str, status: int, said: str) -> ConfigError:
             f"dbt Cloud does not know the token: {what} was answered with {said}. Check {TOKEN_NAMES[0]}."
         )
     if status in (403, 404):
-        return Refused(
+        return RequestRefused(
             f"dbt Cloud answered {what} with {said}. It is not there, or the token may not see it: "
             "jobs need a service token with Job Admin on the project.",
             status,
         )
-    return Refused(f"dbt Cloud would not do {what}: {said}", status)
+    return RequestRefused(f"dbt Cloud would not do {what}: {said}", status)

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from deployments.apply import main
-from deployments.schedules.declared import Declared, next_runs
+from deployments.schedules.declared import DeclaredDeployment, next_runs
 from deployments.schedules.plan import Saved, fields_of, plan_deployments
 from deployments.schedules.schedule_file import SCHEDULES_FILE, SCHEMA_FILE, load_schedules, schema_text
 from flows.pipelines.new_data import NEW_DATA_CRON
@@ -25,11 +25,11 @@ HEAD = "owner: me\ndefaults: {target: dev, work_pool: mine}\nwork_pools: {mine: 
 
 
 @pytest.fixture(scope="module")
-def shipped() -> dict[str, Declared]:
+def shipped() -> dict[str, DeclaredDeployment]:
     return {it.full_name: it for it in load_schedules(environ={})[1]}
 
 
-def declared(tmp_path: Path, text: str) -> Declared:
+def declared(tmp_path: Path, text: str) -> DeclaredDeployment:
     path = tmp_path / "schedules.yml"
     path.write_text(HEAD + text)
     return load_schedules(path, {}, ["dev", "prod"])[1][0]
@@ -41,7 +41,7 @@ def mistakes(tmp_path: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_the_shipped_file_holds_what_the_flows_and_the_webhook_count_on(shipped: dict[str, Declared]) -> None:
+def test_the_shipped_file_holds_what_the_flows_and_the_webhook_count_on(shipped: dict[str, DeclaredDeployment]) -> None:
     assert DEPLOYMENT in shipped
     nightly, reconcile = shipped["full-dbt-refresh/nightly"], shipped["reconcile-airbyte/production"]
     assert (nightly.cron, nightly.time_zone) == (FULL_REFRESH_CRON, FULL_REFRESH_TIMEZONE)

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from deployments.snowflake.__main__ import main
-from deployments.snowflake.script import Place, create, drop, quoted
+from deployments.snowflake.script import TaskPlace, create, drop, quoted
 from deployments.snowflake.task_graph import DbtObject, Task, TaskGraph, node_by_node, whole, within_limits
 from flows.engine.artifacts.graph import graph_of
 from infrastructure.errors import ConfigError
 
-PLACE = Place(
+PLACE = TaskPlace(
     "ANALYTICS", "TRIBUTARY", "TRANSFORMING", "5 MINUTE", "TRIBUTARY", "@code.git.repo/branches/main/dbt", "ON_CALL"
 )
 DBT = DbtObject(PLACE.name("TRIBUTARY"), "prod-snowflake")

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from deployments.webhook.inbox.inbox import SpoolInbox
 from deployments.webhook.inbox.metrics import Metrics
 from deployments.webhook.inbox.spool import Spool
-from deployments.webhook.receive.app import Desk, create_app, desk_of
+from deployments.webhook.receive.app import ReceiverDesk, create_app, desk_of
 from deployments.webhook.receive.keys import keys_of
 from deployments.webhook.receive.limits import RateLimit
 from deployments.webhook.receive.settings import load_settings
@@ -34,13 +34,13 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 @pytest.fixture
-def desk(spool: Spool, tmp_path: Path) -> Desk:
+def desk(spool: Spool, tmp_path: Path) -> ReceiverDesk:
     settings = load_settings(secret=SECRET, max_body_bytes=50_000, project_dir=write_project(tmp_path / "project"))
     return desk_of(settings, SpoolInbox(spool, lambda: None), Metrics())
 
 
 @pytest.fixture
-def client(desk: Desk) -> Client:
+def client(desk: ReceiverDesk) -> Client:
     return Client(create_app(desk))
 
 
@@ -108,7 +108,7 @@ def test_without_the_secret_nothing_is_read(
     assert "wrong" not in caplog.text.replace("a wrong secret", "")
 
 
-def test_the_secret_before_stays_valid_while_it_is_changed(desk: Desk, client: Client) -> None:
+def test_the_secret_before_stays_valid_while_it_is_changed(desk: ReceiverDesk, client: Client) -> None:
     desk.keys = keys_of(["a-newer-secret-0123456789", SECRET])
     assert client.post(f"{PATH}/{SECRET}", json=notification()).status_code == 202
     assert client.post(f"{PATH}/a-newer-secret-0123456789", json=notification()).status_code == 200
@@ -117,7 +117,7 @@ def test_the_secret_before_stays_valid_while_it_is_changed(desk: Desk, client: C
 
 
 def test_no_secret_gets_into_the_log_or_an_answer(
-    client: Client, desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    client: Client, desk: ReceiverDesk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG, "deployments")
     answers = [client.post(f"{PATH}/{SECRET}", content=text) for text in (b"", b"{", b"[]", body(notification()))]
@@ -132,7 +132,9 @@ def test_no_secret_gets_into_the_log_or_an_answer(
     assert SECRET not in caplog.text + "".join(answer.text for answer in answers)
 
 
-def test_what_can_not_be_stored_is_not_accepted(client: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_not_be_stored_is_not_accepted(
+    client: Client, desk: ReceiverDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def full(_: object) -> None:
         raise OSError("no space left on device")
 
@@ -155,7 +157,7 @@ def test_a_large_body_is_refused_whether_or_not_it_says_how_large(client: Client
 
 
 def test_wrong_secrets_are_limited_and_never_stop_the_right_one_from_the_same_address(
-    client: Client, desk: Desk
+    client: Client, desk: ReceiverDesk
 ) -> None:
     """Behind a TLS proxy every sender has one address, and Airbyte does not send again."""
     desk.wrong_rate = RateLimit(per_second=0.1, burst=2)
@@ -168,7 +170,7 @@ def test_wrong_secrets_are_limited_and_never_stop_the_right_one_from_the_same_ad
 
 
 def test_pages_that_anybody_may_ask_for_do_not_keep_the_receiver_busy(
-    client: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    client: Client, desk: ReceiverDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[None] = []
     shown: list[None] = []
@@ -181,7 +183,7 @@ def test_pages_that_anybody_may_ask_for_do_not_keep_the_receiver_busy(
     assert (len(counted), len(shown)) == (1, 1)
 
 
-def test_readiness_says_what_is_missing_and_does_not_ask_for_prefect(client: Client, desk: Desk) -> None:
+def test_readiness_says_what_is_missing_and_does_not_ask_for_prefect(client: Client, desk: ReceiverDesk) -> None:
     assert client.get("/health").json() == {"status": "alive"}
     assert client.get("/ready").json() == {"status": "ready", "missing": [], "waiting": 0}
     desk.keys, desk.connections = keys_of([]), {}

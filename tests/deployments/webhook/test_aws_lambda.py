@@ -12,7 +12,7 @@ import pytest
 
 from deployments.webhook.aws_lambda import QueueInbox, answer, work_off
 from deployments.webhook.inbox.metrics import Metrics
-from deployments.webhook.receive.app import Desk, desk_of
+from deployments.webhook.receive.app import ReceiverDesk, desk_of
 from deployments.webhook.receive.settings import WebhookSettings, load_settings
 from tests.conftest import wait_until
 from tests.deployments.webhook.conftest import Deployment
@@ -29,7 +29,7 @@ class Function:
         self.settings: WebhookSettings = load_settings(
             secret=SECRET, project_dir=write_project(folder / "project"), deployment=deployment
         )
-        self.desk: Desk = desk_of(self.settings, QueueInbox(self.queue.append), Metrics())
+        self.desk: ReceiverDesk = desk_of(self.settings, QueueInbox(self.queue.append), Metrics())
 
     def ask(self, event: dict[str, Any]) -> tuple[int, str]:
         said = asyncio.run(answer(event, self.settings, self.desk))

@@ -12,11 +12,11 @@ import pytest
 
 from deployments.webhook.inbox.delivery import Delivery
 from deployments.webhook.inbox.metrics import Metrics
-from deployments.webhook.inbox.spool import Event, Spool
+from deployments.webhook.inbox.spool import Spool, SpooledDelivery
 from deployments.webhook.start.dispatcher import Dispatcher
 from deployments.webhook.start.starter import Result, Started, Starter
 from deployments.webhook.start.verdict import JobState
-from flows.services.airbyte.sync_events import Sync
+from flows.services.airbyte.sync_events import AirbyteSync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
 
@@ -25,10 +25,10 @@ from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
 class Starts(Starter):
     """Write down what is started, or fail as Prefect would."""
 
-    unions: list[list[Sync]] = field(default_factory=list)
+    unions: list[list[AirbyteSync]] = field(default_factory=list)
     error: Exception | None = None
 
-    async def start(self, unions: Sequence[Sequence[Sync]]) -> list[Result]:
+    async def start(self, unions: Sequence[Sequence[AirbyteSync]]) -> list[Result]:
         if isinstance(self.error, UpstreamUnavailable):
             raise self.error
         if isinstance(self.error, ConfigError):
@@ -67,7 +67,7 @@ class Desk:
         self.spool.add(deliveries, self.now, window_seconds)
 
     def step(self, as_union: bool = False) -> None:
-        def tell_failed(event: Event, reason: str) -> None:
+        def tell_failed(event: SpooledDelivery, reason: str) -> None:
             self.failed.append((event.delivery.job_id, reason))
 
         dispatcher = Dispatcher(
@@ -98,7 +98,7 @@ def test_each_sync_is_started_once(desk: Desk) -> None:
     desk.deliver(success(1), success(1), success(2, FACEBOOK_ADS))
     desk.step()
     desk.step()
-    assert desk.starts.unions == [[Sync(GOOGLE_ADS, 1)], [Sync(FACEBOOK_ADS, 2)]]
+    assert desk.starts.unions == [[AirbyteSync(GOOGLE_ADS, 1)], [AirbyteSync(FACEBOOK_ADS, 2)]]
     assert [event.flow_run_id for event in desk.spool.events()] == ["run 2", "run 2"]
 
 
@@ -108,7 +108,7 @@ def test_syncs_that_end_together_are_started_as_one(desk: Desk) -> None:
     assert desk.starts.unions == []
     desk.now += 30
     desk.step(as_union=True)
-    assert desk.starts.unions == [[Sync(GOOGLE_ADS, 1), Sync(FACEBOOK_ADS, 2)]]
+    assert desk.starts.unions == [[AirbyteSync(GOOGLE_ADS, 1), AirbyteSync(FACEBOOK_ADS, 2)]]
 
 
 def test_while_prefect_is_away_nothing_is_lost(desk: Desk) -> None:
@@ -120,7 +120,7 @@ def test_while_prefect_is_away_nothing_is_lost(desk: Desk) -> None:
     assert desk.outcomes() == [None, None]
     desk.starts.error = None
     desk.step()
-    assert desk.starts.unions == [[Sync(GOOGLE_ADS, 1)], [Sync(GOOGLE_ADS, 2)]]
+    assert desk.starts.unions == [[AirbyteSync(GOOGLE_ADS, 1)], [AirbyteSync(GOOGLE_ADS, 2)]]
 
 
 def test_what_prefect_refuses_is_tried_again_after_a_while(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,7 +133,7 @@ def test_what_prefect_refuses_is_tried_again_after_a_while(desk: Desk, caplog: p
     assert desk.starts.unions == []
     desk.now += 61
     desk.step()
-    assert desk.starts.unions == [[Sync(GOOGLE_ADS, 1)]]
+    assert desk.starts.unions == [[AirbyteSync(GOOGLE_ADS, 1)]]
 
 
 def test_a_failed_sync_is_told_and_starts_nothing_until_the_next_one_mends_it(desk: Desk) -> None:
@@ -144,7 +144,7 @@ def test_a_failed_sync_is_told_and_starts_nothing_until_the_next_one_mends_it(de
     assert (desk.failed, desk.starts.unions) == ([(1, "it broke")], [])
     desk.deliver(success(2))
     desk.step()
-    assert desk.starts.unions == [[Sync(GOOGLE_ADS, 2)]]
+    assert desk.starts.unions == [[AirbyteSync(GOOGLE_ADS, 2)]]
     assert desk.mended == [GOOGLE_ADS]
 
 
@@ -166,7 +166,7 @@ def test_a_failure_that_airbyte_calls_a_success_is_started(desk: Desk) -> None:
     desk.airbyte.states = {1: "succeeded"}
     desk.deliver(failure(1))
     desk.step()
-    assert (desk.failed, desk.starts.unions) == ([], [[Sync(GOOGLE_ADS, 1)]])
+    assert (desk.failed, desk.starts.unions) == ([], [[AirbyteSync(GOOGLE_ADS, 1)]])
     desk.deliver(success(1))
     desk.step()
     assert len(desk.starts.unions) == 1
@@ -200,7 +200,7 @@ def test_a_success_without_a_job_is_the_newest_that_airbyte_knows(desk: Desk) ->
     desk.deliver(success(42))
     desk.now += 15
     desk.step()
-    assert desk.starts.unions == [[Sync(GOOGLE_ADS, 42)]], "one sync, said twice in different words"
+    assert desk.starts.unions == [[AirbyteSync(GOOGLE_ADS, 42)]], "one sync, said twice in different words"
 
 
 def test_a_job_that_airbyte_does_not_know_is_passed_over(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deployments.webhook.inbox.delivery import Delivery
-from deployments.webhook.inbox.spool import NOT_ENDED, Event, Spool
+from deployments.webhook.inbox.spool import NOT_ENDED, Spool, SpooledDelivery
 from infrastructure.errors import ConfigError
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
 
@@ -32,7 +32,7 @@ def failure(job_id: int = 1) -> Delivery:
     return Delivery(GOOGLE_ADS, job_id, False)
 
 
-def jobs(batches: list[list[Event]]) -> list[list[int | None]]:
+def jobs(batches: list[list[SpooledDelivery]]) -> list[list[int | None]]:
     return [[event.delivery.job_id for event in batch] for batch in batches]
 
 

@@ -12,7 +12,7 @@ import pytest
 from deployments.webhook.start import starter
 from deployments.webhook.start.prefect_api import PrefectAddress, PrefectApi, prefect_address
 from deployments.webhook.start.starter import Result, Started, Starter
-from flows.services.airbyte.sync_events import START_LIMIT, START_SIGN, Sync
+from flows.services.airbyte.sync_events import START_LIMIT, START_SIGN, AirbyteSync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.server.slots import Terms
 from tests.conftest import wait_until
@@ -20,10 +20,10 @@ from tests.deployments.webhook.conftest import Deployment
 from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER
 
 CONNECTIONS = {GOOGLE_ADS: ["google_ads"], FACEBOOK_ADS: ["facebook_ads"]}
-A, B, C = Sync(GOOGLE_ADS, 1), Sync(FACEBOOK_ADS, 2), Sync(GOOGLE_ADS, 3)
+A, B, C = AirbyteSync(GOOGLE_ADS, 1), AirbyteSync(FACEBOOK_ADS, 2), AirbyteSync(GOOGLE_ADS, 3)
 
 
-def start(api: str, deployment: str, *calls: Sequence[Sequence[Sync]]) -> list[list[Result]]:
+def start(api: str, deployment: str, *calls: Sequence[Sequence[AirbyteSync]]) -> list[list[Result]]:
     async def start() -> list[list[Result]]:
         prefect = PrefectApi(PrefectAddress(api), deployment)
         try:
@@ -32,7 +32,7 @@ def start(api: str, deployment: str, *calls: Sequence[Sequence[Sync]]) -> list[l
         finally:
             await prefect.close()
 
-    async def asked_again(starter: Starter, unions: Sequence[Sequence[Sync]]) -> list[Result]:
+    async def asked_again(starter: Starter, unions: Sequence[Sequence[AirbyteSync]]) -> list[Result]:
         """Ask as the dispatcher does: again, while the server's database is locked for a moment."""
         deadline = time.monotonic() + 180
         while True:
@@ -64,7 +64,7 @@ def test_a_sync_is_one_run_and_a_union_leaves_out_what_has_run(deployment: Deplo
 
 
 def test_a_connection_that_loads_nothing_any_more_starts_nothing(deployment: Deployment) -> None:
-    assert start(deployment.api, deployment.name, [[Sync(STRANGER, 1)]]) == [[None]]
+    assert start(deployment.api, deployment.name, [[AirbyteSync(STRANGER, 1)]]) == [[None]]
     assert deployment.runs() == []
 
 

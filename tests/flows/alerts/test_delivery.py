@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.alerts.send.delivery import Deadline, NotSentError, post, retry_after_seconds
+from flows.alerts.send.delivery import NotSentError, SendDeadline, post, retry_after_seconds
 from tests.conftest import free_port
 from tests.support.alert_receivers import Answer, Receiver, receiver
 
@@ -23,7 +23,7 @@ def slack() -> Iterator[Receiver]:
 def send(found: Receiver, seconds: float = 20.0) -> list[float]:
     """Send to Slack without waiting for real; return how long it would have waited each time."""
     waited: list[float] = []
-    post(found.slack_url, MESSAGE, Deadline.after(seconds), waited.append)
+    post(found.slack_url, MESSAGE, SendDeadline.after(seconds), waited.append)
     return waited
 
 
@@ -72,14 +72,14 @@ def test_a_server_that_never_answers_costs_no_more_than_the_deadline(slack: Rece
 def test_a_server_that_is_not_there_is_said_without_its_address() -> None:
     secret = f"http://127.0.0.1:{free_port()}/services/T000/B000/very-secret-part"
     with pytest.raises(NotSentError, match="it did not answer") as caught:
-        post(secret, MESSAGE, Deadline.after(0.5))
+        post(secret, MESSAGE, SendDeadline.after(0.5))
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["", "hooks.example.org/x", "http://[broken", "secret"])
 def test_an_address_that_is_none_is_said_without_repeating_it(address: str) -> None:
     with pytest.raises(NotSentError) as caught:
-        post(address, MESSAGE, Deadline.after(1))
+        post(address, MESSAGE, SendDeadline.after(1))
     assert "secret" not in str(caught.value)
 
 

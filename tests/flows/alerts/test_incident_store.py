@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.alerts.incident import FailingRows, Incident
-from flows.alerts.incident_store import Book, Entries, Notice, file_lock, mark_told, notice_for, record
+from flows.alerts.incident_store import Entries, IncidentStore, Notice, file_lock, mark_told, notice_for, record
 from infrastructure.targets.target_file import ROOT
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -91,7 +91,7 @@ def test_what_comes_back_before_its_end_was_told_is_the_same_incident() -> None:
 
 
 def test_a_book_gives_back_what_was_written_and_survives_a_file_that_is_none(tmp_path: Path) -> None:
-    book = Book(tmp_path / "alerts" / "prod.json")
+    book = IncidentStore(tmp_path / "alerts" / "prod.json")
     rows = replace(FAILED, failing_rows=FailingRows(("a",), (("1",),)), owners=("Payroll",))
     with book.edit() as entries:
         record(entries, [rows], [], NOW)
@@ -104,14 +104,14 @@ def test_a_book_gives_back_what_was_written_and_survives_a_file_that_is_none(tmp
 
 
 def test_half_a_character_in_an_error_is_no_reason_to_keep_silent(tmp_path: Path) -> None:
-    book = Book(tmp_path / "prod.json")
+    book = IncidentStore(tmp_path / "prod.json")
     with book.edit() as entries:
         record(entries, [replace(FAILED, text="caf\udce9")], [], NOW)
     assert book.read().incidents[FAILED.key].incident.text == "caf?"
 
 
 def test_ten_thousand_incidents_are_a_file_of_a_few_megabytes(tmp_path: Path) -> None:
-    book = Book(tmp_path / "prod.json")
+    book = IncidentStore(tmp_path / "prod.json")
     with book.edit() as entries:
         record(entries, [replace(FAILED, key=f"dbt/{n}", text="x" * 9000) for n in range(10_000)], [], NOW)
     assert len(book.read().incidents) == 10_000
@@ -122,9 +122,9 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from flows.alerts.incident_store import Book, record
+from flows.alerts.incident_store import IncidentStore, record
 from flows.alerts.incident import Incident
-book, name = Book(Path(sys.argv[1])), sys.argv[2]
+book, name = IncidentStore(Path(sys.argv[1])), sys.argv[2]
 for number in range(20):
     with book.edit() as entries:
         record(entries, [Incident(f"{name}/{number}", "error", "x")], [], datetime.now(UTC))
@@ -135,7 +135,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path / "prod.json")]
     writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in "abc"]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
-    assert len(Book(tmp_path / "prod.json").read().incidents) == 60
+    assert len(IncidentStore(tmp_path / "prod.json").read().incidents) == 60
 
 
 def test_a_lock_that_somebody_holds_is_not_waited_for_for_ever(tmp_path: Path) -> None:

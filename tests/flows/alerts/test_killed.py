@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 
 from infrastructure.blocks.documents import BlockDocument, Reference, change_of
-from infrastructure.registration import Declared, apply, plan
+from infrastructure.registration import DeclaredSetup, apply, plan
 from infrastructure.server.automations import PREFIX, TOLD_EVENT, Patience, automation_documents
 from infrastructure.targets.target_file import ROOT
 from tests.conftest import ask, post, wait_until
@@ -41,7 +41,7 @@ def ops(prefect_server: str, fresh: str) -> Iterator[Receiver]:
         documents = automation_documents(Reference("webhook", fresh), None, impatient)
         with connect() as server:
             server.save_block(change_of(BlockDocument("webhook", fresh, call), None))
-            declared = Declared((), (), (), (), (), tuple(documents))
+            declared = DeclaredSetup((), (), (), (), (), tuple(documents))
             apply(server, plan(server, declared))
         yield found
     for automation in post(prefect_server, "/automations/filter", {}):

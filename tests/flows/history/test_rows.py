@@ -12,7 +12,7 @@ from flows.engine.artifacts.graph import graph_of
 from flows.engine.artifacts.results import DbtResult, NodeResult, enriched
 from flows.engine.context.command import DbtCommand
 from flows.history.columns import COLUMNS
-from flows.history.rows import NOTHING_DECLARED, Declared, FlowTimes, read_declared, read_freshness, rows_of, waits
+from flows.history.rows import NOTHING_DECLARED, DeclaredNodes, FlowTimes, read_declared, read_freshness, rows_of, waits
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -47,7 +47,7 @@ def result(*nodes: NodeResult, command: str = "dbt build", folder: Path = Path("
     )
 
 
-def declared(folder: Path) -> Declared:
+def declared(folder: Path) -> DeclaredNodes:
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
     return read_declared(folder / "manifest.json")
 

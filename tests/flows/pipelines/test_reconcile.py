@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
 
 from flows.pipelines.reconcile import reconcile_airbyte, start_missed
-from flows.services.airbyte.sync_events import Sync, idempotency_key
+from flows.services.airbyte.sync_events import AirbyteSync, idempotency_key
 from infrastructure.errors import ConfigError
 from infrastructure.server.client import connect
 from infrastructure.targets.target_file import ROOT
@@ -80,7 +80,7 @@ def test_what_nobody_announced_is_started_once_as_one_run(
 ) -> None:
     for connection in (ADS, CRM):
         known_airbyte.add_connection(connection)
-    announced = Sync(ADS, known_airbyte.add_job(ADS, ended_at=ago(hours=3)))
+    announced = AirbyteSync(ADS, known_airbyte.add_job(ADS, ended_at=ago(hours=3)))
     with connect() as server:
         key = idempotency_key([announced], deployed.name)
         server.start_run(deployed.name, {"source": "ads"}, [announced.tag], key)
@@ -90,7 +90,7 @@ def test_what_nobody_announced_is_started_once_as_one_run(
     refresh = known_airbyte.add_job(CRM, job_type="refresh", ended_at=ago(minutes=30))
     known_airbyte.add_job(CRM, ended_at=ago(minutes=1))
     done = reconcile_airbyte("prod", deployed.name, project_dir=PROJECT)
-    assert done.missed == (Sync(ADS, missed), Sync(CRM, refresh))
+    assert done.missed == (AirbyteSync(ADS, missed), AirbyteSync(CRM, refresh))
     started = next(run for run in deployed.runs() if str(run.id) == done.flow_run_id)
     assert started.parameters == {"source": ["ads", "crm"], "jobs": {ADS: missed, CRM: refresh}, "target": "prod"}
     assert sorted(started.tags) == [sync.tag for sync in done.missed]
@@ -108,7 +108,7 @@ def test_a_lost_announcement_of_a_sync_before_one_that_was_built_needs_no_run(
     for connection in (ADS, CRM):
         known_airbyte.add_connection(connection)
     known_airbyte.add_job(ADS, ended_at=ago(hours=2))
-    built = Sync(ADS, known_airbyte.add_job(ADS, ended_at=ago(hours=1)))
+    built = AirbyteSync(ADS, known_airbyte.add_job(ADS, ended_at=ago(hours=1)))
     with connect() as server:
         server.start_run(deployed.name, {"source": "ads"}, [built.tag], idempotency_key([built], deployed.name))
     assert reconcile_airbyte("prod", deployed.name, project_dir=PROJECT).missed == ()
@@ -116,7 +116,7 @@ def test_a_lost_announcement_of_a_sync_before_one_that_was_built_needs_no_run(
 
 def test_two_reconcilers_at_once_start_one_run(known_airbyte: AirbyteServer, deployed: Deployed) -> None:
     """Their sets differ, and so do their idempotency keys: what keeps them apart is the limit and the tags."""
-    first, second = (Sync(ADS, known_airbyte.add_job(ADS)) for _ in range(2))
+    first, second = (AirbyteSync(ADS, known_airbyte.add_job(ADS)) for _ in range(2))
     with ThreadPoolExecutor(2) as threads:
         # Each with the settings of this test, which name the server.
         started = [

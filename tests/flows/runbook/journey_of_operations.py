@@ -10,7 +10,7 @@ from flows.runbook.audit.checks import accuracy, corrections
 from flows.runbook.audit.settings import Accuracy
 from flows.runbook.full_refresh.journal import RefreshJournal
 from flows.runbook.kept_tables import KeptTables
-from flows.runbook.project_tables import Declared, Versions
+from flows.runbook.project_tables import ProjectTables, Versions
 from flows.runbook.scd2.repairs import Repairs
 from flows.runbook.version_checks import find_faults
 from flows.warehouses.table_measures import measure, missing_keys
@@ -99,7 +99,7 @@ def _audit(tables: Tables, versions: Versions, schema: str) -> list[Any]:
         for name, relation in (("versions", versions.relation), ("paid", paid))
     }
     check = Accuracy(name="pay", calculated="versions", recorded="paid", key=("player", "begins"), amounts=("rate",))
-    wrong = accuracy(tables, Declared({"nodes": nodes}, ()), check)
+    wrong = accuracy(tables, ProjectTables({"nodes": nodes}, ()), check)
     _insert(tables, versions.relation, ("bob", "gig", _JANUARY, None, True, False, _FEBRUARY, Decimal(1)))
     (late,) = corrections(tables, [versions], 12)
     return [[row["rate"] for row in wrong.rows], [(row["month"], row["corrections"]) for row in late.rows]]

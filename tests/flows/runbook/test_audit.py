@@ -16,7 +16,7 @@ from flows.history.store import HistoryStore
 from flows.runbook.audit.checks import Section, accuracy, corrections, integrity, slow_models
 from flows.runbook.audit.flow import AuditReport, as_document, as_html, as_markdown
 from flows.runbook.audit.settings import Accuracy, SlowModels, load_settings
-from flows.runbook.project_tables import Declared, Versions
+from flows.runbook.project_tables import ProjectTables, Versions
 from flows.warehouses.tables import Tables, open_tables
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
@@ -43,7 +43,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Tab
         yield tables, schema
 
 
-def declared_of(**relations: str) -> Declared:
+def declared_of(**relations: str) -> ProjectTables:
     nodes = {
         f"model.p.{name}": {
             "unique_id": f"model.p.{name}",
@@ -54,7 +54,7 @@ def declared_of(**relations: str) -> Declared:
         }
         for name, relation in relations.items()
     }
-    return Declared({"nodes": nodes}, tuple(nodes))
+    return ProjectTables({"nodes": nodes}, tuple(nodes))
 
 
 def test_every_amount_that_is_off_by_more_than_a_cent_is_named_exactly(opened: tuple[Tables, str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.runbook.compare.flow import as_document, compared, table_rows
 from flows.runbook.compare.target_state import TableState, TargetState, load, save
-from flows.runbook.project_tables import Declared
+from flows.runbook.project_tables import ProjectTables
 from infrastructure.errors import ConfigError
 
 ORDERS = TableState(2, {"id": "bigint", "amount": "numeric(18,2)"}, {"amount": "30.3"}, ("id",), ("1", "2"))
@@ -122,5 +122,5 @@ def test_what_names_a_row_is_what_a_test_proves() -> None:
         "2": proof("unique_combination_of_columns", "model.p.b", columns=["i", "j"]),
         "3": proof("unique", "model.p.d", column_name="id") | {"config": {"where": "is_current"}},
     }
-    declared = Declared({"nodes": nodes}, ())
+    declared = ProjectTables({"nodes": nodes}, ())
     assert [declared.row_key(f"model.p.{name}") for name in "abcd"] == [("id",), ("i", "j"), ("x", "y"), ()]

@@ -13,7 +13,7 @@ import pytest
 
 from flows.engine.artifacts.graph import graph_of
 from flows.engine.artifacts.results import NodeResult
-from flows.runbook.payroll.gate import Built, built_of, read_built, read_loaded_at, too_old, unproven, verdicts
+from flows.runbook.payroll.gate import GatedBuild, built_of, read_built, read_loaded_at, too_old, unproven, verdicts
 from flows.runbook.payroll.payments import (
     Compared,
     Payment,
@@ -53,7 +53,7 @@ def came(status: str, unique_id: str = "test.orchestra.adds_up", at: datetime = 
     return NodeResult(unique_id, name, kind, kind, status, at, at)
 
 
-def stops(built: Built) -> list[str]:
+def stops(built: GatedBuild) -> list[str]:
     return [str(verdict) for verdict in verdicts(built) if verdict.stops]
 
 

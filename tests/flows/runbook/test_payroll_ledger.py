@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.runbook.payroll.ledger import PAID, Entry, Ledger, Run, now, sibling
+from flows.runbook.payroll.ledger import PAID, Entry, PayrollLedger, Run, now, sibling
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import PayrollStopped
 from infrastructure.profiles import Profile
@@ -35,7 +35,7 @@ def test_of_two_payments_at_once_one_is_refused(postgres_database: dict[str, Any
     signed = Run(7, "sum", 2, Decimal("9007199254740993.01"), "run", now(), "", "", *(None,) * 5)
     with open_tables(profile) as tables:
         tables.make_schema(fresh)
-        ledger = Ledger(tables, graph)
+        ledger = PayrollLedger(tables, graph)
         ledger.make()
         ledger.export(signed, Entry(7, "run", "exported"))
         with pytest.raises(PayrollStopped, match="was not exported with the data that is there now"):
@@ -54,7 +54,7 @@ def test_of_two_payments_at_once_one_is_refused(postgres_database: dict[str, Any
         with open_tables(profile) as tables:
             ready.wait(60)
             try:
-                Ledger(tables, graph).pay(paid, [Entry(7, "run", PAID, who=who, amount=signed.net_total)])
+                PayrollLedger(tables, graph).pay(paid, [Entry(7, "run", PAID, who=who, amount=signed.net_total)])
                 outcomes.append(who)
             except PayrollStopped as exc:
                 outcomes.append(str(exc))
@@ -69,5 +69,5 @@ def test_of_two_payments_at_once_one_is_refused(postgres_database: dict[str, Any
     ]
     assert len(outcomes) == 2 and len(refused) == 1, outcomes
     with open_tables(profile) as tables:
-        assert [entry.kind for entry in Ledger(tables, graph).entries(7)].count(PAID) == 1
+        assert [entry.kind for entry in PayrollLedger(tables, graph).entries(7)].count(PAID) == 1
         tables.execute(f"drop schema {fresh} cascade")

@@ -25,7 +25,7 @@ from prefect.flow_engine import run_flow
 from flows.__main__ import main
 from flows.runbook.payroll import flow as payroll
 from flows.runbook.payroll import ledger as kinds
-from flows.runbook.payroll.desk import Desk, PrePayroll, current_flow_run_id
+from flows.runbook.payroll.desk import PayrollDesk, PrePayroll, current_flow_run_id
 from flows.runbook.payroll.export import changed_files
 from flows.runbook.payroll.flow import Adjustment, post_payroll
 from flows.runbook.payroll.ledger import Entry
@@ -54,7 +54,7 @@ def house(prefect_server: str, set_up_target: SetUpTarget, monkeypatch: pytest.M
 def signing(target: str, root: str, lasts_seconds: float = DAY.total_seconds()) -> PrePayroll | None:
     """Do what pre_payroll does, with checks that always find all well."""
     house, lasts = HOUSES[target], timedelta(seconds=lasts_seconds)
-    desk = Desk(CONCERT, house.target, house.profile, house.graph, lasts, poll_seconds=1)
+    desk = PayrollDesk(CONCERT, house.target, house.profile, house.graph, lasts, poll_seconds=1)
     before = desk.checked_before()
     payments, found, at = before or (house.payments(), "all is well", kinds.now())
     if before is None:

@@ -69,8 +69,8 @@ def test_an_airbyte_that_is_away_is_what_was_to_be_found_out(
     from flows.services.airbyte import client as airbyte
 
     target = set_up_target()
-    patient = airbyte.Patience(sleep=lambda _: None)
-    away = airbyte.Airbyte(f"http://127.0.0.1:{free_port()}/api/public/v1", patience=patient)
+    patient = airbyte.SyncPatience(sleep=lambda _: None)
+    away = airbyte.AirbyteClient(f"http://127.0.0.1:{free_port()}/api/public/v1", patience=patient)
     monkeypatch.setattr(module, "find_airbyte", lambda *_: away)
     monkeypatch.setattr(module, "_stale", lambda *_: [])
     found = pipeline_failure(target, PROJECT, restart="yes")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.services.airbyte.client import Airbyte, Patience, find_airbyte, load_airbyte
+from flows.services.airbyte.client import AirbyteClient, SyncPatience, find_airbyte, load_airbyte
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from tests.support.airbyte.server import AirbyteServer
 
@@ -27,8 +27,8 @@ class Clock:
         self.slept.append(seconds)
         self.now += seconds
 
-    def patience(self, **bounds: float) -> Patience:
-        return Patience(sleep=self.sleep, clock=lambda: self.now, **bounds)
+    def patience(self, **bounds: float) -> SyncPatience:
+        return SyncPatience(sleep=self.sleep, clock=lambda: self.now, **bounds)
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def connect(airbyte: AirbyteServer, clock: Clock) -> Iterator[Callable[..., Airbyte]]:
-    opened: list[Airbyte] = []
+def connect(airbyte: AirbyteServer, clock: Clock) -> Iterator[Callable[..., AirbyteClient]]:
+    opened: list[AirbyteClient] = []
 
-    def connect_to(url: str | None = None, sign_in: tuple[str, str] | None = None, **bounds: Any) -> Airbyte:
-        opened.append(Airbyte(url or airbyte.api_url, *(sign_in or (None, None)), clock.patience(**bounds)))
+    def connect_to(url: str | None = None, sign_in: tuple[str, str] | None = None, **bounds: Any) -> AirbyteClient:
+        opened.append(AirbyteClient(url or airbyte.api_url, *(sign_in or (None, None)), clock.patience(**bounds)))
         return opened[-1]
 
     yield connect_to
@@ -50,11 +50,11 @@ def connect(airbyte: AirbyteServer, clock: Clock) -> Iterator[Callable[..., Airb
 
 
 @pytest.fixture
-def client(connect: Callable[..., Airbyte]) -> Airbyte:
+def client(connect: Callable[..., AirbyteClient]) -> AirbyteClient:
     return connect()
 
 
-def test_the_newest_sync_is_the_one_that_was_started_last(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_the_newest_sync_is_the_one_that_was_started_last(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """The server lists the oldest first unless it is told otherwise."""
     connection = airbyte.add_connection()
     assert client.newest_sync(connection) is None
@@ -69,14 +69,16 @@ def test_the_newest_sync_is_the_one_that_was_started_last(airbyte: AirbyteServer
     assert (job.job_id, job.status, job.last_updated_at, job.rows_synced) == (newest, "succeeded", ended_at, 120)
 
 
-def test_a_refresh_brings_data_and_a_clear_does_not(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_a_refresh_brings_data_and_a_clear_does_not(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     connection = airbyte.add_connection()
     refresh = airbyte.add_job(connection, job_type="refresh")
     airbyte.add_job(connection, job_type="reset")
     assert [job.job_id for job in client.loads_since(connection, datetime(2026, 1, 1, tzinfo=UTC))] == [refresh]
 
 
-def test_jobs_since_a_time_are_all_there_however_many_pages_they_fill(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_jobs_since_a_time_are_all_there_however_many_pages_they_fill(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
     connection = airbyte.add_connection()
     since = datetime.now(UTC) - timedelta(hours=1)
     airbyte.add_job(connection, ended_at=since - timedelta(minutes=1))
@@ -85,7 +87,7 @@ def test_jobs_since_a_time_are_all_there_however_many_pages_they_fill(airbyte: A
     assert [request.query["offset"] for request in airbyte.asked("GET /jobs")] == ["0", "100", "200"]
 
 
-def test_a_job_is_waited_for_until_its_status_is_final(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_a_job_is_waited_for_until_its_status_is_final(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """An incomplete job has lost an attempt, not its life."""
     job_id = airbyte.add_job(
         airbyte.add_connection(), "pending", "queued", "running", "incomplete", "running", "failed"
@@ -101,7 +103,7 @@ def test_the_pause_between_looks_grows_with_the_time_waited(clock: Clock) -> Non
 
 
 def test_waiting_ends_at_the_deadline_and_says_where_the_sync_stands(
-    airbyte: AirbyteServer, connect: Callable[..., Airbyte], clock: Clock
+    airbyte: AirbyteServer, connect: Callable[..., AirbyteClient], clock: Clock
 ) -> None:
     connection = airbyte.add_connection()
     client = connect(deadline_seconds=100.0)
@@ -111,7 +113,9 @@ def test_waiting_ends_at_the_deadline_and_says_where_the_sync_stands(
     assert clock.now == 100.0
 
 
-def test_a_sync_that_is_asked_for_runs_and_a_second_request_joins_it(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_a_sync_that_is_asked_for_runs_and_a_second_request_joins_it(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
     connection = airbyte.add_connection()
     airbyte.add_job(connection)
     started = client.start_sync(connection)
@@ -121,7 +125,7 @@ def test_a_sync_that_is_asked_for_runs_and_a_second_request_joins_it(airbyte: Ai
     assert len(airbyte.jobs) == 2
 
 
-def test_a_start_whose_answer_was_lost_starts_one_sync(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_a_start_whose_answer_was_lost_starts_one_sync(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     connection = airbyte.add_connection()
     airbyte.fail_next("drop")
     running = airbyte.add_job(connection, "running")  # What the request did before its answer was lost.
@@ -129,7 +133,7 @@ def test_a_start_whose_answer_was_lost_starts_one_sync(airbyte: AirbyteServer, c
 
 
 def test_a_sync_that_another_kind_of_job_holds_up_is_an_error_that_says_so(
-    airbyte: AirbyteServer, client: Airbyte
+    airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
     connection = airbyte.add_connection()
     airbyte.add_job(connection)
@@ -139,7 +143,7 @@ def test_a_sync_that_another_kind_of_job_holds_up_is_an_error_that_says_so(
 
 
 def test_a_token_is_asked_for_once_and_used_for_every_request(
-    airbyte: AirbyteServer, connect: Callable[..., Airbyte]
+    airbyte: AirbyteServer, connect: Callable[..., AirbyteClient]
 ) -> None:
     airbyte.sign_in = SIGN_IN
     client = connect(sign_in=SIGN_IN)
@@ -150,7 +154,7 @@ def test_a_token_is_asked_for_once_and_used_for_every_request(
 
 
 def test_a_token_is_renewed_before_it_ends_and_once_when_it_is_refused(
-    airbyte: AirbyteServer, connect: Callable[..., Airbyte], clock: Clock
+    airbyte: AirbyteServer, connect: Callable[..., AirbyteClient], clock: Clock
 ) -> None:
     airbyte.sign_in, airbyte.token_seconds = SIGN_IN, 180
     client = connect(sign_in=SIGN_IN)
@@ -166,7 +170,7 @@ def test_a_token_is_renewed_before_it_ends_and_once_when_it_is_refused(
 
 @pytest.mark.parametrize("sign_in", [None, ("somebody", SIGN_IN[1])])
 def test_refused_credentials_are_a_setting_to_mend_and_are_not_repeated(
-    airbyte: AirbyteServer, connect: Callable[..., Airbyte], sign_in: tuple[str, str] | None
+    airbyte: AirbyteServer, connect: Callable[..., AirbyteClient], sign_in: tuple[str, str] | None
 ) -> None:
     airbyte.sign_in = SIGN_IN
     with pytest.raises(ConfigError, match=r"Airbyte refuses the credentials \(HTTP 401 .*AIRBYTE_CLIENT_ID") as raised:
@@ -175,7 +179,7 @@ def test_refused_credentials_are_a_setting_to_mend_and_are_not_repeated(
 
 
 def test_the_address_of_airbyte_cloud_is_spoken_to_alike(
-    airbyte: AirbyteServer, connect: Callable[..., Airbyte]
+    airbyte: AirbyteServer, connect: Callable[..., AirbyteClient]
 ) -> None:
     airbyte.sign_in = SIGN_IN
     connection = airbyte.add_connection()
@@ -185,7 +189,7 @@ def test_the_address_of_airbyte_cloud_is_spoken_to_alike(
     assert client.failure_reason(job_id) is None  # There is no Config API for users of it.
 
 
-def test_why_a_sync_failed_is_what_the_config_api_says(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_why_a_sync_failed_is_what_the_config_api_says(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     connection = airbyte.add_connection()
     failed = airbyte.add_job(connection, "failed", reason="The password is wrong.")
     assert client.failure_reason(failed) == "The password is wrong."
@@ -194,7 +198,7 @@ def test_why_a_sync_failed_is_what_the_config_api_says(airbyte: AirbyteServer, c
     assert client.failure_reason(failed) is None
 
 
-def test_what_passes_by_itself_is_tried_again(airbyte: AirbyteServer, client: Airbyte, clock: Clock) -> None:
+def test_what_passes_by_itself_is_tried_again(airbyte: AirbyteServer, client: AirbyteClient, clock: Clock) -> None:
     connection = airbyte.add_connection()
     airbyte.fail_next(429, "drop", 503)
     assert client.newest_sync(connection) is None
@@ -203,20 +207,20 @@ def test_what_passes_by_itself_is_tried_again(airbyte: AirbyteServer, client: Ai
 
 @pytest.mark.parametrize("fault", [429, 500, "drop"])
 def test_an_airbyte_that_stays_away_is_an_upstream_failure(
-    airbyte: AirbyteServer, client: Airbyte, fault: int | str
+    airbyte: AirbyteServer, client: AirbyteClient, fault: int | str
 ) -> None:
     airbyte.fail_next(*[fault] * 4)
     with pytest.raises(UpstreamUnavailable, match=r"Airbyte (failed \(HTTP|at http://127\.0\.0\.1)"):
         client.newest_sync(airbyte.add_connection())
 
 
-def test_what_is_not_there_is_none_or_a_setting_to_mend(client: Airbyte) -> None:
+def test_what_is_not_there_is_none_or_a_setting_to_mend(client: AirbyteClient) -> None:
     assert client.find_connection(UNKNOWN) is None
     with pytest.raises(ConfigError, match=r"refuses GET .*/jobs/7 \(HTTP 404\): The job is not known"):
         client.job(7)
 
 
-def test_a_connections_status_and_schedule_are_its_settings(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_a_connections_status_and_schedule_are_its_settings(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     schedule = {"scheduleType": "cron", "cronExpression": "0 0 * * * ? UTC"}
     connection = client.find_connection(airbyte.add_connection(name="Facebook Ads", schedule=schedule))
     assert connection
@@ -225,7 +229,7 @@ def test_a_connections_status_and_schedule_are_its_settings(airbyte: AirbyteServ
 
 
 def test_an_address_that_is_not_the_public_api_is_named(
-    airbyte: AirbyteServer, connect: Callable[..., Airbyte]
+    airbyte: AirbyteServer, connect: Callable[..., AirbyteClient]
 ) -> None:
     with pytest.raises(ConfigError, match=r"HTTP 404"):
         connect(f"{airbyte.root}/api/v1").newest_sync(airbyte.add_connection())
@@ -233,7 +237,9 @@ def test_an_address_that_is_not_the_public_api_is_named(
         connect("airbyte.example").newest_sync(UNKNOWN)
 
 
-def test_a_status_that_airbyte_does_not_document_is_not_guessed_at(airbyte: AirbyteServer, client: Airbyte) -> None:
+def test_a_status_that_airbyte_does_not_document_is_not_guessed_at(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
     job_id = airbyte.add_job(airbyte.add_connection(), "cancelling")
     with pytest.raises(ConfigError, match=r"not Airbyte's public API, or one that is not known here \(see status\)"):
         client.job(job_id)

@@ -17,7 +17,7 @@ import pytest
 from flows.services.dbt_cloud.client import CloudClient
 from flows.services.dbt_cloud.settings import CloudSettings, settings_from
 from flows.services.dbt_cloud.token_bucket import TokenBucket
-from flows.services.dbt_cloud.transport import AnswerLost, Refused
+from flows.services.dbt_cloud.transport import AnswerLost, RequestRefused
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from tests.flows.pipelines.test_cloud_job import job_body
 from tests.support.cloud.server import (
@@ -91,7 +91,7 @@ def test_what_dbt_cloud_says_against_a_request_is_passed_on(account: Account) ->
     body = job_body("a") | {
         "schedule": {"date": {"type": "custom_days"}, "time": {"type": "every_hour", "interval": 1}}
     }
-    with pytest.raises(Refused, match=r"400 The request was not valid.*schedule/date") as caught:
+    with pytest.raises(RequestRefused, match=r"400 The request was not valid.*schedule/date") as caught:
         do(account, lambda client: client.create_job(body))
     assert caught.value.status == 400
     account.mistakes.clear()

@@ -10,18 +10,18 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from flows.services.redis_cache import DashboardCache, open_cache
+from flows.services.redis_cache import RedisCache, open_cache
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from tests.conftest import free_port
 
 
 @pytest.fixture
-def cache(redis_url: str) -> Iterator[DashboardCache]:
+def cache(redis_url: str) -> Iterator[RedisCache]:
     with open_cache(redis_url, f"t{uuid4().hex[:8]}") as opened:
         yield opened
 
 
-def test_a_document_is_there_for_its_time_and_for_its_target(cache: DashboardCache, redis_url: str) -> None:
+def test_a_document_is_there_for_its_time_and_for_its_target(cache: RedisCache, redis_url: str) -> None:
     cache.replace({"daily": {"rows": [{"day": "2026-11-21", "spend": 5.5}]}}, hours=6)
     assert cache.read("daily") == {"rows": [{"day": "2026-11-21", "spend": 5.5}]}
     assert cache.read("weekly") is None
@@ -31,7 +31,7 @@ def test_a_document_is_there_for_its_time_and_for_its_target(cache: DashboardCac
         assert 6 * 3600 - 60 < redis.ttl(cache.key("daily")) <= 6 * 3600
 
 
-def test_readers_never_see_some_old_and_some_new_documents(cache: DashboardCache, redis_url: str) -> None:
+def test_readers_never_see_some_old_and_some_new_documents(cache: RedisCache, redis_url: str) -> None:
     """Two documents that belong together are replaced over and over while somebody reads both."""
     cache.replace({"one": {"version": 0}, "two": {"version": 0}}, hours=1)
     seen: set[tuple[bytes | None, ...]] = set()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flows.engine.context.project import DEFAULT_PROJECT
 from flows.services.airbyte.sync_events import (
-    Sync,
+    AirbyteSync,
     connections_of,
     idempotency_key,
     run_parameters,
@@ -23,7 +23,7 @@ GOOGLE = "00000000-0000-4000-8000-000000000001"
 FACEBOOK = "00000000-0000-4000-8000-000000000002"
 CONNECTIONS = {GOOGLE: ("google_ads",), FACEBOOK: ("facebook_ads", "google_ads")}
 
-syncs = st.builds(Sync, st.uuids().map(str), st.integers(1, 2**63 - 1))
+syncs = st.builds(AirbyteSync, st.uuids().map(str), st.integers(1, 2**63 - 1))
 
 
 def project_with(folder: Path, sources: str) -> Path:
@@ -34,29 +34,29 @@ def project_with(folder: Path, sources: str) -> Path:
 
 
 @given(st.lists(syncs, min_size=1, max_size=8))
-def test_a_key_does_not_depend_on_order_or_repeats(some: list[Sync]) -> None:
+def test_a_key_does_not_depend_on_order_or_repeats(some: list[AirbyteSync]) -> None:
     assert idempotency_key(some) == idempotency_key([*reversed(some), *some])
 
 
 @given(st.sets(syncs, min_size=1, max_size=4), st.sets(syncs, min_size=1, max_size=4))
-def test_different_syncs_have_different_keys(some: set[Sync], others: set[Sync]) -> None:
+def test_different_syncs_have_different_keys(some: set[AirbyteSync], others: set[AirbyteSync]) -> None:
     assert (idempotency_key(some) == idempotency_key(others)) == (some == others)
 
 
 def test_a_key_says_what_it_is_for_and_belongs_to_one_deployment() -> None:
-    one = Sync(GOOGLE, 41)
+    one = AirbyteSync(GOOGLE, 41)
     assert idempotency_key([one], "flow/prod") == f"flow/prod:airbyte-sync:{GOOGLE}:41"
     assert idempotency_key([one], "flow/prod") != idempotency_key([one], "flow/test")
 
 
 @given(st.lists(syncs))
-def test_a_runs_tags_give_its_syncs_back(some: list[Sync]) -> None:
+def test_a_runs_tags_give_its_syncs_back(some: list[AirbyteSync]) -> None:
     tags = ["nightly", "airbyte-sync:nonsense", "airbyte-sync:a:b", *(sync.tag for sync in some)]
     assert syncs_of(tags) == sorted(some)
 
 
 def test_a_sync_is_read_however_it_is_spelt() -> None:
-    assert sync_of(GOOGLE.upper(), "41") == sync_of(GOOGLE.replace("-", ""), 41) == Sync(GOOGLE, 41)
+    assert sync_of(GOOGLE.upper(), "41") == sync_of(GOOGLE.replace("-", ""), 41) == AirbyteSync(GOOGLE, 41)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_names_no_sync_is_none(connection: object, job: object) -> None:
 
 
 def test_syncs_that_finish_together_become_one_run_of_the_union() -> None:
-    together = [Sync(FACEBOOK, 7), Sync(GOOGLE, 42), Sync(GOOGLE, 41), Sync("unknown", 1)]
+    together = [AirbyteSync(FACEBOOK, 7), AirbyteSync(GOOGLE, 42), AirbyteSync(GOOGLE, 41), AirbyteSync("unknown", 1)]
     assert sources_of(together, CONNECTIONS) == ["facebook_ads", "google_ads"]
     parameters = run_parameters(together[:3], CONNECTIONS, "prod")
     assert parameters == {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.services.airbyte.client import Connection, Job
+from flows.services.airbyte.client import AirbyteConnection, Job
 from flows.services.airbyte.sync_health import health_incident, health_of
 
 ID = "00000000-0000-4000-8000-000000000001"
@@ -24,9 +24,9 @@ def jobs(*each: tuple[str, float]) -> list[Job]:
     return made
 
 
-def connection(status: str = "active") -> Connection:
+def connection(status: str = "active") -> AirbyteConnection:
     values = {"connectionId": ID, "name": "Google Ads", "status": status, "schedule": {"scheduleType": "manual"}}
-    return Connection.model_validate(values)
+    return AirbyteConnection.model_validate(values)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def connection(status: str = "active") -> Connection:
     ],
 )
 def test_how_a_connection_does_follows_from_its_jobs(
-    each: Sequence[tuple[str, float]], settings: Connection | None, state: str, said: str
+    each: Sequence[tuple[str, float]], settings: AirbyteConnection | None, state: str, said: str
 ) -> None:
     health = health_of(ID, ["google_ads"], settings, jobs(*each), NOW, timedelta(hours=2))
     assert health.state == state

@@ -8,7 +8,7 @@ import pytest
 
 from flows.engine.artifacts.alert_facts import Manifest
 from flows.engine.artifacts.graph import Graph, graph_of, is_critical, load_graph
-from flows.history.rows import Declared
+from flows.history.rows import DeclaredNodes
 from infrastructure.errors import ConfigError
 
 
@@ -102,4 +102,4 @@ def test_whoever_asks_is_told_the_same_of_what_is_critical(entry: dict[str, obje
     assert is_critical(entry) is critical
     assert graph_of(document).nodes["test.shop.t"].is_critical is critical
     assert Manifest(document).is_critical("test.shop.t") is critical
-    assert Declared(graph_of(document), document["nodes"], {}).is_critical("test.shop.t") is critical
+    assert DeclaredNodes(graph_of(document), document["nodes"], {}).is_critical("test.shop.t") is critical

@@ -16,7 +16,7 @@ from flows.engine.changed import last_success as last_good
 from flows.engine.changed.defer import deferred
 from flows.engine.changed.last_success import latest_folder
 from flows.engine.changed.relations import missing_relations
-from flows.engine.changed.run_memory import Memory
+from flows.engine.changed.run_memory import RunMemory
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
 from flows.engine.context.reporting import reporting_to
@@ -154,7 +154,7 @@ def test_a_run_that_was_killed_is_taken_up_where_it_was_and_what_it_made_of_othe
     shop.edit("models/staging/stg_orders.sql", "select", "select 1 as one,")
     with monkeypatch.context() as killed:
         # As far as the state is concerned: the ledger has the nodes, and nothing else was written.
-        killed.setattr(Memory, "keep", lambda *_: None)
+        killed.setattr(RunMemory, "keep", lambda *_: None)
         assert shop.built(select="stg_orders orders") == {"stg_orders", "orders"}
     kept = shop.folder.with_name("killed")
     shutil.copytree(shop.folder, kept)

@@ -9,7 +9,7 @@ import pytest
 
 from flows.engine.changed.decide import Decision, Found, decide, summary_of
 from flows.engine.changed.fingerprints import Input, Inputs, Parts
-from flows.engine.changed.last_success import Built, LastGood
+from flows.engine.changed.last_success import Built, LastSuccess
 from flows.engine.changed.run_memory import Done, after, settings_digest
 
 AT = "2026-11-21T12:00:00+00:00"
@@ -48,7 +48,7 @@ LOADED = {"source.raw.events": AT, "source.raw.visits": AT}
 EVERYTHING = Done(
     "run-1", {one.unique_id: ("pass" if "unique" in one.name else "success", AT) for one in NODES}, LOADED
 )
-BUILT = after(LastGood(), INPUTS, EVERYTHING)
+BUILT = after(LastSuccess(), INPUTS, EVERYTHING)
 FOUND = Found(INPUTS, frozenset(INPUTS.nodes), BUILT, LOADED)
 
 
@@ -146,14 +146,14 @@ def test_a_source_without_freshness_has_what_reads_it_built_and_says_why() -> No
 
 
 def test_data_that_was_not_looked_at_before_the_last_build_counts_as_new() -> None:
-    built = after(LastGood(), INPUTS, replace(EVERYTHING, sources={}))
+    built = after(LastSuccess(), INPUTS, replace(EVERYTHING, sources={}))
     assert (
         due(replace(FOUND, built=built))["stg"] == "it is not known with which data of source raw.events it was built"
     )
 
 
 def test_a_node_that_was_built_alone_has_its_children_built_the_next_time() -> None:
-    alone = after(LastGood(built=BUILT), INPUTS, Done("run-2", {"orders": ("success", AT)}))
+    alone = after(LastSuccess(built=BUILT), INPUTS, Done("run-2", {"orders": ("success", AT)}))
     assert due(replace(FOUND, built=alone)) == {
         "totals": "orders was built since",
         "unique_orders": "orders was built since",
@@ -191,7 +191,9 @@ def test_a_full_refresh_builds_what_can_be_built_from_nothing() -> None:
 
 def test_a_failed_node_keeps_what_it_was_built_from_last() -> None:
     changed = with_parts("orders", code="other").inputs
-    failed = after(LastGood(built=BUILT), changed, Done("run-2", {"orders": ("error", AT), "totals": ("skipped", AT)}))
+    failed = after(
+        LastSuccess(built=BUILT), changed, Done("run-2", {"orders": ("error", AT), "totals": ("skipped", AT)})
+    )
     assert failed["orders"].parts == PARTS
     assert not failed["orders"].is_good
     # Put back as it was, it is built all the same: nobody knows what the failure left behind.
@@ -199,7 +201,7 @@ def test_a_failed_node_keeps_what_it_was_built_from_last() -> None:
 
 
 def test_a_run_whose_code_nobody_knows_leaves_its_nodes_to_be_built() -> None:
-    cut_off = after(LastGood(built=BUILT), None, Done("run-2", {"history": ("success", AT)}))
+    cut_off = after(LastSuccess(built=BUILT), None, Done("run-2", {"history": ("success", AT)}))
     assert set(due(replace(FOUND, built=cut_off))) == {"history"}
 
 

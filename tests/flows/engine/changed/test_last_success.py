@@ -11,7 +11,7 @@ from flows.engine.changed.fingerprints import Input, Inputs, Parts
 from flows.engine.changed.last_success import (
     KEPT_STATES,
     Built,
-    LastGood,
+    LastSuccess,
     latest_folder,
     read_last_good,
     write_last_good,
@@ -20,7 +20,7 @@ from flows.engine.context.state import State
 from infrastructure.errors import ConfigError
 
 PARTS = Parts("c", "m", "f", "r", "s", {"day": "1"}, {})
-LAST = LastGood(
+LAST = LastSuccess(
     None,
     Inputs(
         {"model.a": Input("model.a", "a", "model", "table", "shop.a", ("source.b",), ("db", "s", "a"), PARTS)},
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back_with_the_artifacts_beside_it(state: State)
 
 def test_the_newest_state_counts_and_only_the_last_few_are_kept(state: State) -> None:
     for number in range(KEPT_STATES + 2):
-        write_last_good(state, LastGood(proof=str(number)), {})
+        write_last_good(state, LastSuccess(proof=str(number)), {})
     found = read_last_good(state)
     assert found is not None
     assert found.proof == str(KEPT_STATES + 1)
@@ -86,7 +86,7 @@ def test_a_disk_that_is_full_leaves_the_earlier_state_as_it_was(state: State, mo
 
     monkeypatch.setattr(last_good, "_write_through", full)
     with pytest.raises(OSError, match="No space left"):
-        write_last_good(state, LastGood(proof="newer"), {"manifest.json": b"{}"})
+        write_last_good(state, LastSuccess(proof="newer"), {"manifest.json": b"{}"})
     found = read_last_good(state)
     assert written
     assert found is not None
