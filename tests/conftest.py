@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import pytest
 
 from benchmarks.engines import PLACE_VARIABLE, default_place
+from tests.support.postgres import database_of_its_own, some_postgres
+from tests.support.prefect_api import SetUpTarget
+from tests.support.processes import free_port, wait_until
 
 if TYPE_CHECKING:
-    import httpx
-
     from tests.support.airbyte.server import AirbyteServer
 
-_START_SECONDS = 180
 # Settings of the person who runs the tests, which would send a test to their server or change what dbt does.
 _THEIR_OWN = ("PREFECT_", "DBT_", "TRIBUTARY_")
 _FOR_TESTS = "TRIBUTARY_TEST_"
-_HOW_TO_HAVE_ONE = (
-    "needs PostgreSQL: set TRIBUTARY_TEST_POSTGRES_URL=postgresql://user:password@host:port/database to one in which "
-    "databases may be created, start one on 127.0.0.1:5432, or install its programs (initdb, pg_ctl)"
-)
 
 _sandbox = pytest.StashKey[Path]()
 _patch = pytest.StashKey[pytest.MonkeyPatch]()
@@ -108,22 +100,6 @@ def sandbox(pytestconfig: pytest.Config) -> Path:
     return folder
 
 
-def free_port() -> int:
-    """Return a port of this machine on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until(is_so: Callable[[], object], what: str, seconds: float = _START_SECONDS) -> None:
-    """Wait for what another process does; fail the test when it never does."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: waited {seconds:.0f} s for it")
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a Prefect server and point this process and its children at it; yields the address of its API."""
@@ -173,147 +149,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def postgres_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Make a database for the session: host, port, user, password and dbname; skip where there is no PostgreSQL."""
     pytest.importorskip("psycopg2", reason="needs the postgres extra: uv sync --extra postgres")
-    address = _named_server() or _usual_server()
-    if address:
-        with _database(address) as database:
-            yield database
-        return
-    programs = _postgres_programs()
-    if programs is None:
-        pytest.skip(_HOW_TO_HAVE_ONE)
-    with _own_server(programs) as address, _database(address) as database:
+    with some_postgres() as address, database_of_its_own(address) as database:
         yield database
-
-
-def _named_server() -> dict[str, Any] | None:
-    text = os.environ.get("TRIBUTARY_TEST_POSTGRES_URL")
-    if not text:
-        return None
-    import psycopg2
-
-    url = urlsplit(text)
-    address = {
-        "host": url.hostname or "127.0.0.1",
-        "port": url.port or 5432,
-        "user": unquote(url.username or "postgres"),
-        "password": unquote(url.password or ""),
-        "dbname": url.path.lstrip("/") or "postgres",
-    }
-    try:
-        psycopg2.connect(**address, connect_timeout=5).close()
-    except psycopg2.OperationalError as error:
-        # It was asked for, so its absence is no reason to look elsewhere or to pass the tests over.
-        pytest.fail(f"TRIBUTARY_TEST_POSTGRES_URL names a PostgreSQL that does not answer: {error}")
-    return address
-
-
-def _usual_server() -> dict[str, Any] | None:
-    import psycopg2
-
-    address: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "port": 5432,
-        "user": "postgres",
-        "password": "",
-        "dbname": "postgres",
-    }
-    try:
-        psycopg2.connect(**address, connect_timeout=2).close()
-    except psycopg2.OperationalError:
-        return None
-    return address
-
-
-def ask(method: str, address: str, **options: Any) -> httpx.Response:
-    """Return the Prefect server's answer to a request, once it has one that is not an error."""
-    import httpx
-
-    answers: list[httpx.Response] = []
-
-    def is_answered() -> bool:
-        answers.append(httpx.request(method, address, trust_env=False, timeout=60, **options))
-        # A server whose database is locked for a moment, on a busy machine.
-        return answers[-1].status_code != 503
-
-    wait_until(is_answered, "the Prefect server answers")
-    answers[-1].raise_for_status()
-    return answers[-1]
-
-
-def post(api: str, path: str, body: dict[str, Any]) -> Any:
-    """Return what a Prefect server answers to a request, once it does."""
-    return ask("POST", f"{api}{path}", json=body).json()
-
-
-@contextmanager
-def _database(address: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    import psycopg2
-
-    name = f"tributary_test_{uuid4().hex[:12]}"
-    with closing(psycopg2.connect(**address)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-            try:
-                yield {**address, "dbname": name}
-            finally:
-                cursor.execute(f"drop database if exists {name} with (force)")
-
-
-def _postgres_programs() -> Path | None:
-    """Return the folder that holds initdb and postgres."""
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    places += [Path("/opt/homebrew/bin"), Path("/usr/local/pgsql/bin")]
-    return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
-
-
-@contextmanager
-def _own_server(programs: Path) -> Iterator[dict[str, Any]]:
-    """Run a PostgreSQL on a free port for the time of the block; it refuses to be run by root, and so is not."""
-    import psycopg2
-
-    folder = Path(tempfile.mkdtemp(prefix="tributary-postgres-"))
-    owner: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        names = [name for name in ("postgres", "nobody") if _has_user(name)]
-        if not names:
-            pytest.skip(_HOW_TO_HAVE_ONE)
-        person = pwd.getpwnam(names[0])
-        os.chown(folder, person.pw_uid, person.pw_gid)
-        owner = {"user": person.pw_uid, "group": person.pw_gid, "extra_groups": []}
-    port = free_port()
-    options: dict[str, Any] = {"cwd": folder, "env": {**os.environ, "LC_ALL": "C", "HOME": str(folder)}, **owner}
-    data = str(folder / "data")
-    initialise = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
-    subprocess.run(initialise, check=True, capture_output=True, **options)
-    run = [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(run, stdout=log, stderr=subprocess.STDOUT, **options)
-    address = {"host": "127.0.0.1", "port": port, "user": "postgres", "password": "", "dbname": "postgres"}
-
-    def answers() -> bool:
-        if server.poll() is not None:
-            pytest.fail(f"the PostgreSQL of this session did not start:\n{(folder / 'log').read_text()[-2000:]}")
-        with suppress(psycopg2.OperationalError):
-            psycopg2.connect(**address, connect_timeout=2).close()
-            return True
-        return False
-
-    try:
-        wait_until(answers, "the PostgreSQL of this session answers")
-        yield address
-    finally:
-        server.terminate()
-        server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _has_user(name: str) -> bool:
-    with suppress(KeyError):
-        return bool(pwd.getpwnam(name))
-    return False
 
 
 @pytest.fixture(scope="session")
@@ -363,9 +200,6 @@ def airbyte() -> Iterator[AirbyteServer]:
 def fresh() -> str:
     """Return a name that no other test uses on the server."""
     return f"t{uuid4().hex[:10]}"
-
-
-SetUpTarget = Callable[..., str]
 
 
 @pytest.fixture(scope="session")

@@ -19,14 +19,10 @@ from flows.runbook.audit.flow import AuditReport, as_html, as_markdown
 from flows.runbook.triage.changes import Changes
 from flows.runbook.triage.flow import Triage, Triaged
 from flows.runbook.triage.flow import as_markdown as triage_markdown
-from tests.flows.report.test_artifacts import node, result
+from tests.support.hostile_text import HOSTILE
+from tests.support.results import node, result
 
 ROOT = Path(__file__).parents[1]
-HOSTILE = (
-    "\x1b]0;a title\x07\x1b[31mred \x9b2J\u202e[click](javascript:alert(1)) <img src=x onerror=alert(1)> "
-    "![p](http://x/p) `code` `` ``` | *b* [/red] [bold]x https://evil.org www.evil.org <!channel> me@x.org "
-    "&lt; <script>\r\n# head\n- item\n~~~\n\n    indented\n***\n1. one\n|a|b|\n|-|-|"
-)
 # What prints by itself: a call → what to call in its place.
 BYPASSES = {
     "print": "infrastructure.screen.echo",

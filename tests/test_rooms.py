@@ -18,6 +18,7 @@ LARGE = {
     "benchmarks": "a file per measurement, and the systems that they start",
     "tests/infrastructure": "a file per module of infrastructure/",
     "tests/flows/runbook": "a file or two per procedure",
+    "tests/support": "what tests share, a file per subject",
     "tests/deployments/webhook": "a file per module of the receiver",
 }
 # `python -m flows serve` is a command of the program, and what it serves is deployments.
@@ -80,6 +81,20 @@ def test_no_folder_is_a_drawer(folder: str) -> None:
             place = str(path.parent.relative_to(ROOT))
             counts[place] = counts.get(place, 0) + 1
     assert not {place: count for place, count in counts.items() if count > MOST_MODULES and place not in LARGE}
+
+
+def test_no_test_takes_from_another_test() -> None:
+    taken: list[str] = []
+    for path in sources("tests", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+                taken += [
+                    f"{path.relative_to(ROOT)} takes from {name}"
+                    for name in names
+                    if name.rpartition(".")[2].startswith("test_") or name.endswith("conftest")
+                ]
+    assert not taken, "move what tests share to tests/support"
 
 
 @pytest.mark.parametrize("folder", ["infrastructure", "flows", "deployments"])

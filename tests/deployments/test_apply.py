@@ -23,8 +23,9 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.apply import main
 from infrastructure.blocks.documents import BlockDocument, change_of
-from tests.conftest import post, wait_until
 from tests.support.alert_receivers import Receiver, receiver
+from tests.support.prefect_api import post
+from tests.support.processes import wait_until
 
 
 class Project:

@@ -14,7 +14,7 @@ import yaml
 from flows.pipelines.ci_schemas import own_schema
 from infrastructure.profiles import Profile
 from infrastructure.targets.target_file import ROOT, load_targets
-from tests.test_documents import accept, after_uv_run
+from tests.support.documents import accept, after_uv_run
 
 GITHUB, GITLAB = ROOT / "deployments" / "ci" / "github.yml", ROOT / "deployments" / "ci" / "gitlab.yml"
 

@@ -17,8 +17,8 @@ from flows.engine.process.process import DbtProcess
 from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import DbtRunFailed
 from infrastructure.profiles import load_profile
-from tests.conftest import SetUpTarget, ask
-from tests.flows.pipelines.test_full import PROJECTS
+from tests.support.prefect_api import SetUpTarget, ask
+from tests.support.projects import PROJECTS
 from tests.support.recorded import Recorded
 
 # What a worker may have in its environment besides: none of it is dbt's business.

@@ -21,7 +21,7 @@ from flows.engine.sinks import recorder
 from flows.pipelines.full import dbt_full_pipeline
 from flows.pipelines.local_run import Request, run_locally
 from infrastructure.profiles import load_profile
-from tests.conftest import SetUpTarget
+from tests.support.prefect_api import SetUpTarget
 from tests.support.recorded import Recorded
 from tests.support.road import Road
 

@@ -25,7 +25,8 @@ from flows.engine.target.file_lock import one_writer
 from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import RunTimedOut, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import SetUpTarget, post, wait_until
+from tests.support.prefect_api import SetUpTarget, post
+from tests.support.processes import wait_until
 from tests.support.recorded import Recorded
 from tests.support.road import Road
 

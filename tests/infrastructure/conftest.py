@@ -4,40 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from infrastructure.registration import DeclaredSetup, apply, declare, plan
-from infrastructure.targets.target_file import Targets, load_targets
-from tests.conftest import ask
-from tests.infrastructure.sign_ins import SignIn, keyfile, private_key, sign_ins
-
-
-@dataclass(frozen=True)
-class Environments:
-    """A targets file, and the variables that it names.
-
-    Attributes:
-        path: the file.
-        environ: the variables, all set.
-        sign_ins: what each of its targets is about, by name.
-    """
-
-    path: Path
-    environ: dict[str, str]
-    sign_ins: dict[str, SignIn]
-
-    def load(self) -> Targets:
-        """Return the file's content."""
-        return load_targets(self.path, self.environ)
-
-    def declared(self) -> DeclaredSetup:
-        """Return what the file asks for, but for the automations: they would call the real Slack and PagerDuty."""
-        return replace(declare(self.load(), self.environ), automations=())
+from infrastructure.registration import apply, plan
+from tests.support.environments import Environments
+from tests.support.prefect_api import delete_block
+from tests.support.sign_ins import keyfile, private_key, sign_ins
 
 
 @pytest.fixture(scope="session")
@@ -83,12 +59,6 @@ def every_sign_in_saved(every_sign_in: Environments, prefect_server: str) -> Ite
     yield every_sign_in
     for document in reversed(declared.documents):
         delete_block(prefect_server, document.type_slug, document.name)
-
-
-def delete_block(api: str, type_slug: str, name: str) -> None:
-    """Delete a block as a person does in the UI."""
-    found = ask("GET", f"{api}/block_types/slug/{type_slug}/block_documents/name/{name}").json()
-    ask("DELETE", f"{api}/block_documents/{found['id']}")
 
 
 @pytest.fixture

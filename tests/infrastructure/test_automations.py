@@ -17,8 +17,8 @@ from infrastructure.server.automations import (
     automation_documents,
     change_of_automation,
 )
-from tests.conftest import ask, post
-from tests.infrastructure.conftest import Environments
+from tests.support.environments import Environments
+from tests.support.prefect_api import ask, post
 
 SLACK = Reference("webhook", "slack-webhook")
 PAGERDUTY = Reference("pager-duty-webhook", "pagerduty")

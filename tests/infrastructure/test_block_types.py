@@ -18,8 +18,8 @@ import pytest
 
 from infrastructure.profiles import local_profiles_text, profile_of
 from infrastructure.targets.target_file import ROOT
-from tests.infrastructure.conftest import Environments
-from tests.infrastructure.sign_ins import keyfile
+from tests.support.environments import Environments
+from tests.support.sign_ins import keyfile
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from infrastructure.errors import ConfigError
 from infrastructure.registration import declare
 from infrastructure.targets.outputs import is_env_var, output_of, read_secrets
 from infrastructure.targets.target_file import load_targets
-from tests.infrastructure.conftest import Environments
-from tests.infrastructure.sign_ins import PASSPHRASE, keyfile, private_key
+from tests.support.environments import Environments
+from tests.support.sign_ins import PASSPHRASE, keyfile, private_key
 
 
 def _saved(document: BlockDocument, **changed: Any) -> SavedDocument:

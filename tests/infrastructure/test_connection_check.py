@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
 import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,66 +14,16 @@ from infrastructure.connection_check.check import check, explain, judge
 from infrastructure.connection_check.reachability import address_of, why_unreachable
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
+from tests.support.postgres import own_postgres
 
 PASSWORD = "pg-right-0815"
-
-
-def postgres_programs() -> Path | None:
-    """Return the folder of PostgreSQL's server programs, newest first."""
-    found = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql*/bin")]
-    if on_path := shutil.which("initdb"):
-        found.append(Path(on_path).resolve().parent)
-    return max(found, default=None)
 
 
 @pytest.fixture(scope="module")
 def postgres_with_password() -> Iterator[dict[str, Any]]:
     """Start a PostgreSQL that asks for passwords; yields the settings of dbt's output."""
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL's server programs are not installed: apt install postgresql, or brew install it")
-    # A folder of its own: PostgreSQL refuses to run as root, and its user may not look into pytest's folders.
-    with tempfile.TemporaryDirectory(prefix="tributary-postgres-") as name:
-        folder = Path(name)
-        as_user = unprivileged(folder)
-        (folder / "password").write_text(PASSWORD)
-        (folder / "password").chmod(0o644)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        options = ["-U", "loader", "-A", "scram-sha-256", "--pwfile", folder / "password", "--no-sync"]
-        common: dict[str, Any] = {"cwd": folder, "env": os.environ | {"LC_ALL": "C"}} | as_user
-        command = [programs / "initdb", "-D", folder / "data", *options]
-        subprocess.run(command, check=True, capture_output=True, **common)
-        command = [programs / "postgres", "-D", folder / "data", "-p", str(port)]
-        command += ["-h", "127.0.0.1", "-k", folder, "-F"]
-        server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **common)
-        try:
-            wait_until_ready(server, [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)])
-            output = {"type": "postgres", "host": "127.0.0.1", "port": port, "user": "loader"}
-            yield output | {"dbname": "postgres", "schema": "s", "threads": 1}
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def unprivileged(folder: Path) -> dict[str, Any]:
-    """Return the arguments that start a process as a user who is not root; the folder becomes that user's."""
-    if os.geteuid() != 0:
-        return {}
-    users = {user.pw_name: user for user in pwd.getpwall()}
-    user = users.get("postgres") or users.get("nobody")
-    if user is None:
-        pytest.skip("running as root, and there is no user postgres or nobody to run PostgreSQL as")
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def wait_until_ready(server: subprocess.Popen[Any], ask: list[str | Path]) -> None:
-    deadline = time.monotonic() + 30
-    while subprocess.run(ask).returncode != 0:
-        assert time.monotonic() < deadline and server.poll() is None, "PostgreSQL did not start"
-        time.sleep(0.05)
+    with own_postgres("loader", PASSWORD) as address:
+        yield {"type": "postgres", "schema": "s", "threads": 1, **address}
 
 
 def _profile(output: dict[str, Any], password: str = PASSWORD) -> Profile:

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,8 +18,7 @@ from infrastructure.profiles import profile_of
 from infrastructure.targets.key_files import path_of_key
 from infrastructure.targets.target_file import ROOT
 from infrastructure.targets.warehouses import PostgresTarget
-from tests.conftest import free_port
-from tests.infrastructure.test_connection_check import postgres_programs, unprivileged, wait_until_ready
+from tests.support.postgres import own_postgres
 
 in_memory = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
 
@@ -54,37 +52,11 @@ def certificates() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def postgres_with_certificates(certificates: Path) -> Iterator[int]:
     """Start a PostgreSQL that lets in who has a certificate, and nobody else; yields its port."""
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL's server programs are not installed: apt install postgresql, or brew install it")
-    with tempfile.TemporaryDirectory(prefix="tributary-postgres-") as name:
-        folder = Path(name)
-        common: dict[str, Any] = {"cwd": folder, "env": os.environ | {"LC_ALL": "C"}} | unprivileged(folder)
-        for file in ("ca.pem", "server.pem", "server.key"):
-            (folder / file).write_bytes((certificates / file).read_bytes())
-            (folder / file).chmod(0o600)
-            if "user" in common:
-                os.chown(folder / file, common["user"], common["group"])
-        initialise = [programs / "initdb", "-D", folder / "data", "-U", "loader", "-A", "trust", "--no-sync"]
-        subprocess.run(initialise, check=True, capture_output=True, **common)
-        (folder / "data" / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 cert\nlocal all all trust\n")
-        port = free_port()
-        command = [programs / "postgres", "-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
-        for name, value in (
-            ("ssl", "on"),
-            ("ssl_ca_file", folder / "ca.pem"),
-            ("ssl_cert_file", folder / "server.pem"),
-        ):
-            command += ["-c", f"{name}={value}"]
-        server = subprocess.Popen(
-            [*command, "-c", f"ssl_key_file={folder / 'server.key'}"], stderr=subprocess.DEVNULL, **common
-        )
-        try:
-            wait_until_ready(server, [programs / "pg_isready", "-q", "-h", str(folder), "-p", str(port)])
-            yield port
-        finally:
-            server.terminate()
-            server.wait(30)
+    files = {name: (certificates / name).read_bytes() for name in ("ca.pem", "server.pem", "server.key")}
+    files["pg_hba.conf"] = b"hostssl all all 127.0.0.1/32 cert\nlocal all all trust\n"
+    settings = {"ssl": "on", "ssl_ca_file": "ca.pem", "ssl_cert_file": "server.pem", "ssl_key_file": "server.key"}
+    with own_postgres("loader", files=files, settings=settings) as address:
+        yield address["port"]
 
 
 @in_memory

@@ -23,7 +23,7 @@ from infrastructure.profiles import (
     require_adapter,
 )
 from infrastructure.targets.target_file import ROOT, load_targets
-from tests.infrastructure.conftest import Environments
+from tests.support.environments import Environments
 
 DUCKDB = {"warehouse": "duckdb", "path": "data/dev.duckdb", "schema": "analytics"}
 

@@ -13,8 +13,8 @@ from infrastructure.errors import ConfigError, DriftError
 from infrastructure.profiles import load_profile
 from infrastructure.registration import SetupPlan, apply, declare, plan
 from infrastructure.targets.target_file import load_targets
-from tests.conftest import ask
-from tests.infrastructure.conftest import Environments, delete_block
+from tests.support.environments import Environments
+from tests.support.prefect_api import ask, delete_block
 
 POSTGRES = {
     "warehouse": "postgres",

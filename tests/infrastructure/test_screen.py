@@ -11,7 +11,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from infrastructure.screen import LogFormatter, echo, screen, styled
-from tests.test_printers import HOSTILE
+from tests.support.hostile_text import HOSTILE
 
 OBEYED = {"\x1b", "\x9b", "\x07", "\r", "\u202e"}
 

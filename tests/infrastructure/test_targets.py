@@ -12,7 +12,7 @@ import yaml
 from infrastructure.errors import ConfigError
 from infrastructure.targets.target_file import SCHEMA_FILE, TARGETS_FILE, load_targets, schema_text
 from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget
-from tests.infrastructure.conftest import Environments
+from tests.support.environments import Environments
 
 DEV = "  dev: {warehouse: duckdb, path: data/dev.duckdb, schema: analytics}\n"
 

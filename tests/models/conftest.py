@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-import psycopg2
 import pytest
 
 from tests.models.journey import Journey
-from tests.models.warehouses import DuckDB, Finished, PostgreSQL
+from tests.support.postgres import database_of_its_own
+from tests.support.warehouses.builds import DuckDB, Finished, PostgreSQL
 
 # A session far from UTC, which must not show in any row.
 FAR_FROM_UTC = {"TZ": "America/New_York", "PGTZ": "America/New_York"}
-
-
-@contextmanager
-def database_of_its_own(address: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Create a database on the server and drop it afterwards, whoever is still connected."""
-    name = f"tributary_models_{uuid.uuid4().hex[:12]}"
-    connection = psycopg2.connect(**address)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-            try:
-                yield {**address, "dbname": name}
-            finally:
-                cursor.execute(f"drop database {name} with (force)")
-    finally:
-        connection.close()
 
 
 @pytest.fixture(scope="session")

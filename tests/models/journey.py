@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tests.models.warehouses import Finished, Rows, Warehouse, in_order
+from tests.support.warehouses.builds import Finished, Rows, Warehouse, in_order
 
 
 @dataclass(frozen=True)

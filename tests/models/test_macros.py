@@ -6,25 +6,7 @@ import json
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from tests.models.journey import Journey
-
-# Ties, thirds, money, signs, the empty day, and a commit written in 1970.
-RATIOS = [
-    (1, 128),
-    (1, 2000000),
-    (3, 2000000),
-    (2, 3),
-    (1, 3),
-    (Decimal("0.03"), 2),
-    (Decimal("12.34"), Decimal("0.07")),
-    (-1, 2000000),
-    (-2, 3),
-    (0, 7),
-    (7, 0),
-    (Decimal("9999999999.99"), Decimal("0.01")),
-    (1772323200000000, 3600000000),
-    *((n, 1000 * n + 16) for n in range(1, 60)),
-    *((2 * n + 1, 2 * 10**6) for n in range(1, 60)),
-]
+from tests.support.warehouses.ratios import RATIOS
 
 
 def test_ratios_are_rounded_half_away_from_zero(journey: Journey) -> None:

@@ -12,7 +12,7 @@ import pytest
 from flows.engine.artifacts.graph import graph_of
 from flows.runbook.payroll.gate import without_critical_test
 from tests.models.journey import Journey
-from tests.models.warehouses import DuckDB
+from tests.support.warehouses.builds import DuckDB
 
 # concert, musician: attended, missed, required, gross, deductions, net, final
 FIRST_PAYMENTS = {

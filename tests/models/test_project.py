@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.models.warehouses import PROJECT, DuckDB, Finished
+from tests.support.warehouses.builds import PROJECT, DuckDB, Finished
 
 DOMAINS = {"marketing", "payroll", "github"}
 PUBLISHED = {"marts", "metrics", "gold"}

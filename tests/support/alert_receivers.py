@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,3 +125,15 @@ def pagerduty_problem(body: dict[str, Any]) -> str | None:
     is_whole = 0 < len(payload["summary"]) <= 1024 and payload["source"]
     is_known = payload["severity"] in ("critical", "error", "warning", "info")
     return None if is_whole and is_known and body["event_action"] == "trigger" else '{"status":"invalid event"}'
+
+
+# As long as PagerDuty's keys are.
+ROUTING_KEY = "r" * 32
+
+
+WriteRoutes = Callable[..., None]
+
+
+def headers(found: Receiver) -> list[str]:
+    """Return the headlines of the messages that came in."""
+    return [body["blocks"][0]["text"]["text"] for body in found.bodies]

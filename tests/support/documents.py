@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+
+import click
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -96,3 +100,45 @@ def _words(line: str) -> Iterator[tuple[str, ...]]:
             words.pop(0)
         if words:
             yield tuple(words)
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def after_uv_run(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what uv is to run; the extras and groups that it is to install have to be there."""
+    rest = list(words[2:])
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option == "--extra":
+            assert rest.pop(0) in PROJECT["project"]["optional-dependencies"]
+        elif option == "--group":
+            assert rest.pop(0) in PROJECT["dependency-groups"]
+        else:
+            assert option in ("--isolated", "--no-sync", "--script"), f"uv run {option} is not known here"
+    return tuple(rest)
+
+
+def accept(module: str, words: list[str], is_whole: bool) -> None:
+    """Have a command line of ours take arguments apart, without doing what they ask for."""
+    package = ROOT / module.replace(".", "/")
+    imported = import_module(f"{module}.__main__" if package.is_dir() else module)
+    command = next((found for found in vars(imported).values() if isinstance(found, click.Command)), None)
+    if command is None:
+        assert not words, f"python -m {module} takes no arguments"
+        return
+    name = f"python -m {module}"
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(click.Context(command, info_name=name), words[0])
+        assert found is not None, f"{name} has no command {words[0]}"
+        command, name, words = found, f"{name} {words[0]}", words[1:]
+    if not words and not is_whole:
+        return
+    try:
+        command.make_context(name, words)
+    except click.exceptions.Exit:
+        pass  # --help
+    except click.BadParameter as exc:
+        # A file of the reader's, or a word in capitals that stands for a value of the reader's.
+        if isinstance(exc, click.MissingParameter) or not re.search(r"does not exist|'(…|[A-Z][A-Z_]+)'", exc.message):
+            raise

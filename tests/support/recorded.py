@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from tests.conftest import ask, post, wait_until
+from tests.support.prefect_api import ask, post
+from tests.support.processes import wait_until
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from tests.models.warehouses import Rows, Warehouse
+from tests.support.warehouses.builds import HERE, Rows, Warehouse
 
 
 def statements(script: str) -> Iterator[str]:
@@ -37,7 +36,7 @@ def _alike(value: object) -> object:
 
 def _package_of(script: str) -> str:
     """Return name and version of the package that a local server is made of."""
-    text = Path(__file__).with_name(script).read_text(encoding="utf-8")
+    text = (HERE / script).read_text(encoding="utf-8")
     found = re.search(r'"(\w+)(?:\[\w+\])?==([\d.]+)"', text)
     assert found, f"{script} does not pin its package"
     return f"{found[1]} {found[2]}"

@@ -27,13 +27,13 @@ from flows.loaders.sample_data import count_sample_rows, write_sample_data
 from infrastructure.connection_check.check import check
 from infrastructure.errors import DbtRunFailed, UpstreamUnavailable
 from infrastructure.profiles import Profile
-from tests.models.warehouses import DuckDB, PostgreSQL, Warehouse
 from tests.support.generated_repository import eventful_repository
+from tests.support.warehouses.builds import HERE, DuckDB, PostgreSQL, Warehouse
+from tests.support.warehouses.ratios import wrong_ratios
+from tests.support.warehouses.servers import bigquery_server, snowflake_server
 from tests.warehouses.clients import BigQuery, Snowflake, alike
 from tests.warehouses.faults import FAULTS, MODELS, faulty_line
 from tests.warehouses.imports import clients_imported, installed
-from tests.warehouses.ratios import wrong_ratios
-from tests.warehouses.servers import bigquery_server, snowflake_server
 from tests.warehouses.wrong_settings import settings_to_check
 
 READY = "the clients' environment is there"
@@ -223,7 +223,7 @@ class Evidence:
         command = {"command": {"full_refresh": True}}
         failed = self.dbt("build", select, **command)
         assert failed.counts()["failed"], "the build went well without its raw table"
-        script = (Path(__file__).parents[1] / "models" / "raw_tables.sql").read_text()
+        script = (HERE / "raw_tables.sql").read_text()
         self.warehouse.execute(next(part for part in script.split(";") if "facebook_ads_campaigns" in part) + ";")
         return self.dbt("build", select, resume=True, **command)
 

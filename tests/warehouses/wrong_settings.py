@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.models.warehouses import Warehouse
+from tests.support.warehouses.builds import Warehouse
+from tests.support.warehouses.servers import PASSPHRASE, private_key
 from tests.warehouses.faults import Fault, faulty_line
-from tests.warehouses.servers import PASSPHRASE, private_key
 
 _EXPIRED = {
     "code": 401,

@@ -14,7 +14,7 @@ from deployments.dbt_cloud.model.names import Owner
 from deployments.dbt_cloud.plan.cleanup import git_branches, plan_cleanup
 from deployments.dbt_cloud.plan.scope import OwnerScope
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from tests.deployments.cloud.conftest import BRANCH, Cloud, job
+from tests.support.cloud.jobs import BRANCH, Cloud, job
 from tests.support.cloud.server import ACCOUNT
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

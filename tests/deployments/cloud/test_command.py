@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.deployments.cloud.conftest import BRANCH, ENVIRONMENT, PROJECT, Cloud
+from tests.support.cloud.jobs import BRANCH, ENVIRONMENT, PROJECT, Cloud
 from tests.support.cloud.server import ACCOUNT
 
 YAML = f"""

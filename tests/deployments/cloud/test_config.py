@@ -10,7 +10,7 @@ from deployments.dbt_cloud.files.config import Config, load_config
 from deployments.dbt_cloud.files.job_yaml import read_variables
 from deployments.dbt_cloud.files.tfvars import write_tfvars
 from infrastructure.errors import ConfigError
-from tests.deployments.cloud.conftest import TFVARS
+from tests.support.cloud.jobs import TFVARS
 
 # The features of that tool's own examples: anchors, a templated file, keys that it says are of no use.
 JOBS_AS_CODE = """

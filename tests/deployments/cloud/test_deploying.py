@@ -16,8 +16,8 @@ from deployments.dbt_cloud.model.names import Owner, stamp_of
 from deployments.dbt_cloud.plan.planning import Options
 from flows.services.dbt_cloud.client import CloudClient
 from infrastructure.errors import ConfigError, DriftError
-from tests.deployments.cloud.conftest import BRANCH, PROJECT, Cloud, config, job, scope
 from tests.support.cloud.contract import JOB_REQUEST
+from tests.support.cloud.jobs import BRANCH, PROJECT, Cloud, config, job, scope
 from tests.support.cloud.server import BROKEN, GATEWAY, LOST, LOST_BEFORE, TOKEN, TWICE
 
 PREFIX = BRANCH.prefix

@@ -21,7 +21,7 @@ from deployments.dbt_cloud.model.names import (
 )
 from deployments.dbt_cloud.plan.scope import OwnerScope
 from infrastructure.errors import ConfigError
-from tests.deployments.cloud.conftest import BRANCH, job
+from tests.support.cloud.jobs import BRANCH, job
 
 NOW = datetime(2026, 11, 21, 15, 30, tzinfo=UTC)
 BRANCHES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/#+-]{0,120}", fullmatch=True)

@@ -13,7 +13,7 @@ from deployments.dbt_cloud.model.names import stamp_of
 from deployments.dbt_cloud.plan.planning import changed_by_hand
 from flows.services.dbt_cloud.client import CloudClient
 from infrastructure.errors import ConfigError
-from tests.deployments.cloud.conftest import BRANCH, Cloud, config, job, scope
+from tests.support.cloud.jobs import BRANCH, Cloud, config, job, scope
 
 WINTER, SUMMER = datetime(2026, 12, 15, tzinfo=UTC), datetime(2026, 7, 15, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from deployments.dbt_cloud.model.job_object import compared, job_object
 from deployments.dbt_cloud.model.names import Owner
 from deployments.dbt_cloud.model.time_zones import utc_cron
 from infrastructure.errors import ConfigError
-from tests.deployments.cloud.conftest import ENVIRONMENT, PROJECT
+from tests.support.cloud.jobs import ENVIRONMENT, PROJECT
 from tests.support.cloud.server import ACCOUNT
 
 FOLDER = Path(__file__).parents[3] / "deployments" / "dbt_cloud"

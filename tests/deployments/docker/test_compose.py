@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from infrastructure.targets.target_file import ROOT
-from tests import conftest
-from tests.conftest import free_port, wait_until
 from tests.deployments.docker.compose import Compose
+from tests.support.postgres import own_postgres, postgres_programs
+from tests.support.processes import free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -131,11 +131,10 @@ def system(tmp_path: Path, prefect_redis: Path, repository: Path) -> Iterator[Co
     """Start every service of compose.yaml as its conditions allow, and stop them at the end."""
     import psycopg2
 
-    programs = conftest._postgres_programs()
-    if programs is None or shutil.which("redis-server") is None:
-        pytest.skip("needs the programs of PostgreSQL (initdb, postgres) and redis-server")
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs the program redis-server")
     ports = {port: str(free_port()) for port in ("4200", "6379", "8080", "8085")}
-    with conftest._own_server(programs) as address:
+    with own_postgres() as address:
         ports["5432"] = str(address["port"])
         state = {"PREFECT_HOME": str(tmp_path / "prefect"), "TRIBUTARY_STATE": str(tmp_path / "state")}
         image = {**state, "PREFECT_WORKER_WEBSERVER_PORT": ports["8080"], "PREFECT_WORKER_QUERY_SECONDS": "1"}
@@ -147,7 +146,7 @@ def system(tmp_path: Path, prefect_redis: Path, repository: Path) -> Iterator[Co
             {"POSTGRES_PASSWORD": "secret1", "TRIBUTARY_WEBHOOK_SECRET": "s" * 32, "SAMPLE_ROWS": "500"},
             {**names, **ports},
             tmp_path,
-            os.pathsep.join([str(PROGRAMS), str(programs), os.environ["PATH"]]),
+            os.pathsep.join([str(PROGRAMS), str(postgres_programs()), os.environ["PATH"]]),
             {
                 **dict.fromkeys(("setup", "worker", "webhook"), image),
                 **dict.fromkeys(("migrate", "server", "services"), server),

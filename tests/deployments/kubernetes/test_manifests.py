@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import SetUpTarget
+from tests.support.prefect_api import SetUpTarget
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deployments" / "kubernetes"

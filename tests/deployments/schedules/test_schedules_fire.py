@@ -6,7 +6,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.deployments.runner import RunnerDeployment
 
-from tests.conftest import wait_until
+from tests.support.processes import wait_until
 
 
 def test_a_cron_schedule_of_the_pipeline_makes_runs(prefect_server: str) -> None:

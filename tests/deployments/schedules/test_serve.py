@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import wait_until
+from tests.support.processes import wait_until
 
 
 @pytest.mark.parametrize(

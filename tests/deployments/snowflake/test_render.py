@@ -233,7 +233,7 @@ def test_the_command_writes_a_script_and_refuses_the_manifest_of_another_warehou
 
 def test_the_local_snowflake_runs_what_the_tasks_run(tmp_path: Path) -> None:
     connector = pytest.importorskip("snowflake.connector", reason="needs: uv sync --extra snowflake")
-    from tests.warehouses.servers import snowflake_server
+    from tests.support.warehouses.servers import snowflake_server
 
     with snowflake_server(tmp_path / "server.log") as output:
         names = ("account", "host", "port", "protocol", "user", "password", "role")

@@ -26,7 +26,7 @@ from deployments.webhook.inbox.metrics import Metrics
 from deployments.webhook.inbox.spool import Spool
 from deployments.webhook.receive.app import create_app, desk_of
 from deployments.webhook.receive.settings import load_settings
-from tests.deployments.webhook.deliveries import GOOGLE_ADS, SECRET, write_project
+from tests.support.webhook.deliveries import GOOGLE_ADS, SECRET, write_project
 
 # Who shows the secret gets further in; who does not is to be turned away by every request alike.
 _KEYS = (True, False)

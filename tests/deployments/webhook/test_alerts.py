@@ -9,7 +9,7 @@ from deployments.webhook.inbox.delivery import Delivery
 from deployments.webhook.start.alerts import tell_failed, tell_mended
 from flows.alerts import Incident
 from flows.services.airbyte.sync_health import incident_key
-from tests.deployments.webhook.deliveries import GOOGLE_ADS
+from tests.support.webhook.deliveries import GOOGLE_ADS
 
 
 def test_a_failure_names_the_sync_and_what_was_not_built_and_its_end_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from deployments.webhook.receive.keys import keys_of
 from deployments.webhook.receive.limits import RateLimit
 from deployments.webhook.receive.settings import load_settings
 from infrastructure.errors import ConfigError
-from tests.deployments.webhook.deliveries import GOOGLE_ADS, SECRET, STRANGER, body, flat, notification, write_project
+from tests.support.webhook.deliveries import GOOGLE_ADS, SECRET, STRANGER, body, flat, notification, write_project
 
 PATH = "/webhooks/airbyte"
 WITH_KEY = {"x-api-key": SECRET}

@@ -14,9 +14,9 @@ from deployments.webhook.aws_lambda import QueueInbox, answer, work_off
 from deployments.webhook.inbox.metrics import Metrics
 from deployments.webhook.receive.app import ReceiverDesk, desk_of
 from deployments.webhook.receive.settings import WebhookSettings, load_settings
-from tests.conftest import wait_until
-from tests.deployments.webhook.conftest import Deployment
-from tests.deployments.webhook.deliveries import GOOGLE_ADS, SECRET, notification, write_project
+from tests.support.processes import wait_until
+from tests.support.webhook.deliveries import GOOGLE_ADS, SECRET, notification, write_project
+from tests.support.webhook.receiver import Deployment
 
 PATH = f"/webhooks/airbyte/{SECRET}"
 

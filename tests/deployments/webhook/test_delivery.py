@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployments.webhook.inbox.delivery import BadBody, Delivery, read_delivery
-from tests.deployments.webhook.deliveries import GOOGLE_ADS, body, flat, notification
+from tests.support.webhook.deliveries import GOOGLE_ADS, body, flat, notification
 
 
 def read(document: Any) -> Delivery | None:

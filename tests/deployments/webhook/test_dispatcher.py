@@ -18,7 +18,7 @@ from deployments.webhook.start.starter import Result, Started, Starter
 from deployments.webhook.start.verdict import JobState
 from flows.services.airbyte.sync_events import AirbyteSync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
+from tests.support.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 
 from deployments.webhook.inbox.delivery import read_delivery
 from deployments.webhook.receive.openapi import description
-from tests.deployments.webhook.deliveries import body, flat, notification
+from tests.support.webhook.deliveries import body, flat, notification
 
 ROOT = Path(__file__).parents[3]
 # The kind of answer that each part of the door gives: stored, nothing to do, wrong secret, no JSON, wrong shape.

@@ -12,9 +12,9 @@ import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
 from deployments.webhook.start.prefect_cloud import cloud_documents
-from tests.conftest import wait_until
-from tests.deployments.webhook.conftest import Deployment
-from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER, flat, notification
+from tests.support.processes import wait_until
+from tests.support.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER, flat, notification
+from tests.support.webhook.receiver import Deployment
 
 CONNECTIONS = {GOOGLE_ADS: ["google_ads"], FACEBOOK_ADS: ["facebook_ads"]}
 

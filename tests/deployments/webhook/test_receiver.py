@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import wait_until
-from tests.deployments.webhook.conftest import Deployment, Receiver, receiver_in
-from tests.deployments.webhook.deliveries import FACEBOOK_ADS, SECRET, body, notification
+from tests.support.processes import wait_until
+from tests.support.webhook.deliveries import FACEBOOK_ADS, SECRET, body, notification
+from tests.support.webhook.receiver import Deployment, Receiver, receiver_in
 
 NOWHERE = "http://127.0.0.1:9/api"
 

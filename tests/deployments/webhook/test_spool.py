@@ -16,7 +16,7 @@ import pytest
 from deployments.webhook.inbox.delivery import Delivery
 from deployments.webhook.inbox.spool import NOT_ENDED, Spool, SpooledDelivery
 from infrastructure.errors import ConfigError
-from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
+from tests.support.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from deployments.webhook.start.starter import Result, Started, Starter
 from flows.services.airbyte.sync_events import START_LIMIT, START_SIGN, AirbyteSync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.server.slots import Terms
-from tests.conftest import wait_until
-from tests.deployments.webhook.conftest import Deployment
-from tests.deployments.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER
+from tests.support.processes import wait_until
+from tests.support.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER
+from tests.support.webhook.receiver import Deployment
 
 CONNECTIONS = {GOOGLE_ADS: ["google_ads"], FACEBOOK_ADS: ["facebook_ads"]}
 A, B, C = AirbyteSync(GOOGLE_ADS, 1), AirbyteSync(FACEBOOK_ADS, 2), AirbyteSync(GOOGLE_ADS, 3)

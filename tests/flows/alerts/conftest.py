@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,7 @@ import yaml
 
 from flows.alerts.routes import ROUTES_VARIABLE
 from infrastructure.blocks.documents import BlockDocument, change_of
-from tests.support.alert_receivers import Receiver, receiver
-
-# As long as PagerDuty's keys are.
-ROUTING_KEY = "r" * 32
-
-WriteRoutes = Callable[..., None]
+from tests.support.alert_receivers import ROUTING_KEY, Receiver, WriteRoutes, receiver
 
 
 @pytest.fixture
@@ -65,8 +60,3 @@ def routes(
 
     write()
     return write
-
-
-def headers(found: Receiver) -> list[str]:
-    """Return the headlines of the messages that came in."""
-    return [body["blocks"][0]["text"]["text"] for body in found.bodies]

@@ -8,8 +8,7 @@ from click.testing import CliRunner, Result
 
 from flows.alerts import Incident, open_incident
 from flows.cli.alerts import alerts
-from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.support.alert_receivers import Answer, Receiver
+from tests.support.alert_receivers import Answer, Receiver, WriteRoutes, headers
 
 
 def run(*arguments: str) -> Result:

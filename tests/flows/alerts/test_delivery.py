@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from flows.alerts.send.delivery import NotSentError, SendDeadline, post, retry_after_seconds
-from tests.conftest import free_port
 from tests.support.alert_receivers import Answer, Receiver, receiver
+from tests.support.processes import free_port
 
 MESSAGE = {"text": "hello"}
 

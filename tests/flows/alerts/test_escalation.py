@@ -12,8 +12,7 @@ from flows.alerts import Incident, close_incident, open_incident
 from flows.alerts.escalation import escalate, start_clock
 from flows.alerts.incident_store import book_of
 from flows.alerts.routes import ROUTES_FILE, load_routes
-from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.support.alert_receivers import Receiver
+from tests.support.alert_receivers import Receiver, WriteRoutes, headers
 
 KEY = "dbt/test.orchestra.adds_up"
 STEPS = [{"after_minutes": 15, "owner": "Data Engineer"}, {"after_minutes": 30, "owner": "Senior Data Engineer"}]

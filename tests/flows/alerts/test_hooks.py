@@ -20,9 +20,9 @@ from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, tel
 from flows.alerts.retry_command import of_command, of_deployment, of_pipeline
 from flows.engine.context.command import DbtCommand
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
-from tests.conftest import post, wait_until
-from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.support.alert_receivers import Answer, Receiver
+from tests.support.alert_receivers import Answer, Receiver, WriteRoutes, headers
+from tests.support.prefect_api import post
+from tests.support.processes import wait_until
 from tests.support.recorded import Recorded
 
 

@@ -20,9 +20,9 @@ from infrastructure.blocks.documents import BlockDocument, Reference, change_of
 from infrastructure.registration import DeclaredSetup, apply, plan
 from infrastructure.server.automations import PREFIX, TOLD_EVENT, Patience, automation_documents
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import ask, post, wait_until
-from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.support.alert_receivers import Receiver, receiver
+from tests.support.alert_receivers import Receiver, WriteRoutes, headers, receiver
+from tests.support.prefect_api import ask, post
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.slow
 

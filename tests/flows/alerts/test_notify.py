@@ -12,8 +12,7 @@ from flows.alerts import Incident, close_incident, open_incident
 from flows.alerts.incident import Severity
 from flows.alerts.incident_store import book_of
 from flows.alerts.notify import deliver, tell, write_down
-from tests.flows.alerts.conftest import ROUTING_KEY, WriteRoutes, headers
-from tests.support.alert_receivers import Answer, Receiver
+from tests.support.alert_receivers import ROUTING_KEY, Answer, Receiver, WriteRoutes, headers
 
 SYNC = "airbyte sync/orders"
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.pipelines.full import dbt_full_pipeline
-from tests.conftest import SetUpTarget
-from tests.flows.alerts.conftest import WriteRoutes, headers
-from tests.support.alert_receivers import Receiver
+from tests.support.alert_receivers import Receiver, WriteRoutes, headers
+from tests.support.prefect_api import SetUpTarget
 
 PROJECT = str(Path(__file__).parents[2] / "projects" / "alarms")
 

@@ -16,8 +16,8 @@ import pytest
 from flows.__main__ import COMMANDS
 from infrastructure.profiles import load_profile
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import SetUpTarget
 from tests.support.generated_repository import GeneratedRepository
+from tests.support.prefect_api import SetUpTarget
 
 PROJECTS = Path(__file__).parents[2] / "projects"
 

@@ -27,14 +27,9 @@ from flows.engine.process.listing import list_nodes
 from flows.engine.run import run_dbt
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.plain_text import plain
-from infrastructure.profiles import Profile
+from tests.support.projects import profile_in
 
 PROJECTS = Path(__file__).parents[2] / "projects"
-
-
-def profile_in(folder: Path, **more: Any) -> Profile:
-    output = {"type": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2} | more
-    return Profile("dev", "tributary", output, {})
 
 
 def never(seconds: float) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from flows.history.warehouse_table import add_run, table_schema
-from tests.flows.conftest import RawData
 from tests.support.history_runs import AT, node, run
+from tests.support.raw_data import RawData
 
 
 def test_the_runbooks_question_is_answered_in_the_warehouse(raw: RawData) -> None:

@@ -18,8 +18,8 @@ from flows.loaders.git.load import IngestResult, ingest_git
 from flows.loaders.git.process import git_environment
 from flows.loaders.git.repository import cache_folder, parse_location
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from tests.flows.conftest import RawData
 from tests.support.generated_repository import GeneratedRepository
+from tests.support.raw_data import RawData
 
 pytestmark = pytest.mark.usefixtures("settled_git")
 

@@ -16,8 +16,8 @@ import pytest
 
 from flows.loaders.git.load import IngestResult, contributor_id, ingest_git
 from infrastructure.errors import ConfigError
-from tests.flows.conftest import RawData
 from tests.support.generated_repository import GeneratedRepository, eventful_repository
+from tests.support.raw_data import RawData
 
 ROOT = Path(__file__).resolve().parents[3]
 EPOCH = datetime(1970, 1, 1)

@@ -21,7 +21,7 @@ from flows.loaders.sample_data.tables import TABLES
 from flows.warehouses.raw_tables import RawTable
 from flows.warehouses.raw_warehouse import connect
 from infrastructure.errors import ConfigError
-from tests.flows.conftest import RawData, duckdb_raw_in
+from tests.support.raw_data import RawData, duckdb_raw_in
 
 ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime(2026, 11, 20, 15, 4, 5)

@@ -16,6 +16,7 @@ from flows.services.dbt_cloud.client import CloudClient
 from flows.services.dbt_cloud.following import Followed, find_job, follow, start_or_adopt
 from flows.services.dbt_cloud.settings import CloudSettings
 from infrastructure.errors import ConfigError, DbtRunFailed, RunTimedOut
+from tests.support.cloud.jobs import job_body
 from tests.support.cloud.server import ACCOUNT, BROKEN, GATEWAY, LOST, TOKEN, Account, serving
 
 MANIFEST = {
@@ -71,22 +72,6 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
         account.create(job_body("nightly"))
         yield account
     assert account.mistakes == []
-
-
-def job_body(name: str) -> dict[str, Any]:
-    flags = ["generate_docs", "run_generate_sources", "run_compare_changes", "run_lint", "errors_on_lint_failure"]
-    return {
-        "account_id": ACCOUNT,
-        "project_id": 11,
-        "environment_id": 22,
-        "name": name,
-        "execution": {"timeout_seconds": 0},
-        "settings": {"threads": 4, "target_name": "prod"},
-        "triggers": {"github_webhook": False, "schedule": False},
-        "state": 1,
-        "lifecycle_webhooks": False,
-        **dict.fromkeys(flags, False),
-    }
 
 
 def without_flow(work: Callable[[CloudClient], Any]) -> Any:

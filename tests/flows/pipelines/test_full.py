@@ -22,10 +22,10 @@ from flows.history.store import history_store
 from flows.pipelines.full import PipelineResult, dbt_full_pipeline
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import load_profile
-from tests.conftest import SetUpTarget, wait_until
+from tests.support.prefect_api import SetUpTarget
+from tests.support.processes import wait_until
+from tests.support.projects import PROJECTS, deliver
 from tests.support.recorded import Recorded
-
-PROJECTS = Path(__file__).parents[2] / "projects"
 
 
 @dataclass(frozen=True)
@@ -191,18 +191,6 @@ def test_a_project_of_the_usual_shape_runs_unchanged_and_is_documented(
             (3, 1, "0.01"),
             (4, 0, "0.00"),
         ]
-
-
-def deliver(target: str, hours_ago: int) -> Path:
-    """Put a row into the source of the orchard that came so long ago."""
-    path = Path(load_profile(target).output["path"])
-    with closing(duckdb.connect(str(path))) as connection:
-        connection.execute("create schema if not exists deliveries")
-        connection.execute(
-            "create or replace table deliveries.crates as select 1 as id, "
-            f"cast(now() at time zone 'UTC' as timestamp) - interval {hours_ago} hour as delivered_at"
-        )
-    return path
 
 
 def test_a_source_that_is_too_old_stops_the_run_before_anything_is_built(

@@ -26,9 +26,9 @@ from flows.services.airbyte.sync_events import AirbyteSync, idempotency_key
 from infrastructure.errors import ConfigError
 from infrastructure.server.client import connect
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import SetUpTarget
 from tests.support.advertising import ADS, CRM, PROJECT
 from tests.support.airbyte.server import AirbyteServer
+from tests.support.prefect_api import SetUpTarget
 
 CONNECTIONS = {ADS: ("ads",), CRM: ("crm",)}
 

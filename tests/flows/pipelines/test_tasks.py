@@ -10,8 +10,8 @@ from prefect import flow
 from flows.engine.artifacts.results import DbtResult
 from flows.pipelines import tasks
 from infrastructure.errors import DbtRunFailed
-from tests.conftest import SetUpTarget
-from tests.flows.pipelines.test_full import PROJECTS, deliver
+from tests.support.prefect_api import SetUpTarget
+from tests.support.projects import PROJECTS, deliver
 from tests.support.recorded import Recorded
 
 

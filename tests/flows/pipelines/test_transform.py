@@ -25,9 +25,9 @@ from flows.services.redis_cache import open_cache
 from infrastructure.blocks.documents import CACHE_BLOCK
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import SetUpTarget
 from tests.support.advertising import ADS, PROJECT, Advertising
 from tests.support.airbyte.server import AirbyteServer
+from tests.support.prefect_api import SetUpTarget
 
 
 @pytest.fixture(scope="module")

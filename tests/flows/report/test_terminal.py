@@ -8,7 +8,7 @@ from rich.console import Console
 
 from flows.engine.context.events import DbtEvent, NodeEvent
 from flows.report.terminal import TerminalReporter, print_freshness, print_result
-from tests.flows.report.test_artifacts import AT, MIXED, node, result
+from tests.support.results import AT, MIXED, node, result
 
 
 def console(is_terminal: bool = False) -> Console:

@@ -119,7 +119,7 @@ def expected() -> dict[str, Any]:
 
 def main() -> None:
     """Take the local Snowflake and BigQuery through, and print how each differs from what is promised."""
-    from tests.warehouses.servers import bigquery_server, snowflake_server
+    from tests.support.warehouses.servers import bigquery_server, snowflake_server
 
     differing: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="tributary-tables-") as folder:

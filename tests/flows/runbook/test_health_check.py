@@ -14,8 +14,8 @@ from flows.history.health_rules import FAILED, NOT_RUN, PASSED
 from flows.pipelines.full import dbt_full_pipeline
 from flows.runbook.health.flow import HealthReport, check_transform_health, late_runs, morning_health_check
 from infrastructure.errors import HealthCheckFailed
-from tests.conftest import SetUpTarget
-from tests.flows.pipelines.test_full import PROJECTS, deliver
+from tests.support.prefect_api import SetUpTarget
+from tests.support.projects import PROJECTS, deliver
 from tests.support.recorded import Recorded
 
 SAID = {"normal": "It is well.", "action": "Mend it."}

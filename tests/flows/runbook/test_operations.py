@@ -28,8 +28,9 @@ from flows.runbook.scd2.flow import RepairReport, scd2_repair
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import DbtRunFailed
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import SetUpTarget, post, wait_until
-from tests.flows.engine.target.test_server_lease import lease_of, run_out
+from tests.support.lock_holders import lease_of, run_out
+from tests.support.prefect_api import SetUpTarget, post
+from tests.support.processes import wait_until
 from tests.support.versions import PROJECT, Place
 
 

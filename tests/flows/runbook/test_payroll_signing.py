@@ -31,8 +31,9 @@ from flows.runbook.payroll.flow import Adjustment, post_payroll
 from flows.runbook.payroll.ledger import Entry
 from flows.runbook.payroll.signoff_form import Asked, waiting
 from infrastructure.errors import ConfigError, PayrollStopped
-from tests.conftest import SetUpTarget, wait_until
 from tests.support.payroll_house import AMOUNTS, CONCERT, House, graph_in, house_on
+from tests.support.prefect_api import SetUpTarget
+from tests.support.processes import wait_until
 
 TOTAL = sum(map(Decimal, AMOUNTS), Decimal(0))
 DAY = timedelta(hours=24)

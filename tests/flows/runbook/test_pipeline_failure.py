@@ -15,11 +15,14 @@ from flows.alerts.incident_store import book_of
 from flows.runbook.pipeline_failure.flow import lines_of, pipeline_failure
 from flows.runbook.pipeline_failure.source_database import VARIABLE, check_source_database
 from flows.services.airbyte.sync_health import incident_key
-from tests.conftest import SetUpTarget, free_port
-from tests.flows.runbook.test_pre_payroll import PROJECT, deliver
 from tests.support.airbyte.server import AirbyteServer
+from tests.support.prefect_api import SetUpTarget
+from tests.support.processes import free_port
+from tests.support.projects import PROJECTS, deliver_payments
 
 CONNECTION = "9b1f3a52-6c1e-4a3c-8f0e-1d2c3b4a5f60"
+
+PROJECT = str(PROJECTS / "orchestra")
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_a_failed_sync_is_explained_started_again_and_built_on(
     known_airbyte: AirbyteServer, set_up_target: SetUpTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = set_up_target()
-    deliver(target, hours_ago=200)
+    deliver_payments(target, hours_ago=200)
     monkeypatch.setenv(VARIABLE, f"postgresql://reader:secret-word@127.0.0.1:{free_port()}/office")
     known_airbyte.add_connection(CONNECTION, "Office")
     failed = known_airbyte.add_job(CONNECTION, "failed", reason="The password of reader has expired.")

@@ -7,13 +7,11 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 import yaml
 from prefect.client.schemas.objects import State
@@ -30,31 +28,15 @@ from flows.runbook.payroll.signoff_form import sign, waiting
 from flows.runbook.triage.flow import triage
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import DbtRunFailed, PayrollStopped
-from infrastructure.profiles import Profile, load_profile
-from tests.conftest import SetUpTarget, wait_until
-from tests.flows.pipelines.test_full import PROJECTS
+from infrastructure.profiles import Profile
+from tests.support.prefect_api import SetUpTarget
+from tests.support.processes import wait_until
+from tests.support.projects import PROJECTS, deliver_payments, load_payments
 from tests.support.recorded import Recorded
 
 pytestmark = pytest.mark.slow
 
 PROJECT = str(PROJECTS / "orchestra")
-
-
-def deliver(target: str, hours_ago: int = 1, amount: str = "100.10", recorded: str = "100.10") -> None:
-    """Load the payments of two musicians; the second one's amount is given."""
-    _load(Path(load_profile(target).output["path"]), hours_ago, amount, recorded)
-
-
-def _load(path: Path, hours_ago: int, amount: str = "100.10", recorded: str = "100.10") -> None:
-    with closing(duckdb.connect(str(path))) as connection:
-        connection.execute("create schema if not exists raw")
-        connection.execute(
-            "create or replace table raw.pay as select musician_id, 7 as concert_id, 'per_service' as pay_type, "
-            f"cast(case musician_id when 1 then 0.30 else {amount} end as numeric(18, 2)) as net_amount, "
-            f"cast(case musician_id when 1 then 0.30 else {recorded} end as numeric(18, 2)) as recorded, "
-            f"cast(now() at time zone 'UTC' as timestamp) - interval ({hours_ago}) hour as loaded_at "
-            "from (values (1), (2)) as m (musician_id)"
-        )
 
 
 def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
@@ -64,12 +46,12 @@ def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
     plan = pre_payroll(7, target, PROJECT, dry_run=True)
     assert isinstance(plan, Planned) and "what is to be paid is not known: nothing was built yet" in plan.steps
 
-    deliver(target, hours_ago=30)
+    deliver_payments(target, hours_ago=30)
     # dbt's own promise for this source is 100 hours: payroll's is shorter.
     with pytest.raises(PayrollStopped, match=r"source office.pay was loaded 30.0 h ago, and 24 h are allowed"):
         pre_payroll(7, target, PROJECT, export_to=str(tmp_path))
 
-    deliver(target)
+    deliver_payments(target)
     ended: list[State[Any]] = []
 
     def run() -> None:
@@ -96,7 +78,7 @@ def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
     assert isinstance(error, PayrollStopped) and "not this week" in str(error)
     assert "payroll/concert 7 waits" not in book_of(target, os.environ).read().incidents
 
-    deliver(target, amount="null")
+    deliver_payments(target, amount="null")
     with pytest.raises(PayrollStopped, match=r"critical test net_amount_is_there failed \(1 rows\)"):
         pre_payroll(7, target, PROJECT, export_to=str(tmp_path))
     assert not list(tmp_path.iterdir())
@@ -165,7 +147,7 @@ def test_nothing_but_evidence_opens_the_gate(
     """On real dbt: an empty reconciliation, no tests, data of the future, critical tests that did not pass."""
     output = {"type": "duckdb", "path": str(tmp_path / "dev.duckdb"), "schema": "main"}
     profile = Profile("gate", "orchestra", output, {})
-    _load(tmp_path / "dev.duckdb", hours_ago)
+    load_payments(tmp_path / "dev.duckdb", hours_ago)
     models = tmp_path / "orchestra" / "models"
     shutil.copytree(PROJECT, models.parent)
     document = yaml.safe_load((models / "models.yml").read_text())

@@ -19,7 +19,7 @@ from flows.services.dbt_cloud.settings import CloudSettings, settings_from
 from flows.services.dbt_cloud.token_bucket import TokenBucket
 from flows.services.dbt_cloud.transport import AnswerLost, RequestRefused
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from tests.flows.pipelines.test_cloud_job import job_body
+from tests.support.cloud.jobs import job_body
 from tests.support.cloud.server import (
     ACCOUNT,
     BROKEN,

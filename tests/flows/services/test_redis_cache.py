@@ -12,7 +12,7 @@ from redis import Redis
 
 from flows.services.redis_cache import RedisCache, open_cache
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from tests.conftest import free_port
+from tests.support.processes import free_port
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from flows.warehouses.raw_tables import RawTable
 from flows.warehouses.raw_warehouse import connect
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import Profile
-from tests.flows.conftest import RawData
+from tests.support.raw_data import RawData
 
 THINGS = RawTable(
     "things",

@@ -14,7 +14,7 @@ from flows.engine.ledger.failures import is_passing
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from infrastructure.errors import DbtRunFailed
-from tests.flows.engine.test_run import profile_in
+from tests.support.projects import profile_in
 
 HOURS = "select i as id, timestamp '2026-01-01' + i * interval 1 hour as happened from range(96) t(i)"
 # Fails as a database does, and once only where there is a file: a lock that somebody else has let go by then.
@@ -78,7 +78,7 @@ def test_batches_that_failed_for_a_passing_reason_are_built_again_and_no_others(
 
 
 def test_a_failure_of_batches_passes_only_when_each_does() -> None:
-    from tests.flows.report.test_artifacts import node
+    from tests.support.results import node
 
     lock, wrong = "IO Error: Could not set lock on file", "Binder Error: no x"
     assert is_passing(node("n", "partial success", message=f"PARTIAL SUCCESS (1/3)\n\n{lock}\n\n{lock} x"), "duckdb")

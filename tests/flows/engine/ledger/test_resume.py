@@ -25,7 +25,7 @@ from flows.engine.run import run_dbt
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import Profile
-from tests.conftest import wait_until
+from tests.support.processes import wait_until
 
 # As a flow runs it, in a process that can be killed.
 RUN = """

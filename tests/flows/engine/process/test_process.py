@@ -22,7 +22,7 @@ from flows.engine.context.events import parse_line
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.process import DbtProcess
 from infrastructure.errors import ConfigError
-from tests.conftest import wait_until
+from tests.support.processes import wait_until
 
 # Starts a grandchild, says its id, and waits; both do what `{deaf}` says about Ctrl-C.
 PARENT = """

@@ -14,7 +14,7 @@ from flows.engine.context.command import DBT
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.process import DbtProcess, dbt_ahead
 from flows.engine.process.warm import Standby
-from tests.conftest import wait_until
+from tests.support.processes import wait_until
 
 # What child.py does before it hands over to dbt.
 WAITS = "import child, os; child._wait_for_the_command(int(os.environ[child.CONTROL_VARIABLE]))"

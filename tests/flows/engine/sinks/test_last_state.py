@@ -14,8 +14,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.reporting import reporting_to
 from infrastructure.errors import ConfigError
-from tests.conftest import post
-from tests.flows.engine.target.test_file_lock import Listener
+from tests.support.lock_holders import Listener
+from tests.support.prefect_api import post
 from tests.support.road import IllServer
 
 OpenIllServer = Callable[..., IllServer]

@@ -21,7 +21,7 @@ from flows.engine.sinks import recorder as module
 from flows.engine.sinks.recorder import BATCH_SIZE, Recorder, Sender, sender_through
 from flows.engine.sinks.task_runs import FlowRun, task_run_id
 from flows.engine.sinks.unsent import UnsentEvents
-from tests.conftest import free_port, wait_until
+from tests.support.processes import free_port, wait_until
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FLOW_RUN = FlowRun(UUID(int=1), "amber-otter")

@@ -9,44 +9,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 
 from flows.engine.context.deadline import time_limit
-from flows.engine.context.events import DbtEvent
-from flows.engine.context.reporting import reporting_to
 from flows.engine.target.file_lock import calling_when_lost, held_files, locked_file, one_writer
 from infrastructure.errors import ConfigError, RunTimedOut, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
-from tests.conftest import wait_until
-
-# Takes a target, says so, and keeps it until its input ends.
-HOLDER = """
-import sys
-from flows.engine.target.file_lock import one_writer
-with one_writer(sys.argv[1], holder="flow run amber-otter"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-class Listener:
-    """Hear what a run says while it waits."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.heard = threading.Event()
-
-    def stage(self, text: str) -> None: ...
-
-    def event(self, event: DbtEvent) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-        self.heard.set()
+from tests.support.lock_holders import holder, take_in_a_thread
+from tests.support.processes import wait_until
 
 
 @pytest.fixture
@@ -58,32 +31,6 @@ def target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield "dev"
-
-
-@contextmanager
-def holder(target: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
-        try:
-            yield child
-        finally:
-            child.kill()
-
-
-def take_in_a_thread(target: str, context: Context | None = None) -> tuple[threading.Thread, Listener, threading.Event]:
-    listener, taken = Listener(), threading.Event()
-
-    def take() -> None:
-        with reporting_to(listener), one_writer(target, holder="me"):
-            taken.set()
-
-    # Prefect's settings in force belong to the context, which a new thread does not have by itself.
-    thread = threading.Thread(target=(context or copy_context()).run, args=(take,), daemon=True)
-    thread.start()
-    return thread, listener, taken
 
 
 def test_a_second_process_waits_and_says_for_whom(target: str) -> None:

@@ -20,8 +20,8 @@ from flows.engine.target.file_lock import calling_when_lost, one_writer
 from flows.engine.target.server_lease import Lease, acquire, server_slot
 from infrastructure.errors import UpstreamUnavailable
 from infrastructure.registration import limit_name
-from tests.conftest import wait_until
-from tests.flows.engine.target.test_file_lock import Listener, holder, take_in_a_thread
+from tests.support.lock_holders import Listener, holder, lease_of, leases, run_out, take_in_a_thread
+from tests.support.processes import wait_until
 from tests.support.road import Road
 
 
@@ -46,34 +46,9 @@ def on_another_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterato
         yield
 
 
-def leases() -> Path:
-    """Return the folder of the server's leases."""
-    return Path(os.environ["PREFECT_HOME"]) / "concurrency_leases"
-
-
-def run_out(lease_id: UUID) -> None:
-    """Put the end of a lease into the past, so that a minute need not go by."""
-    past = "2026-01-31T00:00:00+00:00"
-    path = leases() / f"{lease_id}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "expiration": past}))
-    index = leases() / "expirations.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), str(lease_id): past}))
-
-
 def forget(lease_id: UUID) -> None:
     """Have the server lose a lease and go on counting its slot, as one does that is restarted."""
     (leases() / f"{lease_id}.json").unlink()
-
-
-def lease_of(target: str) -> UUID:
-    """Return the one lease of a target."""
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        limit = str(client.read_global_concurrency_limit_by_name(limit_name(target)).id)
-    files = [path for path in leases().glob("*.json") if path.name != "expirations.json"]
-    (mine,) = (path for path in files if limit in json.loads(path.read_text())["resource_ids"])
-    return UUID(mine.stem)
 
 
 def is_free(target: str) -> bool:

@@ -12,10 +12,10 @@ from typing import Any
 import duckdb
 import psycopg2
 
-from tests.models.command import run_dbt
+from tests.support.warehouses.command import run_dbt
 
 HERE = Path(__file__).parent
-PROJECT = HERE.parents[1] / "dbt"
+PROJECT = HERE.parents[2] / "dbt"
 
 Rows = list[tuple[Any, ...]]
 

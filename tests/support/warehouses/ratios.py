@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
-from tests.models.test_macros import RATIOS
-from tests.models.warehouses import Warehouse
+from tests.support.warehouses.builds import Warehouse
 
 # The local servers divide as doubles, which hold no more digits than these; the services divide decimals.
 _DIGITS = 15
@@ -31,3 +30,23 @@ def wrong_ratios(warehouse: Warehouse) -> list[str]:
             if (found is None) != (exact is None) or (exact is not None and Decimal(found) != exact):
                 wrong.append(f"{n} / {d}: {found}, not {exact}")
     return wrong
+
+
+# Ties, thirds, money, signs, the empty day, and a commit written in 1970.
+RATIOS = [
+    (1, 128),
+    (1, 2000000),
+    (3, 2000000),
+    (2, 3),
+    (1, 3),
+    (Decimal("0.03"), 2),
+    (Decimal("12.34"), Decimal("0.07")),
+    (-1, 2000000),
+    (-2, 3),
+    (0, 7),
+    (7, 0),
+    (Decimal("9999999999.99"), Decimal("0.01")),
+    (1772323200000000, 3600000000),
+    *((n, 1000 * n + 16) for n in range(1, 60)),
+    *((2 * n + 1, 2 * 10**6) for n in range(1, 60)),
+]

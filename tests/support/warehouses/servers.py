@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.conftest import free_port, wait_until
+from tests.support.processes import free_port, wait_until
 
 HERE = Path(__file__).parent
 PROJECT = "demo-project"

@@ -1,0 +1,1 @@
+"""What Airbyte delivers, and a receiver of it in a process of its own."""
