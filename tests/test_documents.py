@@ -59,3 +59,14 @@ def test_a_link_leads_somewhere(document: Path) -> None:
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), f"{document.name} points to {link}"
         assert not heading or heading in anchors(target), f"{document.name} points to {link}: no such heading"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_a_module_that_a_document_names_is_there(document: Path) -> None:
+    if document.name == "CHANGELOG.md":
+        return  # It names what is gone, too.
+    # One that is to be written by its reader is shown beneath its name.
+    written = {"flows/hourly.py"}
+    files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", document.read_text())) - written
+    assert not {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in files)}
