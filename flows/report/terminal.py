@@ -169,7 +169,8 @@ def _types(nodes: Sequence[NodeResult]) -> list[str]:
 
 
 def _plural(resource_type: str) -> str:
-    return f"{resource_type.replace('_', ' ')}s"
+    words = resource_type.replace("_", " ")
+    return f"{words.removesuffix('y')}ies" if words.endswith("y") else f"{words}s"
 
 
 def _where(node: NodeResult) -> str:

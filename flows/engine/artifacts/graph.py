@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import orjson
 
+from flows.engine.context.events import name_of
 from infrastructure.errors import ConfigError, preview
 
 CRITICAL = "critical"
@@ -185,7 +186,7 @@ def _node(unique_id: str, entry: Mapping[str, Any]) -> Node:
     materialized = config.get("materialized") or ""
     return Node(
         unique_id=unique_id,
-        name=entry["name"],
+        name=name_of(unique_id, entry["name"]),
         resource_type=entry["resource_type"],
         fqn=".".join(entry.get("fqn") or ()),
         depends_on=tuple((entry.get("depends_on") or {}).get("nodes") or ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +15,7 @@ from flows.engine.changed.last_success import LastSuccess
 from flows.engine.changed.relations import missing_relations
 from flows.engine.changed.run_memory import RunMemory
 from flows.engine.changed.source_data import ask_for_source_data
-from flows.engine.context.command import DbtCommand, only_these
+from flows.engine.context.command import DbtCommand, flags_in, only_these
 from flows.engine.context.project import Project
 from flows.engine.process.listing import list_ids, list_manifest
 from infrastructure.errors import ConfigError, DbtRunFailed
@@ -71,7 +72,7 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
         chosen=chosen,
         built=built,
         modified=modified - built_since,
-        full_refresh=command.full_refresh,
+        full_refresh=command.full_refresh or "--full-refresh" in flags_in(os.environ),
         old_settings=last.inputs.settings,
     )
     if check_sources and project.has_freshness and not memory.has_checked and _reads_sources(found):
@@ -115,7 +116,7 @@ def _parse(
 
 
 def _chosen(command: DbtCommand, inputs: Inputs, project: Project, profile: Profile) -> frozenset[str]:
-    is_narrowed = command.select or command.exclude or command.selector or command.flags
+    is_narrowed = command.select or command.exclude or command.selector or command.flags or flags_in(os.environ)
     if not is_narrowed and not _has_default_selector(project):
         return frozenset(inputs.nodes)
     return frozenset(list_ids(command, project, profile)) & inputs.nodes.keys()
@@ -123,7 +124,7 @@ def _chosen(command: DbtCommand, inputs: Inputs, project: Project, profile: Prof
 
 def _has_default_selector(project: Project) -> bool:
     path = project.folder / "selectors.yml"
-    return path.exists() and "default:" in path.read_text(encoding="utf-8")
+    return path.exists() and b"default:" in path.read_bytes()
 
 
 def _reads_sources(found: Found) -> bool:

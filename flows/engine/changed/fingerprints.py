@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import orjson
 
+from infrastructure.passed_on import look_ups_in
+
 # What `dbt build` builds or runs; sources, exposures, metrics and analyses are none of it.
 BUILT_TYPES = ("model", "seed", "snapshot", "function")
 TEST_TYPES = ("test", "unit_test")
@@ -104,17 +106,26 @@ class Values:
     def variable(self, name: str, package: str) -> object:
         """Return everything that can decide the value of a variable in a package."""
         if name in self.cli:
-            return [self.cli[name]]
+            return self._with_look_ups([self.cli[name]])
         found: list[object] = []
         for owner in dict.fromkeys((self.project, package)):
             values = self.by_package.get(owner) or {}
             own = values.get(package)
             found += [values.get(name), cast(dict[str, Any], own).get(name) if isinstance(own, dict) else None]
-        return found
+        return self._with_look_ups(found)
 
     def all_variables(self) -> object:
         """Return every variable there is, for a lookup whose name is worked out while it runs."""
-        return [dict(self.cli), {name: dict(values) for name, values in self.by_package.items()}]
+        return self._with_look_ups([dict(self.cli), {name: dict(values) for name, values in self.by_package.items()}])
+
+    def _with_look_ups(self, values: list[object]) -> object:
+        """Return values with what they look up themselves, as in `as_of: "{{ env_var('AS_OF') }}"`."""
+        text = str(values)
+        if "{{" not in text and "{%" not in text:
+            return values
+        asked = look_ups_in(text.replace("\\'", "'").encode())
+        known = {name: value for name, value in self.environment.items() if asked.unknown_in or asked.ask_for(name)}
+        return [*values, known, dict(self.cli)]
 
 
 def digest_of(*parts: object) -> str:

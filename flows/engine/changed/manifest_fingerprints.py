@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.engine.changed.fingerprints import BUILT_TYPES, TEST_TYPES, Input, Inputs, Parts, Values, digest_of
 from flows.engine.changed.volatile_sql import unseen_in_python, unseen_in_sql, unseen_words
+from flows.engine.context.events import name_of
 
 # How a project says, in a node's config.meta, that it knows better: "always" or "when_changed".
 REBUILD_KEY = "rebuild"
@@ -16,6 +17,7 @@ REBUILD_KEY = "rebuild"
 CALLED_BY_DBT = "macros that dbt itself calls"
 
 _LOOKUP = re.compile(r"\b(env_var|var|has_var)\s*\(\s*(?:(['\"])([^'\"]+)\2)?")
+_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 # Which relation a node gets is compared as such: a new macro that gives the same names changes nothing.
 _NAMING = frozenset({"generate_schema_name", "generate_database_name", "generate_alias_name"})
@@ -70,6 +72,9 @@ class _Reading:
         self._called = self._of_macros(self._called_by_dbt())
         internal = {key for key, macro in self._macros.items() if macro["package_name"] in self._internal}
         self._aside = self._called.macros | internal
+        self._by_name: dict[str, list[str]] = {}
+        for key, macro in self._macros.items():
+            self._by_name.setdefault(macro["name"], []).append(key)
         self._macro_digests = {key: digest_of(macro.get("macro_sql")) for key, macro in self._macros.items()}
 
     def inputs(self) -> Inputs:
@@ -100,7 +105,7 @@ class _Reading:
         place = (entry.get("database"), entry.get("schema"), entry.get("alias") or entry["name"])
         return Input(
             unique_id=unique_id,
-            name=entry["name"],
+            name=name_of(unique_id, entry["name"]),
             resource_type=entry["resource_type"],
             materialized=(entry.get("config") or {}).get("materialized") or "",
             fqn=".".join(entry.get("fqn") or ()),
@@ -175,13 +180,18 @@ class _Reading:
         hooks = _hooks(entry)
         aside = "\n".join([*hooks, str((entry.get("test_metadata") or {}).get("kwargs") or "")])
         reached = self._of_macros((entry.get("depends_on") or {}).get("macros") or ())
-        reached |= _lookups(f"{entry.get('raw_code') or ''}\n{aside}")
-        names = {match[1] for match in _CALL.finditer(aside)}
-        if names:
-            called = self._of_macros([key for key, macro in self._macros.items() if macro["name"] in names])
+        code = str(entry.get("raw_code") or "")
+        # A macro inside `{% if is_incremental() %}` stands in the manifest of a build, and not in that of a parse.
+        reached |= self._of_macros(self._named(" ".join(_JINJA.findall(code))))
+        reached |= _lookups(f"{code}\n{aside}")
+        if named := self._named(aside):
+            called = self._of_macros(named)
             # A hook that writes the time into a log does not make the table another one.
             reached |= _Reached(called.macros, called.vars, called.env, called.any_var)
         return reached
+
+    def _named(self, text: str) -> list[str]:
+        return [key for match in _CALL.finditer(text) for key in self._by_name.get(match[1], ())]
 
     def _of_macros(self, roots: Iterable[str]) -> _Reached:
         key = tuple(sorted({root for root in roots if root} - self._aside))

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flows.engine.changed.fingerprints import Values, digest_of
-from flows.engine.context.command import DbtCommand
+from flows.engine.context.command import DbtCommand, flags_in
 from flows.engine.context.project import Project
 from flows.engine.context.project_files import ProjectFiles, project_settings, read_project_files, variables_by_package
 from flows.engine.process.environment import child_environment
@@ -46,6 +46,8 @@ def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> 
         "the target's connection": digest_of(profile.target, connection),
         "flags or dispatch in dbt_project.yml": digest_of(declared.get("flags"), declared.get("dispatch")),
     }
+    if flags := flags_in(environment, tables_alone=True):
+        settings["dbt's flags in the environment"] = digest_of(flags)
     values = Values(project.name, command.vars, variables_by_package(project.folder), environment, files.digests)
     return Surroundings(values, _proof(files, values, settings), settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,9 @@ def _missing_by_dbt(places: set[Relation], project: Project, profile: Profile) -
 
     def take(event: DbtEvent) -> None:
         if event.name == "PrintEvent" and event.text.startswith("["):
-            found.add(tuple(orjson.loads(event.text)))
+            # Models may print too, while they are parsed.
+            with contextlib.suppress(ValueError):
+                found.add(tuple(orjson.loads(event.text)))
 
     # The adapter lists a schema once and keeps it. While it parses, dbt finds no relation at all.
     listed = orjson.dumps(sorted(places)).decode()
@@ -103,5 +106,5 @@ def _missing_by_dbt(places: set[Relation], project: Project, profile: Profile) -
         "{% if adapter.get_relation(place[0], place[1], place[2]) is none %}{% do print(tojson(place)) %}{% endif %}"
         "{% endfor %}"
     )
-    ask(DbtCommand("compile", flags=("--no-populate-cache", "--inline", query)), project, profile, take)
+    ask(DbtCommand("compile", flags=("--no-populate-cache", "--print", "--inline", query)), project, profile, take)
     return found & places

@@ -26,7 +26,7 @@ from flows.engine.changed.last_success import (
 from flows.engine.changed.manifest_fingerprints import inputs_of
 from flows.engine.changed.parse_inputs import Surroundings, surroundings_of
 from flows.engine.changed.source_data import keep_source_data, kept_source_data
-from flows.engine.context.command import DbtCommand
+from flows.engine.context.command import DbtCommand, flags_in
 from flows.engine.context.events import STARTED
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
@@ -253,7 +253,7 @@ class RunMemory:
 def _ended(
     results: Mapping[str, NodeResult], started: Iterable[str], command: DbtCommand
 ) -> dict[str, tuple[str, str]]:
-    is_real = _is_real(command.verb, command.flags)
+    is_real = _is_real(command.verb, [*command.flags, *flags_in(os.environ)])
     cut_off = (INTERRUPTED, datetime.now(UTC).isoformat())
     return dict.fromkeys(started, cut_off) | {
         key: (node.status if is_real or node.status not in GOOD else INTERRUPTED, node.finished_at.isoformat())
@@ -272,7 +272,8 @@ def _cut_off(run_path: Path) -> tuple[Done, str] | None:
     head = next((entry for entry in entries if entry.get("kind") == "run"), {})
     if (head.get("command") or {}).get("verb") not in _REMEMBERED:
         return None
-    is_real = _is_real(head["command"]["verb"], head["command"].get("flags") or ())
+    command = head["command"]
+    is_real = _is_real(command["verb"], [*(command.get("flags") or ()), *(command.get("environment") or ())])
     ended: dict[str, tuple[str, str]] = {}
     events = [(e["event"]["unique_id"], e["event"]["status"], e["event"]["finished_at"] or e["event"]["started_at"])
               for e in entries if e.get("kind") == "node" and e.get("attempt") != TAKEN_OVER]  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from flows.engine.context.exact_selection import exact_arguments, flags_beside
 from infrastructure.errors import ConfigError
@@ -21,6 +22,29 @@ _TAKES_FULL_REFRESH = frozenset({"build", "run", "seed"})
 _TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show"})
 # A part of a selection that already reaches upstream: +model, 2+model, @model.
 _REACHES_UP = re.compile(r"(\d*\+|@)")
+
+
+# dbt's own variables that change what a command builds, and from what; since 1.11 also as DBT_ENGINE_….
+_MAKES_ANOTHER_TABLE = (
+    *("EMPTY", "SAMPLE", "DEFER", "DEFER_STATE", "DEFER_TO_STATE", "FAVOR_STATE", "FAVOR_STATE_MODE", "STATE"),
+    *("ARTIFACT_STATE_PATH", "EVENT_TIME_START", "EVENT_TIME_END", "INTROSPECT"),
+)
+_MAKES_ANOTHER_RUN = (
+    *("FULL_REFRESH", "RESOURCE_TYPES", "EXCLUDE_RESOURCE_TYPES", "INDIRECT_SELECTION", "STORE_FAILURES"),
+    *("WARN_ERROR", "WARN_ERROR_OPTIONS", "USE_FAST_TEST_EDGES", "INCLUDE_SAVED_QUERY", "EXPORT_SAVED_QUERIES"),
+)
+_OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
+
+
+def flags_in(environ: Mapping[str, str], tables_alone: bool = False) -> dict[str, str]:
+    """Return the flags that dbt takes from its environment and that change what a run does, by the name of the option.
+
+    Args:
+        tables_alone: only those that make what is built another.
+    """
+    wanted = _MAKES_ANOTHER_TABLE if tables_alone else (*_MAKES_ANOTHER_TABLE, *_MAKES_ANOTHER_RUN)
+    found = {name: environ.get(f"DBT_ENGINE_{name}") or environ.get(f"DBT_{name}") or "" for name in wanted}
+    return {f"--{name.lower().replace('_', '-')}": value for name, value in found.items() if value.lower() not in _OFF}
 
 
 @dataclass(frozen=True)
@@ -87,7 +111,7 @@ class Place:
 def arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
     """Return the argument list of the child process; no secret is ever part of it."""
     # child.py writes the events itself, whatever a project's flags or the environment say of dbt's own loggers.
-    argv = [*DBT, "--log-level", "none", "--no-quiet", "--no-use-colors", "--log-format", "json"]
+    argv = [*DBT, "--log-level", "none", "--no-quiet", "--no-use-colors", "--log-format", "json", "--write-json"]
     argv += [*command.verb.split(), "--project-dir", str(place.project), "--profiles-dir", str(place.profiles)]
     argv += ["--profile", place.profile, "--target", target]
     argv += ["--target-path", str(place.target_path), "--log-path", str(place.log_path)]
@@ -96,8 +120,15 @@ def arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
     if command.full_refresh and command.verb in _TAKES_FULL_REFRESH:
         argv.append("--full-refresh")
     if command.vars:
-        argv += ["--vars", json.dumps(dict(command.vars), sort_keys=True)]
+        argv += ["--vars", variables_text(command.vars)]
     return [*argv, *command.flags]
+
+
+def variables_text(variables: Mapping[str, Any]) -> str:
+    """Return variables as dbt reads them from a command line: YAML, in which a date stays one."""
+    return yaml.safe_dump(
+        dict(variables), default_flow_style=True, sort_keys=True, allow_unicode=True, width=10**9
+    ).strip()
 
 
 def selection_arguments(command: DbtCommand) -> list[str]:

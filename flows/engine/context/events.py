@@ -101,6 +101,14 @@ def parse_line(line: bytes) -> DbtEvent | None:
     return DbtEvent("", "info", plain(stripped.decode("utf-8", "replace")), datetime.now(UTC))
 
 
+def name_of(unique_id: str, name: object) -> str:
+    """Return what people call a node: its name; with its version, as in `dim.v1`, where a model has several."""
+    said = str(name or unique_id)
+    # model.<package>.<name>.v<version>, and dbt calls each of them by the same name.
+    tail = unique_id.split(".", 2)[-1]
+    return tail if unique_id.startswith("model.") and tail.startswith(f"{said}.v") else said
+
+
 def is_of_an_interrupt(event: DbtEvent) -> bool:
     """Say whether a line says nothing but that dbt was interrupted: its traceback, or its error without words."""
     if event.name == "MainStackTrace":
@@ -138,7 +146,7 @@ def _node(name: str, data: dict[str, Any], node_info: dict[str, Any], at: dateti
     finished = node_info.get("node_finished_at")
     return NodeEvent(
         unique_id=node_info["unique_id"],
-        name=plain(node_info.get("node_name") or node_info["unique_id"]).replace("\n", " "),
+        name=plain(name_of(node_info["unique_id"], node_info.get("node_name") or "")).replace("\n", " "),
         resource_type=node_info.get("resource_type") or node_info["unique_id"].partition(".")[0],
         materialized=node_info.get("materialized") or "",
         status=status,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from flows.engine.context.project_files import packages_folder
 from infrastructure.errors import ConfigError
 from infrastructure.plain_text import lines_of
 from infrastructure.targets.target_file import ROOT
@@ -42,33 +44,36 @@ def read_project(folder: Path | str | None = None) -> Project:
     if not place.is_dir():
         raise ConfigError(f"There is no folder {place}. Give the folder of a dbt project with --project-dir.")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(path.read_bytes())
     except OSError as exc:
         raise ConfigError(
             f"{place} is not a dbt project: it has no dbt_project.yml. Give its folder with --project-dir."
         ) from exc
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} is not valid YAML. Mend that file, then run again:\n  {_shown(exc)}") from exc
-    if not isinstance(document, dict) or not isinstance(cast(dict[str, Any], document).get("name"), str):
+    if not isinstance(document, dict) or cast(dict[str, Any], document).get("name") is None:
         raise ConfigError(f"{path} has no name. Every dbt project has one; see dbt's project reference.")
     settings = cast(dict[str, Any], document)
-    packages = place / str(settings.get("packages-install-path") or "dbt_packages")
+    packages = packages_folder(place, os.environ)
     _require_packages(place, packages)
     return Project(
         folder=place,
-        name=settings["name"],
+        # `name: 2024` is a number to YAML; whether it will do is for dbt to say.
+        name=str(settings["name"]),
         # dbt is told the name in any case, so a project that names none can have its own.
         profile=str(settings.get("profile") or settings["name"]),
-        has_freshness=_mentions_freshness(place, settings, packages),
+        has_freshness=_mentions_freshness(place, settings, packages or place / "dbt_packages"),
     )
 
 
-def _require_packages(place: Path, packages: Path) -> None:
+def _require_packages(place: Path, packages: Path | None) -> None:
+    if packages is None:
+        return  # dbt knows where they are, and says when one is missing.
     wanted: list[Any] = []
     for name, key in (("packages.yml", "packages"), ("dependencies.yml", "packages")):
         try:
-            document = yaml.safe_load((place / name).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+            document = yaml.safe_load((place / name).read_bytes())
+        except (OSError, ValueError, yaml.YAMLError):
             continue  # dbt says what is wrong with it, with the line.
         if isinstance(document, dict):
             wanted += cast(dict[str, Any], document).get(key) or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,8 +54,11 @@ def read_project_files(folder: Path) -> ProjectFiles:
     settings = project_settings(folder)
     digests: dict[str, str] = {}
     names: set[str] = set()
-    is_provable = "{{" not in str({key: settings.get(key) for key in [*_FOLDERS, "packages-install-path"]})
-    for path in _paths(folder, settings):
+    is_provable = True
+    paths = _paths(folder, settings)
+    if paths is None:
+        is_provable, paths = False, _everything(folder)
+    for path in paths:
         content = path.read_bytes()
         digests[str(path)] = hashlib.sha256(content).hexdigest()
         found = look_ups_in(content, str(path))
@@ -69,10 +72,8 @@ def read_project_files(folder: Path) -> ProjectFiles:
 
 def look_ups_of(folder: Path) -> LookUps:
     """Return the environment variables that the files of a project and of its installed packages look up."""
-    settings = project_settings(folder)
-    is_worked_out = "{{" in str({key: settings.get(key) for key in [*_FOLDERS, "packages-install-path"]})
     # Where only dbt knows the folders, all are looked through.
-    paths = _paths(folder, {"model-paths": ["."]}) if is_worked_out else _paths(folder, settings)
+    paths = _paths(folder, project_settings(folder)) or _everything(folder)
     found: list[LookUps] = []
     for path in paths:
         # dbt is told to look for profiles elsewhere, and this one may name the secrets of every target.
@@ -94,29 +95,73 @@ def _look_ups_in_file(path: str, changed_at: int, size: int) -> LookUps:
 
 
 def variables_by_package(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Return the `vars:` of a project and of its packages, by the name of each."""
+    """Return the variables of a project and of its packages, by the name of each.
+
+    They stand under `vars:` in dbt_project.yml or, since dbt 1.12, in vars.yml.
+    """
     found: dict[str, Mapping[str, Any]] = {}
-    installed = folder / str(project_settings(folder).get("packages-install-path") or "dbt_packages")
-    packages = sorted(installed.iterdir()) if installed.is_dir() else []
-    for place in [*packages, folder]:
+    packages = packages_folder(folder, os.environ)
+    places = sorted(packages.iterdir()) if packages and packages.is_dir() else []
+    for place in [*places, folder]:
         settings = project_settings(place)
-        if isinstance(settings.get("name"), str):
-            found[settings["name"]] = settings.get("vars") or {}
+        if name := settings.get("name"):
+            found[str(name)] = {**(_yaml(place / "vars.yml").get("vars") or {}), **(settings.get("vars") or {})}
     return found
 
 
 def project_settings(folder: Path) -> dict[str, Any]:
     """Return what dbt_project.yml says; empty where it can't be read, which dbt itself reports."""
+    return _yaml(folder / "dbt_project.yml")
+
+
+def packages_folder(folder: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return where the packages of a project are installed; None where only dbt can tell.
+
+    Args:
+        environ: what the path may look up, as in `packages-install-path: "{{ env_var('DBT_PACKAGES') }}"`.
+    """
+    path = str(project_settings(folder).get("packages-install-path") or "dbt_packages")
+    place = rendered(path, environ)
+    return None if place is None else folder / place
+
+
+def rendered(text: str, environ: Mapping[str, str]) -> str | None:
+    """Return a text of dbt_project.yml as dbt renders it; None where only dbt can."""
+    if "{{" not in text and "{%" not in text:
+        return text
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    def env_var(name: str, default: str | None = None) -> str:
+        return environ[name] if default is None else environ.get(name, default)
+
     try:
-        document = yaml.safe_load((folder / "dbt_project.yml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        return SandboxedEnvironment(undefined=StrictUndefined).from_string(text).render(env_var=env_var)
+    except (TemplateError, KeyError, TypeError):
+        return None
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     return cast(dict[str, Any], document) if isinstance(document, dict) else {}
 
 
-def _paths(folder: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
+def _paths(folder: Path, settings: Mapping[str, Any]) -> Iterator[Path] | None:
+    """Return the files of a project; None where only dbt can tell in which folders they are."""
     listed = [str(path) for key, default in _FOLDERS.items() for path in settings.get(key) or default]
     listed.append(str(settings.get("packages-install-path") or "dbt_packages"))
+    places = [place for path in listed if (place := rendered(path, os.environ)) is not None]
+    return _files_in(folder, places) if len(places) == len(listed) else None
+
+
+def _everything(folder: Path) -> Iterator[Path]:
+    return _files_in(folder, ["."])
+
+
+def _files_in(folder: Path, listed: Iterable[str]) -> Iterator[Path]:
     seen: set[Path] = set()
     for name in listed:
         # Packages that stand beside the project are linked to, and paths like "." hold dbt's own output.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from flows.engine.artifacts.results import NodeResult, result_of
-from flows.engine.context.command import DbtCommand
+from flows.engine.context.command import DbtCommand, flags_in
 from flows.engine.context.events import SUCCEEDED, WARNED, NodeEvent, parse_line
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import LEDGER, TEXT_LOG, State, dbt_log
@@ -102,10 +105,12 @@ def _gone(path: Path) -> ConfigError:
 
 def fingerprint(command: DbtCommand) -> dict[str, Any]:
     """Return what makes two commands the same, in JSON's own types."""
-    said = {**asdict(command), "vars": dict(command.vars), "flags": list(command.flags)}
+    said = {**asdict(command), "vars": orjson.loads(orjson.dumps(dict(command.vars), option=orjson.OPT_NON_STR_KEYS))}
+    said["flags"] = list(command.flags)
     nodes = said.pop("nodes")
     # Left out where there are none, so that a run from before there were any is found again.
-    return said if nodes is None else {**said, "nodes": list(nodes)}
+    said |= {} if nodes is None else {"nodes": list(nodes)}
+    return said | ({"environment": flags} if (flags := flags_in(os.environ)) else {})
 
 
 def _take(done: dict[str, NodeResult], event: NodeEvent) -> None:

@@ -54,12 +54,14 @@ def list_ids(command: DbtCommand, project: Project, profile: Profile) -> list[st
 
 def list_manifest(command: DbtCommand, project: Project, profile: Profile) -> tuple[list[str], bytes]:
     """Return the unique ids that a selection means, and the manifest of the parse that found them; see `list_nodes`."""
-    keys = ("--output", "json", "--output-keys", "unique_id")
+    keys = ("--output", "json", "--output-keys", "unique_id", "--no-print")
     found: list[str] = []
 
     def take(event: DbtEvent) -> None:
         if event.name == "PrintEvent" or event.name.startswith("ListCmdOut"):
-            found.append(orjson.loads(event.text)["unique_id"])
+            # dbt lists as a model prints: a line of the project's own is no node.
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                found.append(orjson.loads(event.text)["unique_id"])
 
     question = replace(command, verb="ls", flags=(*command.flags, *keys))
     manifest = ask(question, project, profile, take, artifact=MANIFEST)

@@ -34,11 +34,11 @@ def test_a_command_names_its_folders_target_and_log_format() -> None:
     assert argv.index("json") < argv.index("source"), "options of dbt itself stand before the verb"
 
 
-def test_selections_are_single_words_and_variables_are_json() -> None:
+def test_selections_are_single_words_and_variables_are_yaml() -> None:
     command = DbtCommand("build", "a+ tag:b", "c d", full_refresh=True, vars={"day": "2026-01-31", "all": [1, None]})
     assert after_folders(command) == [
         *("--select", "a+", "tag:b", "--exclude", "c", "d", "--full-refresh"),
-        *("--vars", '{"all": [1, null], "day": "2026-01-31"}'),
+        *("--vars", "{all: [1, null], day: '2026-01-31'}"),
     ]
 
 

@@ -67,7 +67,7 @@ def test_no_name_is_on_the_command_line_however_many_nodes_there_are(tmp_path: P
     argv = arguments(command, place(tmp_path), "dev")
     assert argv[argv.index("--select") :] == [
         *("--select", "result:error", "--state", str(tmp_path / "selection"), "--indirect-selection", "empty"),
-        *("--vars", '{"day": 1}'),
+        *("--vars", "{day: 1}"),
     ]
     hand_over(command.nodes, place(tmp_path).selection, {})
     written = orjson.loads((tmp_path / "selection" / "run_results.json").read_bytes())["results"]
