@@ -44,6 +44,7 @@ _LOST_AFTER_SECONDS = 90.0
 _SYNC_EVERY_SECONDS = 0.2
 _SENDER_WAITS_SECONDS = 30.0
 _FIRST_ATTACKED_JOB = 2_000_000
+_ACCEPT_SECONDS = "tributary_webhook_accept_seconds"
 
 
 @dataclass
@@ -88,6 +89,9 @@ class Attacked:
     most_files: int = 0
     most_megabytes: float = 0.0
     log_bytes: int = 0
+    own_ms: float = 0.0
+    receiver_seconds: float = 0.0
+    enemy_seconds: float = 0.0
 
 
 @click.command(cls=EntryCommand)
@@ -261,6 +265,7 @@ class Bench:
         enemy = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.webhook_attacks", str(port), str(seconds), stdout=subprocess.PIPE
         )
+        attackers = psutil.Process(enemy.pid)
         measured = Attacked()
         sending: list[asyncio.Task[Answer]] = []
         for job in range(round(seconds / _SYNC_EVERY_SECONDS)):
@@ -270,10 +275,19 @@ class Bench:
                 measured.most_files = max(measured.most_files, process.num_fds())
                 measured.most_megabytes = max(measured.most_megabytes, process.memory_full_info().uss / 1e6)
             await asyncio.sleep(_SYNC_EVERY_SECONDS)
+            measured.enemy_seconds = _processor_seconds(attackers, measured.enemy_seconds)
         measured.answers = await asyncio.gather(*sending)
         attacks, _ = await enemy.communicate()
+        measured.receiver_seconds = _processor_seconds(process, 0.0)
+        measured.own_ms = self._own_ms()
         measured.attacks = json.loads(attacks)
         return measured
+
+    def _own_ms(self) -> float:
+        """Return how long the receiver has had a delivery in its hands, from its head to its answer, on average."""
+        page = self._http.get(f"http://127.0.0.1:{self._ports['receiver']}/metrics").raise_for_status().text
+        of = dict(line.split() for line in page.splitlines() if line.startswith(_ACCEPT_SECONDS) and "{" not in line)
+        return 1000 * float(of[f"{_ACCEPT_SECONDS}_sum"]) / max(1.0, float(of[f"{_ACCEPT_SECONDS}_count"]))
 
     def stop(self) -> None:
         """Stop everything."""
@@ -502,6 +516,17 @@ def _of(deployment_id: str) -> dict[str, Any]:
     return {"flow_runs": {"deployment_id": {"any_": [deployment_id]}}}
 
 
+def _processor_seconds(process: Any, known: float) -> float:  # noqa: ANN401
+    """Return what a process has used of a core so far, or what is known where it has ended."""
+    import psutil
+
+    try:
+        used = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return known
+    return used.user + used.system
+
+
 def _free_port() -> int:
     import socket
 
@@ -541,6 +566,10 @@ def _print_attacked(attacked: Attacked, seconds: float) -> None:
     click.echo(
         f"the receiver: at most {attacked.most_files} open files and {attacked.most_megabytes:.0f} MB; "
         f"a log of {attacked.log_bytes / 1e3:.0f} kB"
+    )
+    click.echo(
+        f"of {seconds:.0f} s the receiver took {attacked.receiver_seconds:.0f} s of a core, those who attack "
+        f"{attacked.enemy_seconds:.0f} s; it had a delivery in its hands for {attacked.own_ms:.0f} ms on average"
     )
     click.echo(f"lost: {attacked.lost}")
 

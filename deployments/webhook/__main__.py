@@ -36,7 +36,8 @@ def main() -> None:
 @_project
 def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
     """Receive deliveries until stopped by Ctrl-C or SIGTERM."""
-    from deployments.webhook.receive.server import log_to_console, server_of
+    from deployments.webhook.receive.app import shows_secret
+    from deployments.webhook.receive.server import Bounds, log_to_console, server_of
     from deployments.webhook.receive.settings import load_settings
     from deployments.webhook.receiver import Receiver
     from deployments.webhook.start.prefect_api import prefect_address
@@ -44,9 +45,8 @@ def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
     settings = load_settings(**given)
     log_to_console()
     receiver = Receiver(settings, prefect_address())
-    server = server_of(
-        receiver.app(), host, port, settings.read_seconds, settings.max_connections, settings.max_per_peer
-    )
+    bounds = Bounds(settings.read_seconds, settings.max_connections, settings.max_per_peer)
+    server = server_of(receiver.app(), host, port, bounds, lambda head: shows_secret(receiver.desk, head))
     echo(f"Receiving on http://{host}:{port}; runs of {settings.deployment} build {settings.target}.", err=True)
     # Ctrl-C is how it ends; where it can't listen, it says why and ends the process with a code of its own.
     with suppress(KeyboardInterrupt, SystemExit):

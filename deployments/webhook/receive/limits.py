@@ -9,15 +9,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, ip_address, ip_network
-from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 # Peers that are remembered; who was quiet longest is forgotten first, and starts anew with a full bucket.
 _MAX_PEERS = 10_000
-# The request of who has just connected may be on its way.
-_GRACE_SECONDS = 1.0
-# How many are looked at for one that can be hung up on; more would make room dear while everybody sends.
-_TRIES = 8
 # What one customer of a provider gets: a peer that counts as many if every address in it is one.
 _IPV6_PREFIX = 64
 
@@ -81,46 +76,44 @@ class Seldom(Generic[Made]):
 class Guest(Protocol):
     """A connection that owes a request."""
 
-    def is_silent(self) -> bool:
-        """Return whether nothing has come from it that is not read yet."""
-        ...
-
-    def hang_up(self) -> None:
-        """Close the connection."""
+    def end_wait(self) -> None:
+        """Take what has come of the request for all of it, or hang up."""
         ...
 
 
 class Lobby:
     """Hold the connections that owe a request, and bound them: in all, and of each peer.
 
-    A connection owes a request until the head of one is there, and again from its answer on. Nobody is kept out: for
-    one too many, that one is hung up on which has owed longest. So whoever connects and asks is always answered.
+    A connection owes a request until the head of one is there, and again from its answer on. The bounds are firm, and
+    yet nobody is kept out: for one too many, the wait of that one is ended which has owed longest.
     """
 
-    def __init__(self, in_all: int, per_peer: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, in_all: int, per_peer: int) -> None:
         self._in_all = in_all
         self._per_peer = per_peer
-        self._clock = clock
-        # Peer → its connections and since when each has owed; longest first.
-        self._peers: dict[str, dict[Guest, float]] = {}
+        # Peer → its connections, the one that has owed longest first.
+        self._peers: dict[str, dict[Guest, None]] = {}
         self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def enter(self, peer: str, guest: Guest) -> None:
         """Take in a connection that owes a request from now on."""
         self.leave(peer, guest)
-        now = self._clock()
         own = self._peers.setdefault(peer, {})
-        own[guest] = now
+        own[guest] = None
         self._count += 1
-        while len(own) > self._per_peer and self._make_room(peer, now):
-            pass
-        while self._count > self._in_all and self._make_room(self._most_crowded(), now):
-            pass
+        if len(own) > self._per_peer:
+            self._make_room(peer)
+        if self._count > self._in_all:
+            self._make_room(self._most_crowded())
 
     def leave(self, peer: str, guest: Guest) -> None:
         """Let go of a connection that owes nothing any more, or is gone."""
         own = self._peers.get(peer, {})
-        if own.pop(guest, None) is not None:
+        if guest in own:
+            del own[guest]
             self._count -= 1
             if not own:
                 del self._peers[peer]
@@ -128,17 +121,7 @@ class Lobby:
     def _most_crowded(self) -> str:
         return max(self._peers, key=lambda peer: len(self._peers[peer]))
 
-    def _make_room(self, peer: str, now: float) -> bool:
-        """Hang up on the one that has owed longest; return False where none of the first few has owed for long."""
-        own = self._peers[peer]
-        for guest, since in list(islice(own.items(), _TRIES)):
-            if now - since < _GRACE_SECONDS:
-                return False
-            if guest.is_silent():
-                self.leave(peer, guest)
-                guest.hang_up()
-                return True
-            # Under load it may have sent its request long ago, and is read within this turn of the loop or the next.
-            del own[guest]
-            own[guest] = now
-        return False
+    def _make_room(self, peer: str) -> None:
+        guest = next(iter(self._peers[peer]))
+        self.leave(peer, guest)
+        guest.end_wait()

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from deployments.webhook.inbox.inbox import SpoolInbox
 from deployments.webhook.inbox.metrics import Metrics
 from deployments.webhook.inbox.spool import Spool
-from deployments.webhook.receive.app import ReceiverDesk, create_app, desk_of
+from deployments.webhook.receive.app import ReceiverDesk, create_app, desk_of, shows_secret
 from deployments.webhook.receive.keys import keys_of
 from deployments.webhook.receive.limits import RateLimit
 from deployments.webhook.receive.settings import load_settings
@@ -212,3 +212,25 @@ def test_settings_that_are_wrong_are_named_by_their_variables(monkeypatch: pytes
         load_settings()
     assert "TRIBUTARY_WEBHOOK_WINDOW_SECONDS" in str(caught.value)
     assert "TRIBUTARY_WEBHOOK_DEPLOYMENT" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "is_sender"),
+    [
+        (f"POST {PATH}/{SECRET} HTTP/1.1\r\nHost: a\r\n\r\n", True),
+        (f"POST {PATH}/{SECRET}?again=1 HTTP/1.1\r\nHost: a\r\n\r\n{{}}", True),
+        (f"POST {PATH} HTTP/1.1\r\nHost: a\r\nX-API-Key:{SECRET}\r\n\r\n", True),
+        (f"POST {PATH} HTTP/1.1\nx-api-key: {SECRET} \n\n", True),
+        (f"POST {PATH}/{SECRET}x HTTP/1.1\r\nHost: a\r\n\r\n", False),
+        (f"POST {PATH} HTTP/1.1\r\nX-API-Key: a-guess-of-the-secret\r\n\r\n", False),
+        (f"POST {PATH} HTTP/1.1\r\nX-Other-X-API-Key: {SECRET}\r\n\r\n", False),
+        (f"POST {PATH} HTTP/1.1\r\nHost: a\r\n\r\n{SECRET}", False),
+        ("GET /health HTTP/1.1\r\nHost: a\r\n\r\n", False),
+        ("\x16\x03\x01\x02\xff", False),
+        ("POST", False),
+    ],
+)
+def test_who_shows_the_secret_is_known_by_the_head_of_the_request(
+    desk: ReceiverDesk, head: str, is_sender: bool
+) -> None:
+    assert shows_secret(desk, head.encode("latin-1")) == is_sender
