@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.engine.artifacts.graph import Graph, Node
+from flows.engine.artifacts.graph import Graph, Node, parents_first
 from infrastructure.errors import ConfigError, preview
 
 # https://docs.snowflake.com/en/user-guide/tasks-graphs: of a graph, root and last task included, and of one task.
@@ -285,19 +285,9 @@ def _is_ephemeral(graph: Graph, key: str) -> bool:
 
 def _ordered(graph: Graph) -> list[str]:
     """Return the nodes so that each comes after what it stands on."""
-    done: dict[str, None] = {}
-    for start in graph.nodes:
-        waiting = [(start, False)]
-        while waiting:
-            key, is_ready = waiting.pop()
-            if key in done or key not in graph.nodes:
-                continue
-            if is_ready:
-                done[key] = None
-            else:
-                waiting.append((key, True))
-                waiting += [(parent, False) for parent in reversed(graph.nodes[key].depends_on)]
-    return list(done)
+    return parents_first(
+        graph.nodes, lambda key: [parent for parent in reversed(graph.nodes[key].depends_on) if parent in graph.nodes]
+    )
 
 
 def _chunks(names: Sequence[str], size: int) -> list[tuple[str, ...]]:

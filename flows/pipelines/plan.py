@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.engine.artifacts.graph import Graph, Node
+from flows.engine.artifacts.graph import Graph, Node, parents_first
 from flows.engine.changed.decide import Decision
 from flows.engine.changed.fingerprints import Inputs
 
@@ -95,17 +95,9 @@ def _steps(graph: Graph, chosen: Sequence[str]) -> dict[str, int]:
     among = set(chosen)
     parents = {unique_id: graph.parents(unique_id, among) for unique_id in chosen}
     steps: dict[str, int] = {}
-
-    for root in chosen:
-        waiting = [root]
-        while waiting:
-            here = waiting[-1]
-            missing = [parent for parent in parents[here] if parent not in steps]
-            if missing:
-                waiting.extend(missing)
-                continue
-            steps[here] = 1 + max((steps[parent] for parent in parents[here]), default=0)
-            waiting.pop()
+    for here in parents_first(chosen, parents.__getitem__):
+        # Where two stand on each other, one has no step yet; dbt refuses to build them.
+        steps[here] = 1 + max((steps.get(parent, 0) for parent in parents[here]), default=0)
     return steps
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -116,6 +116,27 @@ def _reach(roots: Iterable[str], edges: Mapping[str, list[str]]) -> set[str]:
             seen.add(here)
             waiting.extend(edges.get(here, ()))
     return seen - start
+
+
+def parents_first(roots: Iterable[str], parents: Callable[[str], Iterable[str]]) -> list[str]:
+    """Return nodes and all that they stand on, each after its parents.
+
+    Where some stand on each other, which dbt refuses in words of its own, each is there once, in some order.
+    """
+    done: dict[str, None] = {}
+    entered: set[str] = set()
+    for root in roots:
+        waiting = [root]
+        while waiting:
+            here = waiting[-1]
+            entered.add(here)
+            ahead = [parent for parent in parents(here) if parent not in entered]
+            if ahead:
+                waiting += ahead
+            else:
+                done[here] = None
+                waiting.pop()
+    return list(done)
 
 
 def load_graph(manifest: Path) -> Graph:

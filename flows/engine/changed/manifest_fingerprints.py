@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flows.engine.artifacts.graph import parents_first
 from flows.engine.changed.fingerprints import BUILT_TYPES, TEST_TYPES, Input, Inputs, Parts, Values, digest_of
 from flows.engine.changed.volatile_sql import unseen_in_python, unseen_in_sql, unseen_words
 from flows.engine.context.events import name_of
@@ -59,6 +60,8 @@ class _Reading:
         self._reached: dict[tuple[str, ...], _Reached] = {}
         self._digested: dict[frozenset[str], str] = {}
         self._parts: dict[str, tuple[Parts, str]] = {}
+        # Those whose parts are being worked out.
+        self._begun: set[str] = set()
         self._macros: Mapping[str, Mapping[str, Any]] = manifest.get("macros") or {}
         self._sources: Mapping[str, Mapping[str, Any]] = manifest.get("sources") or {}
         self._nodes: dict[str, Mapping[str, Any]] = {}
@@ -84,17 +87,7 @@ class _Reading:
 
     def _in_order(self) -> list[str]:
         """Return what can be built, parents before children."""
-        ordered: dict[str, None] = {}
-        for root in self._nodes:
-            waiting = [root]
-            while waiting:
-                here = waiting[-1]
-                missing = [up for up in self._parents(here) if up in self._nodes and up not in ordered]
-                if missing:
-                    waiting += missing
-                    continue
-                ordered[here] = None
-                waiting.pop()
+        ordered = parents_first(self._nodes, lambda key: [up for up in self._parents(key) if up in self._nodes])
         kinds = BUILT_TYPES + TEST_TYPES
         return [key for key in ordered if self._nodes[key]["resource_type"] in kinds and not self._is_ephemeral(key)]
 
@@ -141,13 +134,17 @@ class _Reading:
     def _parts_of(self, unique_id: str) -> tuple[Parts, str]:
         found = self._parts.get(unique_id)
         if found is None:
+            self._begun.add(unique_id)
             found = self._parts[unique_id] = self._work_out(unique_id)
+            self._begun.remove(unique_id)
         return found
 
     def _work_out(self, unique_id: str) -> tuple[Parts, str]:
         entry = self._nodes[unique_id]
         before = self._before(unique_id)
-        inlined = [self._parts_of(parent) for parent in before if self._is_ephemeral(parent)]
+        # One that is begun stands on this one: a circle, which dbt refuses to build.
+        inside = [parent for parent in before if self._is_ephemeral(parent) and parent not in self._begun]
+        inlined = [self._parts_of(parent) for parent in inside]
         reached = self._reach(entry)
         macros, variables, environment = self._digests(entry, reached)
         unseen = _own_unseen(entry) or reached.unseen
@@ -242,11 +239,13 @@ class _Reading:
     def _parents(self, unique_id: str) -> list[str]:
         """Return the nodes and sources right before a node, seen through ephemeral models."""
         found: dict[str, None] = {}
+        seen: set[str] = set()
         waiting = list(reversed(self._before(unique_id)))
         while waiting:
             parent = waiting.pop()
-            if self._is_ephemeral(parent):
+            if parent not in seen and self._is_ephemeral(parent):
                 waiting += self._before(parent)
+                seen.add(parent)
             elif parent in self._nodes or parent in self._sources:
                 found[parent] = None
         return list(found)

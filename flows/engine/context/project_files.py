@@ -163,15 +163,29 @@ def _everything(folder: Path) -> Iterator[Path]:
 
 def _files_in(folder: Path, listed: Iterable[str]) -> Iterator[Path]:
     seen: set[Path] = set()
+    walked: set[str] = set()
     for name in listed:
-        # Packages that stand beside the project are linked to, and paths like "." hold dbt's own output.
-        for place, folders, files in os.walk(folder / name, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _OUTPUT)
-            for file in sorted(files):
-                path = Path(place, file)
-                if path not in seen and path.is_file():
-                    seen.add(path)
-                    yield path
+        for path in _walk(folder / name, walked):
+            if path not in seen and path.is_file():
+                seen.add(path)
+                yield path
     for path in sorted(folder.glob("*.y*ml")):
         if path not in seen and path.is_file():
             yield path
+
+
+def _walk(top: Path, walked: set[str]) -> Iterator[Path]:
+    """Yield the files of a folder, whatever it is called by: two that link to each other have paths without end.
+
+    Args:
+        walked: the real paths of the folders that were seen; this adds to it.
+    """
+    # Packages that stand beside the project are linked to, and paths like "." hold dbt's own output.
+    for place, folders, files in os.walk(top, followlinks=True):
+        real = os.path.realpath(place)
+        if real in walked:
+            folders.clear()
+            continue
+        walked.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _OUTPUT)
+        yield from (Path(place, file) for file in sorted(files))

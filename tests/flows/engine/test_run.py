@@ -25,7 +25,7 @@ from flows.engine.ledger.ledger import read_ledger
 from flows.engine.ledger.retries import Retries
 from flows.engine.process.listing import list_nodes
 from flows.engine.run import run_dbt
-from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError
 from infrastructure.plain_text import plain
 from tests.support.projects import profile_in
 
@@ -308,3 +308,16 @@ def test_a_warehouse_that_lets_nobody_in_fails_when_there_is_no_try_left(own_sta
     ):
         run("shop", own_state, Retries(limit=0, sleep=never), select="raw_orders")
     assert caught.value.is_transient
+
+
+def test_models_that_stand_on_each_other_end_in_dbts_own_sentence(tmp_path: Path, own_state: Path) -> None:
+    project = tmp_path / "looped"
+    (project / "models").mkdir(parents=True)
+    (project / "dbt_project.yml").write_text("name: looped\nprofile: shop\n")
+    (project / "models" / "a.sql").write_text("select * from {{ ref('b') }}")
+    (project / "models" / "b.sql").write_text("select * from {{ ref('a') }}")
+    for more in ({}, {"changed": True}):
+        with pytest.raises(TributaryError, match="Found a cycle: model"):
+            run_dbt(DbtCommand("build"), read_project(project), profile_in(tmp_path), "t", **more)
+    with pytest.raises(TributaryError, match="Found a cycle: model"):
+        list_nodes(DbtCommand("build"), read_project(project), profile_in(tmp_path))

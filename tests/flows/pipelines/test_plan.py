@@ -48,13 +48,21 @@ def test_steps_follow_the_dag_and_nodes_of_one_step_do_not_wait_for_each_other()
     assert [node.step for node in planned()] == sorted(node.step for node in planned())
 
 
+def test_models_that_stand_on_each_other_have_a_step_each() -> None:
+    def model(name: str, parent: str) -> dict[str, Any]:
+        return {"name": name, "resource_type": "model", "fqn": [name], "depends_on": {"nodes": [parent]}}
+
+    looped = graph_of({"nodes": {"a": model("a", "b"), "b": model("b", "a")}})
+    assert sorted(node.step for node in plan_of(looped, ["a", "b"], None, None, False)) == [1, 2]
+
+
 def test_a_unit_test_comes_before_its_model_as_dbt_build_runs_it() -> None:
     steps = {node.name: node.step for node in planned()}
     assert steps["adds_up"] < steps["customers"]
 
 
 def test_what_is_not_selected_is_no_step() -> None:
-    assert {node.name: node.step for node in planned("model.customers", "seed.raw")} == {"raw": 1, "customers": 1}
+    assert {node.name: node.step for node in planned("model.customers", "seed.raw")} == {"raw": 1, "customers": 2}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.engine.artifacts.alert_facts import Manifest
-from flows.engine.artifacts.graph import Graph, graph_of, is_critical, load_graph
+from flows.engine.artifacts.graph import Graph, graph_of, is_critical, load_graph, parents_first
 from flows.history.rows import DeclaredNodes
 from infrastructure.errors import ConfigError
 
@@ -103,3 +103,21 @@ def test_whoever_asks_is_told_the_same_of_what_is_critical(entry: dict[str, obje
     assert graph_of(document).nodes["test.shop.t"].is_critical is critical
     assert Manifest(document).is_critical("test.shop.t") is critical
     assert DeclaredNodes(graph_of(document), document["nodes"], {}).is_critical("test.shop.t") is critical
+
+
+def test_every_walk_over_nodes_that_stand_on_each_other_ends() -> None:
+    around = {"a": ["c"], "b": ["a"], "c": ["b"], "d": ["a", "b"], "alone": [], "itself": ["itself"]}
+    ordered = parents_first(around, around.__getitem__)
+    assert sorted(ordered) == sorted(around)
+    assert ordered.index("d") > max(ordered.index("a"), ordered.index("b"))
+    looped = graph_of(
+        {
+            "nodes": {
+                name: {"name": name, "resource_type": "model", "fqn": [name], "depends_on": {"nodes": parents}}
+                for name, parents in around.items()
+            }
+        }
+    )
+    assert looped.upstream(["d"]) == {"a", "b", "c"}
+    assert looped.downstream(["a"]) == {"b", "c", "d"}
+    assert looped.parents("a", {"alone"}) == []

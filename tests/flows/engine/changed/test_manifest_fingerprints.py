@@ -133,6 +133,14 @@ def test_parents_are_seen_through_ephemeral_models_and_come_first() -> None:
     assert inputs.nodes["unit_test.adds"].place == ()
 
 
+def test_models_that_stand_on_each_other_are_read_once_and_left_to_dbt_to_refuse() -> None:
+    def go_around(document: dict[str, Any]) -> None:
+        document["nodes"]["model.inside"]["depends_on"]["nodes"] = ["model.inside", "model.orders"]
+        document["nodes"]["model.plain"]["depends_on"]["nodes"] = ["model.regional"]
+
+    assert read(go_around).nodes.keys() == read().nodes.keys()
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.context.project_files import read_project_files, variables_by_package
+from flows.engine.context.project_files import look_ups_of, read_project_files, variables_by_package
 
 
 @pytest.fixture
@@ -77,3 +77,21 @@ def test_what_can_be_steered_from_outside_proves_nothing(project: Path, name: st
 
 def test_variables_are_those_of_the_project_and_its_packages(project: Path) -> None:
     assert variables_by_package(project) == {"shop": {"day": 1}, "more": {"more": 2}}
+
+
+def test_projects_that_link_to_each_other_are_walked_once(project: Path) -> None:
+    """Two `integration_tests*` projects that each name `local: ../` have 2^40 paths."""
+    for name in ("integration_tests", "integration_tests_2", "integration_tests_3"):
+        packages = project / name / "dbt_packages"
+        packages.mkdir(parents=True)
+        (project / name / "dbt_project.yml").write_text(f"name: {name}\n")
+        (packages / "shop").symlink_to(project, target_is_directory=True)
+    inner = project / "integration_tests"
+    before = read_project_files(inner)
+    names = [Path(name).relative_to(inner).as_posix() for name in before.digests]
+    assert "dbt_packages/shop/models/a.sql" in names
+    found = {(inner / name).resolve() for name in names}
+    assert len(names) <= len(found) + 1, "its own dbt_project.yml is found by its link, too"
+    assert look_ups_of(inner).names == {"REGION", "OTHER"}
+    (project / "models" / "a.sql").write_text("select 2")
+    assert read_project_files(inner).digest != before.digest
