@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import click
 import yaml
 
+from flows.engine.context.options import RETRIES, RunOptions
 from infrastructure.errors import ConfigError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 target_option = click.option("--target", "-t", default="dev", show_default=True, help="The environment to work on.")
 select_option = click.option(
@@ -28,7 +32,63 @@ defer_to_option = click.option(
     metavar="TARGET",
     help="Only what is modified compared with another target, from which everything else is read.",
 )
+# All of RunOptions, in the order in which help lists them.
+_RUN_OPTIONS = (
+    select_option,
+    exclude_option,
+    selector_option,
+    full_refresh_option,
+    vars_option,
+    click.option("--freshness/--no-freshness", default=True, help="Stop before building when a source is too old."),
+    click.option("--docs", is_flag=True, help="Generate the documentation site at the end."),
+    click.option("--resume", is_flag=True, help="Do only what the last run like this left undone."),
+    changed_option,
+    defer_to_option,
+    click.option("--wait/--no-wait", default=True, help="Wait for a run that is writing to the target."),
+    click.option(
+        "--retries",
+        type=click.IntRange(0),
+        default=RETRIES,
+        show_default=True,
+        help="How often a node is tried again that failed for a passing reason: a lost connection, a lock, a quota.",
+    ),
+    click.option(
+        "--timeout-minutes",
+        type=click.FloatRange(0, min_open=True),
+        metavar="MINUTES",
+        help="Stop the run after so long; by default it may take as long as it takes.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Begin no further node once one has failed."),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        metavar="COUNT",
+        help="Nodes that run at a time; else the profile's.",
+    ),
+)
 raw_schema_option = click.option("--raw-schema", default="raw", show_default=True, help="The schema to load into.")
+
+
+def run_options(command: _Command) -> _Command:
+    """Give a command every option of a run; `options_of` reads them."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def options_of(asked: dict[str, Any]) -> RunOptions:
+    """Return what the options of a run came to, from the parameters that click hands over.
+
+    Raises:
+        ConfigError: they contradict each other, or --vars is no mapping.
+    """
+    given = dict(asked)
+    given["vars"] = parse_vars(given.pop("variables"))
+    if minutes := given.pop("timeout_minutes", None):
+        given["timeout_seconds"] = minutes * 60
+    for name in ("select", "exclude"):
+        given[name] = " ".join(given[name]) or None
+    return RunOptions(**given)
 
 
 def examples(*lines: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,7 @@ from flows.cli.options import (
     examples,
     exclude_option,
     full_refresh_option,
-    parse_vars,
+    options_of,
     project_option,
     select_option,
     selector_option,
@@ -22,7 +22,6 @@ from flows.cli.options import (
 )
 from flows.cli.target import profile_for_parsing
 from infrastructure.console import dumps, json_option
-from infrastructure.errors import ConfigError
 from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
@@ -54,28 +53,18 @@ if TYPE_CHECKING:
 @json_option
 def plan(
     target: str,
-    select: tuple[str, ...],
-    exclude: tuple[str, ...],
-    selector: str | None,
-    full_refresh: bool,
-    variables: str | None,
     project_dir: str | None,
-    changed: bool,
-    defer_to: str | None,
     as_json: bool,
+    **asked: Any,  # noqa: ANN401  (the options that it has in common with `run`)
 ) -> None:
     """Show what a run would do, in which order and why; nothing is executed."""
-    from flows.engine.context.command import DbtCommand
     from flows.engine.context.project import read_project
 
     project = read_project(project_dir)
-    command = DbtCommand(
-        "build", " ".join(select) or None, " ".join(exclude) or None, selector, full_refresh, parse_vars(variables)
-    )
-    if changed and defer_to:
-        raise ConfigError("--changed and --defer-to compare with different states: give only one of them.")
+    options = options_of(asked)
+    command = options.command("build")
     profile = profile_for_parsing(target)
-    planned, notes = (_changes if changed else _selected)(command, project, profile, defer_to)
+    planned, notes = (_changes if options.changed else _selected)(command, project, profile, options.defer_to)
     if as_json:
         from dataclasses import asdict
 

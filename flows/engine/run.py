@@ -31,8 +31,10 @@ from flows.engine.context.command import DbtCommand, Place, arguments, only_thes
 from flows.engine.context.deadline import calling_at, current_deadline, require_time
 from flows.engine.context.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt, parse_line
 from flows.engine.context.exact_selection import hand_over
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import (
     BATCHES,
     CHANGES,
@@ -42,7 +44,6 @@ from flows.engine.context.state import (
     dbt_log,
     dbt_log_folder,
     lost_sentence,
-    state_of,
     write_in_words,
 )
 from flows.engine.ledger.attempt import Attempt
@@ -86,33 +87,31 @@ Ended = Callable[[DbtResult, TributaryError | None], None]
 
 def run_dbt(
     command: DbtCommand,
-    project: Project,
-    profile: Profile,
-    run_id: str,
+    run_of: RunContext,
+    options: RunOptions | None = None,
     recorder_factory: RecorderFactory | None = None,
-    retries: Retries | None = None,
-    resume: bool = False,
     ended: Ended | None = None,
-    changed: bool = False,
+    retries: Retries | None = None,
 ) -> DbtResult:
     """Run a dbt command and return what came of every node.
 
     Args:
-        run_id: names the run's folder, such as the flow run's id.
+        options: whether to go on with an earlier run or with what changed, and in which manner; the selection is the
+            command's.
         recorder_factory: makes what sends the nodes to Prefect; nothing is sent when None.
-        resume: do only what the last run of this command left undone, if it did not get to a good end.
         ended: told the result before it is returned or an error raised, also when a signal stops the run.
-        changed: build only what changed in code or data since it was built last; see `change_plan`.
+        retries: how patiently to try again, where that is not to be as usual.
 
     Raises:
         DbtRunFailed: a node failed, after everything about it is written down.
         RunTimedOut: the time limit in force has passed; dbt is stopped.
         ConfigError: dbt could not start with these settings.
     """
+    options = options or RunOptions()
+    project, profile, state = run_of.project, run_of.profile, run_of.state
     require_time(f"{command.name} did not begin on target {profile.target}")
     started_at = datetime.now(UTC)
-    state = state_of(project.name, profile.target, os.environ)
-    run_path = state.new_run(started_at, f"{command.verb.replace(' ', '-')}-{run_id}")
+    run_path = state.new_run(started_at, f"{command.verb.replace(' ', '-')}-{run_of.run_id}")
     place = Place(
         project=project.folder,
         profiles=state.profiles,
@@ -120,8 +119,8 @@ def run_dbt(
         target_path=state.target_path,
         log_path=dbt_log_folder(run_path),
     )
-    memory = RunMemory(state, command, project, profile, run_path.name, run_id)
-    earlier = interrupted_run(state, command) if resume else None
+    memory = RunMemory(state, command, project, profile, run_path.name, run_of.run_id)
+    earlier = interrupted_run(state, command) if options.resume else None
     belongings = state.belongings()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(run_path / LEDGER))
@@ -130,7 +129,7 @@ def run_dbt(
             stack.enter_context(recorder)
         head = {"kind": "run", "command": fingerprint(command), "target": profile.target, "at": started_at}
         ledger.append(head | memory.entry() | ({"resumes": earlier.run_path.name} if earlier else {}))
-        run = _Run(command, profile, place, run_path, ledger, recorder, started_at, run_id)
+        run = _Run(command, run_of, options, place, ledger, recorder, started_at)
         for note in kept_back(project.folder, profile):
             current_reporter().note(note)
         try:
@@ -138,10 +137,10 @@ def run_dbt(
             if earlier:
                 left = _what_is_left(command, earlier, project, profile)
                 run.take_over(earlier)
-            elif changed:
+            elif options.changed:
                 left = run.only_what_changed(plan_changes(memory, project, profile))
             if left is not None:
-                run.to_the_end(left, retries or Retries())
+                run.to_the_end(left, retries or Retries(options.retries))
         except BaseException as exc:
             if not isinstance(exc, Exception):
                 # A signal: what becomes of this process is not ours to say, what became of the run is.
@@ -186,19 +185,19 @@ class _Run:
     def __init__(
         self,
         command: DbtCommand,
-        profile: Profile,
+        run_of: RunContext,
+        options: RunOptions,
         place: Place,
-        run_path: Path,
         ledger: Ledger,
         recorder: Recorder | None,
         started_at: datetime,
-        run_id: str,
     ) -> None:
-        self._run_id = run_id
+        self._run_id = run_of.run_id
         self._command = command
-        self._profile = profile
+        self._profile = run_of.profile
+        self._options = options
         self._place = place
-        self._run_path = run_path
+        self._run_path = ledger.path.parent
         self._ledger = ledger
         self._recorder = recorder
         self._started_at = started_at
@@ -303,7 +302,7 @@ class _Run:
     def _run_child(self, command: DbtCommand, number: int) -> None:
         # Each time: the state folder may have been deleted since the last attempt.
         State(self._place.profiles.parent).write_profiles(self._profile.profiles_yml(self._place.profile))
-        argv = arguments(command, self._place, self._profile.target)
+        argv = arguments(command, self._place, self._profile.target) + self._options.manner(command.verb)
         argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
         environment = child_environment(self._place.project, self._profile)
         environment |= tag_variables(self._run_id, self._profile.target, self._profile.warehouse)

@@ -19,10 +19,10 @@ from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import FlowRun, current_flow_run
 from flows.engine.context.state import state_of
-from flows.engine.sinks.task_runs import FlowRun
 from flows.history.record import record_run
-from flows.pipelines.tasks import current_flow_run, is_on_its_own
+from flows.pipelines.tasks import is_on_its_own
 from flows.report.artifacts import publish
 from flows.services.dbt_cloud.client import SUCCESS, CloudClient, Json
 from flows.services.dbt_cloud.following import STATUS_WORDS, Followed, find_job, follow, is_finished, start_or_adopt

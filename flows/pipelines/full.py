@@ -15,11 +15,12 @@ from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import upstream_sources
 from flows.engine.context.deadline import time_limit
-from flows.engine.context.project import read_project
+from flows.engine.context.options import RETRIES, RunOptions
+from flows.engine.context.project import Project
+from flows.engine.context.run_context import open_context, project_at
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
-from infrastructure.profiles import load_profile
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ def dbt_full_pipeline(
     changed: bool = False,
     defer_to: str | None = None,
     wait: bool = True,
-    retries: int = tasks.RETRIES,
+    retries: int = RETRIES,
     timeout_seconds: float | None = None,
+    fail_fast: bool = False,
+    threads: int | None = None,
 ) -> PipelineResult:
     """Run a dbt project on a target: source freshness, then seeds, snapshots, models and tests.
 
@@ -74,6 +77,8 @@ def dbt_full_pipeline(
         wait: wait for a run that is writing to the target; otherwise fail at once.
         retries: attempts of a node after its first, for failures that pass by themselves.
         timeout_seconds: stop after so long, waiting included; None for as long as it takes.
+        fail_fast: begin no further node once one has failed.
+        threads: nodes that run at a time; as the profile says when None.
 
     Raises:
         DbtRunFailed: a node failed, or a source is too old.
@@ -81,35 +86,26 @@ def dbt_full_pipeline(
         prefect.exceptions.CancelledRun: Ctrl-C or SIGTERM stopped a run that no worker looks after.
         ConfigError: a block, the project, a profile or an adapter is missing.
     """
-    flow_run = tasks.current_flow_run()
-    project = read_project(project_dir)
-    checks_freshness = freshness and project.has_freshness
-    tasks.require_one_way(resume, changed, defer_to)
+    options = RunOptions(
+        select=select,
+        exclude=exclude,
+        selector=selector,
+        full_refresh=full_refresh,
+        vars=vars or {},
+        resume=resume,
+        changed=changed,
+        defer_to=defer_to,
+        retries=retries,
+        timeout_seconds=timeout_seconds,
+        wait=wait,
+        freshness=freshness,
+        docs=docs,
+        fail_fast=fail_fast,
+        threads=threads,
+    )
+    project = project_at(project_dir)
     try:
-        with ExitStack() as stack:
-            stack.enter_context(dbt_ahead((not changed) + checks_freshness))
-            # A target that is not set up is to be heard of before anything is waited for.
-            load_profile(target)
-            stack.enter_context(time_limit(timeout_seconds))
-            stack.enter_context(one_writer(target, holder=tasks.holder_name(flow_run), wait=wait))
-            checked = None
-            if checks_freshness:
-                # A named set can hold anything, so its sources are not worked out: all are checked.
-                checked = tasks.source_freshness(target, upstream_sources(select), vars, project_dir)
-            built = tasks.build(
-                target,
-                select,
-                exclude,
-                selector,
-                full_refresh,
-                vars,
-                project_dir,
-                resume,
-                retries,
-                changed=changed,
-                defer_to=defer_to,
-            )
-            documented = tasks.docs(target, vars, project_dir) if docs else None
+        return _run(target, project, options)
     except (KeyboardInterrupt, TerminationSignal) as exc:
         if not tasks.is_on_its_own():
             # A worker or `serve` knows whether a person cancelled it or the machine is going down.
@@ -117,4 +113,21 @@ def dbt_full_pipeline(
         number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
         # A state that a flow returns becomes the run's own, and whoever called the flow gets it as an error.
         return cast(Any, Cancelled(message=f"Stopped by {signal.Signals(number).name}."))
-    return PipelineResult(target, str(flow_run.id) if flow_run else None, checked, built, documented)
+
+
+def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
+    checks_freshness = options.freshness and project.has_freshness
+    place = str(project.folder)
+    with ExitStack() as stack:
+        stack.enter_context(dbt_ahead((not options.changed) + checks_freshness))
+        # A target that is not set up is to be heard of before anything is waited for.
+        run = stack.enter_context(open_context(target, project))
+        stack.enter_context(time_limit(options.timeout_seconds))
+        stack.enter_context(one_writer(target, holder=run.holder, wait=options.wait))
+        checked = None
+        if checks_freshness:
+            # A named set can hold anything, so its sources are not worked out: all are checked.
+            checked = tasks.source_freshness(target, upstream_sources(options.select), options.vars, place)
+        built = tasks.build(target, project_dir=place, options=options)
+        documented = tasks.docs(target, options.vars, place) if options.docs else None
+    return PipelineResult(target, str(run.flow_run.id) if run.flow_run else None, checked, built, documented)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import TYPE_CHECKING, cast
 
 from flows.engine.artifacts.graph import load_graph
 from flows.engine.changed.last_success import latest_folder
-from flows.engine.context.project import read_project
+from flows.engine.context.options import RunOptions
+from flows.engine.context.project import Project, read_project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.state import state_of
+from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, RunStopped, UpstreamUnavailable
@@ -29,28 +31,16 @@ SAMPLE_SEED = 1
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line; see `dbt_full_pipeline` for the fields they share.
+    """What was asked for on the command line.
 
     Attributes:
         with_data: load commits and sample data first; None where the target and the project decide.
     """
 
     target: str
-    select: str | None
-    exclude: str | None
-    selector: str | None
-    full_refresh: bool
-    vars: dict[str, Any]
-    project_dir: str | None
-    freshness: bool
-    docs: bool
-    resume: bool
-    wait: bool
-    with_data: bool | None
-    retries: int = 2
-    timeout_seconds: float | None = None
-    changed: bool = False
-    defer_to: str | None = None
+    project_dir: str | None = None
+    with_data: bool | None = None
+    options: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True)
@@ -71,13 +61,14 @@ def run_locally(request: Request) -> Outcome:
     # Before anything slow: a mistyped folder should not cost the wait for a server.
     project = read_project(request.project_dir)
     # With --changed there may be nothing to build.
-    ahead = (not request.changed) + (request.freshness and project.has_freshness)
+    options = request.options
+    ahead = (not options.changed) + (options.freshness and project.has_freshness)
     with dbt_ahead(ahead, _adapter(request.target)):
-        return _run_with_a_server(request)
+        return _run_with_a_server(request, project)
 
 
-def _run_with_a_server(request: Request) -> Outcome:
-    from infrastructure.profiles import declared_profile, load_profile, make_folder
+def _run_with_a_server(request: Request, project: Project) -> Outcome:
+    from infrastructure.profiles import declared_profile, make_folder
     from infrastructure.server.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
@@ -89,16 +80,16 @@ def _run_with_a_server(request: Request) -> Outcome:
         nonlocal is_loaded
         if declared:
             make_folder(declared)
-            _load_if_wanted(request, declared)
+            _load_if_wanted(request, RunContext(project, declared))
             is_loaded = True
 
     with prefect_server(reporter.note, load_meanwhile) as api_url:
         for sentence in ensure_target(request.target):
             reporter.note(sentence)
-        profile = load_profile(request.target)
-        if not is_loaded:
-            _load_if_wanted(request, profile)
-        return Outcome(_run_pipeline(request), profile, api_url)
+        with open_context(request.target, project) as run:
+            if not is_loaded:
+                _load_if_wanted(request, run)
+            return Outcome(_run_pipeline(request), run.profile, api_url)
 
 
 def _adapter(target: str) -> str | None:
@@ -108,12 +99,11 @@ def _adapter(target: str) -> str | None:
     return declared.warehouse if declared else None
 
 
-def _load_if_wanted(request: Request, profile: Profile) -> None:
-    project = read_project(request.project_dir)
-    was_built = latest_folder(state_of(project.name, request.target, os.environ)) is not None
-    if wants_data(request, profile.warehouse, was_built):
-        with one_writer(request.target, holder=f"loading data, process {os.getpid()}", wait=request.wait):
-            load_data(profile)
+def _load_if_wanted(request: Request, run: RunContext) -> None:
+    was_built = latest_folder(run.state) is not None
+    if wants_data(request, run.profile.warehouse, was_built):
+        with one_writer(run.target, holder=f"loading data, process {os.getpid()}", wait=request.options.wait):
+            load_data(run.profile)
 
 
 def _run_pipeline(request: Request) -> PipelineResult:
@@ -123,23 +113,9 @@ def _run_pipeline(request: Request) -> PipelineResult:
     from flows.pipelines.full import dbt_full_pipeline
 
     try:
-        return dbt_full_pipeline(
-            target=request.target,
-            select=request.select,
-            exclude=request.exclude,
-            selector=request.selector,
-            full_refresh=request.full_refresh,
-            vars=request.vars or None,
-            project_dir=request.project_dir,
-            freshness=request.freshness,
-            docs=request.docs,
-            resume=request.resume,
-            changed=request.changed,
-            defer_to=request.defer_to,
-            wait=request.wait,
-            retries=request.retries,
-            timeout_seconds=request.timeout_seconds,
-        )
+        asked = request.options.parameters(list(signature(dbt_full_pipeline.fn).parameters))
+        done = dbt_full_pipeline(target=request.target, project_dir=request.project_dir, **asked)
+        return cast("PipelineResult", done)
     except CancelledRun as exc:
         raise RunStopped(f"{exc} Nothing is running any more; what was done is recorded.") from exc
     except httpx.HTTPError as exc:
@@ -154,7 +130,7 @@ def wants_data(request: Request, warehouse: str, was_built: bool = False) -> boo
     if request.with_data is not None:
         return request.with_data
     # A resumed run goes on with the data that it started with, and one that builds what changed takes what is there.
-    is_first = not request.resume and not (request.changed and was_built)
+    is_first = not request.options.resume and not (request.options.changed and was_built)
     return warehouse == "duckdb" and request.project_dir is None and is_first
 
 
@@ -196,7 +172,7 @@ def next_steps(outcome: Outcome, request: Request) -> list[tuple[str, str]]:
     else:
         page = f"{outcome.api_url.removesuffix('/api')}/runs/flow-run/{outcome.pipeline.flow_run_id}"
         steps.append(("See the run in the browser", page))
-    if not request.docs:
+    if not request.options.docs:
         steps.append(("Read the documentation of every table", f"{_again(request)} --docs"))
     steps.append(("Run on your own warehouse", "edit infrastructure/targets.yml, then:"))
     steps.append(("", "uv run python -m infrastructure.setup_profiles --plan"))
@@ -209,8 +185,8 @@ def _again(request: Request) -> str:
         words += ["--target", request.target]
     if request.project_dir:
         words += ["--project-dir", request.project_dir]
-    if request.select:
-        words += ["--select", request.select]
+    if request.options.select:
+        words += ["--select", request.options.select]
     return f"uv run python -m flows {shlex.join(words)}"
 
 

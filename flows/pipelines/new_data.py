@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,16 +14,14 @@ from prefect.states import Completed
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.state import state_of
+from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.pipelines.selections import downstream
 from flows.pipelines.transform import Transformation, build_and_test
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.private_files import write_whole
-from infrastructure.profiles import load_profile
 
 # When transform_new_data is to run.
 NEW_DATA_CRON = "0 * * * *"
@@ -60,18 +57,22 @@ def transform_new_data(target: str = "prod", project_dir: str | None = None) -> 
         ConfigError: no source of the project says when its rows were loaded.
         DbtRunFailed: a model or a critical test failed.
     """
-    project = read_project(project_dir)
-    load_profile(target)
+    with open_context(target, project_dir) as run:
+        return _transform(run)
+
+
+def _transform(run: RunContext) -> NewData | State[NewData]:
+    project, target, project_dir = run.project, run.target, str(run.project.folder)
     if not project.has_freshness:
         raise ConfigError(
             f"No source of the dbt project {project.name} has a freshness, so nobody can tell whether it has new data. "
             "Give sources `config: {loaded_at_field: …, freshness: {warn_after: …}}`."
         )
     # One hold for looking and building: what a loader adds in between is found by the next look.
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+    with one_writer(target, holder=run.holder):
         checked = _look(target, project_dir)
         there = loaded_at(checked.target_path / "sources.json")
-        path = state_of(project.name, target, os.environ).folder / _FILE
+        path = run.state.folder / _FILE
         newer = newer_than(there, read_built_from(path))
         names = tuple(_table(unique_id) for unique_id in newer)
         if not newer:
@@ -81,8 +82,7 @@ def transform_new_data(target: str = "prod", project_dir: str | None = None) -> 
         current_reporter().note(f"New data in {', '.join(names)}.")
         build, tests = build_and_test(downstream(names), target, project_dir)
         write_built_from(path, there)
-    run = tasks.current_flow_run()
-    built = Transformation(names, target, str(run.id) if run else None, build, tests)
+    built = Transformation(names, target, str(run.flow_run.id) if run.flow_run else None, build, tests)
     return NewData(target, checked, names, built)
 
 

@@ -17,15 +17,16 @@ from prefect.runtime import flow_run as this_run
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.project import Project, read_project
+from flows.engine.context.options import RunOptions
+from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import current_flow_run, open_context, project_at
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.pipelines.selections import CRITICAL_NODES, UNIT_TESTS, built_and_critical, downstream, towards_dashboards
 from flows.services.airbyte.client import Job, SyncPatience
 from flows.services.airbyte.sync_events import source_names
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable, preview
-from infrastructure.profiles import load_profile
 from infrastructure.yaml_file import meant
 
 # When full_dbt_refresh is to run.
@@ -95,14 +96,15 @@ def dbt_transformation_flow(
         UpstreamUnavailable: the sync failed or did not end in time; nothing was built.
         DbtRunFailed: a model or a critical test failed.
     """
-    project = read_project(project_dir)
+    project = project_at(project_dir)
     sources = known_sources(project, source)
-    load_profile(target)
-    patience = SyncPatience(deadline_seconds=sync_deadline_minutes * 60)
-    syncs = {name: check_sync(name, job_id, target, patience) for name, job_id in _syncs(connection_id, jobs).items()}
-    checked = {name: job for name, job in syncs.items() if job}
-    build, tests = build_and_test(downstream(sources), target, project_dir, full_refresh)
-    return Transformation(sources, target, _run_id(), build, tests, checked)
+    with open_context(target, project):
+        patience = SyncPatience(deadline_seconds=sync_deadline_minutes * 60)
+        asked = _syncs(connection_id, jobs)
+        syncs = {name: check_sync(name, job_id, target, patience) for name, job_id in asked.items()}
+        checked = {name: job for name, job in syncs.items() if job}
+        build, tests = build_and_test(downstream(sources), target, project_dir, full_refresh)
+        return Transformation(sources, target, _run_id(), build, tests, checked)
 
 
 @with_alerts
@@ -119,8 +121,6 @@ def full_dbt_refresh(
         DbtRunFailed: a model or a critical test failed.
         ConfigError: a block, the project, a profile or an adapter is missing.
     """
-    read_project(project_dir)
-    load_profile(target)
     build, tests = build_and_test([], target, project_dir, full_refresh)
     return Transformation((), target, _run_id(), build, tests)
 
@@ -150,17 +150,16 @@ def fast_transform(
     """
     from flows.pipelines.dashboard_cache import warm
 
-    project = read_project(project_dir)
+    project = project_at(project_dir)
     sources = known_sources(project, source)
-    profile = load_profile(target)
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+    with open_context(target, project) as run, one_writer(target, holder=run.holder):
         build = tasks.run(target, " ".join(towards_dashboards(sources)), project_dir=project_dir)
         if not build.nodes:
             raise ConfigError(
                 f"Nothing tagged dashboard stands on source {', '.join(sources)}. Give the models that dashboards read "
                 "`config: {tags: [dashboard]}`."
             )
-        cached = warm(build, project, profile, cache_hours)
+        cached = warm(build, project, run.profile, cache_hours)
     if tests_deployment:
         _start_tests(tests_deployment, sources, target, project_dir)
     else:
@@ -176,7 +175,7 @@ def dashboard_tests(source: str | list[str], target: str = "prod", project_dir: 
     Raises:
         DbtRunFailed: a critical test failed.
     """
-    sources = known_sources(read_project(project_dir), source)
+    sources = known_sources(project_at(project_dir), source)
     return _tested(" ".join(towards_dashboards(sources)), UNIT_TESTS, target, project_dir)
 
 
@@ -191,14 +190,9 @@ def build_and_test(
     Raises:
         DbtRunFailed: a model or a critical test failed; the other tests were not run.
     """
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
-        build = tasks.build(
-            target,
-            select=built_and_critical(words),
-            full_refresh=full_refresh,
-            project_dir=project_dir,
-            indirect_selection="empty",
-        )
+    options = RunOptions(built_and_critical(words), full_refresh=full_refresh, indirect_selection="empty")
+    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+        build = tasks.build(target, project_dir=project_dir, options=options)
         tests = _tested(" ".join(words) or None, f"{CRITICAL_NODES} {UNIT_TESTS}", target, project_dir, "empty")
     return build, tests
 
@@ -306,5 +300,5 @@ def _start_tests(deployment: str, sources: Sequence[str], target: str, project_d
 
 
 def _run_id() -> str | None:
-    run = tasks.current_flow_run()
+    run = current_flow_run()
     return str(run.id) if run else None

@@ -93,20 +93,7 @@ def test_a_server_that_does_not_come_back_costs_no_node_and_makes_no_failure_of_
     monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
     target = set_up_target()
     witness = Witness(road, open_after=None)
-    request = Request(
-        target=target,
-        select=None,
-        exclude=None,
-        selector=None,
-        full_refresh=False,
-        vars={},
-        project_dir=SHOP,
-        freshness=True,
-        docs=False,
-        resume=False,
-        wait=True,
-        with_data=None,
-    )
+    request = Request(target, SHOP)
     # Once more, and not five times: nobody will answer.
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}), reporting_to(witness):
         outcome = run_locally(request)

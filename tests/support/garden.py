@@ -12,7 +12,9 @@ import pytest
 
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from infrastructure.errors import DbtRunFailed
@@ -159,12 +161,9 @@ class Garden:
         with suppress(DbtRunFailed):
             result = run_dbt(
                 DbtCommand("build", vars=self.vars, **command),
-                read_project(self.project),
-                Profile("dev", "garden", output, {}),
-                "t",
-                None,
-                Retries(run_limit=0),
-                changed=is_changed,
+                RunContext(read_project(self.project), Profile("dev", "garden", output, {})),
+                RunOptions(changed=is_changed),
+                retries=Retries(run_limit=0),
             )
             self._failed[plot] = False
             return result

@@ -19,7 +19,9 @@ from typing import Any
 
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from flows.loaders.git.load import ingest_git
@@ -58,10 +60,9 @@ class Evidence:
         try:
             return run_dbt(
                 DbtCommand(verb, select, **options.pop("command", {})),
-                self.project,
-                self.profile,
-                options.pop("run_id", f"{self.name}-{verb}"),
-                **{"retries": Retries(0), **options},
+                RunContext(self.project, self.profile, run_id=options.pop("run_id", f"{self.name}-{verb}")),
+                RunOptions(resume=options.pop("resume", False), changed=options.pop("changed", False)),
+                retries=options.pop("retries", Retries(0)),
             )
         except DbtRunFailed as failure:
             if failure.result is None:

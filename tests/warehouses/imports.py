@@ -29,6 +29,7 @@ import sys
 from pathlib import Path
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
 from flows.pipelines.full import dbt_full_pipeline
 from flows.loaders.sample_data import write_sample_data
@@ -37,7 +38,7 @@ from infrastructure.profiles import Profile
 folder = Path(sys.argv[1])
 profile = Profile("imports", "small", {"type": "duckdb", "path": str(folder / "data.duckdb"), "schema": "dev"}, {})
 write_sample_data(profile, rows=10, seed=1)
-result = run_dbt(DbtCommand("build"), read_project(folder / "small"), profile, "imports")
+result = run_dbt(DbtCommand("build"), RunContext(read_project(folder / "small"), profile))
 assert result.counts()["succeeded"] == 1, result
 """
 

@@ -33,13 +33,18 @@ class Project:
     has_freshness: bool
 
 
+def project_folder(folder: Path | str | None) -> Path:
+    """Return the folder of a project; the repository's own project's when none is given."""
+    return Path(folder).expanduser().absolute() if folder else DEFAULT_PROJECT
+
+
 def read_project(folder: Path | str | None = None) -> Project:
     """Read a dbt project's own file; the repository's own project when no folder is given.
 
     Raises:
         ConfigError: the folder is no dbt project, its file can't be read, or its packages are not installed.
     """
-    place = Path(folder).expanduser().absolute() if folder else DEFAULT_PROJECT
+    place = project_folder(folder)
     path = place / "dbt_project.yml"
     if not place.is_dir():
         raise ConfigError(f"There is no folder {place}. Give the folder of a dbt project with --project-dir.")

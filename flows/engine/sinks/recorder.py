@@ -17,7 +17,8 @@ import orjson
 from flows.engine.artifacts.graph import Graph, load_graph
 from flows.engine.artifacts.results import NodeResult, result_of
 from flows.engine.context.events import STARTED, DbtEvent, NodeEvent
-from flows.engine.sinks.task_runs import FlowRun, finished_event, interrupted_event, log_document, running_event
+from flows.engine.context.run_context import FlowRun
+from flows.engine.sinks.task_runs import finished_event, interrupted_event, log_document, running_event
 from flows.engine.sinks.unsent import UnsentEvents
 from infrastructure.errors import ConfigError
 

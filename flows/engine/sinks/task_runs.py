@@ -7,13 +7,13 @@ endpoint (`POST /events`), which acknowledges them: no HTTP call per node, and n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
 from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import DbtEvent, NodeEvent
+from flows.engine.context.run_context import FlowRun
 from flows.engine.context.state import TEXT_LOG
 from infrastructure.plain_text import cut
 
@@ -30,14 +30,6 @@ _STATES: dict[str, tuple[str, str]] = {
     "failed": ("FAILED", "Failed"),
     "skipped": ("CANCELLED", "Skipped"),
 }
-
-
-@dataclass(frozen=True)
-class FlowRun:
-    """The flow run that node task runs belong to."""
-
-    id: UUID
-    name: str
 
 
 def task_run_id(flow_run: FlowRun, unique_id: str) -> UUID:

@@ -12,13 +12,11 @@ from typing import Any
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
-from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.state import state_of
+from flows.engine.context.run_context import open_context
 from flows.engine.target.file_lock import one_writer
 from flows.history.rows import utc
 from flows.history.store import history_store
-from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.audit.checks import Section, accuracy, corrections, integrity, slow_models
 from flows.runbook.audit.settings import load_settings
@@ -27,7 +25,6 @@ from flows.warehouses.tables import open_tables
 from infrastructure.errors import AuditFailed, ConfigError, preview
 from infrastructure.plain_text import html_text, markdown_text
 from infrastructure.private_files import private_folder, write_whole
-from infrastructure.profiles import load_profile
 
 _AUDITS = "audits"
 
@@ -76,13 +73,12 @@ def monthly_audit(
         AuditFailed: there are errors, or nothing could be looked at; all that was found is written down before.
         ConfigError: the settings, the project or a declaration are wrong.
     """
-    project = read_project(project_dir)
-    profile = load_profile(target)
     chosen = load_settings(Path(settings) if settings else None)
     if output and Path(output).suffix not in (".md", ".html"):
         raise ConfigError(f"The report can be written as .md or .html, not as {output}.")
     # Half of what a run is just writing would look like a fault.
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+        project, profile = run.project, run.profile
         declared = read_declared(project, profile, select)
         found = declared.versions()
         now = datetime.now(UTC)
@@ -96,7 +92,7 @@ def monthly_audit(
         sections.append(slow_models(history, chosen.slow_models, utc(now)))
     file = Path(output).expanduser().absolute() if output else None
     if file is None:
-        file = state_of(project.name, target, os.environ).folder / _AUDITS / f"audit-{now:%Y-%m-%d}.md"
+        file = run.state.folder / _AUDITS / f"audit-{now:%Y-%m-%d}.md"
     report = AuditReport(target, project.name, now, tuple(sections), file)
     _write(report, file)
     _publish(report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,11 @@ from typing import Any
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
-from flows.engine.context.project import read_project
-from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import open_context
 from flows.engine.target.file_lock import one_writer
-from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.compare.target_state import TableState, TargetState, load, save, state_of_target
 from infrastructure.errors import ConfigError, preview
-from infrastructure.profiles import load_profile
 
 # Settings that say where a target is: they have to differ, or do not matter to what is built.
 _PLACES = frozenset(
@@ -115,15 +113,15 @@ def compare_targets(
     """
     if (other is None) == (before is None) and save_to is None:
         raise ConfigError("Name two targets, or one and the file of an earlier state: --before FILE.")
-    project = read_project(project_dir)
-    # Those who are not set up are to be heard of before anything is looked at.
-    profiles = {name: load_profile(name) for name in (target, other) if name}
     states: dict[str, TargetState] = {}
-    for name, profile in profiles.items():
-        # Half of what a run is just writing would look like a difference.
-        with one_writer(name, holder=tasks.holder_name(tasks.current_flow_run())):
-            current_reporter().stage(f"looking at {name}")
-            states[name] = state_of_target(project, profile, select, freshness)
+    with ExitStack() as stack:
+        # Those who are not set up are to be heard of before anything is looked at.
+        runs = [stack.enter_context(open_context(name, project_dir)) for name in (target, other) if name]
+        for run in runs:
+            # Half of what a run is just writing would look like a difference.
+            with one_writer(run.target, holder=run.holder):
+                run.reporter.stage(f"looking at {run.target}")
+                states[run.target] = state_of_target(run.project, run.profile, select, freshness)
     if save_to:
         save(states[target], Path(save_to))
     against = load(Path(before)) if before else states[other or target]

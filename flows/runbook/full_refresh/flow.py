@@ -16,8 +16,8 @@ from prefect import flow
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.graph import is_critical, load_graph
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import current_flow_run, open_context
 from flows.engine.context.state import state_of
 from flows.engine.target.file_lock import one_writer
 from flows.history.store import history_store
@@ -33,7 +33,6 @@ from flows.warehouses.tables import Tables, open_tables
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
 from infrastructure.plain_text import one_line
 from infrastructure.private_files import private_folder
-from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
     from flows.engine.context.project import Project
@@ -92,10 +91,9 @@ def weekly_full_refresh(
             one than is allowed. The old tables are back.
         ConfigError: the settings or the project are wrong, or the old tables could not be put back yet.
     """
-    project = read_project(project_dir)
-    profile = load_profile(target)
     chosen = load_settings(Path(settings) if settings else None)
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run()), wait=wait):
+    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder, wait=wait):
+        project, profile = run.project, run.profile
         steps = _Steps()
         _recover(project, profile, dry_run, steps)
         if recover:
@@ -167,7 +165,7 @@ def _refresh(
     current_reporter().stage(f"keeping the old tables of {profile.target}")
     with _journal(profile) as (tables, journal):
         chosen, views = _chosen(tables, declared, settings, is_selected)
-        flow_run = tasks.current_flow_run()
+        flow_run = current_flow_run()
         refresh, kept = journal.back_up(chosen, views, settings.keep_days, str(flow_run.id) if flow_run else "")
         steps.say(
             f"Kept {len(chosen)} tables and the definitions of {len(kept) - len(chosen)} views as of now "

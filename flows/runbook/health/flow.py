@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
-from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.history.health_rules import (
     BY_HISTORY,
@@ -31,12 +31,10 @@ from flows.report.artifacts import attaching, key_of
 from flows.runbook.health.row_counts import count_rows
 from infrastructure.errors import DbtRunFailed, HealthCheckFailed, TributaryError, preview
 from infrastructure.plain_text import one_line
-from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from flows.engine.context.project import Project
 
 # What is looked at after a transformation: quick, and only what a transformation can change.
 AFTER_TRANSFORMATION = ("source_freshness", "tests", "row_counts", "transformation_lag")
@@ -102,14 +100,11 @@ def morning_health_check(
 def _check(
     target: str, project_dir: str | None, thresholds: str | None, names: Sequence[str], test: bool
 ) -> HealthReport:
-    flow_run = tasks.current_flow_run()
-    project = read_project(project_dir)
-    load_profile(target)
     health = load_health(Path(thresholds) if thresholds else None)
     wanted = {name: check for name, check in health.checks().items() if name in names}
-    with one_writer(target, holder=tasks.holder_name(flow_run)):
-        broken = _measure(target, project, health, wanted, test)
-        with history_store(os.environ).reading(project.name, target) as history:
+    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+        broken = _measure(run, health, wanted, test)
+        with history_store(os.environ).reading(run.project.name, target) as history:
             now = datetime.now(UTC)
             checks = tuple(
                 CheckResult(name, check, broken.get(name) or _judge(history, name, check, target, now))
@@ -123,11 +118,9 @@ def _check(
     return report
 
 
-def _measure(
-    target: str, project: Project, health: Health, wanted: Mapping[str, HealthCheck], test: bool
-) -> dict[str, Finding]:
+def _measure(run: RunContext, health: Health, wanted: Mapping[str, HealthCheck], test: bool) -> dict[str, Finding]:
     """Run what the checks need, and return those that could not be made because it could not run."""
-    place = str(project.folder)
+    target, place = run.target, str(run.project.folder)
     broken: dict[str, Finding] = {}
 
     def attempt(names: Sequence[str], how: str, work: Callable[[], object]) -> None:
@@ -154,7 +147,7 @@ def _measure(
         attempt(by_tests, "dbt test", lambda: tasks.test(target, " ".join(selections), project_dir=place))
     if health.row_counts:
         select = health.row_counts.select
-        attempt(("row_counts",), "dbt show", lambda: count_rows(project, load_profile(target), select))
+        attempt(("row_counts",), "dbt show", lambda: count_rows(run, select))
     return broken
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
-from uuid import uuid4
 
 import orjson
 
@@ -14,22 +13,21 @@ from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.reporting import Reporter, current_reporter, reporting_to
-from flows.engine.context.state import state_of
+from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
 from flows.history.rows import Row, utc
 from flows.history.store import history_store
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
-    from flows.engine.context.project import Project
-    from infrastructure.profiles import Profile
+    pass
 
 # One query counts so many tables: statements have a largest size, and so have argument lists.
 _AT_ONCE = 100
 _HOLD_ROWS = frozenset({"table", "incremental", "snapshot", "seed"})
 
 
-def count_rows(project: Project, profile: Profile, select: str) -> dict[str, int]:
+def count_rows(run: RunContext, select: str) -> dict[str, int]:
     """Count the rows of the selected tables, write the counts to the history, and return them by unique id.
 
     Call it while the target is held.
@@ -41,10 +39,9 @@ def count_rows(project: Project, profile: Profile, select: str) -> dict[str, int
         ConfigError: no table is selected, or the project was never built.
         DbtRunFailed: a table can't be read.
     """
-    state = state_of(project.name, profile.target, os.environ)
-    tables = _tables(load_graph(state.manifest), select)
+    tables = _tables(load_graph(run.state.manifest), select)
     if not tables:
-        raise ConfigError(f"No table of {project.name} fits {select!r}, so no rows can be counted.")
+        raise ConfigError(f"No table of {run.project.name} fits {select!r}, so no rows can be counted.")
     counts: dict[str, int] = {}
     names = list(tables)
     for first in range(0, len(names), _AT_ONCE):
@@ -52,11 +49,11 @@ def count_rows(project: Project, profile: Profile, select: str) -> dict[str, int
         query = " union all ".join(
             f"select {number} as place, count(*) as row_count from {tables[name]}" for number, name in enumerate(part)
         )
-        result, answers = _ask(project, profile, query)
+        result, answers = _ask(run, query)
         found = {part[int(answer["place"])]: int(answer["row_count"]) for answer in answers}
         if len(found) != len(part):
             raise ConfigError(f"dbt show counted {len(found)} of {len(part)} tables. Log: {result.run_path}")
-        history_store(os.environ).write(_history_rows(result, project, profile, found))
+        history_store(os.environ).write(_history_rows(result, run, found))
         counts |= found
     return counts
 
@@ -93,26 +90,26 @@ class _ShownRows:
         self._other.note(text)
 
 
-def _ask(project: Project, profile: Profile, query: str) -> tuple[DbtResult, Sequence[Mapping[str, Any]]]:
+def _ask(run: RunContext, query: str) -> tuple[DbtResult, Sequence[Mapping[str, Any]]]:
     shown = _ShownRows(current_reporter())
     command = DbtCommand("show", flags=("--inline", query, "--output", "json", "--limit", "-1"))
     with reporting_to(shown):
-        result = run_dbt(command, project, profile, str(uuid4()))
+        result = run_dbt(command, run)
     return result, shown.rows
 
 
-def _history_rows(result: DbtResult, project: Project, profile: Profile, counts: Mapping[str, int]) -> list[Row]:
-    run: Row = {
+def _history_rows(result: DbtResult, run: RunContext, counts: Mapping[str, int]) -> list[Row]:
+    row: Row = {
         "run_id": result.run_path.name,
-        "project": project.name,
-        "target": profile.target,
-        "warehouse": profile.warehouse,
+        "project": run.project.name,
+        "target": run.target,
+        "warehouse": run.profile.warehouse,
         "command": "row counts",
         "run_started_at": utc(result.started_at),
         "run_finished_at": utc(result.finished_at),
         "run_outcome": "succeeded",
     }
     return [
-        run | {"unique_id": unique_id, "name": unique_id.split(".")[2], "row_count": count}
+        row | {"unique_id": unique_id, "name": unique_id.split(".")[2], "row_count": count}
         for unique_id, count in counts.items()
     ]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import current_flow_run, current_holder
 from flows.engine.target.file_lock import one_writer
-from flows.pipelines import tasks
 from flows.runbook.payroll import ledger as kinds
 from flows.runbook.payroll.archive import archive_payments
 from flows.runbook.payroll.checks import PayrollEvidence, check_payroll
@@ -79,7 +79,7 @@ class PayrollDesk:
     def check(
         self, project_dir: str | None, freshness_hours: float, sample_size: int, sample_seed: int | None
     ) -> tuple[Payments, str, datetime]:
-        with one_writer(self._target, holder=tasks.holder_name(tasks.current_flow_run())):
+        with one_writer(self._target, holder=current_holder()):
             checked: PayrollEvidence = check_payroll(
                 self._concert_id, self._target, self._profile, project_dir, freshness_hours
             )
@@ -202,7 +202,7 @@ class PayrollDesk:
     @contextmanager
     def _ledger(self) -> Iterator[tuple[PayrollLedger, Payments | None]]:
         """Yield the ledger and the payments as they are now, while the target is held: None before there are any."""
-        holder = tasks.holder_name(tasks.current_flow_run())
+        holder = current_holder()
         with one_writer(self._target, holder=holder), open_tables(self._profile) as tables:
             ledger = PayrollLedger(tables, self._graph)
             present = read_payments(tables, self._graph, self._concert_id) if ledger.has_payments() else None
@@ -230,5 +230,5 @@ class PayrollDesk:
 
 def current_flow_run_id() -> str:
     """Return the id of the flow run that this code runs in; empty outside of one."""
-    run = tasks.current_flow_run()
+    run = current_flow_run()
     return str(run.id) if run else ""

@@ -14,12 +14,11 @@ from pydantic import BaseModel, Field
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.command import DbtCommand
-from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import state_root
 from flows.engine.process.listing import list_nodes
 from flows.engine.target.file_lock import one_writer
-from flows.pipelines import tasks
 from flows.runbook.payroll import ledger as kinds
 from flows.runbook.payroll.desk import PayrollDesk, PrePayroll, current_flow_run_id
 from flows.runbook.payroll.export import changed_files
@@ -31,11 +30,9 @@ from flows.runbook.payroll.signoff import missing_roles, valid
 from flows.runbook.payroll.signoff_form import Asked, waiting
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import ConfigError, PayrollStopped, TributaryError, preview
-from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.graph import Graph
-    from infrastructure.profiles import Profile
 
 FRESHNESS_HOURS = 24.0
 SIGN_WITHIN_HOURS = 24.0
@@ -104,10 +101,11 @@ def pre_payroll(
         PayrollStopped: names every reason.
         ConfigError: a block or a model is missing, or no server is there that other people can reach.
     """
-    project = read_project(project_dir)
-    profile = load_profile(target)
+    # Closed before the wait for signatures: until they are there, the target's secrets may have changed.
+    with open_context(target, project_dir) as run:
+        project, profile = run.project, run.profile
+        graph = _graph(run)
     root = Path(export_to).expanduser().absolute() if export_to else export_root(target)
-    graph = _graph(project_dir, profile)
     lasts = timedelta(hours=sign_within_hours)
     if dry_run:
         return plan_payroll(concert_id, target, profile, project, graph, root, lasts)
@@ -160,11 +158,11 @@ def post_payroll(
         PayrollStopped: it was not signed, has been paid, or is not any more what was signed.
         ConfigError: an adjustment is for somebody who is not paid here.
     """
-    profile = load_profile(target)
-    graph = _graph(project_dir, profile)
+    with open_context(target, project_dir) as context:
+        profile, graph = context.profile, _graph(context)
     given = adjustments or []
     run_id = current_flow_run_id()
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())), open_tables(profile) as tables:
+    with one_writer(target, holder=context.holder), open_tables(profile) as tables:
         ledger = PayrollLedger(tables, graph)
         run = ledger.run(concert_id)
         again = f"python -m flows payroll pre --concert {concert_id} --target {target}"
@@ -220,8 +218,8 @@ def payroll_status(
     Args:
         concert_id: all concerts, without their steps, when None.
     """
-    profile = load_profile(target)
-    graph = _graph(project_dir, profile)
+    with open_context(target, project_dir) as context:
+        profile, graph = context.profile, _graph(context)
     with open_tables(profile) as tables:
         ledger = PayrollLedger(tables, graph)
         runs = [run for run in ledger.runs() if concert_id in (None, run.concert_id)]
@@ -262,6 +260,6 @@ def _require_shared_server() -> None:
         )
 
 
-def _graph(project_dir: str | None, profile: Profile) -> Graph:
+def _graph(run: RunContext) -> Graph:
     """Return the project's graph as the code is now; a machine that resumes a run has no other."""
-    return list_nodes(DbtCommand("ls", "resource_type:model"), read_project(project_dir), profile)[1]
+    return list_nodes(DbtCommand("ls", "resource_type:model"), run.project, run.profile)[1]

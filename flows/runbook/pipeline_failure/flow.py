@@ -13,8 +13,8 @@ from prefect import flow
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.graph import Graph, load_graph
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.pipelines.selections import downstream
@@ -27,10 +27,9 @@ from flows.services.airbyte.sync_events import connections_of, freshness_hours_o
 from flows.services.airbyte.sync_health import SyncHealth, health_incident, health_of, incident_key
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
 from infrastructure.plain_text import markdown_code, markdown_text
-from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
-    from flows.engine.context.project import Project
+    pass
 
 Restart = Literal["no", "ask", "yes"]
 DEFAULT_FRESHNESS_HOURS = 24.0
@@ -89,13 +88,16 @@ def pipeline_failure(
         UpstreamUnavailable: a sync that was started failed or did not end in time; nothing was built.
         DbtRunFailed: a model or a critical test failed.
     """
-    project = read_project(project_dir)
-    load_profile(target)
+    with open_context(target, project_dir) as run:
+        return _answered(run, restart, SyncPatience(deadline_seconds=deadline_minutes * 60))
+
+
+def _answered(run: RunContext, restart: Restart, patience: SyncPatience) -> PipelineFailure:
+    project, target, project_dir = run.project, run.target, str(run.project.folder)
     connections = connections_of(project.folder, os.environ)
-    patience = SyncPatience(deadline_seconds=deadline_minutes * 60)
     healths, error = _looked_at(connections, freshness_hours_of(project.folder), patience)
     database = check_source_database(os.environ)
-    stale = _stale(target, project, project_dir)
+    stale = _stale(run)
     found = PipelineFailure(target, tuple(healths), error, database, tuple(stale), {}, None)
     _tell(found)
     _publish(found)
@@ -147,12 +149,12 @@ def _health(
     return health
 
 
-def _stale(target: str, project: Project, project_dir: str | None) -> list[Stale]:
-    if not project.has_freshness:
+def _stale(run: RunContext) -> list[Stale]:
+    if not run.project.has_freshness:
         return []
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+    with one_writer(run.target, holder=run.holder):
         try:
-            result = tasks.source_freshness(target, project_dir=project_dir)
+            result = tasks.source_freshness(run.target, project_dir=str(run.project.folder))
         except DbtRunFailed as exc:
             if exc.told_by_nodes is None:
                 raise

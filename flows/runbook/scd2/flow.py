@@ -12,8 +12,8 @@ from pydantic import Field
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.run_context import current_flow_run, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
@@ -24,7 +24,6 @@ from flows.runbook.scd2.repairs import Repairs, table_rows
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import ConfigError
 from infrastructure.plain_text import markdown_text
-from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
     from flows.engine.context.project import Project
@@ -113,10 +112,8 @@ def scd2_repair(
         DbtRunFailed: a test of a repaired table fails. The repair stands, and can be undone.
         ConfigError: a declaration is incomplete, or a table would not be whole afterwards. Nothing was changed.
     """
-    project = read_project(project_dir)
-    profile = load_profile(target)
-    holder = tasks.holder_name(tasks.current_flow_run())
-    with one_writer(target, holder=holder):
+    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+        project, profile = run.project, run.profile
         found = read_declared(project, profile, select).versions()
         if undo is not None:
             return _undone(project, profile, found, undo, force)
@@ -135,8 +132,9 @@ def scd2_repair(
     # Nobody else has to wait for the target while a person thinks.
     if not _answer(report).apply:
         return RepairReport(target, "declined", tuple(changes), report.digest)
-    with one_writer(target, holder=holder):
-        return _applied(project, profile, found, report.digest)
+    # Opened anew: secrets may have changed in that time.
+    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+        return _applied(run.project, run.profile, found, report.digest)
 
 
 def _applied(project: Project, profile: Profile, found: Sequence[Versions], confirmed: str | None) -> RepairReport:
@@ -166,7 +164,7 @@ def _answer(report: RepairReport) -> RepairAnswer:
     """Suspend the run until somebody answers; a run that no deployment can start again waits where it is."""
     from prefect.flow_runs import pause_flow_run, suspend_flow_run
 
-    if tasks.current_flow_run() is None:
+    if current_flow_run() is None:
         raise ConfigError("Nobody can be asked outside of a flow run: give mode='show' or mode='apply'.")
     form = RepairAnswer.with_initial_data(description=_markdown(report))
     # Named by the plan: what is agreed to is this plan and no other.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,8 @@ from flows.alerts.hooks import with_alerts
 from flows.alerts.incident import FailingRows
 from flows.engine.artifacts.graph import Graph, load_graph
 from flows.engine.artifacts.results import DbtResult, NodeResult
-from flows.engine.context.project import read_project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.state import state_of
+from flows.engine.context.run_context import open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
@@ -23,7 +21,6 @@ from flows.runbook.triage.changes import Changes, changes_since, failing_tests, 
 from flows.warehouses.tables import open_tables
 from infrastructure.errors import DbtRunFailed, TributaryError, UpstreamUnavailable
 from infrastructure.plain_text import markdown_block, markdown_code, markdown_text
-from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.alert_facts import Manifest
@@ -100,9 +97,8 @@ def triage(
     from flows.alerts.nodes import key_of as incident_key
     from flows.engine.artifacts.alert_facts import read_manifest
 
-    project, profile = read_project(project_dir), load_profile(target)
-    state = state_of(project.name, target, os.environ)
-    with one_writer(target, holder=tasks.holder_name(tasks.current_flow_run())):
+    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+        project, profile, state = run.project, run.profile, run.state
         failed_before = failing_tests(last_state(state))
         # A test that has left the project is not failing any more.
         graph = load_graph(state.manifest) if failed_before else Graph({})

@@ -19,6 +19,7 @@ from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import LEDGER
 from flows.engine.ledger.failures import log_of
 from flows.engine.ledger.ledger import read_ledger
@@ -43,8 +44,8 @@ def by_name(result: DbtResult) -> dict[str, NodeResult]:
 def run(
     project: str | Path, folder: Path, retries: Retries | None = None, verb: str = "build", **command: Any
 ) -> DbtResult:
-    found = read_project(PROJECTS / project)
-    return run_dbt(DbtCommand(verb, **command), found, profile_in(folder), "t", None, retries or Retries(sleep=never))
+    context = RunContext(read_project(PROJECTS / project), profile_in(folder))
+    return run_dbt(DbtCommand(verb, **command), context, retries=retries or Retries(sleep=never))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
 from flows.loaders.git.load import ingest_git
 from infrastructure.profiles import Profile
@@ -35,7 +36,7 @@ def read(repository: GeneratedRepository, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIBUTARY_STATE", str(folder / "state"))
         ingest_git(profile, [str(repository.folder)])
-        result = run_dbt(DbtCommand("build", selector="github"), read_project(), profile, "t")
+        result = run_dbt(DbtCommand("build", selector="github"), RunContext(read_project(), profile))
     assert result.nodes
     assert result.counts()["failed"] == result.counts()["skipped"] == 0
 

@@ -10,6 +10,7 @@ import pytest
 
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
 from flows.pipelines.ci_schemas import MARK, built_in, claim, claim_schemas, drop_schemas
 from flows.warehouses.tables import open_tables
@@ -127,7 +128,7 @@ def test_what_dbt_builds_is_what_was_claimed(tmp_path: Path, monkeypatch: pytest
     output = {"type": "duckdb", "path": str(tmp_path / "w.duckdb"), "schema": "ci_feature", "threads": 1}
     project, profile = read_project(models.parent), Profile("ci", "branch", output, {})
     claim_schemas(DbtCommand("build"), project, profile)
-    run_dbt(DbtCommand("build"), project, profile, "t")
+    run_dbt(DbtCommand("build"), RunContext(project, profile))
     with open_tables(profile) as tables:
         rows = tables.rows("select table_schema || '.' || table_name as name from information_schema.tables order by 1")
         assert [row["name"] for row in rows] == [

@@ -16,7 +16,8 @@ from prefect.states import State
 
 from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.sinks.task_runs import FlowRun, task_run_id
+from flows.engine.context.run_context import FlowRun
+from flows.engine.sinks.task_runs import task_run_id
 from flows.history.query import ask
 from flows.history.store import history_store
 from flows.pipelines.full import PipelineResult, dbt_full_pipeline

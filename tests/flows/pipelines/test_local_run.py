@@ -10,25 +10,13 @@ from pathlib import Path
 import pytest
 
 from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.options import RunOptions
 from flows.engine.context.reporting import reporting_to
 from flows.loaders.sample_data import count_sample_rows, write_sample_data
 from flows.pipelines.local_run import SAMPLE_ROWS, Request, did_you_mean, load_data, wants_data
 from infrastructure.profiles import Profile
 
-REQUEST = Request(
-    target="dev",
-    select=None,
-    exclude=None,
-    selector=None,
-    full_refresh=False,
-    vars={},
-    project_dir=None,
-    freshness=True,
-    docs=False,
-    resume=False,
-    wait=True,
-    with_data=None,
-)
+REQUEST = Request("dev")
 
 
 class Notes:
@@ -51,7 +39,7 @@ class Notes:
         (REQUEST, "duckdb", True),
         (REQUEST, "postgres", False),
         (replace(REQUEST, project_dir="elsewhere"), "duckdb", False),
-        (replace(REQUEST, resume=True), "duckdb", False),
+        (replace(REQUEST, options=RunOptions(resume=True)), "duckdb", False),
         (replace(REQUEST, with_data=False), "duckdb", False),
         (replace(REQUEST, with_data=True), "postgres", True),
     ],

@@ -20,6 +20,7 @@ from flows.alerts.incident_store import book_of
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand, upstream_sources
 from flows.engine.context.project import Project, read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
 from flows.runbook.payroll.flow import Planned, pre_payroll
 from flows.runbook.payroll.gate import SELECT, against, read_built, read_loaded_at
@@ -168,6 +169,6 @@ def test_nothing_but_evidence_opens_the_gate(
 
 def _done(command: DbtCommand, project: Project, profile: Profile) -> DbtResult:
     try:
-        return run_dbt(command, project, profile, "gate")
+        return run_dbt(command, RunContext(project, profile))
     except DbtRunFailed as exc:
         return exc.result

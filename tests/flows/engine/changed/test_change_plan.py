@@ -18,8 +18,10 @@ from flows.engine.changed.last_success import latest_folder
 from flows.engine.changed.relations import missing_relations
 from flows.engine.changed.run_memory import RunMemory
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.reporting import reporting_to
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import CHANGES, State, state_of
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
@@ -67,7 +69,8 @@ class Shop:
         with reporting_to(self.notes):
             if defer_to:
                 command = deferred(command, project, profile, defer_to)
-            return run_dbt(command, project, profile, "t", None, Retries(run_limit=0), changed=changed)
+            options = RunOptions(changed=changed)
+            return run_dbt(command, RunContext(project, profile), options, retries=Retries(run_limit=0))
 
     def built(self, **more: Any) -> set[str]:
         """Build what changed, and return the names of what was built, tests left out."""

@@ -14,7 +14,9 @@ from benchmarks.engines import NAMES
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand, Place, arguments, only_these
 from flows.engine.context.exact_selection import exact_arguments, flags_beside, hand_over
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import LEDGER, TEXT_LOG
 from flows.engine.ledger.ledger import read_ledger
 from flows.engine.ledger.resume import fingerprint
@@ -161,7 +163,8 @@ class Odd:
         output = {"type": "duckdb", "path": str(self.folder / "odd.duckdb"), "schema": "main", "threads": 1}
         retries = options.pop("retries", Retries(run_limit=0))
         profile = Profile("dev", "odd", output, {})
-        return run_dbt(DbtCommand("build"), read_project(self.project), profile, "t", None, retries, **options)
+        run = RunContext(read_project(self.project), profile)
+        return run_dbt(DbtCommand("build"), run, RunOptions(**options), retries=retries)
 
     def ran(self, result: DbtResult) -> set[str]:
         """Return what ran in this very run, by dbt's own artifact."""

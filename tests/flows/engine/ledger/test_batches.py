@@ -10,6 +10,7 @@ import pytest
 from flows.engine.artifacts.results import unbuilt_batches
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.ledger.failures import is_passing
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
@@ -48,7 +49,7 @@ def build(folder: Path, said: str, good_from: int) -> None:
     window = ("--event-time-start", "2026-01-01", "--event-time-end", "2026-01-05")
     command = DbtCommand("build", vars={"said": said, "good_from": good_from}, flags=window)
     retries = Retries(sleep=lambda seconds: None)
-    run_dbt(command, read_project(folder / "days"), profile_in(folder), "t", None, retries)
+    run_dbt(command, RunContext(read_project(folder / "days"), profile_in(folder)), retries=retries)
 
 
 def rows(folder: Path, sql: str) -> list[tuple[object, ...]]:

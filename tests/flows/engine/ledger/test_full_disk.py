@@ -12,7 +12,9 @@ import pytest
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.changed.defer import deferred
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import state_of
 from flows.engine.process.listing import list_ids
 from flows.engine.run import run_dbt
@@ -37,7 +39,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def build(folder: Path, resume: bool = False) -> DbtResult:
     output = {"type": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2}
-    return run_dbt(DbtCommand("build"), SHOP, Profile("dev", "shop", output, {}), "t", resume=resume)
+    run = RunContext(SHOP, Profile("dev", "shop", output, {}))
+    return run_dbt(DbtCommand("build"), run, RunOptions(resume=resume))
 
 
 def fill(disk: Path, left_bytes: int) -> Path:

@@ -15,12 +15,13 @@ import pytest
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent, NodeEvent
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.reporting import reporting_to
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import LEDGER, TEXT_LOG, State, state_of
 from flows.engine.ledger.ledger import Ledger
 from flows.engine.ledger.resume import fingerprint, interrupted_run
-from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, DbtRunFailed
@@ -53,7 +54,7 @@ def build(folder: Path, resume: bool = False) -> DbtResult:
     output = {"type": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2}
     project = read_project(folder / "project")
     profile = Profile("dev", "witnessed", output, {})
-    return run_dbt(DbtCommand("build"), project, profile, "t", None, Retries(limit=0), resume)
+    return run_dbt(DbtCommand("build"), RunContext(project, profile), RunOptions(resume=resume, retries=0))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import LEDGER
 from flows.engine.ledger.ledger import read_ledger
 from flows.engine.process.child import COMMENT_VARIABLE, QUERY_TAG_VARIABLE
@@ -26,7 +27,7 @@ PROJECT = Path(__file__).parents[3] / "projects" / "tagged"
 def said_by_a_run(project: Path, database: dict[str, Any]) -> tuple[str, Path]:
     """Run the project's one model, which keeps the statement that makes it, and return that with the run's folder."""
     profile = Profile("dev", "tributary", {"type": "postgres", **database, "schema": "tagged", "threads": 1}, {})
-    result = run_dbt(DbtCommand("run"), read_project(project), profile, "0a1b-2c3d")
+    result = run_dbt(DbtCommand("run"), RunContext(read_project(project), profile, run_id="0a1b-2c3d"))
     with closing(psycopg2.connect(**database)) as connection, connection.cursor() as cursor:
         cursor.execute("select said from tagged.said")
         return cursor.fetchone()[0], result.run_path

@@ -17,9 +17,10 @@ import pytest
 
 from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import DbtEvent, NodeEvent
+from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks import recorder as module
 from flows.engine.sinks.recorder import BATCH_SIZE, Recorder, Sender, sender_through
-from flows.engine.sinks.task_runs import FlowRun, task_run_id
+from flows.engine.sinks.task_runs import task_run_id
 from flows.engine.sinks.unsent import UnsentEvents
 from tests.support.processes import free_port, wait_until
 

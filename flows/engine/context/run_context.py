@@ -1,0 +1,128 @@
+"""What a run works on: its project, its profile, its state, its flow run; found out once, and known from there on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from flows.engine.context.project import Project, project_folder, read_project
+from flows.engine.context.reporting import Reporter, current_reporter
+from flows.engine.context.state import State, state_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from infrastructure.profiles import Profile
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """The flow run that node task runs belong to."""
+
+    id: UUID
+    name: str
+
+
+def current_flow_run() -> FlowRun | None:
+    """Return the flow run that this code runs in; None outside of one."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return None
+    return FlowRun(context.flow_run.id, context.flow_run.name)
+
+
+def current_holder() -> str:
+    """Return what others are told who wait for a target that this code holds."""
+    return _holder(current_flow_run())
+
+
+def _holder(flow_run: FlowRun | None) -> str:
+    return f"flow run {flow_run.name}" if flow_run else f"a task of process {os.getpid()}"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A project on a target, and who works on it.
+
+    Attributes:
+        flow_run: None outside of one.
+        run_id: names the folders of its dbt commands; the flow run's id where there is one.
+    """
+
+    project: Project
+    profile: Profile
+    flow_run: FlowRun | None = None
+    run_id: str = field(default_factory=lambda: str(uuid4()))
+
+    @property
+    def target(self) -> str:
+        """Return the name of the target."""
+        return self.profile.target
+
+    @cached_property
+    def state(self) -> State:
+        """Return the folders of the project on the target.
+
+        Raises:
+            ConfigError: they can't be made.
+        """
+        return state_of(self.project.name, self.target, os.environ)
+
+    @property
+    def holder(self) -> str:
+        """Return what others are told who wait for the target."""
+        return _holder(self.flow_run)
+
+    @property
+    def reporter(self) -> Reporter:
+        """Return who is told what happens, at this moment."""
+        return current_reporter()
+
+
+_open: ContextVar[Mapping[tuple[str, Path], RunContext]] = ContextVar("tributary_run_contexts")
+
+
+@contextmanager
+def open_context(target: str, project: Project | str | None = None) -> Iterator[RunContext]:
+    """Find out what a run works on, once: what is opened inside the block for the same target and project is the same.
+
+    Args:
+        project: its folder, where it was not read yet; the repository's own project when None.
+
+    Raises:
+        ConfigError: the target is not set up, or the folder is no dbt project; see `read_project`.
+    """
+    from infrastructure.profiles import load_profile
+
+    known = _open.get({})
+    folder = project.folder if isinstance(project, Project) else project_folder(project)
+    flow_run = current_flow_run()
+    outer = known.get((target, folder))
+    if outer is None:
+        found = project if isinstance(project, Project) else read_project(project)
+        run = RunContext(found, load_profile(target), flow_run)
+    else:
+        run = outer if outer.flow_run == flow_run else replace(outer, flow_run=flow_run)
+    if flow_run and run.run_id != str(flow_run.id):
+        run = replace(run, run_id=str(flow_run.id))
+    token = _open.set({**known, (target, folder): run})
+    try:
+        yield run
+    finally:
+        _open.reset(token)
+
+
+def project_at(folder: str | None) -> Project:
+    """Return the project of a folder as an open context knows it; read where none does, see `read_project`."""
+    place = project_folder(folder)
+    return next((run.project for (_, known), run in _open.get({}).items() if known == place), None) or read_project(
+        folder
+    )
