@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infrastructure.console import EntryGroup, json_option, say_aside, silent
-from infrastructure.errors import ConfigError, ExitCode
+from infrastructure.errors import ConfigError
+from infrastructure.plan import Change, Plan, line
 from infrastructure.screen import echo, styled
 
 if TYPE_CHECKING:
-    from deployments.schedules.declared import DeclaredDeployment
-    from deployments.schedules.plan import DeploymentPlan, Saved
-    from infrastructure.blocks.documents import FieldChange
+    from deployments.schedules.plan import Saved
 
 _COMMAND = "uv run python -m deployments.apply"
-_COLOURS = {"create": "green", "update": "yellow", "remove": "red", "left": "yellow"}
-_DONE = {"create": "created", "update": "updated", "remove": "removed", "left": "left"}
 
 _EPILOG = f"""\b
 Examples:
@@ -65,8 +62,8 @@ def main() -> None:
 def plan(target: str | None, prune: bool, exit_code: bool, as_json: bool, path: Path | None) -> None:
     """Show what apply would change, field by field; change nothing."""
     planned = _reconcile(path, target, prune, as_json, apply_it=False)
-    if exit_code and not planned.is_empty:
-        sys.exit(ExitCode.CHANGES)
+    if exit_code:
+        sys.exit(planned.exit_code)
 
 
 @main.command()
@@ -105,7 +102,7 @@ def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> 
         echo(json.dumps({"removed": names}, indent=2))
         return
     for name in names:
-        echo(_line("removed", "remove", name))
+        echo(line(Change(name, "remove"), is_done=True))
     echo(f"{len(names)} deployments removed." if names else f"Nothing carries the tag {schedules.marker}.")
 
 
@@ -113,7 +110,7 @@ def _confirm(found: Sequence[Saved], as_json: bool) -> None:
     if as_json:
         raise ConfigError("With --json nobody is asked: give --yes as well.")
     for deployment in found:
-        echo(_line("remove", "remove", deployment.full_name))
+        echo(line(Change(deployment.full_name, "remove")))
     click.confirm(f"Remove {len(found)} deployments, with the runs that are planned?", abort=True)
 
 
@@ -152,7 +149,7 @@ def next_(target: str | None, count: int, after: datetime | None, as_json: bool,
         echo(f"Without a schedule: {', '.join(still)}")
 
 
-def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool, apply_it: bool) -> DeploymentPlan:
+def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool, apply_it: bool) -> Plan:
     from deployments.schedules.prefect_deployments import apply as apply_plan
     from deployments.schedules.prefect_deployments import plan as make_plan
     from deployments.schedules.schedule_file import load_schedules
@@ -176,93 +173,37 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
     return planned
 
 
-def _as_text(planned: DeploymentPlan, address: str | None) -> str:
-    lines = [f"Prefect server: {address or 'this machine'}"]
-    unchanged = 0
-    for pool in planned.pools:
-        if pool.action == "unchanged":
-            unchanged += 1
-            continue
-        lines.append(_line(pool.action, pool.action, f"work pool {pool.name}"))
-        lines += [_field(it) for it in pool.fields]
-    for change in planned.deployments:
-        if change.action == "unchanged":
-            unchanged += 1
-            continue
-        words = " (not in the file any more; --prune removes it)" if change.action == "left" else ""
-        lines.append(_line(change.action, change.action, change.full_name + words))
-        lines += [_field(it) for it in change.fields]
-        if change.declared:
-            lines += _next_line(change.declared)
-    for late in planned.late:
-        if late.action == "unchanged":
-            unchanged += 1
-            continue
-        lines.append(_line(late.action, late.action, f"automation that tells when {late.full_name} is late"))
-        lines += [_field(it) for it in late.change.fields] if late.change and late.action == "update" else []
-    for event in planned.events:
-        if event.action == "unchanged":
-            unchanged += 1
-            continue
-        lines.append(_line(event.action, event.action, f"automation {event.name}"))
-        lines += [_field(it) for it in event.change.fields] if event.change else []
-    if unchanged:
-        lines.append(f"  unchanged  {unchanged}")
-    return "\n".join([*lines, *(styled(note, fg="yellow") for note in planned.notes)])
+def _as_text(planned: Plan, address: str | None) -> str:
+    where = f"Prefect server: {address or 'this machine'}"
+    notes = [styled(note, fg="yellow") for note in planned.notes]
+    return "\n".join([where, *planned.lines(), *planned.unchanged_line(), *notes])
 
 
-def _next_line(declared: DeclaredDeployment) -> list[str]:
-    return [f"             next run: {at:%a %Y-%m-%d %H:%M %Z}" for at in declared.next_runs(datetime.now(UTC))]
+def _summary(planned: Plan, command: str, is_applied: bool) -> str:
+    from deployments.schedules.plan import PoolChange
 
-
-def _summary(planned: DeploymentPlan, command: str, is_applied: bool) -> str:
     if planned.is_empty:
         return "Nothing to change: the server is as deployments/schedules.yml says."
     if not is_applied:
         return f"Nothing has been changed yet. To make these changes: {command}"
-    actions = [it.action for it in (*planned.pools, *planned.deployments, *planned.late, *planned.events)]
-    counts = ", ".join(f"{actions.count(action)} {_DONE[action]}" for action in _DONE if action in actions)
-    workers = [f"  uv run prefect worker start --pool {pool.name}" for pool in planned.pools]
-    return "\n".join([f"Done: {counts}.", "Runs start where a worker is:", *workers])
+    workers = [f"  uv run prefect worker start --pool {pool.name}" for pool in planned.only(PoolChange)]
+    return "\n".join([f"Done: {planned.done()}.", "Runs start where a worker is:", *workers])
 
 
-def _as_document(planned: DeploymentPlan, address: str | None, is_applied: bool) -> dict[str, Any]:
-    def fields(found: Sequence[FieldChange]) -> list[dict[str, Any]]:
-        return [{"path": it.path, "old": it.old, "new": it.new} for it in found]
+def _as_document(planned: Plan, address: str | None, is_applied: bool) -> dict[str, Any]:
+    from deployments.schedules.plan import DeploymentChange, LateChange, PoolChange
+    from infrastructure.server.automations import AutomationChange
 
     return {
         "server": address,
-        "work_pools": [{"name": it.name, "action": it.action, "fields": fields(it.fields)} for it in planned.pools],
-        "deployments": [
-            {
-                "deployment": it.full_name,
-                "action": it.action,
-                "fields": fields(it.fields),
-                "next_run": next((at.isoformat() for at in it.declared.next_runs(datetime.now(UTC))), None)
-                if it.declared
-                else None,
-            }
-            for it in planned.deployments
-        ],
-        "late_alerts": [{"deployment": it.full_name, "action": it.action} for it in planned.late],
-        "event_automations": [{"name": it.name, "action": it.action} for it in planned.events],
+        "work_pools": [it.as_document() for it in planned.only(PoolChange)],
+        "deployments": [it.as_document() for it in planned.only(DeploymentChange)],
+        "late_alerts": [it.as_document("deployment") for it in planned.only(LateChange)],
+        "event_automations": [it.as_document() for it in planned.only(AutomationChange)],
         "notes": list(planned.notes),
         "has_changes": not planned.is_empty,
         "is_applied": is_applied,
     }
-
-
-def _line(word: str, action: str, text: str) -> str:
-    return f"  {styled(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
-
-
-def _field(change: FieldChange) -> str:
-    indent = " " * 13
-    if change.old is None:
-        return f"{indent}{styled(f'+ {change.path}: {change.new}', fg='green')}"
-    if change.new is None:
-        return f"{indent}{styled(f'- {change.path}: {change.old}', fg='red')}"
-    return f"{indent}{styled(f'~ {change.path}: {change.old} → {change.new}', fg='yellow')}"
 
 
 if __name__ == "__main__":

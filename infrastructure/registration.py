@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from infrastructure.blocks.documents import (
     BlockChange,
@@ -19,6 +19,7 @@ from infrastructure.blocks.documents import (
     target_documents,
 )
 from infrastructure.errors import ConfigError
+from infrastructure.plan import Change, Plan
 from infrastructure.server.automations import (
     AutomationChange,
     AutomationDocument,
@@ -69,26 +70,20 @@ class DeclaredSetup:
 
 
 @dataclass(frozen=True)
-class LimitChange:
-    """What has to happen to one concurrency limit."""
+class LimitChange(Change):
+    """What has to happen to one concurrency limit; `old` is its size, None where there is none."""
 
-    name: str
-    action: Literal["create", "update", "unchanged"]
     old: int | None = None
 
-
-@dataclass(frozen=True)
-class SetupPlan:
-    """The changes that bring a server to what is declared."""
-
-    blocks: tuple[BlockChange, ...]
-    limits: tuple[LimitChange, ...]
-    automations: tuple[AutomationChange, ...] = ()
-
     @property
-    def is_empty(self) -> bool:
-        """Tell whether the server already is as declared."""
-        return all(change.action == "unchanged" for change in (*self.blocks, *self.limits, *self.automations))
+    def title(self) -> str:
+        """Return what a person calls the limit, and its size."""
+        before = f" in place of {self.old}" if self.old is not None else ""
+        return f"concurrency limit {self.name}: {WRITERS_PER_TARGET} run at a time{before}"
+
+    def as_document(self, key: str = "name") -> dict[str, Any]:
+        """Return the change for a program to read."""
+        return {**super().as_document(key), "old": self.old}
 
 
 def limit_name(target: str) -> str:
@@ -178,31 +173,31 @@ def _lacking(passed_over: Sequence[PassedOver]) -> ConfigError:
     )
 
 
-def plan(server: Server, declared: DeclaredSetup) -> SetupPlan:
+def plan(server: Server, declared: DeclaredSetup) -> Plan:
     """Compare what is declared with what a server holds; changes nothing."""
     blocks = [change_of(doc, server.read_block(doc.type_slug, doc.name)) for doc in declared.documents]
     limits = [_limit_change(name, server.read_limit(name)) for name in declared.limits]
     automations = [change_of_automation(doc, server.read_automation(doc.name)) for doc in declared.automations]
-    return SetupPlan(tuple(blocks), tuple(limits), tuple(automations))
+    return Plan((*blocks, *limits, *automations), declared.warnings)
 
 
 def _limit_change(name: str, size: int | None) -> LimitChange:
     if size is None:
         return LimitChange(name, "create")
-    return LimitChange(name, "unchanged" if size == WRITERS_PER_TARGET else "update", size)
+    return LimitChange(name, "unchanged" if size == WRITERS_PER_TARGET else "update", old=size)
 
 
-def apply(server: Server, planned: SetupPlan) -> None:
+def apply(server: Server, planned: Plan) -> None:
     """Make the changes of a plan: limits first, so that a profile that can be loaded has its limit.
 
     Automations come last, as they refer to blocks.
     """
-    for limit in planned.limits:
-        if limit.action != "unchanged":
+    for limit in planned.only(LimitChange):
+        if limit.is_change:
             server.save_limit(limit.name, WRITERS_PER_TARGET)
-    for change in planned.blocks:
-        if change.action != "unchanged":
+    for change in planned.only(BlockChange):
+        if change.is_change:
             server.save_block(change)
-    for automation in planned.automations:
-        if automation.action != "unchanged":
-            server.save_automation(automation)
+    for automation in planned.only(AutomationChange):
+        if automation.is_change and automation.document:
+            server.save_automation(automation.document, automation.saved)

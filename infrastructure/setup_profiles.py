@@ -7,15 +7,24 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infrastructure.blocks.documents import PROFILE_TYPE, SavedDocument, change_of, profile_block, target_documents
+from infrastructure.blocks.documents import (
+    PROFILE_TYPE,
+    BlockChange,
+    SavedDocument,
+    change_of,
+    profile_block,
+    target_documents,
+)
 from infrastructure.connection_check.check import Check, check
 from infrastructure.console import EntryCommand, json_option, say_aside, silent
 from infrastructure.errors import ConfigError, ExitCode
+from infrastructure.plan import Change, Plan
 from infrastructure.profiles import (
     LOCAL_PROFILES,
     Profile,
@@ -24,8 +33,9 @@ from infrastructure.profiles import (
     local_profiles_text,
     profile_of,
 )
-from infrastructure.registration import WRITERS_PER_TARGET, DeclaredSetup, SetupPlan, apply, declare, plan
+from infrastructure.registration import DeclaredSetup, LimitChange, apply, declare, plan
 from infrastructure.screen import echo, styled
+from infrastructure.server.automations import AutomationChange
 from infrastructure.server.local_server import server_in_reach
 from infrastructure.targets.outputs import read_secrets
 from infrastructure.targets.target_file import ROOT, TARGETS_FILE, Targets, load_targets
@@ -34,9 +44,8 @@ from infrastructure.yaml_file import all_of
 if TYPE_CHECKING:
     from infrastructure.server.client import Server
 
-_DONE = {"create": "created", "update": "updated", "unchanged": "unchanged"}
-_COLOURS = {"create": "green", "update": "yellow", "not ours": "yellow"}
 _COMMAND = "uv run python -m infrastructure.setup_profiles"
+_NOT_OURS = "was not written by setup and is left alone: move it away, or name another file with --profiles-file"
 
 _EPILOG = f"""\b
 Examples:
@@ -120,8 +129,20 @@ def main(
     if not blocks_only:
         outcome.reconcile_profiles_file(plan_only, profiles_file, local_profiles_text(targets))
     echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
-    if exit_code and outcome.has_changes:
-        sys.exit(ExitCode.CHANGES)
+    if exit_code:
+        sys.exit(outcome.plan.exit_code)
+
+
+@dataclass(frozen=True)
+class FileChange(Change):
+    """What has to happen to the local profiles.yml; one that setup did not write is left alone."""
+
+    @property
+    def title(self) -> str:
+        """Return the file, and that it may be shown."""
+        path = Path(self.name)
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        return f"{shown}{'' if self.reason else ' (holds no secret)'}"
 
 
 class _Outcome:
@@ -131,19 +152,13 @@ class _Outcome:
         self.declared = declared
         self.command = " ".join([_COMMAND, *(f"--target {name}" for name in only)])
         self.address: str | None = None
-        self.plan: SetupPlan | None = None
-        self.file: tuple[Path, str] | None = None
-        self.is_applied = False
-
-    @property
-    def has_changes(self) -> bool:
-        in_file = self.file is not None and self.file[1] in ("create", "update")
-        return in_file or (self.plan is not None and not self.plan.is_empty)
+        self.is_of_server = self.is_applied = False
+        self.plan = Plan(notes=declared.warnings)
 
     def reconcile_server(self, plan_only: bool, report: Callable[[str], None] | None) -> None:
         from infrastructure.server.client import api_address, connect
 
-        self.address = api_address()
+        self.is_of_server, self.address = True, api_address()
         with connect(report) as server:
             self.plan = plan(server, self.declared)
             if not plan_only:
@@ -152,99 +167,49 @@ class _Outcome:
 
     def reconcile_profiles_file(self, plan_only: bool, path: Path, text: str) -> None:
         action = local_profiles_action(path, text)
-        if not plan_only and action in ("create", "update"):
+        change = FileChange(str(path), action, reason=_NOT_OURS if action == "not ours" else "")
+        if not plan_only and change.is_change:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             self.is_applied = True
-        self.file = (path, action)
+        self.plan = replace(self.plan, changes=(*self.plan.changes, change))
 
     def as_json(self) -> str:
-        blocks = self.plan.blocks if self.plan else ()
-        limits = self.plan.limits if self.plan else ()
+        files = [{"path": it.name, "action": it.action} for it in self.plan.only(FileChange)]
         document: dict[str, Any] = {
             "server": self.address,
             "ready": list(self.declared.targets),
             "passed_over": [{"name": e.name, "variables": list(e.variables)} for e in self.declared.passed_over],
-            "warnings": list(self.declared.warnings),
-            "blocks": [
-                {
-                    "block": change.document.slug,
-                    "action": change.action,
-                    "fields": [{"path": f.path, "old": f.old, "new": f.new} for f in change.fields],
-                }
-                for change in blocks
-            ],
-            "limits": [{"name": limit.name, "action": limit.action, "old": limit.old} for limit in limits],
-            "automations": [
-                {
-                    "automation": change.document.name,
-                    "action": change.action,
-                    "fields": [{"path": f.path, "old": f.old, "new": f.new} for f in change.fields],
-                }
-                for change in (self.plan.automations if self.plan else ())
-            ],
-            "profiles_yml": {"path": str(self.file[0]), "action": self.file[1]} if self.file else None,
-            "has_changes": self.has_changes,
+            "warnings": list(self.plan.notes),
+            "blocks": [change.as_document("block") for change in self.plan.only(BlockChange)],
+            "limits": [change.as_document() for change in self.plan.only(LimitChange)],
+            "automations": [change.as_document("automation") for change in self.plan.only(AutomationChange)],
+            "profiles_yml": next(iter(files), None),
+            "has_changes": not self.plan.is_empty,
             "is_applied": self.is_applied,
         }
         return json.dumps(document, indent=2)
 
     def as_text(self, plan_only: bool, targets: Targets) -> str:
-        parts = [self._changes(plan_only)]
-        if self.declared.warnings:
-            parts.append("\n".join(styled(warning, fg="yellow") for warning in self.declared.warnings))
+        parts = [self._changes(plan_only), "\n".join(styled(note, fg="yellow") for note in self.plan.notes)]
         if self.declared.passed_over:
             parts.append("\n".join(["Passed over:", *(f"  {entry}" for entry in self.declared.passed_over)]))
         parts.append(self._plan_summary() if plan_only else self._next_steps(targets))
         return "\n\n".join(part for part in parts if part)
 
     def _changes(self, plan_only: bool) -> str:
-        lines: list[str] = []
-        unchanged = 0
-        for change in self.plan.blocks if self.plan else ():
-            if change.action == "unchanged":
-                unchanged += 1
-                continue
-            lines.append(_line(plan_only, change.action, change.document.slug))
-            if plan_only:
-                lines += [_field(f.path, f.old, f.new) for f in change.fields]
-        for limit in self.plan.limits if self.plan else ():
-            if limit.action == "unchanged":
-                unchanged += 1
-                continue
-            size = f"{WRITERS_PER_TARGET} run at a time" + (
-                f" in place of {limit.old}" if limit.old is not None else ""
-            )
-            lines.append(_line(plan_only, limit.action, f"concurrency limit {limit.name}: {size}"))
-        for change in self.plan.automations if self.plan else ():
-            if change.action == "unchanged":
-                unchanged += 1
-                continue
-            lines.append(_line(plan_only, change.action, f'automation "{change.document.name}"'))
-            if plan_only:
-                lines += [_field(f.path, f.old, f.new) for f in change.fields]
-        if self.file and self.file[1] == "not ours":
-            lines.append(
-                f"  {_shown(self.file[0])} was not written by setup and is left alone: move it away, or name "
-                "another file with --profiles-file."
-            )
-        elif self.file and self.file[1] != "unchanged":
-            lines.append(_line(plan_only, self.file[1], f"{_shown(self.file[0])} (holds no secret)"))
-        if unchanged and lines:
-            lines.append(
-                f"  unchanged  {_count(unchanged, 'block, limit or automation', 'blocks, limits and automations')}"
-            )
-        where = f"Prefect server: {self.address or 'this machine'}" if self.plan else ""
-        return "\n".join(line for line in (where, *lines) if line)
+        where = [f"Prefect server: {self.address or 'this machine'}"] if self.is_of_server else []
+        lines = self.plan.lines(is_done=not plan_only, details=plan_only)
+        return "\n".join([*where, *lines, *(self.plan.unchanged_line() if lines else ())])
 
     def _plan_summary(self) -> str:
-        if not self.has_changes:
+        if self.plan.is_empty:
             return "Nothing would change."
         return f"Nothing has been changed yet. To make these changes: {self.command}"
 
     def _next_steps(self, targets: Targets) -> str:
         ready = [name for name in self.declared.targets if name in targets.targets]
-        head = "Nothing to change: everything is as targets.yml says." if not self.has_changes else ""
+        head = "Nothing to change: everything is as targets.yml says." if self.plan.is_empty else ""
         if not ready:
             return head
         default = targets.default if targets.default in ready else ready[0]
@@ -343,7 +308,7 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
             )
         planned = plan(server, declare(targets, os.environ, [target]))
         apply(server, planned)
-    made = [change.document.slug for change in planned.blocks if change.action != "unchanged"]
+    made = [change.name for change in planned.only(BlockChange) if change.is_change]
     return [f"Made the blocks of target {target}: {', '.join(made)}."]
 
 
@@ -357,7 +322,7 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
             *others, last = target_documents(targets.profile, target, settings, {})
             changes = [change_of(each, server.read_block(each.type_slug, each.name)) for each in others]
             changes.append(change_of(last, profile))
-            if any(change.action != "unchanged" for change in changes):
+            if any(change.is_change for change in changes):
                 return [
                     f"The saved blocks of target {target} are not as infrastructure/targets.yml says; "
                     f"`{_COMMAND} --target {target}` brings them there."
@@ -365,34 +330,10 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
     return []
 
 
-def _line(plan_only: bool, action: str, text: str) -> str:
-    word = action if plan_only else _DONE[action]
-    return f"  {styled(f'{word:9}', fg=_COLOURS.get(action))}  {text}"
-
-
-def _field(path: str, old: str | None, new: str | None) -> str:
-    indent = " " * 13
-    if old is None:
-        return f"{indent}+ {path}: {new}"
-    if new is None:
-        return f"{indent}- {path}"
-    if new == old:
-        return f"{indent}~ {path}: changed (secret)"
-    return f"{indent}~ {path}: {old} → {new}"
-
-
 def _check_line(entry: Check) -> str:
     if entry.is_ok:
         return f"{entry.target}: {styled('ok', fg='green')}" + (f"; {entry.note}" if entry.note else "")
     return f"{entry.target}: {styled('failed', fg='red')}, {entry.cause}. {entry.mend}".rstrip()
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 if __name__ == "__main__":

@@ -80,9 +80,9 @@ def plan_command(out: Path | None, as_json: bool, **asked: Any) -> None:  # noqa
     """Show what a deployment would change; exit code 3 when that is anything."""
     changes = _planned(asked)
     if out is not None:
-        out.write_text(json.dumps(changes.document(), indent=2), encoding="utf-8")
+        out.write_text(json.dumps(changes.as_document(), indent=2), encoding="utf-8")
     _print_plan(changes, as_json, details=True)
-    sys.exit(ExitCode.DONE if changes.is_empty else ExitCode.CHANGES)
+    sys.exit(changes.exit_code)
 
 
 @main.command("deploy")
@@ -329,7 +329,7 @@ def _settings(account_id: int | None) -> CloudSettings:
 
 def _print_plan(changes: ChangeSet, as_json: bool, details: bool) -> None:
     if as_json:
-        echo(dumps(changes.document()))
+        echo(dumps(changes.as_document()))
     else:
         echo(changes.text(details))
 
@@ -340,7 +340,9 @@ def _finish(changes: ChangeSet, applied: Applied, journal: Path, as_json: bool, 
     if as_json:
         from dataclasses import asdict
 
-        echo(dumps({**asdict(applied), "blocked": [it.document() for it in changes.of(BLOCKED)], "journal": journal}))
+        echo(
+            dumps({**asdict(applied), "blocked": [it.as_document() for it in changes.of(BLOCKED)], "journal": journal})
+        )
         sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
     echo(changes.text(details))
     for note in applied.notes:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.schedules.declared import DeclaredDeployment
-from deployments.schedules.plan import EventChange
 from deployments.webhook.start.prefect_cloud import NAME, cloud_documents, resource_of
 from flows.services.airbyte.sync_events import DEPLOYMENT, connections_of
 from infrastructure.errors import ConfigError
-from infrastructure.server.automations import AutomationDocument, change_of_automation
+from infrastructure.server.automations import AutomationChange, AutomationDocument, change_of_automation
 from infrastructure.targets.target_file import ROOT
 
 if TYPE_CHECKING:
@@ -54,21 +53,22 @@ def _whole(automation: Mapping[str, Any]) -> AutomationDocument:
     return AutomationDocument(automation["name"], automation["description"], trigger, actions)
 
 
-def plan_events(server: Server, documents: list[AutomationDocument], deployment_id: str | None) -> list[EventChange]:
+def plan_events(
+    server: Server, documents: list[AutomationDocument], deployment_id: str | None
+) -> list[AutomationChange]:
     """Compare the automations with what a server has.
 
     Args:
         deployment_id: of the transformation; None where the server has none, and so no automation of ours.
     """
     changes = [change_of_automation(document, server.read_automation(document.name)) for document in documents]
-    planned = [EventChange(it.document.name, it.action, it) for it in changes]
     names = {it.name for it in documents}
     if deployment_id is not None:
         there = {
             it.name for it in server.client.read_automations() if _is_ours(it.model_dump(mode="json"), deployment_id)
         }
-        planned += [EventChange(name, "remove") for name in sorted(there - names)]
-    return planned
+        changes += [AutomationChange(name, "remove") for name in sorted(there - names)]
+    return changes
 
 
 def _is_ours(automation: Mapping[str, Any], deployment_id: str) -> bool:

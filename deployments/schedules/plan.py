@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
 
 from deployments.schedules.declared import DeclaredDeployment, digest
-from infrastructure.blocks.documents import FieldChange
 from infrastructure.errors import ConfigError
+from infrastructure.plan import Change, FieldChange
 
 if TYPE_CHECKING:
     from deployments.schedules.schedule_file import Schedules, WorkPool
@@ -42,73 +43,52 @@ class SavedPool:
 
 
 @dataclass(frozen=True)
-class DeploymentChange:
+class DeploymentChange(Change):
     """What has to happen to one deployment.
 
     Attributes:
-        action: `left` is one of ours that the file no longer has, while removing was not asked for.
-        declared: None for one that is no longer in the file.
+        declared: None for one that is no longer in the file; without --prune, it is left.
+        saved: None for one that the server does not have.
     """
 
-    full_name: str
-    action: Literal["create", "update", "remove", "left", "unchanged"]
-    declared: DeclaredDeployment | None
-    saved: Saved | None
-    fields: tuple[FieldChange, ...] = ()
+    declared: DeclaredDeployment | None = field(default=None, kw_only=True)
+    saved: Saved | None = field(default=None, kw_only=True)
 
     @property
-    def is_change(self) -> bool:
-        """Tell whether applying it changes the server."""
-        return self.action not in ("unchanged", "left")
+    def next_run(self) -> datetime | None:
+        """Return when it runs next by itself; None for never."""
+        return next(iter(self.declared.next_runs(datetime.now(UTC))), None) if self.declared else None
+
+    def details(self) -> list[str]:
+        """Return what differs, and when it runs next."""
+        at = self.next_run
+        return [*super().details(), *([f"next run: {at:%a %Y-%m-%d %H:%M %Z}"] if at else [])]
+
+    def as_document(self, key: str = "deployment") -> dict[str, Any]:
+        """Return the change for a program to read."""
+        return {**super().as_document(key), "next_run": at.isoformat() if (at := self.next_run) else None}
 
 
 @dataclass(frozen=True)
-class PoolChange:
+class PoolChange(Change):
     """What has to happen to one work pool; pools are never removed, as workers hang on them."""
 
-    name: str
-    action: Literal["create", "update", "unchanged"]
-    pool: WorkPool
-    fields: tuple[FieldChange, ...] = ()
-
-
-@dataclass(frozen=True)
-class LateChange:
-    """What has to happen to the automation that tells of a deployment's late runs."""
-
-    full_name: str
-    action: Literal["create", "update", "remove", "unchanged"]
-    change: AutomationChange | None = None
-
-
-@dataclass(frozen=True)
-class EventChange:
-    """What has to happen to an automation that starts the transformation on an event."""
-
-    name: str
-    action: Literal["create", "update", "remove", "unchanged"]
-    change: AutomationChange | None = None
-
-
-@dataclass(frozen=True)
-class DeploymentPlan:
-    """The changes that bring a server to the schedules file."""
-
-    pools: tuple[PoolChange, ...]
-    deployments: tuple[DeploymentChange, ...]
-    late: tuple[LateChange, ...] = ()
-    events: tuple[EventChange, ...] = ()
-    notes: tuple[str, ...] = ()
+    pool: WorkPool = field(kw_only=True)
 
     @property
-    def is_empty(self) -> bool:
-        """Tell whether applying it would change nothing."""
-        return not (
-            any(pool.action != "unchanged" for pool in self.pools)
-            or any(change.is_change for change in self.deployments)
-            or any(late.action != "unchanged" for late in self.late)
-            or any(event.action != "unchanged" for event in self.events)
-        )
+    def title(self) -> str:
+        """Return what a person calls the pool."""
+        return f"work pool {self.name}"
+
+
+@dataclass(frozen=True)
+class LateChange(Change):
+    """What has to happen to the automation that tells of a deployment's late runs; it bears the deployment's name."""
+
+    @property
+    def title(self) -> str:
+        """Return what a person calls the automation."""
+        return f"automation that tells when {self.name} is late"
 
 
 def fields_of(declared: DeclaredDeployment) -> dict[str, object]:
@@ -198,18 +178,20 @@ def plan_deployments(
         found, wanted = by_name.get(deployment.full_name), fields_of(deployment)
         if found is None:
             shown = differences({"paused": False}, {name: it for name, it in wanted.items() if name not in _FROM_FLOW})
-            changes.append(DeploymentChange(deployment.full_name, "create", deployment, None, shown))
+            changes.append(DeploymentChange(deployment.full_name, "create", shown, declared=deployment))
             continue
         fields = differences(found.fields, wanted)
         action = "update" if fields else "unchanged"
-        changes.append(DeploymentChange(deployment.full_name, action, deployment, found, fields))
+        changes.append(DeploymentChange(deployment.full_name, action, fields, declared=deployment, saved=found))
     names = {deployment.full_name for deployment in declared}
     for deployment in sorted(saved, key=lambda it: it.full_name):
         if deployment.full_name in names or not deployment.is_ours:
             continue
         if target is not None and deployment.target != target:
             continue
-        changes.append(DeploymentChange(deployment.full_name, "remove" if prune else "left", None, deployment))
+        reason = "not in the file any more" + ("" if prune else "; --prune removes it")
+        action = "remove" if prune else "left"
+        changes.append(DeploymentChange(deployment.full_name, action, reason=reason, saved=deployment))
     return changes
 
 
@@ -227,7 +209,7 @@ def plan_pool(name: str, pool: WorkPool, saved: SavedPool | None) -> PoolChange:
     """
     wanted: dict[str, object] = {"type": pool.type, "concurrency": pool.concurrency}
     if saved is None:
-        return PoolChange(name, "create", pool, differences({}, wanted))
+        return PoolChange(name, "create", differences({}, wanted), pool=pool)
     if saved.type != pool.type:
         raise ConfigError(
             f"Work pool {name} on the server is of type {saved.type}, and deployments/schedules.yml says {pool.type}. "
@@ -235,7 +217,7 @@ def plan_pool(name: str, pool: WorkPool, saved: SavedPool | None) -> PoolChange:
             f"uv run prefect work-pool delete {name}"
         )
     fields = differences({"type": saved.type, "concurrency": saved.concurrency}, wanted)
-    return PoolChange(name, "update" if fields else "unchanged", pool, fields)
+    return PoolChange(name, "update" if fields else "unchanged", fields, pool=pool)
 
 
 def plan_late(
@@ -250,7 +232,9 @@ def plan_late(
     """
     if document is None:
         return LateChange(full_name, "remove") if is_there else None
-    return LateChange(full_name, change.action if change else "create", change)
+    if change is None or change.action == "create":
+        return LateChange(full_name, "create")
+    return LateChange(full_name, change.action, change.fields)
 
 
 def used_pools(schedules: Schedules, declared: Sequence[DeclaredDeployment], target: str | None) -> dict[str, WorkPool]:

@@ -23,8 +23,6 @@ from deployments.schedules.declared import DeclaredDeployment
 from deployments.schedules.event_automations import event_documents, plan_events
 from deployments.schedules.plan import (
     DeploymentChange,
-    DeploymentPlan,
-    EventChange,
     LateChange,
     PoolChange,
     Saved,
@@ -40,7 +38,13 @@ from deployments.schedules.schedule_file import Schedules
 from flows.services.airbyte.sync_events import DEPLOYMENT
 from infrastructure.blocks.documents import Reference
 from infrastructure.errors import ConfigError
-from infrastructure.server.automations import AutomationDocument, change_of_automation, late_document
+from infrastructure.plan import Plan
+from infrastructure.server.automations import (
+    AutomationChange,
+    AutomationDocument,
+    change_of_automation,
+    late_document,
+)
 from infrastructure.server.client import Server
 
 _PAGE = 200
@@ -113,7 +117,7 @@ def plan(
     *,
     prune: bool,
     target: str | None = None,
-) -> DeploymentPlan:
+) -> Plan:
     """Compare the schedules file with a server; changes nothing.
 
     Raises:
@@ -138,7 +142,7 @@ def plan(
             f"Nobody is told when runs of {', '.join(wanting)} are late: the server has neither the block "
             "webhook/slack-webhook nor pager-duty-webhook/pagerduty. Set them up with infrastructure.setup_profiles."
         )
-    return DeploymentPlan(tuple(pools), tuple(changes), tuple(late), tuple(events), tuple(notes))
+    return Plan((*pools, *changes, *late, *events), tuple(notes))
 
 
 def _plan_events(
@@ -147,7 +151,7 @@ def _plan_events(
     declared: Sequence[DeclaredDeployment],
     saved: Sequence[Saved],
     target: str | None,
-) -> list[EventChange]:
+) -> list[AutomationChange]:
     """Compare the automations of events with the server; their deployment stands for their target."""
     by_name = {it.full_name: it for it in declared}
     starts = by_name.get(DEPLOYMENT)
@@ -158,33 +162,32 @@ def _plan_events(
     return plan_events(server, documents, deployment_id)
 
 
-def _apply_events(server: Server, planned: DeploymentPlan, ids: Mapping[str, str]) -> None:
-    for event in planned.events:
+def _apply_events(server: Server, planned: Plan, ids: Mapping[str, str]) -> None:
+    for event in planned.only(AutomationChange):
         if event.action == "remove":
             server.delete_automation(event.name)
-        elif event.change and event.action != "unchanged":
-            document = event.change.document
+        elif event.is_change and (document := event.document):
             # The deployment that is to be started has its id only now.
             actions = tuple({**action, "deployment_id": ids[DEPLOYMENT]} for action in document.actions)
-            server.save_automation(replace(event.change, document=replace(document, actions=actions)))
+            server.save_automation(replace(document, actions=actions), event.saved)
 
 
-def apply(server: Server, schedules: Schedules, planned: DeploymentPlan) -> dict[str, str]:
+def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]:
     """Make the changes of a plan: pools, then deployments, then what watches them; returns ids by full name."""
-    for pool in planned.pools:
-        if pool.action != "unchanged":
+    for pool in planned.only(PoolChange):
+        if pool.is_change:
             _save_pool(server, pool)
     ids: dict[str, str] = {}
-    for change in planned.deployments:
+    for change in planned.only(DeploymentChange):
         if change.declared and change.is_change:
-            ids[change.full_name] = save(server, change.declared)
+            ids[change.name] = save(server, change.declared)
         elif change.saved:
-            ids[change.full_name] = change.saved.id
+            ids[change.name] = change.saved.id
     tellable = _destinations(server)
-    for late in planned.late:
+    for late in planned.only(LateChange):
         _apply_late(server, schedules, late, planned, ids, tellable)
     _apply_events(server, planned, ids)
-    for change in planned.deployments:
+    for change in planned.only(DeploymentChange):
         if change.action == "remove" and change.saved:
             remove(server, change.saved)
     return ids
@@ -284,33 +287,33 @@ def _plan_late(
         return None
     saved_id = change.saved.id if change.saved else str(_NO_ID)
     document = _late_document(schedules, change.declared, saved_id, tellable)
-    there = server.read_automation(late_name(schedules, change.full_name))
+    there = server.read_automation(late_name(schedules, change.name))
     difference = change_of_automation(document, there) if document else None
-    return plan_late(change.full_name, document, difference, there is not None)
+    return plan_late(change.name, document, difference, there is not None)
 
 
 def _apply_late(
     server: Server,
     schedules: Schedules,
     late: LateChange,
-    planned: DeploymentPlan,
+    planned: Plan,
     ids: dict[str, str],
     tellable: Destinations,
 ) -> None:
-    if late.action == "unchanged":
+    if not late.is_change:
         return
-    name = late_name(schedules, late.full_name)
+    name = late_name(schedules, late.name)
     if late.action == "remove":
         server.delete_automation(name)
         return
-    declared = next(it.declared for it in planned.deployments if it.full_name == late.full_name)
+    declared = next(it.declared for it in planned.only(DeploymentChange) if it.name == late.name)
     # Made again, as the deployment has its id only now.
-    document = _late_document(schedules, declared, ids[late.full_name], tellable)
+    document = _late_document(schedules, declared, ids[late.name], tellable)
     if document:
         for reference in tellable:
             if reference:
                 server.read_block(reference.type_slug, reference.name)
-        server.save_automation(change_of_automation(document, server.read_automation(name)))
+        server.save_automation(document, server.read_automation(name))
 
 
 def _read_pool(server: Server, name: str) -> SavedPool | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from infrastructure.blocks.block_types import BlockType, block_type
+from infrastructure.plan import Change, FieldChange
 from infrastructure.targets.outputs import (
     BIGQUERY_SECRETS,
     CREDENTIALS_TYPES,
@@ -81,21 +82,10 @@ class SavedDocument:
 
 
 @dataclass(frozen=True)
-class FieldChange:
-    """One field that differs; texts are None where there is none, and never hold a secret."""
-
-    path: str
-    old: str | None
-    new: str | None
-
-
-@dataclass(frozen=True)
-class BlockChange:
+class BlockChange(Change):
     """What has to happen to one block."""
 
-    document: BlockDocument
-    action: Literal["create", "update", "unchanged"]
-    fields: tuple[FieldChange, ...] = ()
+    document: BlockDocument = field(kw_only=True)
 
 
 def target_documents(profile: str, name: str, target: Target, secrets: Mapping[str, str]) -> list[BlockDocument]:
@@ -316,7 +306,7 @@ def change_of(document: BlockDocument, saved: SavedDocument | None) -> BlockChan
     """Compare a declared block with what a server has."""
     if saved is None:
         fields = [FieldChange(path, None, _shown(document, path, value)) for path, value in _flat(document.data)]
-        return BlockChange(document, "create", tuple(fields))
+        return BlockChange(document.slug, "create", tuple(fields), document=document)
     declared, found = dict(_flat(document.data)), dict(_flat(saved.data))
     # A document that was saved by its class or in the UI holds the defaults of its type, and ours does not.
     defaults = document.type.defaults
@@ -328,7 +318,7 @@ def change_of(document: BlockDocument, saved: SavedDocument | None) -> BlockChan
     schema = (document.type.checksum, document.type.version)
     if saved.schema != schema:
         fields.append(FieldChange("block schema", saved.schema[1], schema[1]))
-    return BlockChange(document, "update" if fields else "unchanged", tuple(fields))
+    return BlockChange(document.slug, "update" if fields else "unchanged", tuple(fields), document=document)
 
 
 def _field_change(

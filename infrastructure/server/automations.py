@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from infrastructure.blocks.documents import FieldChange, Reference
+from infrastructure.blocks.documents import Reference
+from infrastructure.plan import Change, FieldChange
 
 # A flow that has told how it ended says so with the first, so that the server need not; with the second, that it
 # could not, so that the server does. Their resource is the flow run.
@@ -81,13 +82,21 @@ class SavedAutomation:
 
 
 @dataclass(frozen=True)
-class AutomationChange:
-    """What has to happen to one automation."""
+class AutomationChange(Change):
+    """What has to happen to one automation.
 
-    document: AutomationDocument
-    action: Literal["create", "update", "unchanged"]
-    fields: tuple[FieldChange, ...] = ()
-    saved: SavedAutomation | None = None
+    Attributes:
+        document: as it should be; None for one that is to be removed.
+        saved: as the server has it; None where it has none.
+    """
+
+    document: AutomationDocument | None = field(default=None, kw_only=True)
+    saved: SavedAutomation | None = field(default=None, kw_only=True)
+
+    @property
+    def title(self) -> str:
+        """Return what a person calls the automation."""
+        return f'automation "{self.name}"'
 
 
 def automation_documents(
@@ -215,7 +224,8 @@ def late_document(
 def change_of_automation(document: AutomationDocument, saved: SavedAutomation | None) -> AutomationChange:
     """Compare a declared automation with what a server has."""
     if saved is None:
-        return AutomationChange(document, "create", (FieldChange("description", None, document.description),))
+        about = FieldChange("description", None, document.description)
+        return AutomationChange(document.name, "create", (about,), document=document)
     fields: list[FieldChange] = []
     if not saved.is_enabled:
         fields.append(FieldChange("enabled", "False", "True"))
@@ -228,7 +238,8 @@ def change_of_automation(document: AutomationDocument, saved: SavedAutomation | 
     ):
         if old != new:
             fields += _differences(name, old, new)
-    return AutomationChange(document, "update" if fields else "unchanged", tuple(fields), saved)
+    action = "update" if fields else "unchanged"
+    return AutomationChange(document.name, action, tuple(fields), document=document, saved=saved)
 
 
 def _differences(name: str, old: object, new: object) -> list[FieldChange]:

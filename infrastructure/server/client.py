@@ -33,7 +33,7 @@ from prefect.settings import (
 from infrastructure.blocks.block_types import BlockType, block_type
 from infrastructure.blocks.documents import BlockChange, Reference, SavedDocument
 from infrastructure.errors import ConfigError, DriftError, UpstreamUnavailable
-from infrastructure.server.automations import AutomationChange, SavedAutomation
+from infrastructure.server.automations import AutomationDocument, SavedAutomation
 
 _CONNECT_SECONDS = 10.0
 # For a temporary server to start. Prefect allows 20 s, which a machine with other work does not keep.
@@ -142,9 +142,8 @@ class Server:
             doubles=tuple(str(double.id) for double in found[1:]),
         )
 
-    def save_automation(self, change: AutomationChange) -> None:
-        """Create or update an automation as a change says; the blocks it refers to have to be there."""
-        document = change.document
+    def save_automation(self, document: AutomationDocument, saved: SavedAutomation | None) -> None:
+        """Create an automation, or bring the saved one to what is declared; its blocks have to be there."""
         automation = AutomationCore.model_validate(
             {
                 "name": document.name,
@@ -156,11 +155,11 @@ class Server:
                 ],
             }
         )
-        if change.saved is None:
+        if saved is None:
             self._client.create_automation(automation)
             return
-        self._client.update_automation(UUID(change.saved.id), automation)
-        for double in change.saved.doubles:
+        self._client.update_automation(UUID(saved.id), automation)
+        for double in saved.doubles:
             self._client.delete_automation(UUID(double))
 
     def delete_automation(self, name: str) -> None:

@@ -150,7 +150,7 @@ def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
         assert f'~ tags: [] → ["managed-by:{project.name}"]' in project.run("apply").output
         settings = project.settings["deployments"].pop(project.full_name)
         result = project.run("apply")
-        assert f"left       {project.full_name} (not in the file any more; --prune removes it)" in result.output
+        assert f"left       {project.full_name}: not in the file any more; --prune removes it" in result.output
         assert "Nothing to change" in result.output
         assert project.actions("apply", "--prune")[project.full_name] == "remove"
         with pytest.raises(ObjectNotFound):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from infrastructure.blocks.documents import BlockDocument, Reference, change_of
-from infrastructure.registration import DeclaredSetup, SetupPlan, apply, declare, plan
+from infrastructure.plan import Plan
+from infrastructure.registration import DeclaredSetup, apply, declare, plan
 from infrastructure.server.automations import (
     PREFIX,
     AutomationDocument,
@@ -87,7 +88,7 @@ def take_off(api: str) -> None:
         ask("DELETE", f"{api}/automations/{automation['id']}")
 
 
-def set_up(declared: DeclaredSetup) -> SetupPlan:
+def set_up(declared: DeclaredSetup) -> Plan:
     from infrastructure.server.client import connect
 
     with connect() as server:
@@ -96,8 +97,8 @@ def set_up(declared: DeclaredSetup) -> SetupPlan:
         return planned
 
 
-def actions(planned: SetupPlan) -> set[str]:
-    return {change.action for change in planned.automations}
+def actions(planned: Plan) -> set[str]:
+    return {change.action for change in planned.changes}
 
 
 def test_a_second_run_changes_nothing_and_a_third_puts_right_what_somebody_changed(
@@ -111,7 +112,7 @@ def test_a_second_run_changes_nothing_and_a_third_puts_right_what_somebody_chang
     ask("PATCH", f"{address}/{first['id']}", json={"enabled": False})
     double = {name: second[name] for name in ("name", "description", "enabled", "trigger", "actions")}
     ask("POST", f"{address}/", json=double)
-    changed = {change.document.name for change in set_up(declared).automations if change.action == "update"}
+    changed = {change.name for change in set_up(declared).changes if change.action == "update"}
     assert changed == {first["name"], second["name"]}
     assert len(on_server(prefect_server)) == len(declared.automations)
     assert set_up(declared).is_empty

@@ -10,8 +10,9 @@ import pytest
 
 from infrastructure.blocks.documents import BlockDocument, change_of
 from infrastructure.errors import ConfigError, DriftError
+from infrastructure.plan import Plan
 from infrastructure.profiles import load_profile
-from infrastructure.registration import SetupPlan, apply, declare, plan
+from infrastructure.registration import LimitChange, apply, declare, plan
 from infrastructure.targets.target_file import load_targets
 from tests.support.environments import Environments
 from tests.support.prefect_api import ask, delete_block
@@ -26,7 +27,7 @@ POSTGRES = {
 }
 
 
-def _set_up(path: Path, environ: dict[str, str]) -> SetupPlan:
+def _set_up(path: Path, environ: dict[str, str]) -> Plan:
     from infrastructure.server.client import connect
 
     with connect() as server:
@@ -35,17 +36,15 @@ def _set_up(path: Path, environ: dict[str, str]) -> SetupPlan:
         return planned
 
 
-def _planned(path: Path, environ: dict[str, str]) -> SetupPlan:
+def _planned(path: Path, environ: dict[str, str]) -> Plan:
     from infrastructure.server.client import connect
 
     with connect() as server:
         return plan(server, declare(load_targets(path, environ), environ))
 
 
-def _actions(planned: SetupPlan) -> dict[str, str]:
-    return {change.document.slug: change.action for change in planned.blocks} | {
-        limit.name: limit.action for limit in planned.limits
-    }
+def _actions(planned: Plan) -> dict[str, str]:
+    return {change.name: change.action for change in planned.changes}
 
 
 def _postgres(write_targets: Callable[..., Path], name: str, **changed: Any) -> Path:
@@ -60,7 +59,7 @@ def test_a_second_run_changes_nothing(every_sign_in_saved: Environments) -> None
     with connect() as server:
         again = plan(server, declared)
 
-    assert again.is_empty, [change for change in again.blocks if change.action != "unchanged"]
+    assert again.is_empty, again.lines()
 
 
 def test_planning_changes_nothing(prefect_server: str, fresh: str, write_targets: Callable[..., Path]) -> None:
@@ -82,8 +81,8 @@ def test_a_new_password_reaches_the_next_run_and_changes_one_block(
     assert before.connection()["password"] == "old-geheim"
     assert load_profile(fresh).connection()["password"] == "new-geheim"
     assert load_profile(fresh).output == before.output
-    (change,) = [change for change in changed.blocks if change.action != "unchanged"]
-    assert change.document.slug == f"sqlalchemy-connector/{fresh}"
+    (change,) = [change for change in changed.changes if change.is_change]
+    assert change.name == f"sqlalchemy-connector/{fresh}"
     assert [(f.path, f.old, f.new) for f in change.fields] == [("connection_info.password", "(secret)", "(secret)")]
 
 
@@ -131,7 +130,7 @@ def test_the_limit_is_made_and_corrected(prefect_server: str, fresh: str, write_
         server.save_limit(f"dbt-{fresh}", 5)
 
     planned = _set_up(path, {})
-    assert [(limit.action, limit.old) for limit in planned.limits] == [("update", 5)]
+    assert [(limit.action, limit.old) for limit in planned.only(LimitChange)] == [("update", 5)]
     with connect() as server:
         assert server.read_limit(f"dbt-{fresh}") == 1
 

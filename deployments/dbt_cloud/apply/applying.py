@@ -95,7 +95,7 @@ class Application:
         check_budget(changes, max_deletions)
         check_values(changes)
         self._jobs = jobs
-        self._ids = {change.key: change.job_id for change in changes.changes if change.job_id is not None}
+        self._ids = {change.key: change.job_id for change in changes.only(JobChange) if change.job_id is not None}
         await self._create(changes.of(CREATE))
         await self._all(changes.of(UPDATE), self._update)
         await self._all(changes.of(REFRESH), self._refresh)

@@ -9,12 +9,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from deployments.dbt_cloud.model.changes import BLOCKED, DELETE, UNCHANGED, ChangeSet, JobChange
+from deployments.dbt_cloud.model.changes import BLOCKED, DELETE, ChangeSet, JobChange
 from deployments.dbt_cloud.model.job_object import Json, version
 from deployments.dbt_cloud.model.names import BRANCH, branch_slug, stamp_of
 from deployments.dbt_cloud.plan.planning import Options, changed_by_hand
 from flows.loaders.git.process import Location, git_environment
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.plan import UNCHANGED
 
 OLDER_THAN_DAYS = 7
 # A branch that was deployed before it was pushed is not in git yet, and not deleted either.
@@ -45,8 +46,15 @@ def plan_cleanup(
         stamp = stamp_of(job)
         if stamp is None or stamp.kind != BRANCH or not stamp.is_of_team(team):
             continue
-        place = (job["project_id"], job["environment_id"], job["id"])
-        change = JobChange(UNCHANGED, stamp.job, job["name"], *place, seen=version(job))
+        change = JobChange(
+            name=job["name"],
+            action=UNCHANGED,
+            key=stamp.job,
+            project_id=job["project_id"],
+            environment_id=job["environment_id"],
+            job_id=job["id"],
+            seen=version(job),
+        )
         days = (now - stamp.deployed_at) / timedelta(days=1)
         if stamp.deployed_at < limit:
             change = replace(change, action=DELETE, reason=f"last deployed {days:.0f} days ago")
@@ -55,7 +63,7 @@ def plan_cleanup(
         if change.action == DELETE and not options.force and (by_hand := changed_by_hand(job)):
             change = replace(change, action=BLOCKED, reason=f"{change.reason}, but {by_hand}; --force deletes it")
         changes.append(change)
-    return ChangeSet(account_id, f"{team}, all branches", tuple(changes))
+    return ChangeSet(account_id=account_id, scope=f"{team}, all branches", changes=tuple(changes))
 
 
 def git_branches(remote: str) -> frozenset[str]:

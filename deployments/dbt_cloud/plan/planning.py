@@ -14,7 +14,6 @@ from deployments.dbt_cloud.model.changes import (
     CREATE,
     DELETE,
     REFRESH,
-    UNCHANGED,
     UPDATE,
     ChangeSet,
     JobChange,
@@ -33,6 +32,7 @@ from deployments.dbt_cloud.model.names import stamp_of
 from deployments.dbt_cloud.plan.scope import Scope
 from flows.services.dbt_cloud.client import CloudClient
 from infrastructure.errors import ConfigError
+from infrastructure.plan import UNCHANGED, FieldChange
 
 # That a branch is still in use is written into its jobs this seldom: cleanup counts in days.
 REFRESH_AFTER = timedelta(hours=20)
@@ -113,7 +113,14 @@ def plan(
         there, *doubled = observed.pop(job.key, None) or [None]
         project_id, environment_id = places(job, config)
         name = scope.name_of(job)
-        base = JobChange(CREATE, job.key, name, project_id, environment_id, definition=job)
+        base = JobChange(
+            name=name,
+            action=CREATE,
+            key=job.key,
+            project_id=project_id,
+            environment_id=environment_id,
+            definition=job,
+        )
         if there is None:
             changes.append(_created(base, scope, reading, options))
             continue
@@ -124,7 +131,7 @@ def plan(
         changes += [_deleted(it, job.key, "a second job of the same name", options) for it in doubled if it]
     for key, jobs in observed.items():
         changes += [_deleted(job, key, "no longer in the files", options) for job in jobs]
-    return ChangeSet(account_id, scope.title, tuple(changes))
+    return ChangeSet(account_id=account_id, scope=scope.title, changes=tuple(changes))
 
 
 def wanted_object(
@@ -222,7 +229,8 @@ def _kept(base: JobChange, document: Json, there: Json, reading: Reading, option
     if job.run_after is not None and wanted["run_after"] is None:
         fields["run_after"] = (compared(there)["run_after"], job.run_after.job)
     variables = _variable_changes(job, reading.variables.get(there["id"], {}), options)
-    change = replace(base, action=UPDATE, fields=fields, variables=variables)
+    found = tuple(FieldChange(path, old, new) for path, (old, new) in fields.items())
+    change = replace(base, action=UPDATE, fields=found, variables=variables)
     if there["project_id"] != base.project_id:
         return replace(change, action=BLOCKED, reason="a job can't move to another project: delete it first")
     if not fields and not variables:
@@ -254,7 +262,15 @@ def _variable_changes(job: JobDefinition, there: Mapping[str, str], options: Opt
 
 
 def _deleted(job: Json, key: str, reason: str, options: Options) -> JobChange:
-    change = JobChange(DELETE, key, job["name"], job["project_id"], job["environment_id"], job["id"], reason=reason)
+    change = JobChange(
+        name=job["name"],
+        action=DELETE,
+        reason=reason,
+        key=key,
+        project_id=job["project_id"],
+        environment_id=job["environment_id"],
+        job_id=job["id"],
+    )
     change = replace(change, seen=version(job))
     if (by_hand := changed_by_hand(job)) and not options.force:
         return replace(change, action=BLOCKED, reason=f"{reason}, but {by_hand}; --force deletes it")

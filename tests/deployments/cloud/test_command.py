@@ -83,7 +83,7 @@ def test_files_of_dbt_jobs_as_code_go_on_where_that_tool_stopped(cloud: Cloud, t
     cloud.account.variables[there["id"]] = {"DBT_REGION": {"id": 1, "value": "eu"}}
     gone, kept = cloud.stranger("Old [[old]]"), cloud.stranger("By hand")
     output = cloud.command("plan", *config, code=3).output
-    assert "- delete   Old [[old]]" in output
+    assert "delete     Old [[old]]" in output
     assert "1 to delete, 1 as they should be" in output
     cloud.command("deploy", *config)
     assert {it["id"] for it in cloud.jobs.values()} == {there["id"], kept["id"]}
@@ -103,7 +103,7 @@ def test_what_is_imported_is_what_is_there(cloud: Cloud, tmp_path: Path) -> None
     cloud.command("import", "--out", str(yaml), "--format", "yaml", "--linked")
     output = cloud.command("plan", "--config", str(yaml), code=3).output
     # The job is taken over, with its identifier in the name, and its secret is left as it is.
-    assert f"~ update   Nightly run [[nightly-run]] ({there['id']})" in output
+    assert f"update     Nightly run [[nightly-run]] ({there['id']})" in output
     cloud.command("deploy", "--config", str(yaml))
     assert cloud.jobs["Nightly run [[nightly-run]]"]["id"] == there["id"]
     assert "nothing to do, 1 as they should be" in cloud.command("plan", "--config", str(yaml)).output

@@ -11,7 +11,7 @@ import pytest
 from deployments.dbt_cloud.apply.applying import Applied
 from deployments.dbt_cloud.apply.work import deploy, planned
 from deployments.dbt_cloud.files.config import Config
-from deployments.dbt_cloud.model.changes import ChangeSet
+from deployments.dbt_cloud.model.changes import ChangeSet, JobChange
 from deployments.dbt_cloud.model.names import Owner, stamp_of
 from deployments.dbt_cloud.plan.planning import Options
 from flows.services.dbt_cloud.client import CloudClient
@@ -75,8 +75,12 @@ def test_what_changed_in_the_files_is_changed_and_what_is_gone_is_deleted(cloud:
     before = cloud.jobs[PREFIX + "a"]
     files = config(job("a", threads=8), job("b", environment_variables={"DBT_REGION": "us"}))
     changes = plan_of(cloud, files)
-    assert {change.key: change.action for change in changes.changes} == {"a": "update", "b": "update", "c": "delete"}
-    assert changes.changes[0].fields == {"threads": (4, 8)}
+    assert {change.key: change.action for change in changes.only(JobChange)} == {
+        "a": "update",
+        "b": "update",
+        "c": "delete",
+    }
+    assert [(it.path, it.old, it.new) for it in changes.changes[0].fields] == [("threads", 4, 8)]
     done = deployed(cloud, files)
     assert (done.updated, done.deleted) == ([PREFIX + "a", PREFIX + "b"], [PREFIX + "c"])
     assert cloud.jobs.keys() == {PREFIX + "a", PREFIX + "b"}
@@ -155,7 +159,7 @@ def test_more_deletions_than_allowed_are_refused_as_a_whole(cloud: Cloud) -> Non
 
 def test_a_plan_that_somebody_looked_at_is_what_is_done_or_nothing_is(cloud: Cloud) -> None:
     files = config(job("a"))
-    seen = ChangeSet.of_document(plan_of(cloud, files).document())
+    seen = ChangeSet.of_document(plan_of(cloud, files).as_document())
     with pytest.raises(DriftError, match="not what the plan says"):
         deployed(cloud, config(job("a", threads=16), job("b")), expected=seen)
     assert cloud.jobs == {}
@@ -224,7 +228,7 @@ def test_the_limit_of_the_account_is_waited_for(cloud: Cloud) -> None:
 
 def test_neither_token_nor_secret_is_in_what_is_written_down(cloud: Cloud) -> None:
     files = config(job("a", environment_variables={"DBT_ENV_SECRET_KEY": "s3cr3t"}))
-    assert "s3cr3t" not in plan_of(cloud, files).text() + str(plan_of(cloud, files).document())
+    assert "s3cr3t" not in plan_of(cloud, files).text() + str(plan_of(cloud, files).as_document())
     deployed(cloud, files)
     # Sent once: it can't be compared, and is not sent again.
     assert plan_of(cloud, files).is_empty
