@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from deployments.schedules.moved_flows import present_entrypoint
 from infrastructure.targets.target_file import ROOT
 from infrastructure.yaml_file import Mistake, Place, meant
 
@@ -102,7 +103,8 @@ def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[M
     flow_name, slash, name = full_name.partition("/")
     if not (flow_name and slash and name) or "/" in name:
         return [Mistake(place, "is named as <flow>/<name>, such as dbt-full-pipeline/nightly")]
-    flow = _flow(deployment.flow, (*place, "flow"))
+    entrypoint = present_entrypoint(deployment.flow)
+    flow = _flow(entrypoint, (*place, "flow"))
     if isinstance(flow, Mistake):
         return [flow]
     mistakes: list[Mistake] = []
@@ -129,7 +131,7 @@ def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[M
     return DeclaredDeployment(
         flow_name=flow_name,
         name=name,
-        entrypoint=deployment.flow,
+        entrypoint=entrypoint,
         description=deployment.description or (flow.description or "").strip().partition("\n")[0],
         parameters=dict(sorted(parameters.items())),
         parameter_schema=schema,

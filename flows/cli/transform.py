@@ -52,10 +52,10 @@ def transform(
     if bool(sources) == everything:
         raise click.UsageError("Give either --source, once or several times, or --everything.")
     with set_up(target):
-        from flows.pipelines.transform import dbt_transformation_flow, full_dbt_refresh
+        from flows.pipelines.transform import dbt_transformation_flow, nightly_build
 
         if everything:
-            done = full_dbt_refresh(target, full_refresh, project_dir)
+            done = nightly_build(target, full_refresh, project_dir)
         else:
             done = dbt_transformation_flow(list(sources), connection_id, full_refresh, target, None, project_dir)
     _print(done, as_json)

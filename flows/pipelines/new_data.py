@@ -23,8 +23,6 @@ from flows.pipelines.transform import Transformation, build_and_test
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.private_files import write_whole
 
-# When transform_new_data is to run.
-NEW_DATA_CRON = "0 * * * *"
 # Beside dbt's artifacts of the target: what each source table held when it was last built from.
 _FILE = "built_from.json"
 

@@ -34,8 +34,6 @@ from flows.services.airbyte.sync_health import SyncHealth, health_incident, heal
 from infrastructure.errors import ConfigError
 from infrastructure.server.slots import START_TERMS, holding
 
-# When reconcile_airbyte is to run.
-RECONCILE_CRON = "*/10 * * * *"
 # How long a source may go without new data where its meta does not say.
 DEFAULT_FRESHNESS_HOURS = 24.0
 # A start is two requests, and has to be over before its right to start is: each is waited for so long, and sent once.

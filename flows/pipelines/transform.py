@@ -29,9 +29,6 @@ from flows.services.airbyte.sync_events import source_names
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable, preview
 from infrastructure.yaml_file import meant
 
-# When full_dbt_refresh is to run.
-FULL_REFRESH_CRON = "0 2 * * *"
-FULL_REFRESH_TIMEZONE = "UTC"
 # How long dashboards may be served from the cache when no run refreshes it.
 CACHE_HOURS = 6.0
 
@@ -108,11 +105,9 @@ def dbt_transformation_flow(
 
 
 @with_alerts
-@flow(flow_run_name=_named("full-refresh"), validate_parameters=True)
-def full_dbt_refresh(
-    target: str = "prod", full_refresh: bool = False, project_dir: str | None = None
-) -> Transformation:
-    """Build and test everything, once a day at FULL_REFRESH_CRON: what no event brought is in the marts by morning.
+@flow(name="full-dbt-refresh", flow_run_name=_named("full-refresh"), validate_parameters=True)
+def nightly_build(target: str = "prod", full_refresh: bool = False, project_dir: str | None = None) -> Transformation:
+    """Build and test everything, once a day: what no event brought is in the marts by morning.
 
     Args:
         full_refresh: rebuild incremental models from nothing.

@@ -136,6 +136,28 @@ def test_a_plan_is_shown_applied_once_and_put_right_when_somebody_changes_the_se
     assert (deployment.schedules, deployment.global_concurrency_limit) == ([], None)
 
 
+def test_deployments_of_an_earlier_version_are_shown_and_put_right(project: Project, client: SyncPrefectClient) -> None:
+    nightly = f"full-dbt-refresh/{project.name}"
+    project.settings["deployments"][nightly] = {"flow": "flows.pipelines.transform.nightly_build"}
+    earlier = {
+        project.full_name: "flows.pipeline.dbt_full_pipeline",
+        nightly: "flows.transform.full_dbt_refresh",
+        f"maintain-history/{project.name}": "flows.history.maintenance.maintain_history",
+    }
+    assert project.run("apply").exit_code == 0
+    today = {name: client.read_deployment_by_name(name).entrypoint for name in earlier}
+    for name, entrypoint in earlier.items():
+        client.update_deployment(client.read_deployment_by_name(name).id, DeploymentUpdate(entrypoint=entrypoint))
+    result = project.run("plan", "--exit-code")
+    assert result.exit_code == 3
+    for name, entrypoint in earlier.items():
+        assert f"update     {name}" in result.output
+        assert f"~ entrypoint: {entrypoint} → {today[name]}" in result.output
+    assert project.actions("apply") == dict.fromkeys(earlier, "update")
+    assert {name: client.read_deployment_by_name(name).entrypoint for name in earlier} == today
+    assert set(project.actions("plan").values()) == {"unchanged"}
+
+
 def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
     project: Project, client: SyncPrefectClient
 ) -> None:

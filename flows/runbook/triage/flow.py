@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
 ROW_LIMIT = 20
-# When escalate_alerts is to run.
-ESCALATE_CRON = "*/5 * * * *"
 
 
 @dataclass(frozen=True)

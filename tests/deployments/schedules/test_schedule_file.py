@@ -15,9 +15,6 @@ from deployments.apply import main
 from deployments.schedules.declared import DeclaredDeployment, next_runs
 from deployments.schedules.plan import Saved, fields_of, plan_deployments
 from deployments.schedules.schedule_file import SCHEDULES_FILE, SCHEMA_FILE, load_schedules, schema_text
-from flows.pipelines.new_data import NEW_DATA_CRON
-from flows.pipelines.reconcile import RECONCILE_CRON
-from flows.pipelines.transform import FULL_REFRESH_CRON, FULL_REFRESH_TIMEZONE
 from flows.services.airbyte.sync_events import DEPLOYMENT
 from infrastructure.errors import ConfigError
 
@@ -43,12 +40,42 @@ def mistakes(tmp_path: Path, text: str) -> str:
 
 def test_the_shipped_file_holds_what_the_flows_and_the_webhook_count_on(shipped: dict[str, DeclaredDeployment]) -> None:
     assert DEPLOYMENT in shipped
-    nightly, reconcile = shipped["full-dbt-refresh/nightly"], shipped["reconcile-airbyte/production"]
-    assert (nightly.cron, nightly.time_zone) == (FULL_REFRESH_CRON, FULL_REFRESH_TIMEZONE)
-    assert reconcile.cron == RECONCILE_CRON
-    assert shipped["transform-new-data/hourly"].cron == NEW_DATA_CRON
+    nightly = shipped["full-dbt-refresh/nightly"]
+    assert (nightly.cron, nightly.time_zone) == ("0 2 * * *", "UTC")
     assert {it.target for it in shipped.values()} == {"prod", "dev", None}
     assert all(it.flow.name == it.flow_name for it in shipped.values())
+
+
+# As the file of the version before the tree of rooms had them.
+EARLIER = {
+    "full-dbt-refresh": "flows.transform.full_dbt_refresh",
+    "dbt-full-pipeline": "flows.pipeline.dbt_full_pipeline",
+    "dbt-transformation-flow": "flows.transform.dbt_transformation_flow",
+    "reconcile-airbyte": "flows.reconcile.reconcile_airbyte",
+    "transform-new-data": "flows.new_data.transform_new_data",
+    "fast-transform": "flows.transform.fast_transform",
+    "dashboard-tests": "flows.transform.dashboard_tests",
+    "morning-health-check": "flows.operations.health_check.morning_health_check",
+    "weekly-full-refresh": "flows.operations.full_refresh.weekly_full_refresh",
+    "monthly-audit": "flows.operations.audit.monthly_audit",
+    "scd2-repair": "flows.operations.scd2_repair.scd2_repair",
+    "pre-payroll": "flows.operations.payroll.pre_payroll",
+    "post-payroll": "flows.operations.payroll.post_payroll",
+    "triage": "flows.operations.triage.triage",
+    "pipeline-failure": "flows.operations.pipeline_failure.pipeline_failure",
+    "escalate-alerts": "flows.operations.triage.escalate_alerts",
+    "maintain-history": "flows.history.maintenance.maintain_history",
+    "resync-cloud-schedules": "deployments.dbt_cloud.resync.resync_cloud_schedules",
+}
+
+
+def test_a_file_of_an_earlier_version_goes_on_and_names_every_flow_where_it_is_today(
+    tmp_path: Path, shipped: dict[str, DeclaredDeployment]
+) -> None:
+    today = {it.flow_name: it.entrypoint for it in shipped.values()}
+    assert EARLIER.keys() == today.keys()
+    for flow_name, entrypoint in EARLIER.items():
+        assert declared(tmp_path, f"  {flow_name}/mine: {{flow: {entrypoint}}}\n").entrypoint == today[flow_name]
 
 
 def test_the_schema_for_editors_is_up_to_date() -> None:

@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.state import state_of
 from flows.pipelines.new_data import transform_new_data, write_built_from
-from flows.pipelines.transform import critical_failures, dbt_transformation_flow, fast_transform, full_dbt_refresh
+from flows.pipelines.transform import critical_failures, dbt_transformation_flow, fast_transform, nightly_build
 from flows.services.redis_cache import open_cache
 from infrastructure.blocks.documents import CACHE_BLOCK
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
@@ -35,7 +35,7 @@ def ads(set_up_target: SetUpTarget) -> Advertising:
     """Build everything once, as the nightly refresh does."""
     ads = Advertising(set_up_target())
     ads.load(("2026-11-20", "search", 10))
-    done = full_dbt_refresh(ads.target, project_dir=PROJECT)
+    done = nightly_build(ads.target, project_dir=PROJECT)
     assert outcomes(done.build)["spend_by_person"] == "succeeded"
     assert done.tests
     assert outcomes(done.tests) == {"channel_is_known": "succeeded", "not_null_fct_spend_spent_on": "succeeded"}
