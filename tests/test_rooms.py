@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ LARGE = {
 }
 # `python -m flows serve` is a command of the program, and what it serves is deployments.
 BY_NAME = {("flows/__main__.py", "deployments.schedules.serve")}
+# A client of one warehouse is imported only by the function that opens that warehouse.
+ONE_ROOM = "flows.warehouses"
 MODULE_NAME = re.compile(r"(?:infrastructure|flows|deployments|benchmarks)(?:\.[a-z_0-9]+)+")
 
 
@@ -114,3 +117,17 @@ def test_no_two_public_classes_have_one_name() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_no_modules_import_each_other_in_a_circle_not_even_in_a_function_or_for_types() -> None:
+    arrows: dict[str, set[str]] = {}
+    for path in sources("infrastructure", "flows", "deployments"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                named = {f"{node.module}.{alias.name}" for alias in node.names}
+                modules = {one if is_module(one) else node.module for one in named}
+                arrows.setdefault(name, set()).update(one for one in modules if is_module(one) and one != name)
+    for name in [name for name in arrows if name.startswith(ONE_ROOM)]:
+        arrows[name] = {one for one in arrows[name] if not one.startswith(ONE_ROOM)}
+    TopologicalSorter(arrows).prepare()

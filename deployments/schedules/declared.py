@@ -12,16 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from deployments.schedules.moved_flows import present_entrypoint
+from deployments.schedules.schedule_models import IMAGE_DIRECTORY
 from infrastructure.targets.target_file import ROOT
 from infrastructure.yaml_file import Mistake, Place, meant
 
 if TYPE_CHECKING:
     from prefect import Flow
 
-    from deployments.schedules.schedule_file import Deployment, Schedules, WorkPool
+    from deployments.schedules.schedule_models import Deployment, Schedules, WorkPool
 
-# Where the image of deployments/docker keeps the repository.
-IMAGE_DIRECTORY = "/app"
 _SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 

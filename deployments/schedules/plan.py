@@ -14,7 +14,7 @@ from infrastructure.errors import ConfigError
 from infrastructure.plan import Change, FieldChange
 
 if TYPE_CHECKING:
-    from deployments.schedules.schedule_file import Schedules, WorkPool
+    from deployments.schedules.schedule_models import Schedules, WorkPool
     from infrastructure.server.automations import AutomationChange, AutomationDocument
 
 

@@ -34,7 +34,7 @@ from deployments.schedules.plan import (
     schedule_text,
     used_pools,
 )
-from deployments.schedules.schedule_file import Schedules
+from deployments.schedules.schedule_models import Schedules
 from flows.services.airbyte.sync_events import DEPLOYMENT
 from infrastructure.blocks.documents import Reference
 from infrastructure.errors import ConfigError

@@ -9,14 +9,15 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from deployments.schedules.declared import IMAGE_DIRECTORY, DeclaredDeployment, declare
+from deployments.schedules.declared import DeclaredDeployment, declare
+from deployments.schedules.schedule_models import Concurrency, Defaults, Deployment, Schedules, WorkPool
 from infrastructure.targets.target_file import ROOT, load_targets
-from infrastructure.targets.warehouses import Name, Settings
+from infrastructure.targets.warehouses import Settings
 from infrastructure.yaml_file import (
     Mistake,
     Place,
@@ -43,114 +44,6 @@ _HINTS = {
     "concurrency_limit": "is called `concurrency` here: {limit: 1, when_busy: wait}",
     "collision_strategy": "is called `when_busy` here: wait (Prefect's ENQUEUE) or cancel (CANCEL_NEW)",
 }
-
-
-def _is_cron(text: str) -> str:
-    """Refuse what Prefect would refuse, and lines of six fields, which people mean otherwise."""
-    from prefect.client.schemas.schedules import CronSchedule
-
-    if len(text.split()) != 5:
-        raise ValueError(f"{text!r} has to be five fields: minute, hour, day, month, weekday")
-    try:
-        CronSchedule(cron=text)
-    except ValidationError as exc:
-        reason = str(exc.errors()[0].get("ctx", {}).get("error") or exc.errors()[0]["msg"])
-        raise ValueError(f"{text!r} is no cron line: {reason}") from exc
-    return text
-
-
-def _is_zone(name: str) -> str:
-    from zoneinfo import available_timezones
-
-    zones = available_timezones()
-    if name not in zones:
-        near = meant(name, sorted(zones)) or "; write it as Europe/Berlin, America/New_York or UTC"
-        raise ValueError(f"{name!r} is no time zone{near}")
-    return name
-
-
-Cron = Annotated[str, AfterValidator(_is_cron)]
-Zone = Annotated[str, AfterValidator(_is_zone)]
-
-
-class Concurrency(Settings):
-    """How many runs of a deployment there may be at once, whatever workers there are."""
-
-    limit: int | None = Field(default=1, ge=1, description="Runs at once; null for as many as are asked for.")
-    when_busy: Literal["wait", "cancel"] = Field(
-        default="wait", description="What the next run does: waits for its turn, or is cancelled."
-    )
-
-
-class WorkPool(Settings):
-    """The kind of workers that pick runs up; made on the server where it is not there."""
-
-    type: str = Field(default="process", min_length=1, description="process, docker, kubernetes, …")
-    concurrency: int | None = Field(
-        default=None, ge=1, description="Runs at once in the whole pool; null for no limit."
-    )
-    directory: str | None = Field(
-        default=None,
-        description=f"Where workers find this repository: this checkout for a process pool, else {IMAGE_DIRECTORY}.",
-    )
-    job_variables: dict[str, Any] = Field(
-        default_factory=dict, description="What Prefect's base job template takes, for every deployment of the pool."
-    )
-
-
-class Defaults(Settings):
-    """What holds for every deployment that does not say otherwise."""
-
-    target: Name = Field(default="prod", description="The target, as targets.yml names it.")
-    time_zone: Zone = Field(default="UTC", description="The clock that `cron` follows, also when clocks change.")
-    work_pool: str = Field(default="tributary", min_length=1, description="One of `work_pools`.")
-    concurrency: Concurrency = Concurrency()
-
-
-class Deployment(Settings):
-    """One deployment of a flow."""
-
-    flow: str = Field(min_length=1, description="Module and function: flows.pipelines.full.dbt_full_pipeline.")
-    description: str | None = Field(default=None, description="Shown in the UI; the flow's own when left out.")
-    target: Name | None = Field(default=None, description="Becomes the parameter `target` of flows that take it.")
-    cron: Cron | None = Field(default=None, description="When it runs by itself; never, when left out.")
-    time_zone: Zone | None = Field(default=None, description="The clock that `cron` follows.")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the flow.")
-    tags: list[str] = Field(default_factory=list, description="Tags of the deployment and of its runs.")
-    concurrency: Concurrency | None = None
-    work_pool: str | None = Field(default=None, min_length=1, description="One of `work_pools`.")
-    job_variables: dict[str, Any] = Field(default_factory=dict, description="As of the work pool; these go first.")
-    retries: int = Field(
-        default=0,
-        ge=0,
-        description="Further attempts of a whole run that failed; dbt's nodes have retries of their own.",
-    )
-    retry_delay_seconds: float = Field(default=60, ge=0, description="From a failed attempt to the next.")
-    late_after_minutes: float | None = Field(
-        default=None, gt=0, description="Alert when a run has not begun so long after Prefect calls it late."
-    )
-    paused: bool = Field(default=False, description="Keep the schedule, and make no runs of it.")
-
-
-class Schedules(Settings):
-    """Everything that deployments/schedules.yml says."""
-
-    owner: Name = Field(
-        default="tributary",
-        description="Marks the deployments of this file on the server (tag managed-by:<owner>): others are left alone.",
-    )
-    defaults: Defaults = Defaults()
-    work_pools: dict[Name, WorkPool] = Field(default_factory=lambda: {"tributary": WorkPool()})
-    airbyte_events: bool = Field(
-        default=False,
-        description="Start the transformation on the events that Prefect Cloud's webhook makes of finished syncs.",
-    )
-    deployments: dict[str, Deployment] = Field(description="The deployments, as <flow>/<name>.")
-
-    @property
-    def marker(self) -> str:
-        """Return the tag by which a deployment on the server is known to be of this file."""
-        return f"managed-by:{self.owner}"
 
 
 def load_schedules(

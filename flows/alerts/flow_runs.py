@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.alerts.retry_command import of_deployment, of_pipeline
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 PIPELINE = "dbt-full-pipeline"
 _SERVER_SECONDS = 3.0
 
+Hook = TypeVar("Hook", bound=Callable[..., None])
+_TELLING: list[object] = []
+
 
 def target_of(flow: Flow[..., Any], flow_run: FlowRun) -> str:
     """Return the target that a flow run works on; "" for a flow that works on none."""
@@ -21,11 +25,20 @@ def target_of(flow: Flow[..., Any], flow_run: FlowRun) -> str:
     return target if isinstance(target, str) else ""
 
 
+def telling(hook: Hook) -> Hook:
+    """Mark a hook that, on the failure of a flow, tells of it."""
+    _TELLING.append(hook)
+    return hook
+
+
+def tells_at_its_end(flow: Flow[..., Any]) -> bool:
+    """Say whether a flow has been made to tell how it ended."""
+    return any(hook in _TELLING for hook in flow.on_failure_hooks)
+
+
 def is_told_at_the_end(target: str) -> bool:
     """Say whether the flow run that this code is in tells of a target by itself, when it ends."""
     from prefect.context import FlowRunContext
-
-    from flows.alerts.hooks import tells_at_its_end
 
     context = FlowRunContext.get()
     if context is None or context.flow is None or context.flow_run is None:

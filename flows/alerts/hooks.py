@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from flows.alerts.flow_runs import link_to, retry_command, target_of
+from flows.alerts.flow_runs import link_to, retry_command, target_of, telling, tells_at_its_end
 from flows.alerts.incident import Incident, Severity
 from flows.alerts.incident_store import book_of
 from flows.alerts.notify import Unsent, deliver, write_down
@@ -49,16 +49,12 @@ def with_alerts(flow: Flow[P, R]) -> Flow[P, R]:
     return flow
 
 
-def tells_at_its_end(flow: Flow[..., Any]) -> bool:
-    """Say whether a flow has been made to tell how it ended."""
-    return tell_failed in flow.on_failure_hooks
-
-
 def tell_completed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Say that a flow that failed before is well again."""
     _tell(flow, flow_run, None)
 
 
+@telling
 def tell_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Say that a flow failed, where incidents do not say it already."""
     error = _exception_of(state)

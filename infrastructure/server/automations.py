@@ -96,7 +96,7 @@ class AutomationChange(Change):
     @property
     def title(self) -> str:
         """Return what a person calls the automation."""
-        return f'automation "{self.name}"'
+        return f'automation "{self.name}"' if " " in self.name else f"automation {self.name}"
 
 
 def automation_documents(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deployments.dbt_cloud.files.config import YAML, Config, load_config
+from deployments.dbt_cloud.files.config import YAML, Config
 from deployments.dbt_cloud.files.job_yaml import read_variables
+from deployments.dbt_cloud.files.reading import load_config
 from deployments.dbt_cloud.model.names import Owner, branch_of_slug
 from deployments.dbt_cloud.plan.planning import places
 from deployments.dbt_cloud.plan.scope import IdentifierScope, OwnerScope, Scope, projects_of

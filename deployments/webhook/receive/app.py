@@ -26,13 +26,12 @@ from deployments.webhook.inbox.metrics import Metrics
 from deployments.webhook.inbox.spool import Backlog
 from deployments.webhook.receive.keys import Keys, keys_of
 from deployments.webhook.receive.limits import RateLimit, Seldom, peer_of
+from deployments.webhook.receive.openapi import KEY_HEADER, PATH, description
 from deployments.webhook.receive.settings import WebhookSettings
 from flows.services.airbyte.sync_events import connections_of
 
 logger = logging.getLogger(__name__)
 
-PATH = "/webhooks/airbyte"
-KEY_HEADER = "x-api-key"
 _KEY_IN_HEAD = re.compile(rb"^" + KEY_HEADER.encode() + rb":([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _RETRY_STORE_SECONDS = 5
 
@@ -115,8 +114,6 @@ def create_app(desk: ReceiverDesk, lifespan: Lifespan | None = None) -> Starlett
         return Response(await shown.get(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(_: Request) -> Response:
-        from deployments.webhook.receive.openapi import description
-
         return JSONResponse(description(desk.max_body_bytes))
 
     async def show() -> bytes:

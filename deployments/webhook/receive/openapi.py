@@ -9,7 +9,9 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from deployments.webhook.inbox.delivery import FlatNotification, Message, Notification
-from deployments.webhook.receive.app import KEY_HEADER, PATH
+
+PATH = "/webhooks/airbyte"
+KEY_HEADER = "x-api-key"
 
 _TEMPLATE = "#/components/schemas/{model}"
 _OUTCOMES = {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.dbt_cloud.files.config import Config, load_config
+from deployments.dbt_cloud.files.config import Config
 from deployments.dbt_cloud.files.job_yaml import read_variables
+from deployments.dbt_cloud.files.reading import load_config
 from deployments.dbt_cloud.files.tfvars import write_tfvars
 from infrastructure.errors import ConfigError
 from tests.support.cloud.jobs import TFVARS

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deployments.dbt_cloud.files.config import load_config
+from deployments.dbt_cloud.files.reading import load_config
 from deployments.dbt_cloud.model.job_object import compared, job_object
 from deployments.dbt_cloud.model.names import Owner
 from deployments.dbt_cloud.model.time_zones import utc_cron

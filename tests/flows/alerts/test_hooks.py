@@ -16,7 +16,8 @@ from prefect.states import Cancelling, Completed, Crashed
 import deployments
 import flows
 from flows.alerts import Incident, open_incident
-from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, tells_at_its_end, with_alerts
+from flows.alerts.flow_runs import tells_at_its_end
+from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, with_alerts
 from flows.alerts.retry_command import of_command, of_deployment, of_pipeline
 from flows.engine.context.command import DbtCommand
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
