@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from infrastructure.yaml_file import Mistake, Place, field_names, mistake_of, read_yaml
+from infrastructure.yaml_file import Place, field_names, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,11 +22,7 @@ def read_settings(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(file.data)
     except ValidationError as exc:
-        mistakes: dict[Place, Mistake] = {}
-        for error in exc.errors():
-            place: Place = error["loc"]
-            mistakes.setdefault(place, mistake_of(error, place, lambda at: _names_beside(model, at)))
-        raise file.error(list(mistakes.values())) from exc
+        raise file.error(list(file.mistakes(exc, lambda at: _names_beside(model, at)).values())) from exc
 
 
 def _names_beside(model: type[BaseModel], place: Place) -> list[str]:

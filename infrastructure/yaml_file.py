@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
 Place = tuple[str | int, ...]
@@ -63,6 +64,36 @@ class YamlFile:
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 1)
+
+    def place_of(self, error: ErrorDetails, steps: Collection[str] = ()) -> Place:
+        """Return where in the file an error is, without the steps that only pydantic knows.
+
+        Args:
+            steps: tags of unions, which pydantic names as if they stood in the file.
+        """
+        place: Place = ()
+        for part in error["loc"]:
+            if part != "[key]" and (part not in steps or (*place, part) in self.lines):
+                place = (*place, part)
+        if error["type"].startswith("union_tag_"):
+            return (*place, str(error.get("ctx", {}).get("discriminator", "")).strip("'"))
+        while place and place not in self.lines and error["type"] != "missing":
+            place = place[:-1]
+        return place
+
+    def mistakes(
+        self,
+        error: ValidationError,
+        known: Callable[[Place], Sequence[str]],
+        hints: Mapping[str, str] | None = None,
+        steps: Collection[str] = (),
+    ) -> dict[Place, Mistake]:
+        """Say what a model has against the file, once for each place; see `mistake_of` and `place_of`."""
+        found: dict[Place, Mistake] = {}
+        for each in error.errors():
+            place = self.place_of(each, steps)
+            found.setdefault(place, mistake_of(each, place, known, hints))
+        return found
 
     def error(self, mistakes: Sequence[Mistake]) -> ConfigError:
         """Build the error that lists every mistake, in the order of the file."""
@@ -163,6 +194,14 @@ def put_in_variables(file: YamlFile, environ: Mapping[str, str]) -> tuple[dict[s
         return _VARIABLE.sub(lambda match: environ.get(match[1]) or match[2] or "", value)
 
     return cast(dict[str, Any], replaced(file.data, ())), unset
+
+
+def unset_mistakes(unset: Mapping[Place, Sequence[str]]) -> dict[Place, Mistake]:
+    """Say of every place which variables it waits for."""
+    return {
+        place: Mistake(place, f"set {all_of(names)}, or give a default as in ${{NAME:-default}}")
+        for place, names in unset.items()
+    }
 
 
 def mistake_of(

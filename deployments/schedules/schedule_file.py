@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from deployments.schedules.declared import DeclaredDeployment, declare
 from deployments.schedules.schedule_models import Concurrency, Defaults, Deployment, Schedules, WorkPool
@@ -21,13 +20,12 @@ from infrastructure.targets.warehouses import Settings
 from infrastructure.yaml_file import (
     Mistake,
     Place,
-    YamlFile,
     all_of,
     field_names,
     meant,
-    mistake_of,
     put_in_variables,
     read_yaml,
+    unset_mistakes,
 )
 
 SCHEDULES_FILE = ROOT / "deployments" / "schedules.yml"
@@ -61,17 +59,11 @@ def load_schedules(
     """
     file = read_yaml(path or SCHEDULES_FILE)
     data, unset = put_in_variables(file, os.environ if environ is None else environ)
-    mistakes: dict[Place, Mistake] = {
-        place: Mistake(place, f"set {all_of(names)}, or give a default as in ${{NAME:-default}}")
-        for place, names in unset.items()
-    }
+    mistakes = unset_mistakes(unset)
     try:
         schedules = Schedules.model_validate(data)
     except ValidationError as exc:
-        for error in exc.errors():
-            place = _place(file, error)
-            mistakes.setdefault(place, mistake_of(error, place, _known_names, _HINTS))
-        raise file.error(list(mistakes.values())) from None
+        raise file.error(list((file.mistakes(exc, _known_names, _HINTS) | mistakes).values())) from None
     declared: list[DeclaredDeployment] = []
     for full_name in schedules.deployments:
         found = declare(schedules, full_name)
@@ -101,15 +93,6 @@ def _misnamed(schedules: Schedules, targets: Collection[str] | None) -> list[Mis
         for place, found, known, kind in places
         if found is not None and found not in known
     ]
-
-
-def _place(file: YamlFile, error: ErrorDetails) -> Place:
-    place: Place = tuple(part for part in error["loc"] if part != "[key]")
-    if error["type"] == "missing":
-        return place
-    while place and place not in file.lines:
-        place = place[:-1]
-    return place
 
 
 def _known_names(place: Place) -> list[str]:

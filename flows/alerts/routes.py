@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from flows.alerts.incident import Incident, Severity
 from infrastructure.targets.warehouses import Settings
-from infrastructure.yaml_file import Mistake, Place, field_names, meant, mistake_of, put_in_variables, read_yaml
+from infrastructure.yaml_file import Mistake, Place, field_names, meant, put_in_variables, read_yaml, unset_mistakes
 
 ROUTES_FILE = Path(__file__).with_name("routes.yml")
 ROUTES_VARIABLE = "TRIBUTARY_ALERT_ROUTES"
@@ -158,17 +158,12 @@ def load_routes(path: Path | None = None, environ: Mapping[str, str] | None = No
     named = environ.get(ROUTES_VARIABLE)
     file = read_yaml(path or (Path(named) if named else ROUTES_FILE))
     data, unset = put_in_variables(file, environ)
-    mistakes: dict[Place, Mistake] = {
-        place: Mistake(place, f"set {', '.join(variables)}, or give a default as in ${{NAME:-default}}")
-        for place, variables in unset.items()
-    }
+    mistakes = unset_mistakes(unset)
     routes = None
     try:
         routes = Routes.model_validate(data)
     except ValidationError as exc:
-        for error in exc.errors():
-            place: Place = tuple(part for part in error["loc"] if part != "[key]")
-            mistakes.setdefault(place, mistake_of(error, place, _Known()))
+        mistakes = file.mistakes(exc, _Known()) | mistakes
     if routes:
         for number, route in enumerate(routes.routes):
             for name in route.to:

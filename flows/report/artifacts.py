@@ -37,12 +37,6 @@ def counts_sentence(result: DbtResult) -> str:
     return ", ".join(parts) or "nothing to do"
 
 
-def test_counts(result: DbtResult) -> dict[str, int]:
-    """Return how many tests passed, warned, failed and did not run."""
-    tests = [node for node in result.nodes if node.resource_type in _TESTS]
-    return {outcome: sum(1 for node in tests if node.outcome == outcome) for outcome in OUTCOMES}
-
-
 def slowest(result: DbtResult, limit: int = SLOWEST) -> list[NodeResult]:
     """Return the nodes that took longest, longest first."""
     return sorted(result.nodes, key=lambda node: -node.seconds)[:limit]

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from infrastructure.errors import ConfigError
 from infrastructure.targets.warehouses import WAREHOUSES, Name, Settings, Target, Variable, Warehouse
 from infrastructure.yaml_file import (
     Mistake,
     Place,
-    YamlFile,
     all_of,
     field_names,
     meant,
-    mistake_of,
     put_in_variables,
     read_yaml,
+    unset_mistakes,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,10 +182,8 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
     try:
         Targets.model_validate(data)
     except ValidationError as exc:
-        for error in exc.errors():
-            place = _place(file, error)
-            if place not in unset:
-                mistakes.setdefault(place, mistake_of(error, place, _known_names(data), _HINTS))
+        found = file.mistakes(exc, _known_names(data), _HINTS, steps=WAREHOUSES)
+        mistakes = {place: mistake for place, mistake in found.items() if place not in unset}
     mistakes |= {mistake.place: mistake for mistake in _misnamed(data, unset)}
     if mistakes:
         raise file.error(list(mistakes.values()))
@@ -202,11 +198,7 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
 
 def _misnamed(data: dict[str, Any], unset: Mapping[Place, list[str]]) -> list[Mistake]:
     """Find names that are right by themselves, and wrong together with the rest of the file."""
-    mistakes = [
-        Mistake(place, f"set {all_of(variables)}, or give a default as in ${{NAME:-default}}")
-        for place, variables in unset.items()
-        if place[0] in ("profile", "default")
-    ]
+    mistakes = [it for place, it in unset_mistakes(unset).items() if place[0] in ("profile", "default")]
     targets, default = data.get("targets"), data.get("default")
     if not isinstance(targets, dict):
         return mistakes
@@ -231,20 +223,6 @@ def _waiting(
         named = [value for name, value in settings.items() if name.endswith("_env")]
         variables.update(dict.fromkeys(name for name in named if not environ.get(name)))
     return {entry: tuple(variables) for entry, variables in waiting.items()}
-
-
-def _place(file: YamlFile, error: ErrorDetails) -> Place:
-    """Return where in the file an error is, without the steps that only pydantic knows."""
-    place: Place = tuple(part for part in error["loc"] if part != "[key]")
-    if len(place) > 2 and place[0] == "targets" and place[2] in WAREHOUSES:
-        place = (*place[:2], *place[3:])
-    if error["type"] == "missing":
-        return place
-    if error["type"].startswith("union_tag_"):
-        return (*place, "warehouse")
-    while place and place not in file.lines:
-        place = place[:-1]
-    return place
 
 
 def _known_names(data: dict[str, Any]) -> Callable[[Place], list[str]]:
