@@ -18,8 +18,9 @@ import click
 from benchmarks.projects import write_project
 from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult, NodeResult
-from flows.engine.context.command import DBT, DbtCommand
+from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
+from flows.engine.process.engines import OWN_DBT
 from flows.history.record import record
 from flows.history.store import URL_VARIABLE, HistoryStore
 from infrastructure.console import EntryCommand
@@ -63,7 +64,7 @@ def main(nodes: int, rounds: int) -> None:
         folder = Path(name)
         place = write_project(folder, nodes)
         target_path = folder / "state" / "target"
-        parse = [*DBT, "parse", "--project-dir", str(place), "--profiles-dir", str(folder)]
+        parse = [*OWN_DBT, "parse", "--project-dir", str(place), "--profiles-dir", str(folder)]
         environment = {**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
         subprocess.run([*parse, "--target-path", str(target_path)], check=True, capture_output=True, env=environment)
         os.environ[URL_VARIABLE] = str(folder / "history")

@@ -17,11 +17,10 @@ import orjson
 
 from flows.alerts.incident import FailingRows
 from flows.alerts.send.delivery import SendDeadline
-from flows.engine.context.command import DbtCommand, Place, arguments
-from flows.engine.context.exact_selection import hand_over
+from flows.engine.context.command import DbtCommand, Place
+from flows.engine.context.events import DbtEvent
 from flows.engine.context.state import dbt_log_folder, state_of
-from flows.engine.process.environment import child_environment
-from flows.engine.process.process import DbtProcess
+from flows.engine.process.door import Dbt
 from flows.engine.target.file_lock import held_files
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def fetch_failing_rows(
         target_path=state.target_path,
         log_path=dbt_log_folder(run_path) / "show",
     )
-    environment = child_environment(project.folder, profile)
+    dbt = Dbt(project, profile)
     deadline = SendDeadline.after(settings.patience_seconds)
     found: dict[str, FailingRows] = {}
     # One after the other: dbt 1.11.16 shows a single node at a time, and a DuckDB file has a single writer.
@@ -74,32 +73,29 @@ def fetch_failing_rows(
             asked = [*(("--inline", whole) if whole else ()), "--limit", str(settings.limit), "--output", "json"]
             nodes = None if whole else (test.unique_id,)
             command = DbtCommand("show", vars=vars, flags=(*asked, "--no-write-json"), nodes=nodes)
-            argv = arguments(command, place, profile.target)
-            handed_over = hand_over(nodes, place.selection, environment)
-            rows = _show(argv, environment | handed_over, deadline.left_seconds)
+            rows = _show(dbt, command, place, deadline.left_seconds)
             if rows and rows.rows:
                 found[test.unique_id] = rows
     return found
 
 
-def _show(argv: Sequence[str], environment: Mapping[str, str], timeout_seconds: float) -> FailingRows | None:
-    with DbtProcess(argv, environment, Path.cwd(), held_files()) as child:
+def _show(dbt: Dbt, command: DbtCommand, place: Place, timeout_seconds: float) -> FailingRows | None:
+    with dbt.run(command, place, held_files()) as child:
         timer = threading.Timer(timeout_seconds, child.interrupt, (_STOP_SECONDS,))
         timer.daemon = True
         timer.start()
         try:
-            return next((rows for rows in map(_shown, child.lines()) if rows), None)
+            return next((rows for rows in map(_shown, dbt.events(child)) if rows), None)
         finally:
             timer.cancel()
 
 
-def _shown(line: bytes) -> FailingRows | None:
+def _shown(event: DbtEvent) -> FailingRows | None:
     """Return the rows, where a line of dbt has them."""
+    if event.name != "ShowNode" or not event.data:
+        return None
     try:
-        document = cast(dict[str, Any], orjson.loads(line))
-        if document["info"]["name"] != "ShowNode":
-            return None
-        rows = cast(list[dict[str, Any]], orjson.loads(document["data"]["preview"]))
+        rows = cast(list[dict[str, Any]], orjson.loads(event.data["preview"]))
         columns = tuple(rows[0]) if rows else ()
         values = tuple(tuple(_text(row.get(column)) for column in columns) for row in rows)
         return FailingRows(columns, values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -27,10 +26,9 @@ from flows.engine.artifacts.results import (
 )
 from flows.engine.changed.change_plan import ChangePlan, plan_changes
 from flows.engine.changed.run_memory import RunMemory
-from flows.engine.context.command import DbtCommand, Place, arguments, only_these
+from flows.engine.context.command import DbtCommand, Place, only_these
 from flows.engine.context.deadline import calling_at, current_deadline, require_time
-from flows.engine.context.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt, parse_line
-from flows.engine.context.exact_selection import hand_over
+from flows.engine.context.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
@@ -41,7 +39,6 @@ from flows.engine.context.state import (
     LEDGER,
     TEXT_LOG,
     State,
-    dbt_log,
     dbt_log_folder,
     lost_sentence,
     write_in_words,
@@ -53,11 +50,10 @@ from flows.engine.ledger.resume import Interrupted, fingerprint, interrupted_run
 from flows.engine.ledger.retries import Retries, with_what_they_kept_back
 from flows.engine.ledger.skips import skipped_in_silence, with_causes
 from flows.engine.ledger.undone import is_run_by, stopped_of
-from flows.engine.process.child import BATCHES_VARIABLE, EVENTS_VARIABLE
-from flows.engine.process.environment import child_environment, kept_back
+from flows.engine.process.door import Dbt, Record
+from flows.engine.process.environment import kept_back
 from flows.engine.process.listing import list_nodes
 from flows.engine.process.process import DbtProcess
-from flows.engine.process.statement_tags import tag_variables
 from flows.engine.sinks.recorder import Recorder
 from flows.engine.target.file_lock import calling_when_lost, held_files
 from infrastructure.errors import (
@@ -71,12 +67,6 @@ from infrastructure.errors import (
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
-
-# dbt writes its own debug log until it has this size, keeping five; it must not fill a worker's disk.
-_LOG_BYTES = 20_000_000
-# dbt's debug log costs 5 % of a build of 250 cheap nodes (measured 2026-11-20) and repeats the SQL that stands in
-# target/run anyway. Whoever wants it sets dbt's own variable.
-_LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
 
 RecorderFactory = Callable[[State], Recorder | None]
 
@@ -194,6 +184,7 @@ class _Run:
     ) -> None:
         self._run_id = run_of.run_id
         self._command = command
+        self._dbt = Dbt(run_of.project, run_of.profile)
         self._profile = run_of.profile
         self._options = options
         self._place = place
@@ -302,21 +293,16 @@ class _Run:
     def _run_child(self, command: DbtCommand, number: int) -> None:
         # Each time: the state folder may have been deleted since the last attempt.
         State(self._place.profiles.parent).write_profiles(self._profile.profiles_yml(self._place.profile))
-        argv = arguments(command, self._place, self._profile.target) + self._options.manner(command.verb)
-        argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
-        environment = child_environment(self._place.project, self._profile)
-        environment |= tag_variables(self._run_id, self._profile.target, self._profile.warehouse)
+        batches: Path | None = None
         if number > 1:
+            batches = self._run_path / BATCHES
             told = {"started_at": self._started_at, "batches": unbuilt_batches(self.details)}
-            write_in_words(self._run_path / BATCHES, orjson.dumps(told))
-            environment[BATCHES_VARIABLE] = str(self._run_path / BATCHES)
-        has_own_log = _LOG_LEVEL_VARIABLE in os.environ
-        argv += [] if has_own_log else ["--log-level-file", "none"]
-        environment[EVENTS_VARIABLE] = str(dbt_log(self._run_path, has_own_log))
-        environment |= hand_over(command.nodes, self._place.selection, environment)
+            write_in_words(batches, orjson.dumps(told))
+        record = Record(self._run_id, self._run_path, batches)
+        in_this_manner = replace(command, flags=(*command.flags, *self._options.manner(command.verb)))
         with (
             TextLog(self._run_path / TEXT_LOG) as text_log,
-            DbtProcess(argv, environment, Path.cwd(), held_files()) as child,
+            self._dbt.run(in_this_manner, self._place, held_files(), record) as child,
         ):
             with (
                 calling_at(current_deadline(), child.interrupt),
@@ -337,10 +323,7 @@ class _Run:
 
     def _read_lines(self, child: DbtProcess, text_log: TextLog, number: int) -> None:
         reporter = current_reporter()
-        for line in child.lines():
-            event = parse_line(line)
-            if event is None:
-                continue
+        for event in self._dbt.events(child):
             if is_of_an_interrupt(event):
                 # Whoever asked for it needs no traceback of it, and who did not has to be told in words.
                 if not child.is_interrupted:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.engine import run as engine
+from flows.engine.process import door
 from flows.engine.process.process import DbtProcess
 from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import DbtRunFailed
@@ -72,7 +72,7 @@ def test_a_secret_is_found_in_its_block_and_nowhere_else(
             children.append((argv, environment))
             super().__init__(argv, environment, *rest)
 
-    monkeypatch.setattr(engine, "DbtProcess", Watched)
+    monkeypatch.setattr(door, "DbtProcess", Watched)
     state = dbt_full_pipeline(
         target=target, project_dir=str(PROJECTS / "outcomes"), docs=True, vars={"a": 1}, return_state=True
     )

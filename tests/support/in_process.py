@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 
-from flows.engine.context.command import DBT
+from flows.engine.process.engines import OWN_DBT
 
 _SHOWN = ("info", "warn", "error")
 
@@ -35,7 +35,7 @@ class InProcessDbt:
         os.environ.update(environment)
         try:
             # What the callback takes need not be printed as well.
-            arguments = [*argv[len(DBT) :]]
+            arguments = [*argv[len(OWN_DBT) :]]
             arguments[arguments.index("--log-level") + 1] = "none"
             done = dbtRunner(callbacks=[take]).invoke(arguments)
         finally:
@@ -68,5 +68,4 @@ class InProcessDbt:
 
 def run_dbt_in_process(patch: pytest.MonkeyPatch) -> None:
     """Have the engine run dbt in this process."""
-    for module in ("run", "process.listing"):
-        patch.setattr(f"flows.engine.{module}.DbtProcess", InProcessDbt)
+    patch.setattr("flows.engine.process.door.DbtProcess", InProcessDbt)

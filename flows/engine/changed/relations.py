@@ -12,7 +12,7 @@ import orjson
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import Project
-from flows.engine.process.listing import ask
+from flows.engine.process.door import Dbt
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -106,5 +106,6 @@ def _missing_by_dbt(places: set[Relation], project: Project, profile: Profile) -
         "{% if adapter.get_relation(place[0], place[1], place[2]) is none %}{% do print(tojson(place)) %}{% endif %}"
         "{% endfor %}"
     )
-    ask(DbtCommand("compile", flags=("--no-populate-cache", "--print", "--inline", query)), project, profile, take)
+    command = DbtCommand("compile", flags=("--no-populate-cache", "--print", "--inline", query))
+    Dbt(project, profile).ask(command, take)
     return found & places

@@ -11,7 +11,7 @@ from flows.engine.context.command import DbtCommand, upstream_sources
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import Project
 from flows.engine.context.state import State
-from flows.engine.process.listing import ask
+from flows.engine.process.door import Dbt
 from infrastructure.private_files import write_whole
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def ask_for_source_data(command: DbtCommand, project: Project, profile: Profile)
 
     def ignore(event: DbtEvent) -> None: ...
 
-    answer = ask(check, project, profile, ignore, failing_is_an_answer=True, artifact=_FILE)
+    answer = Dbt(project, profile).ask(check, ignore, failing_is_an_answer=True, artifact=_FILE)
     return _max_loaded_at(answer or b"")
 
 

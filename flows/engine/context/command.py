@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +12,6 @@ import yaml
 
 from flows.engine.context.exact_selection import exact_arguments, flags_beside
 from infrastructure.errors import ConfigError
-
-# Started with -P so that neither the working directory nor a project's folder is searched for modules:
-# dbt imports every top-level module named dbt_* that it can find. The child is run as a file for the same reason.
-DBT = (sys.executable, "-P", str(Path(__file__).parents[1] / "process" / "child.py"))
 
 _TAKES_FULL_REFRESH = frozenset({"build", "run", "seed"})
 _TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show"})
@@ -109,10 +104,8 @@ class Place:
 
 
 def arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
-    """Return the argument list of the child process; no secret is ever part of it."""
-    # child.py writes the events itself, whatever a project's flags or the environment say of dbt's own loggers.
-    argv = [*DBT, "--log-level", "none", "--no-quiet", "--no-use-colors", "--log-format", "json", "--write-json"]
-    argv += [*command.verb.split(), "--project-dir", str(place.project), "--profiles-dir", str(place.profiles)]
+    """Return the arguments of dbt from the verb on; no secret is ever part of them."""
+    argv = [*command.verb.split(), "--project-dir", str(place.project), "--profiles-dir", str(place.profiles)]
     argv += ["--profile", place.profile, "--target", target]
     argv += ["--target-path", str(place.target_path), "--log-path", str(place.log_path)]
     if command.verb in _TAKES_SELECTION:

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from flows.engine.context.command import DBT
 from flows.engine.process.child import STOP_SECONDS
+from flows.engine.process.engines import OWN_DBT
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.warm import children_ahead, take_standby
 from infrastructure.errors import ConfigError
@@ -22,7 +22,7 @@ from infrastructure.errors import ConfigError
 
 def dbt_ahead(count: int, adapter: str | None = None) -> AbstractContextManager[None]:
     """Start the next `count` dbt children of a block ahead of time; see `standby.children_ahead`."""
-    return children_ahead(DBT, ahead_environment(os.environ), count, adapter)
+    return children_ahead(OWN_DBT, ahead_environment(os.environ), count, adapter)
 
 
 class DbtProcess:
@@ -120,7 +120,7 @@ def _standing_by(
     argv: Sequence[str], environment: Mapping[str, str], folder: Path, descriptors: Sequence[int]
 ) -> subprocess.Popen[bytes] | None:
     """Return a child that was started ahead of time and now runs this; None when there is none."""
-    program, arguments = argv[: len(DBT)], argv[len(DBT) :]
+    program, arguments = argv[: len(OWN_DBT)], argv[len(OWN_DBT) :]
     standby = take_standby(program) if folder.is_dir() else None
     if standby and standby.become(arguments, environment, folder, descriptors):
         return standby.process

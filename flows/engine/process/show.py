@@ -9,7 +9,7 @@ import orjson
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import Project
-from flows.engine.process.listing import ask
+from flows.engine.process.door import Dbt
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -32,5 +32,5 @@ def show_rows(relation: str, limit: int, project: Project, profile: Profile) -> 
         if event.name == "ShowNode" and event.data:
             shown.extend(orjson.loads(event.data["preview"]))
 
-    ask(DbtCommand("show", flags=flags), project, profile, take)
+    Dbt(project, profile).ask(DbtCommand("show", flags=flags), take)
     return shown

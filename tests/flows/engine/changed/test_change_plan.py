@@ -111,8 +111,7 @@ def test_nothing_changed_starts_no_dbt_at_all(shop: Shop, monkeypatch: pytest.Mo
     def started(*_: object) -> None:
         pytest.fail("dbt was started")
 
-    for module in ("run", "process.listing"):
-        monkeypatch.setattr(f"flows.engine.{module}.DbtProcess", started)
+    monkeypatch.setattr("flows.engine.process.door.DbtProcess", started)
     result = shop.build(changed=True)
     assert result.nodes == ()
     assert result.notes == ("Nothing to build: all 14 nodes are as code and data would make them.",)
@@ -137,7 +136,7 @@ def test_an_edit_builds_what_it_reaches_once(shop: Shop) -> None:
 def test_text_that_no_table_is_made_of_builds_nothing_and_is_parsed_once(shop: Shop, monkeypatch: Any) -> None:
     shop.edit("models/schema.yml", "One row per order.", "One row for each order.")
     assert shop.built() == set()
-    monkeypatch.setattr("flows.engine.process.listing.DbtProcess", pytest.fail)
+    monkeypatch.setattr("flows.engine.process.door.DbtProcess", pytest.fail)
     assert shop.built() == set()
 
 

@@ -21,9 +21,8 @@ def after_folders(command: DbtCommand) -> list[str]:
 def test_a_command_names_its_folders_target_and_log_format() -> None:
     argv = arguments(DbtCommand("source freshness"), PLACE, "prod")
     words = " ".join(argv)
-    assert " source freshness " in words
+    assert words.startswith("source freshness ")
     for pair in (
-        "--log-format json",
         "--project-dir /project",
         "--profiles-dir /profiles",
         "--target prod",
@@ -31,7 +30,6 @@ def test_a_command_names_its_folders_target_and_log_format() -> None:
         "--log-path /run",
     ):
         assert pair in words
-    assert argv.index("json") < argv.index("source"), "options of dbt itself stand before the verb"
 
 
 def test_selections_are_single_words_and_variables_are_yaml() -> None:

@@ -11,7 +11,8 @@ from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import read_project
 from flows.engine.context.state import MANIFEST
-from flows.engine.process.listing import ask, list_nodes
+from flows.engine.process.door import Dbt
+from flows.engine.process.listing import list_nodes
 from infrastructure.profiles import Profile
 
 
@@ -37,7 +38,7 @@ def test_a_question_that_is_asked_while_another_is_answered_gets_its_own_answer(
             found, graph = list_nodes(DbtCommand("build", vars={"only": "b"}), project, profile)
             inner.extend([*found, *graph.nodes])
 
-    manifest = ask(DbtCommand("ls", vars={"only": "a"}), project, profile, take, artifact=MANIFEST)
+    manifest = Dbt(project, profile).ask(DbtCommand("ls", vars={"only": "a"}), take, artifact=MANIFEST)
     assert manifest is not None
     assert list(orjson.loads(manifest)["nodes"]) == ["model.asked.a"]
     assert inner == ["model.asked.b", "model.asked.b"]

@@ -17,8 +17,9 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from flows.engine.context.command import DBT
+from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.events import parse_line
+from flows.engine.process.engines import OWN_DBT, OwnDbt
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.process import DbtProcess
 from infrastructure.errors import ConfigError
@@ -41,6 +42,10 @@ except KeyboardInterrupt:
     sys.exit(1)
 """
 DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
+
+def own_arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
+    return [*OwnDbt().head(), *arguments(command, place, target)]
 
 
 def start(code: str, folder: Path) -> DbtProcess:
@@ -134,7 +139,6 @@ signal.pause()
 # A flow process has threads, and starts its dbt from one of them.
 KILLED = """
 import os, pathlib, signal, sys, threading
-from flows.engine.context.command import DBT
 from flows.engine.context.events import parse_line
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.process import DbtProcess
@@ -171,7 +175,7 @@ open({counted!r}, "w").write(str(count))
 def test_a_child_whose_flow_process_is_killed_is_interrupted_once(tmp_path: Path) -> None:
     paths = {name: str(tmp_path / name) for name in ("over", "interrupted", "counted")}
     code = tmp_path / "child.py"
-    code.write_text(COUNTS.format(child=str(Path(DBT[-1]).parent), **paths))
+    code.write_text(COUNTS.format(child=str(Path(OWN_DBT[-1]).parent), **paths))
     with subprocess.Popen([sys.executable, "-c", KILLED, str(code)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid, read = parent.stdout.readline().split()
@@ -269,8 +273,6 @@ def test_what_dbt_reports_as_done_after_interrupts_is_in_the_warehouse(
 ) -> None:
     import psycopg2
 
-    from flows.engine.context.command import DbtCommand, Place, arguments
-
     project, schema = tmp_path / "project", crowded_database["user"]
     (project / "models").mkdir(parents=True)
     (project / "dbt_project.yml").write_text("name: slow\nprofile: slow\nflags: {send_anonymous_usage_stats: false}\n")
@@ -296,7 +298,7 @@ def test_what_dbt_reports_as_done_after_interrupts_is_in_the_warehouse(
             )
             return cursor.fetchone()[0]
 
-        with DbtProcess(arguments(DbtCommand("run"), place, "dev"), environment, tmp_path) as child:
+        with DbtProcess(own_arguments(DbtCommand("run"), place, "dev"), environment, tmp_path) as child:
             for line in child.lines():
                 event = parse_line(line)
                 assert event
@@ -318,8 +320,6 @@ def test_what_dbt_reports_as_done_after_interrupts_is_in_the_warehouse(
 def test_ctrl_c_makes_dbt_cancel_its_queries(tmp_path: Path, postgres_database: dict[str, Any]) -> None:
     """The real dbt, while its warehouse works: neither dbt nor the query is there afterwards."""
     import psycopg2
-
-    from flows.engine.context.command import DbtCommand, Place, arguments
 
     schema = f"slow_{uuid4().hex[:8]}"
     project = tmp_path / "project"
@@ -345,7 +345,7 @@ def test_ctrl_c_makes_dbt_cancel_its_queries(tmp_path: Path, postgres_database: 
                 (found,) = cursor.fetchone() or (0,)
                 return found
 
-        with DbtProcess(arguments(DbtCommand("run"), place, "dev"), environment, tmp_path) as child:
+        with DbtProcess(own_arguments(DbtCommand("run"), place, "dev"), environment, tmp_path) as child:
             for line in child.lines():
                 event = parse_line(line)
                 if event and event.node and event.node.status == "started":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.engine.context.command import DBT
+from flows.engine.process.engines import OWN_DBT
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.process import DbtProcess, dbt_ahead
 from flows.engine.process.warm import Standby
@@ -21,7 +21,7 @@ WAITS = "import child, os; child._wait_for_the_command(int(os.environ[child.CONT
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if DBT[-1] in child.cmdline()]
+    return [child for child in psutil.Process().children() if OWN_DBT[-1] in child.cmdline()]
 
 
 def the_child() -> psutil.Process:
@@ -32,7 +32,7 @@ def the_child() -> psutil.Process:
 
 
 def run(arguments: list[str], folder: Path, **environment: str) -> tuple[int, int, str]:
-    with DbtProcess([*DBT, *arguments], {**ahead_environment(os.environ), **environment}, folder) as child:
+    with DbtProcess([*OWN_DBT, *arguments], {**ahead_environment(os.environ), **environment}, folder) as child:
         text = b"".join(child.lines()).decode()
         return child.pid, child.wait(), text
 
@@ -49,7 +49,11 @@ def test_a_child_that_waits_runs_what_it_is_told_with_the_environment_of_that_mo
 
 def test_what_a_waiting_child_is_told_is_not_in_its_visible_environment(tmp_path: Path) -> None:
     code = "import os, signal; print(os.environ['DBT_ENV_SECRET_WORD'], flush=True); signal.pause()"
-    program = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(DBT[-1]).parent)!r})\n{WAITS}\n{code}"]
+    program = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(Path(OWN_DBT[-1]).parent)!r})\n{WAITS}\n{code}",
+    ]
     standby = Standby(program, ahead_environment(os.environ), None)
     assert standby.become([], {"DBT_ENV_SECRET_WORD": "mellon"}, tmp_path, [])
     assert standby.process.stdout is not None

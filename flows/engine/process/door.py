@@ -1,0 +1,162 @@
+"""The door to dbt: whoever wants something run or asked comes here, and nothing else starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+
+from flows.engine.context.command import DbtCommand, Place, arguments
+from flows.engine.context.events import DbtEvent
+from flows.engine.context.exact_selection import hand_over
+from flows.engine.context.project import Project
+from flows.engine.context.state import STATE_VARIABLE, State, dbt_log, state_of
+from flows.engine.ledger.failures import crash_of
+from flows.engine.process.engines import Engine, OwnDbt, events_variable
+from flows.engine.process.environment import child_environment
+from flows.engine.process.process import DbtProcess
+from infrastructure.errors import ConfigError
+from infrastructure.private_files import private_folder
+
+if TYPE_CHECKING:
+    from infrastructure.profiles import Profile
+
+# dbt writes its own debug log until it has this size, keeping five; it must not fill a worker's disk.
+_LOG_BYTES = 20_000_000
+# dbt's debug log costs 5 % of a build of 250 cheap nodes (measured 2026-11-20) and repeats the SQL that stands in
+# target/run anyway. Whoever wants it sets dbt's own variable.
+_LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
+# What a question that was killed leaves behind is removed by a later one, once nobody can be waiting for it any more.
+_LEFT_BEHIND_SECONDS = 86_400
+_QUESTION = "question-"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The run that a command is part of.
+
+    Attributes:
+        run_id: what its statements say in the warehouse.
+        run_path: the run's folder, where the events are kept.
+        batches: says which batches of a model an earlier attempt built; None for a first attempt.
+    """
+
+    run_id: str
+    run_path: Path
+    batches: Path | None = None
+
+
+class Dbt:
+    """dbt for one project and one target."""
+
+    def __init__(self, project: Project, profile: Profile) -> None:
+        self.project = project
+        self.profile = profile
+        self.engine: Engine = OwnDbt()
+
+    def run(
+        self, command: DbtCommand, place: Place, descriptors: Sequence[int] = (), record: Record | None = None
+    ) -> DbtProcess:
+        """Start a command and return its child, to be used in a `with` block.
+
+        Args:
+            descriptors: open files that the child keeps open, such as the lock of its target.
+            record: None for a command that is no part of a run, such as a look at some rows.
+
+        Raises:
+            ConfigError: it could not be started.
+        """
+        has_own_log = record is not None and _LOG_LEVEL_VARIABLE in os.environ
+        argv = [*self.engine.head(), *arguments(command, place, self.profile.target)]
+        environment = child_environment(place.project, self.profile)
+        if record:
+            argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
+            environment |= events_variable(dbt_log(record.run_path, has_own_log))
+            environment |= self.engine.run_variables(
+                record.run_id, self.profile.target, self.profile.warehouse, record.batches
+            )
+        argv += [] if has_own_log else self.engine.without_own_log()
+        environment |= hand_over(command.nodes, place.selection, environment)
+        return DbtProcess(argv, environment, Path.cwd(), descriptors)
+
+    def events(self, child: DbtProcess) -> Iterator[DbtEvent]:
+        """Yield what a child says, until it closes its end."""
+        for line in child.lines():
+            event = self.engine.event(line)
+            if event is not None:
+                yield event
+
+    def ask(
+        self,
+        command: DbtCommand,
+        take: Callable[[DbtEvent], None],
+        failing_is_an_answer: bool = False,
+        artifact: str | None = None,
+    ) -> bytes | None:
+        """Run a command that changes nothing, and hand on every line that it logs.
+
+        Args:
+            failing_is_an_answer: take exit code 1 for an answer too, such as that of a freshness check.
+            artifact: the file of dbt's target folder to return the content of; None is returned when dbt wrote none.
+
+        Raises:
+            ConfigError: the project or the selection is wrong.
+            DbtRunFailed: dbt could not answer.
+        """
+        plan = State(state_of(self.project.name, self.profile.target, os.environ).folder / "plan")
+        profiles = plan.write_profiles(self.profile.profiles_yml(self.project.profile))
+        with _own_target_path(plan) as target_path:
+            place = Place(self.project.folder, profiles, self.project.profile, target_path, log_path=plan.folder)
+            self._ask(command, place, take, failing_is_an_answer)
+            return (target_path / artifact).read_bytes() if artifact and (target_path / artifact).exists() else None
+
+    def _ask(
+        self, command: DbtCommand, place: Place, take: Callable[[DbtEvent], None], failing_is_an_answer: bool
+    ) -> None:
+        said: list[str] = []
+        with self.run(command, place) as child:
+            for event in self.events(child):
+                take(event)
+                if event.level == "error" or not event.name:
+                    said.append(event.text)
+            code = child.wait()
+        if code != 0 and not (code == 1 and failing_is_an_answer):
+            target, warehouse = self.profile.target, self.profile.warehouse
+            raise crash_of(command.name, target, code, "\n".join(said[:10]), place.log_path, warehouse)
+
+
+@contextmanager
+def _own_target_path(plan: State) -> Iterator[Path]:
+    """Make a folder for what dbt writes while it answers one question, apart from runs and from other questions.
+
+    What the project was parsed to is taken from the last question, and left for the next.
+    """
+    parsed = plan.parsed
+    try:
+        private_folder(parsed.parent)
+        for left in plan.folder.glob(f"{_QUESTION}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
+        own = Path(mkdtemp(prefix=_QUESTION, dir=plan.folder))
+    except OSError as exc:
+        raise ConfigError(
+            f"A question to dbt needs a folder in {plan.folder}, which can't be made: {exc.strerror}. "
+            f"Free some space or choose another folder with {STATE_VARIABLE}."
+        ) from exc
+    try:
+        # Without it the question takes longer, no more.
+        with contextlib.suppress(OSError):
+            shutil.copy2(parsed, own / parsed.name)
+        yield own
+        with contextlib.suppress(OSError):
+            (own / parsed.name).replace(parsed)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
