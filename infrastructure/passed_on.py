@@ -18,6 +18,8 @@ _SYSTEM = (
     r"(?i:https?_proxy|all_proxy|no_proxy|ftp_proxy)",
     r"SSL_CERT_(FILE|DIR)|SSLKEYLOGFILE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|OPENSSL_CONF|OPENSSL_MODULES",
     r"LOCALDOMAIN|RES_OPTIONS|HOSTALIASES|KRB5\w+|NSS_\w+",
+    # Where dbt 2 finds the drivers of the warehouses.
+    r"ADBC_DRIVER_PATH",
     r"LD_LIBRARY_PATH|LD_PRELOAD|DYLD_\w+|MALLOC_\w+|OMP_NUM_THREADS|PYTHON\w*|VIRTUAL_ENV|COVERAGE_\w+",
 )
 # What a warehouse's client reads by itself. Never an address or a key: those come with the profile.

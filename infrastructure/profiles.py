@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -15,6 +14,7 @@ import yaml
 from infrastructure.blocks.documents import (
     PASSED_KEY,
     PROFILE_TYPE,
+    PROGRAM_KEY,
     SOURCES_KEY,
     Reference,
     SavedDocument,
@@ -22,6 +22,8 @@ from infrastructure.blocks.documents import (
 )
 from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
+from infrastructure.program import Program, find_program
+from infrastructure.program import require_adapter as require_adapter_of
 from infrastructure.targets.key_files import path_of_key
 from infrastructure.targets.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
 from infrastructure.targets.target_file import ROOT, Targets, load_targets
@@ -55,6 +57,7 @@ class Profile:
         output: what stands under `outputs.<target>`; secrets as `{{ env_var('DBT_ENV_SECRET_…') }}`.
         secrets: the values of those variables.
         pass_env: names of environment variables that dbt is given besides those it needs.
+        dbt: which one builds the target, as targets.yml names it; None where it does not.
     """
 
     target: str
@@ -62,6 +65,7 @@ class Profile:
     output: dict[str, Any]
     secrets: dict[str, str] = field(repr=False)
     pass_env: tuple[str, ...] = ()
+    dbt: str | None = None
 
     @property
     def warehouse(self) -> str:
@@ -120,7 +124,7 @@ def profile_of(target_name: str, target: Target, secrets: Mapping[str, str], pro
         ConfigError: a secret is not what its setting needs.
     """
     output = output_of(target_name, target, secrets)
-    return Profile(target_name, profile, located(output.settings), output.secrets, output.pass_env)
+    return Profile(target_name, profile, located(output.settings), output.secrets, output.pass_env, output.dbt)
 
 
 def declared_profile(target: str) -> Profile | None:
@@ -151,10 +155,10 @@ def load_profile(target: str) -> Profile:
         if saved is None:
             server.check()
             raise _missing_profile(target, server.block_names(PROFILE_TYPE), api_address())
-        output, sources, pass_env = _read_profile(target, saved)
-        require_adapter(output["type"], target)
+        output, sources, pass_env, dbt = _read_profile(target, saved)
+        require_adapter(output["type"], target, dbt)
         secrets = _fetch(server, target, sources)
-    profile = Profile(target, str(saved.data["name"]), located(output), secrets, pass_env)
+    profile = Profile(target, str(saved.data["name"]), located(output), secrets, pass_env, dbt)
     make_folder(profile)
     return profile
 
@@ -169,8 +173,10 @@ def _missing_profile(target: str, blocks: list[str], address: str | None) -> Con
     )
 
 
-def _read_profile(target: str, saved: SavedDocument) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
-    """Take a saved profile block apart into dbt's output, the places of its secrets, and what else dbt is given."""
+def _read_profile(
+    target: str, saved: SavedDocument
+) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...], str | None]:
+    """Take a saved profile block apart: dbt's output, the places of its secrets, what else dbt is given, which dbt."""
     configs = saved.data.get("target_configs")
     inside: list[str] = []
     if isinstance(configs, Reference):
@@ -189,10 +195,11 @@ def _read_profile(target: str, saved: SavedDocument) -> tuple[dict[str, Any], di
     extras = dict(plain.get("extras") or {})
     sources = cast(dict[str, str], extras.pop(SOURCES_KEY, {}))
     pass_env = tuple(str(name) for name in cast(list[Any], extras.pop(PASSED_KEY, None) or []))
+    dbt = cast(str | None, extras.pop(PROGRAM_KEY, None))
     outer = {"type": plain.get("type"), "schema": plain.get("schema"), "threads": plain.get("threads")}
     if not outer["type"]:
         raise ConfigError(f"The block {profile_block(target)} does not name a warehouse. {_again(target)}")
-    return {key: value for key, value in outer.items() if value is not None} | extras, sources, pass_env
+    return {key: value for key, value in outer.items() if value is not None} | extras, sources, pass_env, dbt
 
 
 def _credentials_in(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -238,18 +245,19 @@ def _value_at(data: object, path: str) -> str | None:
     return data if isinstance(data, str) else None
 
 
-def require_adapter(warehouse: str, target: str) -> None:
-    """Make sure that dbt can speak to a kind of warehouse, without importing its client.
+def require_adapter(warehouse: str, target: str, dbt: str | None = None) -> Program:
+    """Return the dbt of a target, after making sure that it can speak to the target's kind of warehouse.
+
+    Args:
+        dbt: which one, as targets.yml names it.
 
     Raises:
-        ConfigError: names the command that installs the adapter.
+        ConfigError: names the command that installs the adapter, or says why there is no such dbt.
     """
-    if find_spec(f"dbt.adapters.{warehouse}") is not None:
-        return
     install = f"uv sync --extra {warehouse}" if warehouse in WAREHOUSES else f"uv pip install dbt-{warehouse}"
-    raise ConfigError(
-        f"Target {target} is on {warehouse}, and dbt-{warehouse} is not installed. Install it with: {install}"
-    )
+    program = find_program(dbt)
+    require_adapter_of(program, warehouse, target, install)
+    return program
 
 
 def located(output: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from infrastructure.profiles import (
     local_profiles_text,
     profile_of,
 )
+from infrastructure.program import Program, find_program
 from infrastructure.registration import DeclaredSetup, LimitChange, apply, declare, plan
 from infrastructure.screen import echo, styled
 from infrastructure.server.automations import AutomationChange
@@ -231,6 +232,7 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
         ConfigError: a target that is asked for is neither set up nor has its variables set.
     """
     checks: list[Check] = []
+    programs: dict[str, Program] = {}
     notes: list[str] = []
     for name in only or targets.names:
         try:
@@ -244,13 +246,20 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
         if not as_json:
             say_aside(f"Connecting to {name} …")
         try:
+            programs[name] = find_program(profile.dbt)
             checks.append(check(profile))
         except ConfigError as exc:
             checks.append(Check(name, str(exc)))
         if not as_json:
-            echo(_check_line(checks[-1]))
+            echo(_check_line(checks[-1], programs.get(name)))
     if as_json:
-        listed = [{"target": c.target, "ok": c.is_ok, "cause": c.cause, "mend": c.mend, "note": c.note} for c in checks]
+        listed = [
+            {
+                **{"target": entry.target, "ok": entry.is_ok, "cause": entry.cause, "mend": entry.mend},
+                **{"note": entry.note, "dbt": programs[entry.target].sentence if entry.target in programs else ""},
+            }
+            for entry in checks
+        ]
         echo(json.dumps({"checks": listed, "notes": notes}, indent=2))
     else:
         for note in notes:
@@ -330,9 +339,10 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
     return []
 
 
-def _check_line(entry: Check) -> str:
+def _check_line(entry: Check, program: Program | None) -> str:
     if entry.is_ok:
-        return f"{entry.target}: {styled('ok', fg='green')}" + (f"; {entry.note}" if entry.note else "")
+        with_dbt = f", with {program.sentence}" if program else ""
+        return f"{entry.target}: {styled('ok', fg='green')}{with_dbt}" + (f"; {entry.note}" if entry.note else "")
     return f"{entry.target}: {styled('failed', fg='red')}, {entry.cause}. {entry.mend}".rstrip()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
@@ -10,6 +12,7 @@ import yaml
 
 from flows.engine.context.options import RETRIES, RunOptions
 from infrastructure.errors import ConfigError
+from infrastructure.program import PROGRAM_VARIABLE
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -19,7 +22,7 @@ select_option = click.option(
 )
 exclude_option = click.option("--exclude", multiple=True, metavar="NODES", help="dbt selection to leave out.")
 selector_option = click.option("--selector", metavar="NAME", help="A named set of the project's selectors.yml.")
-project_option = click.option(
+_project_option = click.option(
     "--project-dir", metavar="FOLDER", help="Another dbt project; the one in dbt/ when left out."
 )
 vars_option = click.option("--vars", "variables", metavar="YAML", help="dbt variables, as in '{day: 2026-01-31}'.")
@@ -66,6 +69,26 @@ _RUN_OPTIONS = (
         help="Nodes that run at a time; else the profile's.",
     ),
 )
+
+
+def _use_dbt(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        # A path is meant from here, which is not where everything below starts to look.
+        os.environ[PROGRAM_VARIABLE] = str(Path(value).absolute()) if os.sep in value else value
+
+
+def project_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which project a command works on, and with which dbt."""
+    dbt_option = click.option(
+        "--dbt",
+        metavar="PATH",
+        expose_value=False,
+        callback=_use_dbt,
+        help="Use this dbt for this run: a program, a virtual environment's folder, or a name on the PATH.",
+    )
+    return _project_option(dbt_option(command))
+
+
 raw_schema_option = click.option("--raw-schema", default="raw", show_default=True, help="The schema to load into.")
 
 

@@ -22,6 +22,7 @@ from flows.cli.options import (
 )
 from flows.cli.target import profile_for_parsing
 from infrastructure.console import dumps, json_option
+from infrastructure.program import find_program
 from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
@@ -64,14 +65,19 @@ def plan(
     options = options_of(asked)
     command = options.command("build")
     profile = profile_for_parsing(target)
+    program = find_program(profile.dbt)
     planned, notes = (_changes if options.changed else _selected)(command, project, profile, options.defer_to)
     if as_json:
         from dataclasses import asdict
 
-        echo(dumps({"target": target, "nodes": [asdict(node) for node in planned], "notes": notes}))
+        echo(
+            dumps(
+                {"target": target, "nodes": [asdict(node) for node in planned], "notes": notes, "dbt": program.sentence}
+            )
+        )
     else:
         _print_plan(planned, target)
-        for note in notes:
+        for note in (*notes, f"It is for {program.sentence}."):
             echo(note)
 
 

@@ -318,6 +318,7 @@ class _Run:
                     self._read_lines(child, text_log, number)
                     raise
             self._attempt.exit_code = child.wait()
+            self._attempt.is_interrupted = child.is_interrupted
             if child.is_interrupted and (self._attempt.left_undone or not self._nodes_tell(self._attempt)):
                 self._error = self._cut_short()
 
@@ -359,7 +360,8 @@ class _Run:
     def _learn(self, attempt: Attempt, number: int) -> None:
         """Add what only dbt's artifacts say to the results of an attempt, and send it on."""
         self._notes += attempt.notes
-        details = read_run_results(self._place.target_path / "run_results.json", attempt.invocation_id)
+        found = read_run_results(self._place.target_path / "run_results.json", attempt.invocation_id)
+        details = self._dbt.engine.results(found)
         self.details |= details
         self.invocation_ids += [attempt.invocation_id] if attempt.invocation_id else []
         if details.keys() - attempt.begun.keys():
@@ -390,9 +392,12 @@ class _Run:
 
     def _error_of(self, attempt: Attempt) -> TributaryError | None:
         """Return an error that is about no single node; None when the nodes themselves tell it all."""
-        if self._nodes_tell(attempt):
-            return None
         said = "\n".join(attempt.errors or attempt.said)
+        if self._nodes_tell(attempt):
+            # Where dbt had nothing to do it says so, and some versions leave nothing.
+            said = "" if attempt.notes else self._dbt.unproved(self._command, self._place, attempt.invocation_id)
+            if attempt.is_interrupted or not said:
+                return None
         return crash_of(
             self._command.name,
             self._profile.target,

@@ -119,9 +119,9 @@ def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
     checks_freshness = options.freshness and project.has_freshness
     place = str(project.folder)
     with ExitStack() as stack:
-        stack.enter_context(dbt_ahead((not options.changed) + checks_freshness))
         # A target that is not set up is to be heard of before anything is waited for.
         run = stack.enter_context(open_context(target, project))
+        stack.enter_context(dbt_ahead((not options.changed) + checks_freshness, dbt=run.profile.dbt))
         stack.enter_context(time_limit(options.timeout_seconds))
         stack.enter_context(one_writer(target, holder=run.holder, wait=options.wait))
         checked = None

@@ -63,7 +63,7 @@ def run_locally(request: Request) -> Outcome:
     # With --changed there may be nothing to build.
     options = request.options
     ahead = (not options.changed) + (options.freshness and project.has_freshness)
-    with dbt_ahead(ahead, _adapter(request.target)):
+    with dbt_ahead(ahead, *_adapter_and_dbt(request.target)):
         return _run_with_a_server(request, project)
 
 
@@ -92,11 +92,11 @@ def _run_with_a_server(request: Request, project: Project) -> Outcome:
             return Outcome(_run_pipeline(request), run.profile, api_url)
 
 
-def _adapter(target: str) -> str | None:
+def _adapter_and_dbt(target: str) -> tuple[str | None, str | None]:
     from infrastructure.targets.target_file import load_targets
 
     declared = load_targets().targets.get(target)
-    return declared.warehouse if declared else None
+    return (declared.warehouse, declared.dbt) if declared else (None, None)
 
 
 def _load_if_wanted(request: Request, run: RunContext) -> None:

@@ -29,6 +29,8 @@ CACHE_BLOCK = "dashboard-cache-url"
 SOURCES_KEY = "credentials_from"
 # The key that says which environment variables dbt is given besides those it needs; dbt never sees it either.
 PASSED_KEY = "pass_env"
+# The key that says which dbt builds the target.
+PROGRAM_KEY = "dbt"
 
 # Names under which people keep secrets in blocks made by hand: what stands there is compared, never shown.
 _NEVER_SHOWN = {*SECRET_SETTINGS, "keyfile_json", "service_account_info", "secrets", "url", "value"}
@@ -159,6 +161,8 @@ def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
         extras[SOURCES_KEY] = output.sources
     if output.pass_env:
         extras[PASSED_KEY] = list(output.pass_env)
+    if output.dbt:
+        extras[PROGRAM_KEY] = output.dbt
     configs = {key: output.settings[key] for key in outer} | {"extras": extras}
     return {
         "name": profile,
@@ -172,7 +176,8 @@ def _warehouse_documents(name: str, target: Target, secrets: Mapping[str, str], 
         case DuckDBTarget():
             configs = _profile_data("", name, output)["target_configs"]
             del configs["block_type_slug"]
-            configs["extras"].pop(PASSED_KEY, None)
+            for ours in (PASSED_KEY, PROGRAM_KEY):
+                configs["extras"].pop(ours, None)
             return [BlockDocument("dbt-cli-target-configs", f"duckdb-target-configs-{name}", configs)]
         case PostgresTarget():
             return _postgres(name, target, secrets, output)

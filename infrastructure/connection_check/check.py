@@ -24,9 +24,12 @@ from infrastructure.profiles import Profile, make_folder, require_adapter
 # Drivers try more than once, each time for tens of seconds.
 CHECK_SECONDS = 120.0
 
-# Runs dbt commands one after the other, for as long as they end well.
+# Runs dbt commands one after the other, for as long as they end well: in this process, or a program of its own each.
 _DBT = "import json, sys; from dbt.cli.main import dbtRunner as dbt; " + (
     "sys.exit(not all(dbt().invoke(command).success for command in json.loads(sys.argv[1])))"
+)
+_PROGRAM = "import json, subprocess, sys; " + (
+    "sys.exit(any(subprocess.call([sys.argv[2], *command]) for command in json.loads(sys.argv[1])))"
 )
 # Where connecting says nothing about the place that dbt is to build in.
 _LOOKED_AT = ("snowflake", "bigquery")
@@ -212,14 +215,14 @@ def check(profile: Profile, timeout_seconds: float = CHECK_SECONDS) -> Check:
     Raises:
         ConfigError: the adapter of the warehouse is not installed.
     """
-    require_adapter(profile.warehouse, profile.target)
+    program = require_adapter(profile.warehouse, profile.target, profile.dbt)
     if unreachable := why_unreachable(profile.output):
         return Check(profile.target, *unreachable)
     make_folder(profile)
     with tempfile.TemporaryDirectory(prefix="tributary-check-") as folder:
-        commands = _commands(profile, Path(folder))
+        commands = json.dumps(_commands(profile, Path(folder)))
         child = subprocess.Popen(
-            [sys.executable, "-c", _DBT, json.dumps(commands)],
+            [sys.executable, "-c", *([_PROGRAM, commands, program.path] if program.path else [_DBT, commands])],
             cwd=folder,
             env=_environment(profile),
             stdout=subprocess.PIPE,

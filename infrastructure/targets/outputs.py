@@ -45,7 +45,7 @@ SECRET_SETTINGS = frozenset(
 KEYS_AS_FILES = ("sslkey",)
 
 # Settings that are ours, or that dbt knows by another name.
-_OURS = {"warehouse", "credentials_block", "pass_env"}
+_OURS = {"warehouse", "credentials_block", "pass_env", "dbt"}
 _RENAMED = {"schema_name": "schema", "virtual_warehouse": "warehouse"}
 
 # Where each secret lives in the credentials block of its warehouse.
@@ -74,12 +74,14 @@ class Output:
         secrets: the value of each of those variables.
         sources: the place of each value, as `<block type>/<block name>#<field>`.
         pass_env: names of environment variables that dbt is given besides those it needs.
+        dbt: which one builds it; that of this environment when None.
     """
 
     settings: dict[str, Any]
     secrets: dict[str, str] = field(repr=False)
     sources: dict[str, str]
     pass_env: tuple[str, ...] = ()
+    dbt: str | None = None
 
     def secret_of(self, setting: str) -> str | None:
         """Return the value of the secret that a setting looks up; None when it looks none up."""
@@ -116,7 +118,7 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
         else:
             is_key = setting in ("private_key", *KEYS_AS_FILES)
             _put(settings, setting, keep(setting, parse_private_key(target, variable, value) if is_key else value))
-    return Output(settings, values, sources, tuple(target.pass_env or ()))
+    return Output(settings, values, sources, tuple(target.pass_env or ()), target.dbt)
 
 
 def local_settings(target: Target) -> dict[str, Any]:

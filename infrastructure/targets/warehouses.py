@@ -81,6 +81,13 @@ class Warehouse(Settings):
         description="Environment variables that dbt is given besides those it needs; `AWS_*` for all that begin so.",
     )
 
+    dbt: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The dbt that builds this target: a program, the folder of a virtual environment, or a name on the "
+        "PATH; a relative path starts at the folder of the repository. Without it, dbt of Tributary's own environment.",
+    )
+
     def credentials_name(self) -> str:
         """Return the name of the credentials block that this target uses."""
         return self.credentials_block or self.default_credentials_block

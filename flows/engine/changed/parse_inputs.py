@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flows.engine.changed.fingerprints import Values, digest_of
@@ -12,6 +11,7 @@ from flows.engine.context.command import DbtCommand, flags_in
 from flows.engine.context.project import Project
 from flows.engine.context.project_files import ProjectFiles, project_settings, read_project_files, variables_by_package
 from flows.engine.process.environment import child_environment
+from infrastructure.program import find_program
 from infrastructure.targets.outputs import SECRET_PREFIX
 
 if TYPE_CHECKING:
@@ -49,10 +49,14 @@ def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> 
     if flags := flags_in(environment, tables_alone=True):
         settings["dbt's flags in the environment"] = digest_of(flags)
     values = Values(project.name, command.vars, variables_by_package(project.folder), environment, files.digests)
-    return Surroundings(values, _proof(files, values, settings), settings)
+    program = find_program(profile.dbt)
+    if program.generation > 1:
+        # Said of dbt 2 alone: what earlier versions of Tributary wrote down was all built by dbt 1.
+        settings["the kind of dbt"] = f"dbt {program.generation}"
+    return Surroundings(values, _proof(files, values, settings, program.version), settings)
 
 
-def _proof(files: ProjectFiles, values: Values, settings: Mapping[str, str]) -> str:
+def _proof(files: ProjectFiles, values: Values, settings: Mapping[str, str], dbt: str) -> str:
     if not files.is_provable:
         return ""
     looked_up: dict[str, Any] = {name: values.environment.get(name) for name in files.environment_names}
@@ -62,4 +66,4 @@ def _proof(files: ProjectFiles, values: Values, settings: Mapping[str, str]) -> 
         for name, value in values.environment.items()
         if name.startswith("DBT_") and not name.startswith(SECRET_PREFIX)
     }
-    return digest_of(files.digest, dict(values.cli), looked_up, flags, dict(settings), version("dbt-core"))
+    return digest_of(files.digest, dict(values.cli), looked_up, flags, dict(settings), dbt)

@@ -13,7 +13,7 @@ _NODE_ERRORS = _EXCEPTIONS | {"RunResultError", "RunResultErrorNoMessage"}
 _MOST_EXCEPTIONS = 20
 # What dbt says about a run as a whole and a person should read.
 _NOTES = frozenset({"NoNodesForSelectionCriteria", "NothingToDo"})
-_CRASHES = frozenset({"MainEncounteredError", "MainStackTrace"})
+_CRASH, _STACK_TRACE = "MainEncounteredError", "MainStackTrace"
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Attempt:
     """What one child process left behind.
 
     Attributes:
+        is_interrupted: by this run, so that what it left is told by its lines alone.
         begun: names of the nodes that started or were skipped, by unique id.
         running: unique ids of those that have not ended.
         hooks: names of the hooks that have not ended, by unique id; they are no nodes, and count for themselves.
@@ -32,6 +33,7 @@ class Attempt:
     """
 
     exit_code: int = 0
+    is_interrupted: bool = False
     invocation_id: str | None = None
     begun: dict[str, str] = field(default_factory=dict[str, str])
     running: set[str] = field(default_factory=set[str])
@@ -73,7 +75,8 @@ class Attempt:
                 said.append(event.text)
         if event.name in _NOTES:
             self.notes.append(event.text)
-        elif event.name in _CRASHES and not self.errors:
+        elif event.name == _CRASH or (event.name == _STACK_TRACE and not self.errors):
+            # dbt 2 says one after the other what is wrong with a project.
             self.errors.append(event.text)
         elif event.name == "":
             self.said = [*self.said[-20:], event.text]

@@ -13,17 +13,20 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
+import orjson
+
 from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.exact_selection import hand_over
 from flows.engine.context.project import Project
 from flows.engine.context.state import STATE_VARIABLE, State, dbt_log, state_of
 from flows.engine.ledger.failures import crash_of
-from flows.engine.process.engines import Engine, OwnDbt, events_variable
+from flows.engine.process.engines import engine_of, events_variable
 from flows.engine.process.environment import child_environment
 from flows.engine.process.process import DbtProcess
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder
+from infrastructure.program import find_program
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -36,6 +39,14 @@ _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
 # What a question that was killed leaves behind is removed by a later one, once nobody can be waiting for it any more.
 _LEFT_BEHIND_SECONDS = 86_400
 _QUESTION = "question-"
+
+
+# The artifact that says what a command did; without one of its own, it has failed.
+PROOFS = {
+    **dict.fromkeys(("build", "run", "test", "seed", "snapshot"), "run_results.json"),
+    "source freshness": "sources.json",
+    "docs generate": "catalog.json",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,8 @@ class Dbt:
     def __init__(self, project: Project, profile: Profile) -> None:
         self.project = project
         self.profile = profile
-        self.engine: Engine = OwnDbt()
+        self.program = find_program(profile.dbt)
+        self.engine = engine_of(self.program)
 
     def run(
         self, command: DbtCommand, place: Place, descriptors: Sequence[int] = (), record: Record | None = None
@@ -73,9 +85,10 @@ class Dbt:
         Raises:
             ConfigError: it could not be started.
         """
+        self._require_able(command)
         has_own_log = record is not None and _LOG_LEVEL_VARIABLE in os.environ
         argv = [*self.engine.head(), *arguments(command, place, self.profile.target)]
-        environment = child_environment(place.project, self.profile)
+        environment = {**child_environment(place.project, self.profile), **self.engine.variables(place)}
         if record:
             argv += ["--log-file-max-bytes", str(_LOG_BYTES)]
             environment |= events_variable(dbt_log(record.run_path, has_own_log))
@@ -85,6 +98,39 @@ class Dbt:
         argv += [] if has_own_log else self.engine.without_own_log()
         environment |= hand_over(command.nodes, place.selection, environment)
         return DbtProcess(argv, environment, Path.cwd(), descriptors)
+
+    def unproved(self, command: DbtCommand, place: Place, invocation_id: str | None) -> str:
+        """Return why nothing proves that a command that seems to have ended well did its work; empty when it is proved.
+
+        Args:
+            invocation_id: of that command, as its lines have it.
+        """
+        name = PROOFS.get(command.verb)
+        if name is None:
+            return ""
+        try:
+            document = orjson.loads((place.target_path / name).read_bytes())
+            if invocation_id and document["metadata"]["invocation_id"] == invocation_id:
+                return ""
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+            pass
+        return (
+            f"it ended as if it had done its work and left no {name} of it, so nothing says what was done. "
+            f"It was {self.program}."
+        )
+
+    def _require_able(self, command: DbtCommand) -> None:
+        if command.verb == "source freshness" and not self.program.has_freshness:
+            raise ConfigError(
+                f"{self.program} has no check of how fresh sources are: it says that all is well without a look. "
+                "Run without it (--no-freshness), or name a dbt 1 with --dbt or in `dbt` of target "
+                f"{self.profile.target}."
+            )
+        if command.verb == "docs generate" and not self.program.has_docs:
+            raise ConfigError(
+                f"{self.program} does not make the documentation site: run without --docs, or name a dbt 1 with "
+                f"--dbt or in `dbt` of target {self.profile.target}."
+            )
 
     def events(self, child: DbtProcess) -> Iterator[DbtEvent]:
         """Yield what a child says, until it closes its end."""

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from flows.engine.context.command import Place
 from flows.engine.context.events import DbtEvent, parse_line
 from flows.engine.process.child import BATCHES_VARIABLE, EVENTS_VARIABLE
+from flows.engine.process.relay import WRITTEN_VARIABLE
 from flows.engine.process.statement_tags import tag_variables
+from infrastructure.program import Program
 
 # Started with -P so that neither the working directory nor a project's folder is searched for modules:
 # dbt imports every top-level module named dbt_* that it can find. The child is run as a file for the same reason.
 OWN_DBT = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))
+# Without what a user or a site adds to Python: the relay needs none of it, and starts in a third of the time.
+_RELAY = (sys.executable, "-I", "-S", str(Path(__file__).with_name("relay.py")))
+
+# An error or a warning of dbt 2: its level, its name and its number, its text, and the places in dbt it came by.
+_LABEL = re.compile(r"^\[(?:error|warning)\] \[(\w+) \(dbt\d+\)\]:? ?")
+_BACKTRACE = re.compile(r"\n\s+0: .*\Z", re.DOTALL)
+# What it calls the outcome of a node, which stands in its status.
+_SAYS_NOTHING = frozenset({"Error", "Warn", "Pass", "Succeeded", "Skipped due to upstream failure"})
+# What dbt 1 calls the same.
+_WARNINGS = {"NoNodesForSelectionCriteria": "NoNodesForSelectionCriteria", "NoNodesSelected": "NothingToDo"}
+
+
+Results = Mapping[str, Mapping[str, Any]]
 
 
 class Engine(Protocol):
@@ -27,12 +45,20 @@ class Engine(Protocol):
         """Return the flags by which dbt writes no log file of its own."""
         ...
 
+    def variables(self, place: Place) -> Mapping[str, str]:
+        """Return what every child is told besides its environment."""
+        ...
+
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
         """Return what the child is told of the run that it is part of."""
         ...
 
     def event(self, line: bytes) -> DbtEvent | None:
-        """Return what a line of its output says; None for one that nobody needs."""
+        """Return what a line of its output says, in the words of dbt 1; None for one that nobody needs."""
+        ...
+
+    def results(self, found: Results) -> Results:
+        """Return the entries of run_results.json by unique id, in the words of dbt 1."""
         ...
 
 
@@ -55,12 +81,101 @@ class OwnDbt:
     def without_own_log(self) -> list[str]:
         return ["--log-level-file", "none"]
 
+    def variables(self, place: Place) -> Mapping[str, str]:
+        return {}
+
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
         told = tag_variables(run_id, target, warehouse)
         return told | {BATCHES_VARIABLE: str(batches)} if batches else told
 
     def event(self, line: bytes) -> DbtEvent | None:
         return parse_line(line)
+
+    def results(self, found: Results) -> Results:
+        return found
+
+
+class DbtElsewhere:
+    """dbt 1 of another environment: a program, behind the relay."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def head(self) -> list[str]:
+        return [*_RELAY, self._program, "--log-level", "info", "--log-format", "json", "--write-json", *self._plainly()]
+
+    def _plainly(self) -> list[str]:
+        return ["--no-quiet", "--no-use-colors"]
+
+    def without_own_log(self) -> list[str]:
+        return ["--log-level-file", "none"]
+
+    def variables(self, place: Place) -> Mapping[str, str]:
+        return {WRITTEN_VARIABLE: f"{place.target_path}:{place.log_path}"}
+
+    def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
+        # What these say can be told only to a dbt that imports something of ours.
+        return {}
+
+    def event(self, line: bytes) -> DbtEvent | None:
+        return parse_line(line)
+
+    def results(self, found: Results) -> Results:
+        return found
+
+
+class Dbt2(DbtElsewhere):
+    """dbt 2, wherever it is."""
+
+    def _plainly(self) -> list[str]:
+        return ["--no-quiet"]
+
+    def without_own_log(self) -> list[str]:
+        return ["--log-level-file", "off"]
+
+    def event(self, line: bytes) -> DbtEvent | None:
+        event = parse_line(line)
+        if event is None:
+            return None
+        if event.node and event.node.materialized == "ephemeral":
+            # dbt 1 has no line for what is never built.
+            return replace(event, node=None)
+        label = _LABEL.match(event.text)
+        if event.name != "Generic" or not label:
+            return event
+        text = _BACKTRACE.sub("", event.text[label.end() :]).strip()
+        if event.level == "error":
+            name = "RunResultError" if event.unique_id else "MainEncounteredError"
+        else:
+            name = _WARNINGS.get(label[1], event.name)
+        return replace(event, name=name, text=text)
+
+    def results(self, found: Results) -> Results:
+        return {key: _said_as_dbt_1(entry) for key, entry in found.items() if not _never_runs(entry)}
+
+
+def _never_runs(entry: Mapping[str, Any]) -> bool:
+    """Say whether it is an ephemeral model that nothing kept back, of which dbt 1 has no result."""
+    return entry.get("status") == "skipped" and entry.get("message") == "Skipped"
+
+
+def _said_as_dbt_1(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a result with a message that says something, and without times that dbt 2 does not tell apart."""
+    message, status = entry.get("message"), entry.get("status")
+    if message in _SAYS_NOTHING:
+        message = None
+    if message is None and str(entry.get("unique_id")).startswith("unit_test.") and status in ("fail", "error"):
+        message = "The rows that came out are not those that the unit test expects."
+    elif message is None and status in ("fail", "warn") and entry.get("failures") is not None:
+        message = f"Got {entry['failures']:,} results, configured to {status} if there are any."
+    return {**entry, "message": message, "timing": []}
+
+
+def engine_of(program: Program) -> Engine:
+    """Return the kind of dbt that a program is."""
+    if program.path is None:
+        return OwnDbt()
+    return Dbt2(program.path) if program.generation == 2 else DbtElsewhere(program.path)
 
 
 def events_variable(file: Path) -> dict[str, str]:

@@ -18,10 +18,17 @@ from flows.engine.process.engines import OWN_DBT
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.warm import children_ahead, take_standby
 from infrastructure.errors import ConfigError
+from infrastructure.program import PROGRAM_VARIABLE
 
 
-def dbt_ahead(count: int, adapter: str | None = None) -> AbstractContextManager[None]:
-    """Start the next `count` dbt children of a block ahead of time; see `standby.children_ahead`."""
+def dbt_ahead(count: int, adapter: str | None = None, dbt: str | None = None) -> AbstractContextManager[None]:
+    """Start the next `count` dbt children of a block ahead of time; see `warm.children_ahead`.
+
+    Args:
+        dbt: which one the target names. A program of its own has nothing that could be done ahead.
+    """
+    if dbt or os.environ.get(PROGRAM_VARIABLE):
+        return contextlib.nullcontext()
     return children_ahead(OWN_DBT, ahead_environment(os.environ), count, adapter)
 
 

@@ -12,10 +12,12 @@ from infrastructure.targets.target_file import ROOT
 STARTERS = {
     "deployments/dbt_cloud/plan/cleanup.py": "git",
     "flows/engine/process/process.py": "dbt: the door's",
+    "flows/engine/process/relay.py": "dbt: the door's, behind it",
     "flows/engine/process/warm.py": "dbt: the door's, ahead of time",
     "flows/loaders/git/log.py": "git",
     "flows/loaders/git/process.py": "git",
     "infrastructure/connection_check/check.py": "dbt, which tries a connection before there is anything to run",
+    "infrastructure/program.py": "dbt --version",
 }
 _STARTS = {
     *("Popen", "dbtRunner", "posix_spawn", "posix_spawnp", "create_subprocess_exec", "create_subprocess_shell"),
