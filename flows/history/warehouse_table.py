@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.history.rows import Row
+from flows.warehouses.door import open_warehouse
 from flows.warehouses.raw_tables import RawTable
-from flows.warehouses.raw_warehouse import connect
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -59,7 +59,7 @@ def add_run(profile: Profile, schema: str, rows: Sequence[Row]) -> int:
         ConfigError: the warehouse is none that is written to, or refused.
         UpstreamUnavailable: the warehouse did not answer.
     """
-    with connect(profile, schema) as warehouse, warehouse.transaction():
+    with open_warehouse(profile, schema) as warehouse, warehouse.loading():
         warehouse.prepare([TABLE])
         warehouse.delete(TABLE, {"run_id": rows[0]["run_id"]})
         return warehouse.append(TABLE, (_values(row) for row in rows))

@@ -17,7 +17,8 @@ from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.process.listing import list_manifest
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError, preview
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def claim_schemas(command: DbtCommand, project: Project, profile: Profile) -> No
 def claim(profile: Profile, wanted: Mapping[str, str]) -> None:
     """Make and mark schemas for the target of a pull request; see `claim_schemas` and `built_in`."""
     own = own_schema(profile)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         found = _marks(tables, profile)
         there = {name.lower() for name in _schemas(tables, profile)}
         others = [f"{name} (made for {found[name]})" for name in wanted if found.get(name, own) != own]
@@ -127,7 +128,7 @@ def drop_schemas(profile: Profile, dry_run: bool = False) -> Dropped:
             f"name begins with {PREFIX} and goes on are, such as {PREFIX}pr_42. "
             "infrastructure/targets.yml says which a target has."
         )
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         made_for = _marks(tables, profile)
         there = _schemas(tables, profile)
         found = [name for name in there if made_for.get(name.lower()) == own and _OWN.fullmatch(name)]
@@ -145,7 +146,7 @@ def _schema(profile: Profile) -> str:
     return str(profile.output.get("schema") or profile.output.get("dataset") or "")
 
 
-def _make(tables: Tables, schema: str, own: str | None) -> None:
+def _make(tables: Warehouse, schema: str, own: str | None) -> None:
     # One transaction where there can be one: a schema that a kill leaves without its mark is nobody's.
     with tables.transaction() if tables.has_transactional_ddl else nullcontext():
         tables.make_schema(schema)
@@ -153,7 +154,7 @@ def _make(tables: Tables, schema: str, own: str | None) -> None:
         tables.execute(f"create table {tables.placed(schema, MARK)} as select '{own}' as made_for")
 
 
-def _marks(tables: Tables, profile: Profile) -> dict[str, str]:
+def _marks(tables: Warehouse, profile: Profile) -> dict[str, str]:
     """Return for whom each schema that has a mark was made, by its name in lower case."""
     catalog = {
         "duckdb": "select table_schema as schema_name from information_schema.tables "
@@ -162,27 +163,25 @@ def _marks(tables: Tables, profile: Profile) -> dict[str, str]:
         "bigquery": f"select table_schema as schema_name from {_region(profile)}.INFORMATION_SCHEMA.TABLES "
         "where lower(table_name) = ?",
     }.get(
-        tables.warehouse,
+        tables.kind,
         "select table_schema as schema_name from information_schema.tables where lower(table_name) = ?",
     )
     found: dict[str, str] = {}
     for row in tables.rows(catalog, [MARK]):
         name = str(row["schema_name"])
         if _OWN.fullmatch(name):
-            mark = (
-                f"{_quoted(tables, name)}.{_quoted(tables, MARK.upper() if tables.warehouse == 'snowflake' else MARK)}"
-            )
+            mark = f"{_quoted(tables, name)}.{_quoted(tables, MARK.upper() if tables.kind == 'snowflake' else MARK)}"
             made_for = {str(mark_row["made_for"]) for mark_row in tables.rows(f"select made_for from {mark}")}
             found[name.lower()] = made_for.pop() if len(made_for) == 1 else "nobody that can be told"
     return found
 
 
-def _schemas(tables: Tables, profile: Profile) -> list[str]:
+def _schemas(tables: Warehouse, profile: Profile) -> list[str]:
     query = {
         "postgres": "select nspname as schema_name from pg_namespace",
         "duckdb": "select schema_name from information_schema.schemata where catalog_name = current_database()",
         "bigquery": f"select schema_name from {_region(profile)}.INFORMATION_SCHEMA.SCHEMATA",
-    }.get(tables.warehouse, "select schema_name from information_schema.schemata")
+    }.get(tables.kind, "select schema_name from information_schema.schemata")
     return sorted({str(row["schema_name"]) for row in tables.rows(query)})
 
 
@@ -190,9 +189,9 @@ def _region(profile: Profile) -> str:
     return f"`{profile.output.get('project')}`.`region-{str(profile.output.get('location') or 'US').lower()}`"
 
 
-def _require_unread(tables: Tables, schemas: Sequence[str]) -> None:
+def _require_unread(tables: Warehouse, schemas: Sequence[str]) -> None:
     """Refuse where `cascade` would reach beyond the schemas: PostgreSQL drops the views that read from them too."""
-    if tables.warehouse != "postgres":
+    if tables.kind != "postgres":
         return
     places = ", ".join("?" for _ in schemas)
     rows = tables.rows(
@@ -212,5 +211,5 @@ def _require_unread(tables: Tables, schemas: Sequence[str]) -> None:
         )
 
 
-def _quoted(tables: Tables, name: str) -> str:
-    return f"`{name}`" if tables.warehouse == "bigquery" else '"' + name.replace('"', '""') + '"'
+def _quoted(tables: Warehouse, name: str) -> str:
+    return f"`{name}`" if tables.kind == "bigquery" else '"' + name.replace('"', '""') + '"'

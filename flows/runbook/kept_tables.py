@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flows.warehouses.tables import Tables
+    from flows.warehouses.warehouse import Warehouse
     from infrastructure.profiles import Profile
 
 
 class KeptTables:
     """The schema <schema of the target>_backup."""
 
-    def __init__(self, tables: Tables, profile: Profile) -> None:
+    def __init__(self, tables: Warehouse, profile: Profile) -> None:
         own = profile.output.get("schema") or profile.output.get("dataset") or profile.target
         self.schema = f"{own}_backup"
         self._tables = tables
@@ -30,7 +30,7 @@ class KeptTables:
         """Make a table, if it is not there.
 
         Args:
-            columns: kind by name, as `Tables.type_of` takes them.
+            columns: kind by name, as `Warehouse.type_of` takes them.
         """
         relation = self.relation(name)
         if not self._tables.exists(relation):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.runbook.project_tables import Versions
-from flows.warehouses.tables import Tables
+from flows.warehouses.warehouse import Warehouse
 
 # In the order in which a reader should look at them.
 FAULTS = {
@@ -41,7 +41,7 @@ class Fault:
         return ", ".join(str(value) for value in self.key.values())
 
 
-def find_faults(tables: Tables, versions: Versions, among: str | None = None) -> list[Fault]:
+def find_faults(tables: Warehouse, versions: Versions, among: str | None = None) -> list[Fault]:
     """Return what is wrong with a table of versions, by kind and key.
 
     Args:
@@ -55,7 +55,7 @@ def find_faults(tables: Tables, versions: Versions, among: str | None = None) ->
     return found
 
 
-def is_open(tables: Tables, versions: Versions) -> str:
+def is_open(tables: Warehouse, versions: Versions) -> str:
     """Return the condition that a version has no end."""
     ends = tables.column(versions.ends)
     if versions.open_end == "null":
@@ -63,7 +63,7 @@ def is_open(tables: Tables, versions: Versions) -> str:
     return f"({ends} is null or {ends} = {versions.open_end})"
 
 
-def holds_now(tables: Tables, versions: Versions) -> str:
+def holds_now(tables: Warehouse, versions: Versions) -> str:
     """Return the condition that a version claims to be the current one: by its flag, or by having no end."""
     without_end = is_open(tables, versions)
     if versions.current is None:
@@ -71,18 +71,18 @@ def holds_now(tables: Tables, versions: Versions) -> str:
     return f"(coalesce({tables.column(versions.current)}, false) or {without_end})"
 
 
-def key_list(tables: Tables, versions: Versions, of: str = "") -> str:
+def key_list(tables: Warehouse, versions: Versions, of: str = "") -> str:
     """Return the key's columns for a select, of a table with an alias."""
     return ", ".join(f"{of}{tables.column(column)}" for column in versions.key)
 
 
-def same_key(tables: Tables, versions: Versions, one: str, other: str) -> str:
+def same_key(tables: Warehouse, versions: Versions, one: str, other: str) -> str:
     """Return the condition that two tables with aliases have the same key."""
     names = [tables.column(column) for column in versions.key]
     return " and ".join(f"{one}.{name} = {other}.{name}" for name in names)
 
 
-def _queries(tables: Tables, versions: Versions, among: str | None) -> dict[str, str]:
+def _queries(tables: Warehouse, versions: Versions, among: str | None) -> dict[str, str]:
     keys = key_list(tables, versions)
     begins, ends = tables.column(versions.begins), tables.column(versions.ends)
     without_end, current = is_open(tables, versions), holds_now(tables, versions)

@@ -1,4 +1,5 @@
-"""DuckDB, PostgreSQL, Snowflake and BigQuery beyond dbt: raw tables are loaded, tables are measured and copied.
+"""DuckDB, PostgreSQL, Snowflake and BigQuery beyond dbt: raw tables are loaded, all tables measured, changed, copied.
 
-Doors: `raw_warehouse` to load, `tables` to ask and change. Imports the infrastructure alone.
+Door: `door.open_warehouse` gives a `warehouse.Warehouse`; what differs stands in one file for each. Imports the
+infrastructure alone.
 """

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from infrastructure.errors import ConfigError
-from infrastructure.targets.warehouses import WAREHOUSES, Name, Settings, Target, Variable, Warehouse
+from infrastructure.targets.warehouses import WAREHOUSES, Name, Settings, Target, Variable, WarehouseTarget
 from infrastructure.yaml_file import (
     Mistake,
     Place,
@@ -243,7 +243,7 @@ def _known_names(data: dict[str, Any]) -> Callable[[Place], list[str]]:
 def _shared_in_vain(targets: Targets) -> list[Mistake]:
     """Find targets that share a credentials block and do not agree on what is in it."""
     mistakes: list[Mistake] = []
-    owners: dict[tuple[str, str], tuple[str, Warehouse]] = {}
+    owners: dict[tuple[str, str], tuple[str, WarehouseTarget]] = {}
     for name, target in targets.targets.items():
         block = target.credentials_name()
         first, other = owners.setdefault((target.warehouse, block), (name, target))

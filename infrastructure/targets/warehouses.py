@@ -61,7 +61,7 @@ class Settings(BaseModel):
         }
 
 
-class Warehouse(Settings):
+class WarehouseTarget(Settings):
     """Hold what every target has."""
 
     # The settings that the credentials block is made of: targets that share a block must agree on them.
@@ -99,7 +99,7 @@ def _no_memory(path: str) -> str:
     return path
 
 
-class DuckDBTarget(Warehouse):
+class DuckDBTarget(WarehouseTarget):
     """A DuckDB file: no server, no account, no secret."""
 
     warehouse: Literal["duckdb"]
@@ -112,7 +112,7 @@ class DuckDBTarget(Warehouse):
     )
 
 
-class PostgresTarget(Warehouse):
+class PostgresTarget(WarehouseTarget):
     """A PostgreSQL database."""
 
     credential_settings: ClassVar[tuple[str, ...]] = ("host", "port", "user", "dbname", "password_env", "sslkey_env")
@@ -170,7 +170,7 @@ def _is_authenticator(text: str) -> str:
     return text
 
 
-class SnowflakeTarget(Warehouse):
+class SnowflakeTarget(WarehouseTarget):
     """A Snowflake account: key pair, password, token, browser, Okta or workload identity."""
 
     credential_settings: ClassVar[tuple[str, ...]] = (
@@ -278,7 +278,7 @@ BIGQUERY_WAYS = {
 }
 
 
-class BigQueryTarget(Warehouse):
+class BigQueryTarget(WarehouseTarget):
     """A BigQuery project: service account, default credentials, OAuth token or workload identity federation."""
 
     credential_settings: ClassVar[tuple[str, ...]] = (
@@ -359,7 +359,7 @@ class BigQueryTarget(Warehouse):
         return self
 
 
-def _belongs(target: Warehouse, way: str, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+def _belongs(target: WarehouseTarget, way: str, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     """Raise ValueError when a way of signing in lacks one of its settings, or when one is there without it."""
     given = [name for name in (*needed, *allowed) if getattr(target, name)]
     lacking = [name for name in needed if name not in given]
@@ -370,7 +370,7 @@ def _belongs(target: Warehouse, way: str, needed: tuple[str, ...], allowed: tupl
 
 
 Target = Annotated[DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget, Field(discriminator="warehouse")]
-WAREHOUSES: dict[str, type[Warehouse]] = {
+WAREHOUSES: dict[str, type[WarehouseTarget]] = {
     "duckdb": DuckDBTarget,
     "postgres": PostgresTarget,
     "snowflake": SnowflakeTarget,

@@ -13,7 +13,8 @@ import duckdb
 from flows.engine.artifacts.graph import Graph, graph_of
 from flows.runbook.payroll.ledger import PayrollLedger
 from flows.runbook.payroll.payments import Payments, read_payments
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.profiles import Profile, load_profile
 
 MODELS = (
@@ -61,17 +62,17 @@ class House:
     @contextmanager
     def ledger(self) -> Iterator[PayrollLedger]:
         """Open the ledger."""
-        with open_tables(self.profile) as tables:
+        with open_warehouse(self.profile) as tables:
             yield PayrollLedger(tables, self.graph)
 
     def payments(self) -> Payments:
         """Read the payments of the concert."""
-        with open_tables(self.profile) as tables:
+        with open_warehouse(self.profile) as tables:
             return read_payments(tables, self.graph, CONCERT)
 
     def sql(self, *statements: str) -> None:
         """Change the tables behind payroll's back."""
-        with open_tables(self.profile) as tables:
+        with open_warehouse(self.profile) as tables:
             for statement in statements:
                 tables.execute(statement)
 
@@ -96,7 +97,7 @@ def graph_in(schema: str = "gold") -> Graph:
     return graph_of({"nodes": nodes})
 
 
-def fill(tables: Tables) -> None:
+def fill(tables: Warehouse) -> None:
     """Put one payment per amount in, each as the source recorded it."""
     for number, amount in enumerate(AMOUNTS, start=1):
         tables.execute(
@@ -120,6 +121,6 @@ def house_on(target: str) -> House:
     path = Path(profile.output["path"])
     with duckdb.connect(str(path)) as connection:
         connection.execute(TABLES)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         fill(tables)
     return House(target, profile, graph_in())

@@ -9,7 +9,8 @@ from typing import Any
 
 from flows.engine.context.state import state_of
 from flows.pipelines.full import dbt_full_pipeline
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.profiles import Profile, load_profile
 
 PROJECT = str(Path(__file__).parents[1] / "projects" / "versions")
@@ -48,7 +49,7 @@ class Place:
 
     def load(self) -> None:
         """Make the raw tables."""
-        with open_tables(self.profile) as tables, tables.transaction():
+        with open_warehouse(self.profile) as tables, tables.transaction():
             tables.make_schema("raw")
             for statement in RAW.format(raw="raw").split(";"):
                 tables.execute(statement)
@@ -59,18 +60,18 @@ class Place:
 
     def execute(self, *statements: str) -> None:
         """Run statements; names of the project's tables need no schema."""
-        with open_tables(self.profile) as tables:
+        with open_warehouse(self.profile) as tables:
             for statement in statements:
                 tables.execute(self._placed(tables, statement))
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        with open_tables(self.profile) as tables:
+        with open_warehouse(self.profile) as tables:
             return tables.rows(self._placed(tables, query))
 
     def checksums(self) -> dict[str, str]:
         """Return a checksum of all that each table holds, columns and types included."""
         found: dict[str, str] = {}
-        with open_tables(self.profile) as tables:
+        with open_warehouse(self.profile) as tables:
             for name in TABLES:
                 relation = tables.placed(self.schema, name)
                 rows = sorted(repr(list(row.items())) for row in tables.rows(f"select * from {relation}"))
@@ -90,7 +91,7 @@ class Place:
 
         return state_of("versions", self.target, os.environ).folder
 
-    def _placed(self, tables: Tables, text: str) -> str:
+    def _placed(self, tables: Warehouse, text: str) -> str:
         import re
 
         for name in (*TABLES, "payments_seen"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -13,12 +13,23 @@ from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import Project
 from flows.engine.process.door import Dbt
+from flows.warehouses.door import open_warehouse
+from infrastructure.errors import TributaryError
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
 # Database, schema and name.
 Relation = tuple[str, ...]
+
+_QUERIES = {
+    "duckdb": "select table_schema as schema, table_name as name from information_schema.tables",
+    # information_schema leaves materialized views out, and what the user may not read.
+    "postgres": (
+        "select n.nspname as schema, c.relname as name from pg_catalog.pg_class c "
+        "join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'v', 'm', 'p', 'f')"
+    ),
+}
 
 
 def missing_relations(wanted: Iterable[Relation], project: Project, profile: Profile) -> set[Relation]:
@@ -32,62 +43,33 @@ def missing_relations(wanted: Iterable[Relation], project: Project, profile: Pro
     places = set(wanted)
     if not places:
         return set()
-    quick = {"duckdb": _in_duckdb_file, "postgres": _in_postgres}.get(profile.warehouse)
-    there = quick(profile, places) if quick else None
+    there = _in_database(profile, places)
     if there is None:
         return _missing_by_dbt(places, project, profile)
     return {place for place in places if tuple(part.lower() for part in place) not in there}
 
 
-def _in_duckdb_file(profile: Profile, places: set[Relation]) -> set[Relation] | None:
-    """Return what is in the file, in lower case; None where that is not all, or the file can't be opened."""
-    import duckdb
-
+def _in_database(profile: Profile, places: set[Relation]) -> set[Relation] | None:
+    """Return what is in the one database of the places, in lower case; None where it can't be asked quickly."""
+    query = _QUERIES.get(profile.warehouse)
     path = Path(str(profile.output.get("path") or ""))
-    if not path.is_absolute() or _databases(places) != {path.stem.lower()}:
+    if query is None or (profile.warehouse == "duckdb" and not path.is_absolute()):
         return None
-    if not path.exists():
+    database = (
+        path.stem
+        if profile.warehouse == "duckdb"
+        else str(profile.output.get("dbname") or profile.output.get("database") or "")
+    )
+    if {name.lower() for name, *_ in places} != {database.lower()}:
+        return None
+    if profile.warehouse == "duckdb" and not path.exists():
         return set()
     try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            rows = connection.execute("select table_schema, table_name from information_schema.tables").fetchall()
-    except duckdb.Error:
+        with open_warehouse(profile, read_only=True) as warehouse:
+            found = warehouse.rows(query)
+    except TributaryError:
         return None
-    return {(path.stem.lower(), schema.lower(), name.lower()) for schema, name in rows}
-
-
-def _in_postgres(profile: Profile, places: set[Relation]) -> set[Relation] | None:
-    import psycopg2
-
-    from flows.warehouses.raw_postgres import CONNECT_TIMEOUT_SECONDS, LIBPQ_NAMES
-
-    options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
-    options |= {
-        LIBPQ_NAMES[name]: value for name, value in profile.connection().items() if name in LIBPQ_NAMES and value
-    }
-    database = str(options.get("dbname") or "").lower()
-    if _databases(places) != {database}:
-        return None
-    try:
-        connection = psycopg2.connect(**options)
-    except psycopg2.Error:
-        return None
-    try:
-        with connection.cursor() as cursor:
-            # information_schema leaves materialized views out, and what the user may not read.
-            cursor.execute(
-                "select n.nspname, c.relname from pg_catalog.pg_class c "
-                "join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'v', 'm', 'p', 'f')"
-            )
-            return {(database, schema.lower(), name.lower()) for schema, name in cursor.fetchall()}
-    except psycopg2.Error:
-        return None
-    finally:
-        connection.close()
-
-
-def _databases(places: set[Relation]) -> set[str]:
-    return {database.lower() for database, *_ in places}
+    return {(database.lower(), str(row["schema"]).lower(), str(row["name"]).lower()) for row in found}
 
 
 def _missing_by_dbt(places: set[Relation], project: Project, profile: Profile) -> set[Relation]:

@@ -25,6 +25,7 @@ from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import STATE_VARIABLE, state_root
 from flows.engine.ledger.ledger import is_file_at
 from flows.engine.target.server_lease import Lease, server_slot
+from flows.warehouses.warehouse import asking_before_writes
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.private_files import private_folder
 
@@ -40,6 +41,10 @@ class _Held:
     file: _LockFile
     lease: Lease | None
 
+    def why_lost(self) -> str | None:
+        """Return why this run may not write to the target any more, as a clause; None while it may."""
+        return (self.lease and self.lease.lost) or self.file.why_lost()
+
 
 # A pipeline's tasks must not wait for their own pipeline.
 _held: ContextVar[Mapping[str, _Held]] = ContextVar("tributary_held_targets")
@@ -48,6 +53,8 @@ _held: ContextVar[Mapping[str, _Held]] = ContextVar("tributary_held_targets")
 @contextmanager
 def one_writer(target: str, holder: str, wait: bool = True) -> Iterator[None]:
     """Hold a target for the time of the block; wait, and say for whom, while another run holds it.
+
+    A warehouse that is opened in the block writes no more once the target is lost.
 
     Args:
         holder: what others are told they wait for, such as the flow run's name.
@@ -67,8 +74,11 @@ def one_writer(target: str, holder: str, wait: bool = True) -> Iterator[None]:
             _file_lock(state_root(os.environ) / "locks" / f"{target}.lock", target, holder, wait)
         )
         lease = stack.enter_context(server_slot(target, holder, wait)) if _is_shared_server() else None
-        token = _held.set({**held, target: _Held(file, lease)})
+        mine = _Held(file, lease)
+        token = _held.set({**held, target: mine})
         stack.callback(_held.reset, token)
+        # dbt is stopped by `calling_when_lost`; what this process writes itself asks before each statement.
+        stack.enter_context(asking_before_writes(target, mine.why_lost))
         yield
 
 
@@ -110,6 +120,8 @@ class _LockFile:
         }
         # The last one is in force. dbt has inherited those before, so they stay open.
         self.descriptors: list[int] = []
+        # It is looked after from a thread while dbt runs, and before each statement of this process's own.
+        self._guard = threading.Lock()
 
     def take(self) -> bool:
         """Take the lock; False when another run holds it.
@@ -133,9 +145,13 @@ class _LockFile:
             os.pwrite(file, json.dumps(self._about).encode(), 0)
         return True
 
-    def is_kept(self) -> bool:
-        """Say whether the target is still this run's; a lock file that was deleted is taken anew if nobody else has."""
-        return is_file_at(self.descriptors[-1], self._path) or self.take()
+    def why_lost(self) -> str | None:
+        """Return why the target is not this run's any more; a file that was deleted is taken anew while it is free."""
+        # A folder that can't be read or written for a moment is no loss.
+        with contextlib.suppress(OSError, ConfigError), self._guard:
+            if not is_file_at(self.descriptors[-1], self._path) and not self.take():
+                return f"its lock file {self._path} was deleted, and {_held_by(self._path)}"
+        return None
 
     @contextmanager
     def calling_when_lost(self, act: Callable[[str], None]) -> Iterator[None]:
@@ -144,11 +160,9 @@ class _LockFile:
 
         def look() -> None:
             while True:
-                # A folder that can't be read or written for a moment is no loss.
-                with contextlib.suppress(OSError, ConfigError):
-                    if not self.is_kept():
-                        act(f"its lock file {self._path} was deleted, and {_held_by(self._path)}")
-                        return
+                if why := self.why_lost():
+                    act(why)
+                    return
                 if done.wait(_LOOK_SECONDS):
                     return
 

@@ -106,6 +106,11 @@ class Lease:
         with contextlib.suppress(httpx.HTTPStatusError), asking(once=self._lost is not None):
             client.release_concurrency_slots_with_lease(lease_id=self._lease_id)
 
+    @property
+    def lost(self) -> str | None:
+        """Why the right to write is lost, as a clause; None while it is not."""
+        return self._lost
+
     @contextmanager
     def calling_when_lost(self, act: Callable[[str], None]) -> Iterator[None]:
         """Call a function, with the reason as a clause, when the right to write is lost during the block."""

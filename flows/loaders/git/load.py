@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from flows.loaders.git.log import EPOCH, Commit, Identity, read_commits, read_identities
 from flows.loaders.git.process import Location
 from flows.loaders.git.repository import Repository, open_repository, parse_location
-from flows.warehouses.raw_tables import RawTable, RawWarehouse
-from flows.warehouses.raw_warehouse import connect
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.raw_tables import RawTable
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,13 +136,13 @@ def ingest_git(
     """
     say = report or _silent
     opened = {found.repository_id: found for found in [open_repository(at, say) for at in _locations(repositories)]}
-    with connect(profile, raw_schema) as warehouse:
+    with open_warehouse(profile, raw_schema) as warehouse:
         return IngestResult(tuple(_load(warehouse, repository, say) for repository in opened.values()))
 
 
 def make_tables(profile: Profile, raw_schema: str = "raw") -> None:
     """Make the raw tables of source `github` where they are missing, so that dbt can build on no commits at all."""
-    with connect(profile, raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(profile, raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare(TABLES)
 
 
@@ -160,7 +161,7 @@ def _locations(repositories: Sequence[str]) -> list[Location]:
     return locations
 
 
-def _load(warehouse: RawWarehouse, repository: Repository, say: Report) -> RepositoryResult:
+def _load(warehouse: Warehouse, repository: Repository, say: Report) -> RepositoryResult:
     at = {"repository_id": repository.repository_id}
     now = datetime.now(UTC).replace(tzinfo=None)
     bad_dates = 0
@@ -188,7 +189,7 @@ def _load(warehouse: RawWarehouse, repository: Repository, say: Report) -> Repos
                 now,
             )
 
-    with warehouse.transaction():
+    with warehouse.loading():
         warehouse.prepare(TABLES)
         stored = _stored_identities(warehouse, repository)
         missing, outdated = _differences(repository, stored, _is_comparable(warehouse, repository))
@@ -221,7 +222,7 @@ def _load(warehouse: RawWarehouse, repository: Repository, say: Report) -> Repos
     return result
 
 
-def _stored_identities(warehouse: RawWarehouse, repository: Repository) -> dict[str, Identity | None]:
+def _stored_identities(warehouse: Warehouse, repository: Repository) -> dict[str, Identity | None]:
     """Return who is stored for each hash; None for a hash that is stored twice, which makes it differ."""
     columns = ("hash", "author_name", "author_email", "committer_name", "committer_email")
     stored: dict[str, Identity | None] = {}
@@ -233,7 +234,7 @@ def _stored_identities(warehouse: RawWarehouse, repository: Repository) -> dict[
     return stored
 
 
-def _is_comparable(warehouse: RawWarehouse, repository: Repository) -> bool:
+def _is_comparable(warehouse: Warehouse, repository: Repository) -> bool:
     """Say whether stored commits can be kept; the oldest ones of a shallow clone may change."""
     at = {"repository_id": repository.repository_id}
     was_shallow = [flag for (flag,) in warehouse.select(REPOSITORIES, ("is_shallow",), at)]
@@ -256,7 +257,7 @@ def _differences(
     return missing, list(gone)
 
 
-def _delete(warehouse: RawWarehouse, repository: Repository, hashes: list[str], is_all: bool) -> int:
+def _delete(warehouse: Warehouse, repository: Repository, hashes: list[str], is_all: bool) -> int:
     at = {"repository_id": repository.repository_id}
     if is_all:
         return warehouse.delete(COMMITS, at) if hashes else 0
@@ -266,7 +267,7 @@ def _delete(warehouse: RawWarehouse, repository: Repository, hashes: list[str], 
     )
 
 
-def _contributors(warehouse: RawWarehouse, repository: Repository, now: datetime) -> list[tuple[object, ...]]:
+def _contributors(warehouse: Warehouse, repository: Repository, now: datetime) -> list[tuple[object, ...]]:
     """Group the commits by author as `git shortlog -sne` does, most commits first."""
     seen: dict[tuple[str, str], tuple[int, datetime, datetime]] = {}
     columns = ("author_name", "author_email", "authored_at")

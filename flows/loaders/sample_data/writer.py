@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from flows.loaders.sample_data.sizes import sizes_for
 from flows.loaders.sample_data.tables import TABLES
-from flows.warehouses.raw_tables import RawTable, RawWarehouse
-from flows.warehouses.raw_warehouse import connect
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.raw_tables import RawTable
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError, preview
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def write_sample_data(
     variables = {"seed": scrambled_seed(seed), "now": moment, "today": moment.date()}
     variables |= asdict(sizes_for(rows, moment.date()))
     written: dict[str, int] = {}
-    with connect(profile, raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(profile, raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare(TABLES)
         _refuse_foreign_rows(warehouse, raw_schema, TABLES)
         generator = warehouse.generator()
@@ -98,7 +99,7 @@ def write_sample_data(
 
 def count_sample_rows(profile: Profile, raw_schema: str = "raw") -> int:
     """Return how many rows the tables of sample data hold now."""
-    with connect(profile, raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(profile, raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare(TABLES)
         return sum(warehouse.count(table, {}) for table in TABLES)
 
@@ -111,7 +112,7 @@ def scrambled_seed(seed: int) -> int:
     return value ^ (value >> 16)
 
 
-def _refuse_foreign_rows(warehouse: RawWarehouse, raw_schema: str, tables: Sequence[RawTable]) -> None:
+def _refuse_foreign_rows(warehouse: Warehouse, raw_schema: str, tables: Sequence[RawTable]) -> None:
     foreign = [table.name for table in tables if warehouse.note(table) != NOTE and warehouse.count(table, {})]
     if foreign:
         raise ConfigError(

@@ -16,7 +16,7 @@ from flows.runbook.version_checks import FAULTS, find_faults
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from flows.warehouses.tables import Tables
+    from flows.warehouses.warehouse import Warehouse
 
 Outcome = Literal["error", "warning", "ok", "not made"]
 # A month with so many times the usual corrections is worth asking about.
@@ -40,7 +40,7 @@ class Section:
     action: str = ""
 
 
-def integrity(tables: Tables, found: Sequence[Versions], target: str) -> Section:
+def integrity(tables: Warehouse, found: Sequence[Versions], target: str) -> Section:
     """Look for keys with several current versions, overlaps, gaps and versions that end before they begin."""
     title = "Integrity of versions"
     if not found:
@@ -69,7 +69,7 @@ def integrity(tables: Tables, found: Sequence[Versions], target: str) -> Section
     return Section(title, "error", f"{looked}: {len(faults)} faults at {keys} keys.", rows, action)
 
 
-def corrections(tables: Tables, found: Sequence[Versions], months: int) -> Iterator[Section]:
+def corrections(tables: Warehouse, found: Sequence[Versions], months: int) -> Iterator[Section]:
     """Count, by month, the versions that were entered after the moment they are true from."""
     for one in found:
         if one.recorded is None or not tables.exists(one.relation):
@@ -102,7 +102,7 @@ def corrections(tables: Tables, found: Sequence[Versions], months: int) -> Itera
             yield Section(title, "ok", f"{total:,} in {len(rows)} months.", rows)
 
 
-def accuracy(tables: Tables, declared: ProjectTables, check: Accuracy) -> Section:
+def accuracy(tables: Warehouse, declared: ProjectTables, check: Accuracy) -> Section:
     """Compare amounts with what the source recorded, exactly, and name every row that differs."""
     title = f"Accuracy: {check.name}"
     sides = [declared.named(name) for name in (check.calculated, check.recorded)]
@@ -192,7 +192,7 @@ def slow_models(history: DuckDBPyConnection, settings: SlowModels, now: datetime
     return Section(title, "ok", f"{len(rows)} models, none much slower than before.", shown)
 
 
-def _count(tables: Tables, relation: str) -> int:
+def _count(tables: Warehouse, relation: str) -> int:
     (row,) = tables.rows(f"select count(*) as counted from {relation}")
     return int(row["counted"])
 

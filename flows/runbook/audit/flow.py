@@ -21,7 +21,7 @@ from flows.report.artifacts import attaching, key_of
 from flows.runbook.audit.checks import Section, accuracy, corrections, integrity, slow_models
 from flows.runbook.audit.settings import load_settings
 from flows.runbook.project_tables import read_declared
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import AuditFailed, ConfigError, preview
 from infrastructure.plain_text import html_text, markdown_text
 from infrastructure.private_files import private_folder, write_whole
@@ -82,7 +82,7 @@ def monthly_audit(
         declared = read_declared(project, profile, select)
         found = declared.versions()
         now = datetime.now(UTC)
-        with open_tables(profile) as tables:
+        with open_warehouse(profile) as tables:
             sections = [
                 integrity(tables, found, target),
                 *corrections(tables, found, chosen.months),

@@ -17,8 +17,8 @@ from flows.engine.changed.source_data import ask_for_source_data
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.state import LEDGER, State, state_of
 from flows.runbook.project_tables import read_declared
-from flows.warehouses.table_measures import measure
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import write_whole
 from infrastructure.targets.outputs import SECRET_SETTINGS, is_env_var
@@ -76,7 +76,7 @@ def state_of_target(project: Project, profile: Profile, select: str | None, fres
     """
     declared = read_declared(project, profile, select)
     found: dict[str, TableState] = {}
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         for node in declared.tables():
             relation = str(node["relation_name"])
             if not tables.exists(relation):
@@ -132,8 +132,8 @@ def _read(entry: dict[str, Any]) -> TableState:
     )
 
 
-def _table_state(tables: Tables, relation: str, key: tuple[str, ...]) -> TableState:
-    measured = measure(tables, relation)
+def _table_state(tables: Warehouse, relation: str, key: tuple[str, ...]) -> TableState:
+    measured = tables.measure(relation)
     there = {name.lower() for name in measured.columns}
     key = key if all(name.lower() in there for name in key) else ()
     keys: tuple[str, ...] | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from flows.runbook.full_refresh.settings import Tolerance
-from flows.warehouses.table_measures import Measured
+from flows.warehouses.measures import Measured
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from flows.runbook.full_refresh.journal import Kept, Refresh, RefreshJournal
 from flows.runbook.full_refresh.settings import RefreshSettings, load_settings
 from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import ProjectTables, materialized, read_declared
-from flows.warehouses.table_measures import measure, missing_keys
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
 from infrastructure.plain_text import one_line
 from infrastructure.private_files import private_folder
@@ -117,9 +117,9 @@ class _Steps:
 
 
 @contextmanager
-def _journal(profile: Profile) -> Iterator[tuple[Tables, RefreshJournal]]:
+def _journal(profile: Profile) -> Iterator[tuple[Warehouse, RefreshJournal]]:
     # A DuckDB file is dbt's while dbt runs, so nothing is held open over it.
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         yield tables, RefreshJournal(tables, KeptTables(tables, profile), profile.target)
 
 
@@ -193,7 +193,7 @@ def _refresh(
 
 
 def _chosen(
-    tables: Tables, declared: ProjectTables, settings: RefreshSettings, is_selected: bool
+    tables: Warehouse, declared: ProjectTables, settings: RefreshSettings, is_selected: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return name and relation of the tables to copy and of the views to write down, as far as they are there."""
     versions = {one.unique_id for one in declared.versions()}
@@ -220,14 +220,14 @@ def _compared(
 ) -> list[Difference]:
     ids = {node["relation_name"]: unique_id for unique_id, node in declared.nodes.items() if node.get("relation_name")}
     found: list[Difference] = []
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         for one in kept:
             if not one.backup:
                 continue
-            before, after = measure(tables, one.backup), measure(tables, one.relation)
+            before, after = tables.measure(one.backup), tables.measure(one.relation)
             key = declared.row_key(ids[one.relation])
             has_key = bool(key) and all(any(name.lower() == column.lower() for name in after.columns) for column in key)
-            missing = missing_keys(tables, key, one.backup, one.relation) if has_key else None
+            missing = tables.missing_keys(key, one.backup, one.relation) if has_key else None
             found += compare_refreshed(one.name, before, after, missing, settings.tolerance(one.name))
     _publish(found, profile.target)
     return found

@@ -20,7 +20,7 @@ from infrastructure.errors import ConfigError, preview
 
 if TYPE_CHECKING:
     from flows.runbook.kept_tables import KeptTables
-    from flows.warehouses.tables import Tables
+    from flows.warehouses.warehouse import Warehouse
 
 _REFRESHES, _REFRESHED = "refreshes", "refreshed"
 _REFRESH_COLUMNS = {
@@ -82,7 +82,7 @@ class Kept:
 class RefreshJournal:
     """The refreshes of one target."""
 
-    def __init__(self, tables: Tables, kept: KeptTables, target: str) -> None:
+    def __init__(self, tables: Warehouse, kept: KeptTables, target: str) -> None:
         self._tables = tables
         self._kept = kept
         self._target = target
@@ -219,7 +219,7 @@ class RefreshJournal:
         copies = [one for one in everything if one.backup]
         views = [one for one in everything if one.statement]
         changed = [one for one in views if self._tables.view_statement(one.relation) != one.statement]
-        if self._tables.warehouse == "postgres" and (changed or any(map(self._has_other_columns, copies))):
+        if self._tables.kind == "postgres" and (changed or any(map(self._has_other_columns, copies))):
             # There, a table that a view stands on can't be replaced: they all go and come back in this transaction.
             changed = views
             for one in reversed(views):

@@ -11,7 +11,7 @@ from infrastructure.errors import ConfigError, PayrollStopped
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.graph import Graph
-    from flows.warehouses.tables import Tables
+    from flows.warehouses.warehouse import Warehouse
 
 _NUMBERS = ("contract_id", "concert_id", "musician_id", "attended_services", "held_services", "missed_services")
 _AMOUNTS = ("required_services", "gross_amount", "deductions", "net_amount")
@@ -24,7 +24,7 @@ def archive_name(graph: Graph, day: date, number: int = 1) -> str:
     return sibling(relation_of(graph, PAYMENTS), f"{PAYMENTS}_{day:%Y%m%d}{suffix}")
 
 
-def archive_payments(tables: Tables, graph: Graph, day: date) -> str:
+def archive_payments(tables: Warehouse, graph: Graph, day: date) -> str:
     """Copy the payments of all concerts, without copying data where the warehouse can, and return the relation.
 
     A copy of the same day that holds the same payments is used again; one that holds others is left as it is.
@@ -48,7 +48,7 @@ def archive_payments(tables: Tables, graph: Graph, day: date) -> str:
     raise ConfigError(f"There are {_PER_DAY} archives of {day} beside {payments}. Drop those that nobody needs.")
 
 
-def _count_different(tables: Tables, one: str, other: str) -> int:
+def _count_different(tables: Warehouse, one: str, other: str) -> int:
     unequal = [f"coalesce(a.{name}, -1) <> coalesce(b.{name}, -1)" for name in (*_NUMBERS, *_AMOUNTS)]
     unequal += ["a.payment_key is null", "b.payment_key is null", "a.pay_type <> b.pay_type"]
     query = f"""

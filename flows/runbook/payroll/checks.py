@@ -24,7 +24,7 @@ from flows.runbook.payroll.gate import (
     verdicts,
 )
 from flows.runbook.payroll.payments import Compared, Payments, read_compared, read_payments
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import DbtRunFailed, PayrollStopped, TributaryError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def check_payroll(
     built = _built(target, project_dir)
     if stops := unproven(built):
         raise _stopped(concert_id, stops)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         payments = read_payments(tables, built.graph, concert_id)
         compared = read_compared(tables, built.graph, concert_id)
     if stops := against(built, loaded_at, checked_at, freshness_hours, payments, compared):

@@ -22,7 +22,7 @@ from flows.runbook.payroll.payments import ZERO, Payments, read_payments, sample
 from flows.runbook.payroll.show import form_text, publish, summary
 from flows.runbook.payroll.signoff import Signature, SignoffAnswer, missing_roles, valid, why_refused
 from flows.runbook.payroll.signoff_form import ask
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import PayrollStopped
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class PayrollDesk:
     def _ledger(self) -> Iterator[tuple[PayrollLedger, Payments | None]]:
         """Yield the ledger and the payments as they are now, while the target is held: None before there are any."""
         holder = current_holder()
-        with one_writer(self._target, holder=holder), open_tables(self._profile) as tables:
+        with one_writer(self._target, holder=holder), open_warehouse(self._profile) as tables:
             ledger = PayrollLedger(tables, self._graph)
             present = read_payments(tables, self._graph, self._concert_id) if ledger.has_payments() else None
             if present is not None:

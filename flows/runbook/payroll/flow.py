@@ -28,7 +28,7 @@ from flows.runbook.payroll.plan import Planned, plan_payroll
 from flows.runbook.payroll.show import money
 from flows.runbook.payroll.signoff import missing_roles, valid
 from flows.runbook.payroll.signoff_form import Asked, waiting
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import ConfigError, PayrollStopped, TributaryError, preview
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def post_payroll(
         profile, graph = context.profile, _graph(context)
     given = adjustments or []
     run_id = current_flow_run_id()
-    with one_writer(target, holder=context.holder), open_tables(profile) as tables:
+    with one_writer(target, holder=context.holder), open_warehouse(profile) as tables:
         ledger = PayrollLedger(tables, graph)
         run = ledger.run(concert_id)
         again = f"python -m flows payroll pre --concert {concert_id} --target {target}"
@@ -220,7 +220,7 @@ def payroll_status(
     """
     with open_context(target, project_dir) as context:
         profile, graph = context.profile, _graph(context)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         ledger = PayrollLedger(tables, graph)
         runs = [run for run in ledger.runs() if concert_id in (None, run.concert_id)]
         entries = [] if concert_id is None else ledger.entries(concert_id)

@@ -20,7 +20,7 @@ from infrastructure.errors import PayrollStopped
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.graph import Graph
-    from flows.warehouses.tables import Tables
+    from flows.warehouses.warehouse import Warehouse
 
 _RUNS = {
     "concert_id": "integer",
@@ -99,7 +99,7 @@ class Entry:
 class PayrollLedger:
     """The two tables of one target, over an open connection."""
 
-    def __init__(self, tables: Tables, graph: Graph) -> None:
+    def __init__(self, tables: Warehouse, graph: Graph) -> None:
         self.tables = tables
         self._payments = relation_of(graph, PAYMENTS)
         self._runs, self._log = sibling(self._payments, "payroll_runs"), sibling(self._payments, "payroll_log")
@@ -113,7 +113,7 @@ class PayrollLedger:
         for relation, columns in ((self._runs, _RUNS), (self._log, _LOG)):
             if not self.tables.exists(relation):
                 declared = [f"{name} {self._type(kind)}" for name, kind in columns.items()]
-                if self.tables.warehouse in _KEEP_KEYS:
+                if self.tables.kind in _KEEP_KEYS:
                     declared.append(f"primary key ({next(iter(columns))})")
                 self.tables.execute(f"create table if not exists {relation} ({', '.join(declared)})")
 

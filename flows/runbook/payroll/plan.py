@@ -13,7 +13,7 @@ from flows.runbook.payroll.gate import SELECT, tests_of, without_critical_test
 from flows.runbook.payroll.ledger import PayrollLedger, now, signatures_of
 from flows.runbook.payroll.payments import RECONCILIATION, faults, read_compared, read_payments, relation_of
 from flows.runbook.payroll.signoff import ROLES, missing_roles, valid
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.graph import Graph
@@ -49,7 +49,7 @@ def plan_payroll(
     ]
     stops = without_critical_test(graph)
     missing = list(ROLES)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         ledger = PayrollLedger(tables, graph)
         run = ledger.run(concert_id)
         if run and run.paid_at:

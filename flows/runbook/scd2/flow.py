@@ -21,7 +21,7 @@ from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import Versions, read_declared
 from flows.runbook.scd2.plan import RowChange, digest_of
 from flows.runbook.scd2.repairs import Repairs, table_rows
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.plain_text import markdown_text
 
@@ -117,7 +117,7 @@ def scd2_repair(
         found = read_declared(project, profile, select).versions()
         if undo is not None:
             return _undone(project, profile, found, undo, force)
-        with open_tables(profile) as tables:
+        with open_warehouse(profile) as tables:
             repairs = Repairs(tables, KeptTables(tables, profile))
             changes = [change for versions in found for change in repairs.propose(versions)]
             there = sum(tables.exists(versions.relation) for versions in found)
@@ -138,7 +138,7 @@ def scd2_repair(
 
 
 def _applied(project: Project, profile: Profile, found: Sequence[Versions], confirmed: str | None) -> RepairReport:
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         repairs = Repairs(tables, KeptTables(tables, profile))
         damaged = [versions for versions in found if repairs.propose(versions)]
         repair_id, changes = repairs.apply(damaged, confirmed)
@@ -151,7 +151,7 @@ def _applied(project: Project, profile: Profile, found: Sequence[Versions], conf
 
 
 def _undone(project: Project, profile: Profile, found: Sequence[Versions], repair_id: str, force: bool) -> RepairReport:
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         Repairs(tables, KeptTables(tables, profile)).undo(repair_id, found, force)
     return RepairReport(profile.target, "undone", repair_id=repair_id)
 

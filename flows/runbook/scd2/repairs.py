@@ -15,7 +15,7 @@ from flows.runbook.version_checks import Fault, find_faults, holds_now, is_open,
 from infrastructure.errors import ConfigError, DriftError, preview
 
 if TYPE_CHECKING:
-    from flows.warehouses.tables import Tables
+    from flows.warehouses.warehouse import Warehouse
 
 # How long a repair can be undone.
 KEPT_DAYS = 90
@@ -50,7 +50,7 @@ class Repair:
 class Repairs:
     """The repairs of one target."""
 
-    def __init__(self, tables: Tables, kept: KeptTables) -> None:
+    def __init__(self, tables: Warehouse, kept: KeptTables) -> None:
         self._tables = tables
         self._kept = kept
 

@@ -18,7 +18,7 @@ from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.triage.changes import Changes, changes_since, failing_tests, keep_passes, last_state
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import DbtRunFailed, TributaryError, UpstreamUnavailable
 from infrastructure.plain_text import markdown_block, markdown_code, markdown_text
 
@@ -161,7 +161,7 @@ def _rows(
     if not stored:
         return found
     try:
-        with open_tables(profile) as tables:
+        with open_warehouse(profile) as tables:
             for node in stored:
                 relation = str(node.relation)
                 try:

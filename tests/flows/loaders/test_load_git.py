@@ -188,10 +188,10 @@ def test_a_changed_mailmap_renames_commits_that_are_there(raw: RawData, small: G
 
 def test_a_commit_that_is_stored_twice_is_mended(raw: RawData, small: GeneratedRepository) -> None:
     from flows.loaders.git.load import COMMITS
-    from flows.warehouses.raw_warehouse import connect
+    from flows.warehouses.door import open_warehouse
 
     load(raw, small.folder)
-    with connect(raw.profile, raw.raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(raw.profile, raw.raw_schema) as warehouse, warehouse.loading():
         warehouse.append(COMMITS, raw_commits := list(warehouse.select(COMMITS, COMMITS.column_names, {}))[:1])
         assert raw_commits
     load(raw, small.folder)
@@ -236,9 +236,9 @@ def test_a_load_that_is_killed_leaves_the_old_rows_and_the_next_one_is_right(
         small.commit(f"More {number}")
     program = (
         "import os, signal, sys\n"
-        "import flows.loaders.git.load, flows.warehouses.raw_tables\n"
+        "import flows.loaders.git.load, flows.warehouses.warehouse\n"
         "from infrastructure.profiles import Profile\n"
-        "flows.warehouses.raw_tables.BATCH_ROWS, flows.loaders.git.load.REPORT_EVERY = 2, 5\n"
+        "flows.warehouses.warehouse.Warehouse.batch_rows, flows.loaders.git.load.REPORT_EVERY = 2, 5\n"
         f"profile = Profile('t', 't', {raw.profile.output!r}, {{}})\n"
         "die = lambda text: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"flows.loaders.git.load.ingest_git(profile, [{str(small.folder)!r}], {raw.raw_schema!r}, die)\n"

@@ -18,8 +18,8 @@ import pytest
 from flows.loaders.sample_data import SampleDataResult, write_sample_data
 from flows.loaders.sample_data.sizes import sizes_for
 from flows.loaders.sample_data.tables import TABLES
+from flows.warehouses.door import open_warehouse
 from flows.warehouses.raw_tables import RawTable
-from flows.warehouses.raw_warehouse import connect
 from infrastructure.errors import ConfigError
 from tests.support.raw_data import RawData, duckdb_raw_in
 
@@ -359,7 +359,7 @@ def without_syncs(raw: RawData) -> dict[str, list[tuple[Any, ...]]]:
 def test_tables_with_rows_of_somebody_else_are_left_alone(raw: RawData) -> None:
     campaigns = next(table for table in TABLES if table.name == "google_ads_campaigns")
     theirs = (1, "Real campaign", "ENABLED", "SEARCH", 1, date(2026, 1, 1), "x", NOW)
-    with connect(raw.profile, raw.raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(raw.profile, raw.raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare([campaigns])
         warehouse.append(campaigns, [theirs])
     with pytest.raises(ConfigError, match=r"google_ads_campaigns of this target hold rows that are not sample data"):
@@ -369,7 +369,7 @@ def test_tables_with_rows_of_somebody_else_are_left_alone(raw: RawData) -> None:
 
 def test_a_table_of_a_real_sync_with_more_columns_is_left_alone(raw: RawData) -> None:
     real = RawTable("supabase_musician", (("musician_id", "bigint"), ("_airbyte_meta", "varchar")))
-    with connect(raw.profile, raw.raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(raw.profile, raw.raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare([real])
     with pytest.raises(ConfigError, match="supabase_musician is there already, but it is not the table"):
         write(raw, 100)

@@ -13,7 +13,7 @@ from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
 from flows.pipelines.ci_schemas import MARK, built_in, claim, claim_schemas, drop_schemas
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
 
@@ -37,7 +37,7 @@ def test_the_schema_of_another_branch_is_not_dropped_whatever_its_name_begins_wi
     own = f"ci_feature_{uuid4().hex[:6]}"
     branch = claimed(settings, own, f"{own}_marts")
     other = claimed(settings, f"{own}_x", f"{own}_x_marts")
-    with open_tables(branch) as tables:
+    with open_warehouse(branch) as tables:
         for schema in ("raw", "analytics", f"{own}_by_hand"):
             tables.make_schema(schema)
         tables.execute(f"create table {tables.placed(own, 't')} as select 1 as id")
@@ -46,7 +46,7 @@ def test_the_schema_of_another_branch_is_not_dropped_whatever_its_name_begins_wi
     assert drop_schemas(branch, dry_run=True).schemas == [f"{own}_marts", own]
     assert drop_schemas(branch).schemas == [f"{own}_marts", own]
     assert drop_schemas(branch).schemas == []
-    with open_tables(branch) as tables:
+    with open_warehouse(branch) as tables:
         for schema in (f"{own}_x", f"{own}_x_marts", "raw", "analytics", f"{own}_by_hand"):
             tables.execute(f"create table {tables.placed(schema, 'still_there')} (id bigint)")
     assert drop_schemas(other).schemas == [f"{own}_x_marts", f"{own}_x"]
@@ -54,7 +54,7 @@ def test_the_schema_of_another_branch_is_not_dropped_whatever_its_name_begins_wi
 
 def test_a_schema_that_was_there_before_the_build_stays(settings: dict[str, Any]) -> None:
     own = f"ci_pr_{uuid4().hex[:6]}"
-    with open_tables(Profile("ci", "tributary", {**settings, "schema": own}, {})) as tables:
+    with open_warehouse(Profile("ci", "tributary", {**settings, "schema": own}, {})) as tables:
         tables.make_schema(own)
     profile = claimed(settings, own, f"{own}_marts")
     found = drop_schemas(profile)
@@ -74,13 +74,13 @@ def test_a_view_elsewhere_that_reads_a_pull_requests_tables_does_not_go_with_the
         pytest.skip("a view of DuckDB stays, whatever it reads")
     own = f"ci_pr_{uuid4().hex[:6]}"
     profile = claimed(settings, own)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         tables.make_schema("analytics")
         tables.execute(f"create table {tables.placed(own, 't')} as select 1 as id")
         tables.execute(f"create view {tables.placed('analytics', 'v')} as select * from {tables.placed(own, 't')}")
     with pytest.raises(ConfigError, match=rf"{own} can't be dropped: analytics\.v reads from there"):
         drop_schemas(profile)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         assert tables.rows(f"select id from {tables.placed('analytics', 'v')}") == [{"id": 1}]
         tables.drop(tables.placed("analytics", "v"))
     assert drop_schemas(profile).schemas == [own]
@@ -129,7 +129,7 @@ def test_what_dbt_builds_is_what_was_claimed(tmp_path: Path, monkeypatch: pytest
     project, profile = read_project(models.parent), Profile("ci", "branch", output, {})
     claim_schemas(DbtCommand("build"), project, profile)
     run_dbt(DbtCommand("build"), RunContext(project, profile))
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         rows = tables.rows("select table_schema || '.' || table_name as name from information_schema.tables order by 1")
         assert [row["name"] for row in rows] == [
             "ci_feature.a", f"ci_feature.{MARK}", "ci_feature_x.b", f"ci_feature_x.{MARK}"

@@ -13,8 +13,8 @@ from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import ProjectTables, Versions
 from flows.runbook.scd2.repairs import Repairs
 from flows.runbook.version_checks import find_faults
-from flows.warehouses.table_measures import measure, missing_keys
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.profiles import Profile
 
 _JANUARY, _FEBRUARY = datetime(2026, 1, 1), datetime(2026, 2, 1)
@@ -22,7 +22,7 @@ _JANUARY, _FEBRUARY = datetime(2026, 1, 1), datetime(2026, 2, 1)
 
 def operate(profile: Profile) -> dict[str, Any]:
     """Damage tables in the profile's schema, repair and restore them, and return what was seen."""
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         schema = str(profile.output["schema"])
         tables.make_schema(schema)
         versions = _versions(tables, schema)
@@ -34,9 +34,9 @@ def operate(profile: Profile) -> dict[str, Any]:
         }
 
 
-def _versions(tables: Tables, schema: str) -> Versions:
+def _versions(tables: Warehouse, schema: str) -> Versions:
     relation = tables.placed(schema, "versions")
-    exact = "numeric" if tables.warehouse == "bigquery" else "numeric(18, 2)"
+    exact = "numeric" if tables.kind == "bigquery" else "numeric(18, 2)"
     kinds = {"player": "text", "kind": "text", "begins": "timestamp", "ends": "timestamp", "holds": "boolean"}
     kinds |= {"gone": "boolean", "entered": "timestamp"}
     declared = ", ".join(f"{tables.column(name)} {tables.type_of(kind)}" for name, kind in kinds.items())
@@ -46,12 +46,12 @@ def _versions(tables: Tables, schema: str) -> Versions:
     return Versions("model.p.versions", "versions", relation, key, "begins", "ends", **names)
 
 
-def _insert(tables: Tables, relation: str, *rows: tuple[Any, ...]) -> None:
+def _insert(tables: Warehouse, relation: str, *rows: tuple[Any, ...]) -> None:
     for row in rows:
         tables.execute(f"insert into {relation} values (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def _repair(tables: Tables, versions: Versions, repairs: Repairs) -> list[Any]:
+def _repair(tables: Warehouse, versions: Versions, repairs: Repairs) -> list[Any]:
     whole = ("ann", "gig", _FEBRUARY, None, True, False, _FEBRUARY, Decimal("20.20"))
     late = ("ann", "gig", _JANUARY, None, True, False, _JANUARY, Decimal("10.10"))
     _insert(tables, versions.relation, whole, whole, late)
@@ -67,20 +67,20 @@ def _repair(tables: Tables, versions: Versions, repairs: Repairs) -> list[Any]:
     return [*seen, len(repairs.kept())]
 
 
-def _restore(tables: Tables, relation: str, view: str, kept: KeptTables) -> list[Any]:
+def _restore(tables: Warehouse, relation: str, view: str, kept: KeptTables) -> list[Any]:
     tables.execute(f"create view {view} as select player, rate from {relation}")
     before = _rows(tables, relation)
     journal = RefreshJournal(tables, kept, "t")
     # The local Snowflake has no get_ddl, which writes a view down.
-    views = [] if tables.warehouse == "snowflake" else [("seen", view)]
+    views = [] if tables.kind == "snowflake" else [("seen", view)]
     refresh, copies = journal.back_up([("versions", relation)], views, 7)
     journal.set_state(refresh, "rebuilding")
     tables.execute(f"delete from {relation} where begins = ?", [_JANUARY])
     seen: list[Any] = [
         # The local Snowflake sends sums as doubles.
-        {name: round(total, 2) for name, total in measure(tables, copies[0].backup).sums.items()},
-        measure(tables, relation).rows,
-        missing_keys(tables, ("player", "begins"), copies[0].backup, relation),
+        {name: round(total, 2) for name, total in tables.measure(copies[0].backup).sums.items()},
+        tables.measure(relation).rows,
+        tables.missing_keys(("player", "begins"), copies[0].backup, relation),
     ]
     unfinished = journal.unfinished()
     assert unfinished
@@ -90,7 +90,7 @@ def _restore(tables: Tables, relation: str, view: str, kept: KeptTables) -> list
     return [*seen, journal.unfinished(), tables.exists(copies[0].backup)]
 
 
-def _audit(tables: Tables, versions: Versions, schema: str) -> list[Any]:
+def _audit(tables: Warehouse, versions: Versions, schema: str) -> list[Any]:
     paid = tables.placed(schema, "paid")
     tables.copy(versions.relation, paid)
     tables.execute(f"update {paid} set rate = ? where begins = ?", [Decimal("10.12"), _JANUARY])
@@ -105,7 +105,7 @@ def _audit(tables: Tables, versions: Versions, schema: str) -> list[Any]:
     return [[row["rate"] for row in wrong.rows], [(row["month"], row["corrections"]) for row in late.rows]]
 
 
-def _rows(tables: Tables, relation: str) -> list[dict[str, Any]]:
+def _rows(tables: Warehouse, relation: str) -> list[dict[str, Any]]:
     return tables.rows(f"select * from {relation} order by begins, player")
 
 

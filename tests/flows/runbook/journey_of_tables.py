@@ -1,4 +1,4 @@
-"""What `Tables` promises, tried on one warehouse: the same steps everywhere.
+"""What `Warehouse` promises, tried on one warehouse: the same steps everywhere.
 
 `uv run --isolated --extra snowflake --extra bigquery python -m tests.flows.runbook.journey_of_tables` takes the
 local Snowflake and BigQuery through it, which the suite does where TRIBUTARY_TEST_WAREHOUSES asks for it.
@@ -14,7 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
 from tests.flows.runbook.journey_of_operations import expected_of_operations, operate
@@ -25,7 +26,7 @@ MOMENT = datetime(2026, 2, 28, 23, 59, 59, 123456)
 
 def take(profile: Profile, schema: str) -> dict[str, Any]:
     """Take the steps in a schema of its own, and return what was seen at each."""
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         tables.make_schema(schema)
         tables.make_schema(schema)
         things = tables.placed(schema, "things")
@@ -37,11 +38,11 @@ def take(profile: Profile, schema: str) -> dict[str, Any]:
                 tables.drop(relation)
 
 
-def _steps(tables: Tables, schema: str, things: str, copy: str) -> dict[str, Any]:
+def _steps(tables: Warehouse, schema: str, things: str, copy: str) -> dict[str, Any]:
     seen: dict[str, Any] = {"before": [tables.exists(things), tables.columns(things)]}
     columns = {"id": "integer", "name": "text", "is_good": "boolean", "seen_at": "timestamp"}
     declared = ", ".join(f"{tables.column(name)} {tables.type_of(kind)}" for name, kind in columns.items())
-    exact = "numeric" if tables.warehouse == "bigquery" else "numeric(18, 2)"
+    exact = "numeric" if tables.kind == "bigquery" else "numeric(18, 2)"
     tables.execute(f"create table {things} ({declared}, amount {exact}, held_on date)")
     insert = f"insert into {things} values (?, ?, ?, ?, ?, ?)"
     tables.execute(insert, [1, ODD, True, MOMENT, Decimal("-12.30"), date(2026, 2, 28)])
@@ -80,7 +81,7 @@ def _steps(tables: Tables, schema: str, things: str, copy: str) -> dict[str, Any
     return seen
 
 
-def _failing_change(tables: Tables, things: str) -> None:
+def _failing_change(tables: Warehouse, things: str) -> None:
     try:
         with tables.transaction():
             tables.execute(f"update {things} set name = ? where id > ?", ["never", 0])

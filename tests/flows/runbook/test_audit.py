@@ -17,7 +17,8 @@ from flows.runbook.audit.checks import Section, accuracy, corrections, integrity
 from flows.runbook.audit.flow import AuditReport, as_document, as_html, as_markdown
 from flows.runbook.audit.settings import Accuracy, SlowModels, load_settings
 from flows.runbook.project_tables import ProjectTables, Versions
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.profiles import Profile
 
@@ -32,13 +33,13 @@ CHECK = Accuracy(
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Tables, str]]:
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Warehouse, str]]:
     """Each warehouse in turn, with a schema of its own."""
     schema = f"audit_{uuid4().hex[:8]}"
     output: dict[str, Any] = {"type": "duckdb", "path": str(tmp_path / "dev.duckdb"), "schema": schema}
     if request.param == "postgres":
         output = {"type": "postgres", **request.getfixturevalue("postgres_database"), "schema": schema}
-    with open_tables(Profile("t", "tributary", output, {})) as tables:
+    with open_warehouse(Profile("t", "tributary", output, {})) as tables:
         tables.make_schema(schema)
         yield tables, schema
 
@@ -57,7 +58,7 @@ def declared_of(**relations: str) -> ProjectTables:
     return ProjectTables({"nodes": nodes}, tuple(nodes))
 
 
-def test_every_amount_that_is_off_by_more_than_a_cent_is_named_exactly(opened: tuple[Tables, str]) -> None:
+def test_every_amount_that_is_off_by_more_than_a_cent_is_named_exactly(opened: tuple[Warehouse, str]) -> None:
     tables, schema = opened
     ours, theirs = tables.placed(schema, "worked_out"), tables.placed(schema, "paid")
     columns = "concert bigint, player bigint, gross numeric(18, 2), net numeric(18, 2)"
@@ -92,7 +93,7 @@ def test_every_amount_that_is_off_by_more_than_a_cent_is_named_exactly(opened: t
     assert accuracy(tables, declared_of(worked_out=ours, paid=theirs), CHECK).outcome == "not made"
 
 
-def test_corrections_are_counted_by_month_and_broken_versions_named_by_key(opened: tuple[Tables, str]) -> None:
+def test_corrections_are_counted_by_month_and_broken_versions_named_by_key(opened: tuple[Warehouse, str]) -> None:
     tables, schema = opened
     relation = tables.placed(schema, "versions")
     versions = Versions("model.p.v", "v", relation, ("id",), "begins", "ends", recorded="entered")

@@ -25,7 +25,7 @@ from flows.runbook.full_refresh.flow import weekly_full_refresh
 from flows.runbook.full_refresh.journal import RefreshJournal
 from flows.runbook.kept_tables import KeptTables
 from flows.runbook.scd2.flow import RepairReport, scd2_repair
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import DbtRunFailed
 from infrastructure.targets.target_file import ROOT
 from tests.support.lock_holders import lease_of, run_out
@@ -191,7 +191,7 @@ def test_what_a_kill_in_mid_restore_leaves_is_put_right_by_the_next_run(
     import psycopg2
 
     place = postgres_place(set_up_target, postgres_database)
-    with open_tables(place.profile) as tables:
+    with open_warehouse(place.profile) as tables:
         tables.make_schema(place.schema)
         names = [tables.placed(place.schema, name) for name in ("orders", "prices")]
         for name in names:

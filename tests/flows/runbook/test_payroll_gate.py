@@ -219,7 +219,7 @@ def test_the_sample_is_the_same_for_the_same_seed_and_shows_its_workings() -> No
 
 
 class Inexact:
-    """Tables whose amounts are floats."""
+    """Warehouse whose amounts are floats."""
 
     warehouse = "duckdb"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows.runbook.payroll.ledger import PAID, Entry, PayrollLedger, Run, now, sibling
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import PayrollStopped
 from infrastructure.profiles import Profile
 from tests.support.payroll_house import graph_in
@@ -33,7 +33,7 @@ def test_of_two_payments_at_once_one_is_refused(postgres_database: dict[str, Any
     profile = Profile("pg", "tributary", {"type": "postgres", "schema": fresh, "threads": 1, **postgres_database}, {})
     graph = graph_in(fresh)
     signed = Run(7, "sum", 2, Decimal("9007199254740993.01"), "run", now(), "", "", *(None,) * 5)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         tables.make_schema(fresh)
         ledger = PayrollLedger(tables, graph)
         ledger.make()
@@ -51,7 +51,7 @@ def test_of_two_payments_at_once_one_is_refused(postgres_database: dict[str, Any
             adjustments=Decimal(0),
             paid_total=signed.net_total,
         )
-        with open_tables(profile) as tables:
+        with open_warehouse(profile) as tables:
             ready.wait(60)
             try:
                 PayrollLedger(tables, graph).pay(paid, [Entry(7, "run", PAID, who=who, amount=signed.net_total)])
@@ -68,6 +68,6 @@ def test_of_two_payments_at_once_one_is_refused(postgres_database: dict[str, Any
         outcome for outcome in outcomes if "Concert 7 has been paid: 9007199254740993.01 on 2026-03-05" in outcome
     ]
     assert len(outcomes) == 2 and len(refused) == 1, outcomes
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         assert [entry.kind for entry in PayrollLedger(tables, graph).entries(7)].count(PAID) == 1
         tables.execute(f"drop schema {fresh} cascade")

@@ -27,7 +27,7 @@ from flows.runbook.payroll.gate import SELECT, against, read_built, read_loaded_
 from flows.runbook.payroll.payments import read_compared, read_payments
 from flows.runbook.payroll.signoff_form import sign, waiting
 from flows.runbook.triage.flow import triage
-from flows.warehouses.tables import open_tables
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import DbtRunFailed, PayrollStopped
 from infrastructure.profiles import Profile
 from tests.support.prefect_api import SetUpTarget
@@ -161,7 +161,7 @@ def test_nothing_but_evidence_opens_the_gate(
     made = _done(DbtCommand("build", SELECT), project, profile)
     built = read_built(made.target_path / "manifest.json", made.nodes, made.started_at)
     loaded_at = read_loaded_at(checked.target_path / "sources.json", checked.started_at)
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         payments, compared = read_payments(tables, built.graph, 7), read_compared(tables, built.graph, 7)
     stops = against(built, loaded_at, datetime.now(UTC), 24, payments, compared)
     assert [line for line in stops if said in line] if said else not stops, stops

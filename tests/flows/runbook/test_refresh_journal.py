@@ -20,8 +20,9 @@ from flows.runbook.full_refresh.flow import built_since, require_proven, require
 from flows.runbook.full_refresh.journal import Refresh, RefreshJournal
 from flows.runbook.full_refresh.settings import Tolerance
 from flows.runbook.kept_tables import KeptTables
-from flows.warehouses.table_measures import Measured
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.measures import Measured
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import RefreshUndone
 from infrastructure.profiles import Profile
 
@@ -33,7 +34,7 @@ class Killed(BaseException):
 class Shop:
     """Two tables and a view on one of them, and the journal of their refreshes."""
 
-    def __init__(self, tables: Tables, profile: Profile) -> None:
+    def __init__(self, tables: Warehouse, profile: Profile) -> None:
         self.tables = tables
         self.profile = profile
         schema = profile.output["schema"]
@@ -89,7 +90,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     if request.param == "postgres":
         output = {"type": "postgres", **request.getfixturevalue("postgres_database"), "schema": schema}
     profile = Profile("t", "tributary", output, {})
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         yield Shop(tables, profile)
 
 

@@ -16,7 +16,8 @@ from flows.runbook.project_tables import ProjectTables, Versions
 from flows.runbook.scd2.plan import digest_of, plan_changes
 from flows.runbook.scd2.repairs import Repairs, table_rows
 from flows.runbook.version_checks import find_faults
-from flows.warehouses.tables import Tables, open_tables
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError, DriftError
 from infrastructure.profiles import Profile
 
@@ -38,7 +39,7 @@ DAMAGE = (
 class Damaged:
     """A table of versions in a schema of its own."""
 
-    def __init__(self, tables: Tables, profile: Profile) -> None:
+    def __init__(self, tables: Warehouse, profile: Profile) -> None:
         self.tables = tables
         self.relation = tables.placed(profile.output["schema"], "rates")
         self.versions = Versions(
@@ -77,7 +78,7 @@ def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Damaged]
     if request.param == "postgres":
         output = {"type": "postgres", **request.getfixturevalue("postgres_database"), "schema": schema}
     profile = Profile("t", "tributary", output, {})
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         yield Damaged(tables, profile)
 
 

@@ -1,4 +1,4 @@
-"""Tables keeps its promises on every warehouse."""
+"""Warehouse keeps its promises on every warehouse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from flows.warehouses.tables import open_tables, parts_of, with_places
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.relations import parts_of, with_places
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import Profile
 from infrastructure.targets.target_file import ROOT
@@ -41,7 +42,7 @@ def test_repairs_refreshes_and_audits_do_the_same(profile: Profile) -> None:
 
 def test_a_copy_keeps_types_and_what_can_not_be_null(profile: Profile) -> None:
     schema = f"copies_{uuid4().hex[:8]}"
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         tables.make_schema(schema)
         table, copy = tables.placed(schema, "t"), tables.placed(schema, "c")
         tables.execute(f"create table {table} (id bigint not null, amount numeric(9, 3), seen_at timestamp)")
@@ -57,7 +58,7 @@ def test_a_copy_keeps_types_and_what_can_not_be_null(profile: Profile) -> None:
 
 def test_copies_and_drops_in_a_transaction_that_fails_are_undone(profile: Profile) -> None:
     schema = f"undone_{uuid4().hex[:8]}"
-    with open_tables(profile) as tables:
+    with open_warehouse(profile) as tables:
         tables.make_schema(schema)
         old, new = tables.placed(schema, "old"), tables.placed(schema, "new")
         tables.execute(f"create table {old} (id bigint)")
@@ -80,14 +81,14 @@ def test_a_duckdb_file_that_another_holds_is_said_to_be_in_use(tmp_path: Path) -
         other.stdout.readline()
         with (
             pytest.raises(UpstreamUnavailable, match="is in use"),
-            open_tables(Profile("dev", "tributary", {"type": "duckdb", "path": str(path)}, {})),
+            open_warehouse(Profile("dev", "tributary", {"type": "duckdb", "path": str(path)}, {})),
         ):
             pass
         other.communicate()
 
 
 def test_a_warehouse_that_is_none_of_the_four_is_refused() -> None:
-    with pytest.raises(ConfigError, match="on redshift"), open_tables(Profile("t", "p", {"type": "redshift"}, {})):
+    with pytest.raises(ConfigError, match="on redshift"), open_warehouse(Profile("t", "p", {"type": "redshift"}, {})):
         pass
 
 

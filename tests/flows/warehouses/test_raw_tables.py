@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from flows.warehouses import raw_postgres as warehouse_postgres
-from flows.warehouses.raw_duckdb import database_path
-from flows.warehouses.raw_postgres import opening_error
+from flows.warehouses import postgres as warehouse_postgres
+from flows.warehouses.door import open_warehouse
+from flows.warehouses.duckdb import database_path
+from flows.warehouses.postgres import opening_error
 from flows.warehouses.raw_tables import RawTable
-from flows.warehouses.raw_warehouse import connect
+from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import Profile
 from tests.support.raw_data import RawData
@@ -49,12 +50,12 @@ def postgres_profile(**settings: object) -> Profile:
 
 
 def open_once(profile: Profile, schema: str = "raw") -> None:
-    with connect(profile, schema):
+    with open_warehouse(profile, schema):
         pass
 
 
 def load(raw: RawData, table: RawTable, rows: Iterable[tuple[Any, ...]]) -> None:
-    with connect(raw.profile, raw.raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(raw.profile, raw.raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare([table])
         warehouse.append(table, rows)
 
@@ -87,7 +88,7 @@ def test_nul_does_not_stop_a_load_into_postgres(postgres_raw: RawData) -> None:
 
 
 def test_rows_are_appended_over_many_batches(raw: RawData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.warehouses.raw_tables.BATCH_ROWS", 3)
+    monkeypatch.setattr(Warehouse, "batch_rows", 3)
     load(raw, NAMES, [(str(number),) for number in range(10)])
     assert raw.count("names") == 10
 
@@ -95,7 +96,7 @@ def test_rows_are_appended_over_many_batches(raw: RawData, monkeypatch: pytest.M
 def test_delete_select_and_count_take_values_and_lists(raw: RawData) -> None:
     rows = [(number, "even" if number % 2 == 0 else "odd", *EMPTY[2:]) for number in range(6)]
     load(raw, THINGS, rows)
-    with connect(raw.profile, raw.raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(raw.profile, raw.raw_schema) as warehouse, warehouse.loading():
         assert warehouse.delete(THINGS, {"name": "even", "id": [0, 1, 2, 3]}) == 2
         assert sorted(warehouse.select(THINGS, ("id",), {"name": "even"})) == [(4,)]
         assert warehouse.delete(THINGS, {"id": []}) == 0
@@ -104,7 +105,7 @@ def test_delete_select_and_count_take_values_and_lists(raw: RawData) -> None:
 
 def test_replace_takes_a_query_and_keeps_the_old_rows_until_the_end(raw: RawData) -> None:
     load(raw, NAMES, [("old",)])
-    with connect(raw.profile, raw.raw_schema) as warehouse, warehouse.transaction():
+    with open_warehouse(raw.profile, raw.raw_schema) as warehouse, warehouse.loading():
         assert warehouse.replace(NAMES, "select 'new ' || i as name from range(3) as r (i)") == 3
         warehouse.annotate(NAMES, "it's new")
         assert warehouse.note(NAMES) == "it's new"
@@ -114,8 +115,8 @@ def test_replace_takes_a_query_and_keeps_the_old_rows_until_the_end(raw: RawData
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_an_error_inside_a_transaction_leaves_everything_as_it_was(raw: RawData, error: type[BaseException]) -> None:
     load(raw, NAMES, [("old",)])
-    warehouse_of = connect(raw.profile, raw.raw_schema)
-    with pytest.raises(error), warehouse_of as warehouse, warehouse.transaction():
+    warehouse_of = open_warehouse(raw.profile, raw.raw_schema)
+    with pytest.raises(error), warehouse_of as warehouse, warehouse.loading():
         warehouse.delete(NAMES, {})
         warehouse.replace(NAMES, "select 'new' as name")
         warehouse.append(NAMES, [("newer",)])
@@ -125,7 +126,7 @@ def test_an_error_inside_a_transaction_leaves_everything_as_it_was(raw: RawData,
 
 def test_schema_names_are_quoted(raw: RawData) -> None:
     schema = f'{raw.raw_schema} "Größe"; drop'
-    with connect(raw.profile, schema) as warehouse, warehouse.transaction():
+    with open_warehouse(raw.profile, schema) as warehouse, warehouse.loading():
         warehouse.prepare([NAMES])
         assert warehouse.append(NAMES, [("x",)]) == warehouse.count(NAMES, {"name": "x"}) == 1
     quoted = schema.replace('"', '""')
@@ -144,14 +145,14 @@ def test_a_table_with_other_columns_is_refused_and_kept(raw: RawData) -> None:
 def test_a_schema_without_a_usable_name_is_refused(schema: str, tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigError, match="is no name for a schema"),
-        connect(duckdb_profile(tmp_path), schema),
+        open_warehouse(duckdb_profile(tmp_path), schema),
     ):
         pass
 
 
 def test_another_warehouse_is_told_which_ones_can_be_loaded() -> None:
     profile = Profile("prod", "tributary", {"type": "redshift"}, {})
-    with pytest.raises(ConfigError, match=r"into duckdb, postgres, snowflake and bigquery only") as caught:
+    with pytest.raises(ConfigError, match=r"know duckdb, postgres, snowflake and bigquery only") as caught:
         open_once(profile)
     assert "uv run python -m flows run --target prod" in str(caught.value)
 
@@ -174,7 +175,7 @@ def test_a_duckdb_file_that_another_process_holds_is_named_with_its_holder(tmp_p
         with pytest.raises(UpstreamUnavailable, match=rf"{path} is in use: .*process {holder.pid}"):
             open_once(duckdb_profile(path))
         holder.communicate()
-    with connect(duckdb_profile(path)):
+    with open_warehouse(duckdb_profile(path)):
         pass
 
 
@@ -278,7 +279,7 @@ def test_a_missing_privilege_is_explained(postgres_raw: RawData) -> None:
         connection.commit()
         try:
             reader = RawData(postgres_profile(**settings, user="tributary_test_reader"), "new", postgres_raw.read)
-            with pytest.raises(ConfigError, match=r"does not allow the load .permission denied for database"):
+            with pytest.raises(ConfigError, match=r"does not allow a statement .permission denied for database"):
                 load(reader, NAMES, [("x",)])
         finally:
             cursor.execute("drop role tributary_test_reader")
@@ -289,9 +290,9 @@ def test_two_loads_into_one_schema_of_postgres_do_not_mix(
     postgres_raw: RawData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warehouse_postgres, "LOCK_TIMEOUT_SECONDS", 1)
-    with connect(postgres_raw.profile, postgres_raw.raw_schema) as one, one.transaction():
+    with open_warehouse(postgres_raw.profile, postgres_raw.raw_schema) as one, one.loading():
         one.prepare([NAMES])
-        with pytest.raises(UpstreamUnavailable, match="another session held the raw tables for 1 seconds"):
+        with pytest.raises(UpstreamUnavailable, match="another session held a table for 1 seconds"):
             load(postgres_raw, NAMES, [("two",)])
         one.append(NAMES, [("one",)])
     assert postgres_raw.count("names") == 1
@@ -308,7 +309,7 @@ def test_a_connection_that_breaks_is_upstream_and_leaves_the_old_rows(postgres_r
         yield ("new",)
         assert postgres_raw.read(end_all)
 
-    with pytest.raises(UpstreamUnavailable, match="stopped working on the load"):
+    with pytest.raises(UpstreamUnavailable, match=r"stopped answering .*Nothing was changed. Run again"):
         load(postgres_raw, NAMES, rows_of_a_dying_session())
     assert postgres_raw.rows("names") == [("old",)]
 
@@ -328,11 +329,11 @@ def test_a_load_imports_only_the_client_of_its_own_warehouse(raw: RawData) -> No
         "from flows.loaders.git.load import ingest_git\n"
         "from flows.loaders.sample_data import write_sample_data\n"
         "from flows.warehouses.raw_tables import RawTable\n"
-        "from flows.warehouses.raw_warehouse import connect\n"
+        "from flows.warehouses.door import open_warehouse\n"
         "assert not {'duckdb', 'psycopg2', 'prefect'} & set(sys.modules), 'imported with the module'\n"
         "from infrastructure.profiles import Profile\n"
         f"profile = Profile('t', 't', {raw.profile.output!r}, {{}})\n"
-        f"with connect(profile, {raw.raw_schema!r}) as warehouse, warehouse.transaction():\n"
+        f"with open_warehouse(profile, {raw.raw_schema!r}) as warehouse, warehouse.loading():\n"
         "    table = RawTable('names', (('name', 'varchar'),))\n"
         "    warehouse.prepare([table])\n"
         "    warehouse.append(table, [('x',)])\n"

@@ -16,7 +16,9 @@ import pytest
 
 from flows.engine.context.deadline import time_limit
 from flows.engine.target.file_lock import calling_when_lost, held_files, locked_file, one_writer
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import ConfigError, RunTimedOut, UpstreamUnavailable
+from infrastructure.profiles import Profile
 from infrastructure.targets.target_file import ROOT
 from tests.support.lock_holders import holder, take_in_a_thread
 from tests.support.processes import wait_until
@@ -130,6 +132,26 @@ def test_a_holder_whose_lock_file_was_deleted_hears_who_took_the_target(target: 
         with holder(target), calling_when_lost(target, act):
             assert heard.wait(60)
     assert "dev.lock was deleted, and flow run amber-otter (process" in told[0]
+
+
+def test_what_this_process_writes_itself_ends_too_when_a_lock_that_was_deleted_is_taken_by_another(
+    target: str, tmp_path: Path
+) -> None:
+    profile = Profile(target, "tributary", {"type": "duckdb", "path": str(tmp_path / "dev.duckdb")}, {})
+    with one_writer(target, "me"), open_warehouse(profile) as warehouse:
+        warehouse.execute("create table kept (id bigint)")
+        shutil.rmtree(tmp_path / "locks")
+        warehouse.execute("insert into kept values (1)")
+        shutil.rmtree(tmp_path / "locks")
+        with (
+            holder(target),
+            pytest.raises(
+                UpstreamUnavailable, match=r"dev was stopped because its lock file .*and flow run amber-otter"
+            ),
+            warehouse.transaction(),
+        ):
+            warehouse.execute("insert into kept values (2)")
+        assert warehouse.rows("select id from kept") == [{"id": 1}], "a deleted lock is taken anew while it is free"
 
 
 def test_one_that_waits_for_a_file_that_is_deleted_takes_the_new_one(target: str, tmp_path: Path) -> None:

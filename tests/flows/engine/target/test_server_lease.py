@@ -18,7 +18,9 @@ from flows.engine.process.process import STOP_SECONDS
 from flows.engine.target import server_lease as lease
 from flows.engine.target.file_lock import calling_when_lost, one_writer
 from flows.engine.target.server_lease import Lease, acquire, server_slot
+from flows.warehouses.door import open_warehouse
 from infrastructure.errors import UpstreamUnavailable
+from infrastructure.profiles import Profile
 from infrastructure.registration import limit_name
 from tests.support.lock_holders import Listener, holder, lease_of, leases, run_out, take_in_a_thread
 from tests.support.processes import wait_until
@@ -126,6 +128,9 @@ def test_a_run_is_told_when_another_has_its_target_since_the_server_was_away(
             assert told.wait(180)
         with calling_when_lost(target, lose):
             pass
+        profile = Profile(target, "tributary", {"type": "duckdb", "path": str(tmp_path / "dev.duckdb")}, {})
+        with pytest.raises(UpstreamUnavailable, match="flow run amber-otter"), open_warehouse(profile) as warehouse:
+            warehouse.execute("create table not_made (id bigint)")
     assert len(lost_to) == 2, "who asks later is told as well"
     assert lost_to[0].startswith("flow run amber-otter (process ")
 
