@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from prefect.states import Cancelled
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.command import upstream_sources
+from flows.engine.changed.freshness import may_check, sources_to_check
+from flows.engine.context.command import DbtCommand
 from flows.engine.context.deadline import time_limit
 from flows.engine.context.options import RETRIES, RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.run_context import open_context, project_at
+from flows.engine.context.state import state_of
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
@@ -116,7 +119,7 @@ def dbt_full_pipeline(
 
 
 def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
-    checks_freshness = options.freshness and project.has_freshness
+    checks_freshness = options.freshness and may_check(state_of(project.name, target, os.environ))
     place = str(project.folder)
     with ExitStack() as stack:
         # A target that is not set up is to be heard of before anything is waited for.
@@ -125,9 +128,10 @@ def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
         stack.enter_context(time_limit(options.timeout_seconds))
         stack.enter_context(one_writer(target, holder=run.holder, wait=options.wait))
         checked = None
-        if checks_freshness:
-            # A named set can hold anything, so its sources are not worked out: all are checked.
-            checked = tasks.source_freshness(target, upstream_sources(options.select), options.vars, place)
+        asked = DbtCommand("build", options.select, options.exclude, options.selector, vars=options.vars)
+        if options.freshness and (sources := sources_to_check(asked, project, run.profile)) != ():
+            found = tasks.source_freshness(target, " ".join(sources or ()) or None, options.vars, place)
+            checked = found if found.nodes else None
         built = tasks.build(target, project_dir=place, options=options)
         documented = tasks.docs(target, options.vars, place) if options.docs else None
     return PipelineResult(target, str(run.flow_run.id) if run.flow_run else None, checked, built, documented)

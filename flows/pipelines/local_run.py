@@ -10,11 +10,13 @@ from inspect import signature
 from typing import TYPE_CHECKING, cast
 
 from flows.engine.artifacts.graph import load_graph
+from flows.engine.changed.freshness import may_check
 from flows.engine.changed.last_success import latest_folder
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project, read_project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext, open_context
+from flows.engine.context.state import state_of
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, RunStopped, UpstreamUnavailable
@@ -62,7 +64,8 @@ def run_locally(request: Request) -> Outcome:
     project = read_project(request.project_dir)
     # With --changed there may be nothing to build.
     options = request.options
-    ahead = (not options.changed) + (options.freshness and project.has_freshness)
+    state = state_of(project.name, request.target, os.environ)
+    ahead = (not options.changed) + (options.freshness and may_check(state))
     with dbt_ahead(ahead, *_adapter_and_dbt(request.target)):
         return _run_with_a_server(request, project)
 

@@ -61,14 +61,14 @@ def transform_new_data(target: str = "prod", project_dir: str | None = None) -> 
 
 def _transform(run: RunContext) -> NewData | State[NewData]:
     project, target, project_dir = run.project, run.target, str(run.project.folder)
-    if not project.has_freshness:
-        raise ConfigError(
-            f"No source of the dbt project {project.name} has a freshness, so nobody can tell whether it has new data. "
-            "Give sources `config: {loaded_at_field: …, freshness: {warn_after: …}}`."
-        )
     # One hold for looking and building: what a loader adds in between is found by the next look.
     with one_writer(target, holder=run.holder):
         checked = _look(target, project_dir)
+        if not checked.nodes:
+            raise ConfigError(
+                f"No source of the dbt project {project.name} has a freshness, so nobody can tell whether it has new "
+                "data. Give sources `config: {loaded_at_field: …, freshness: {warn_after: …}}`."
+            )
         there = loaded_at(checked.target_path / "sources.json")
         path = run.state.folder / _FILE
         newer = newer_than(there, read_built_from(path))

@@ -29,6 +29,7 @@ class Node:
         path: its file, from the project's folder.
         is_critical: see `is_critical`.
         where: the rows that a test looks at; empty for all.
+        has_freshness: whether dbt checks how old it is; of sources.
         group: the dbt group that owns it; empty where it has none.
     """
 
@@ -48,6 +49,7 @@ class Node:
     is_critical: bool = False
     group: str = ""
     where: str = ""
+    has_freshness: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,15 @@ class Graph:
     def upstream(self, roots: Iterable[str]) -> set[str]:
         """Return all nodes that these stand on, not the roots themselves."""
         return _reach(roots, {unique_id: list(node.depends_on) for unique_id, node in self.nodes.items()})
+
+    def checked_sources(self, unique_ids: Iterable[str]) -> list[str]:
+        """Return the sources with a freshness that these nodes stand on."""
+        chosen = set(unique_ids)
+        return sorted(found for found in chosen | self.upstream(chosen) if self._has_freshness(found))
+
+    def _has_freshness(self, unique_id: str) -> bool:
+        node = self.nodes.get(unique_id)
+        return node is not None and node.has_freshness
 
     def require(self, unique_ids: Iterable[str]) -> list[str]:
         """Return these nodes as they are.
@@ -221,4 +232,10 @@ def _node(unique_id: str, entry: Mapping[str, Any]) -> Node:
         is_critical=is_critical(entry),
         group=config.get("group") or "",
         where=str(config.get("where") or ""),
+        has_freshness=entry["resource_type"] == "source" and _is_checked(entry),
     )
+
+
+def _is_checked(source: Mapping[str, Any]) -> bool:
+    limits = source.get("freshness") or (source.get("config") or {}).get("freshness") or {}
+    return any((limits.get(limit) or {}).get("count") is not None for limit in ("warn_after", "error_after"))

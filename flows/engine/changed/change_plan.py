@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from flows.engine.artifacts.graph import read_graph
 from flows.engine.changed.decide import Decision, Found, decide, reusable, summary_of
 from flows.engine.changed.fingerprints import Inputs
+from flows.engine.changed.freshness import ask_for_source_data
 from flows.engine.changed.last_success import LastSuccess
+from flows.engine.changed.parse_inputs import is_narrowed
 from flows.engine.changed.relations import missing_relations
 from flows.engine.changed.run_memory import RunMemory
-from flows.engine.changed.source_data import ask_for_source_data
 from flows.engine.context.command import DbtCommand, flags_in, only_these
 from flows.engine.context.project import Project
 from flows.engine.process.listing import list_ids, list_manifest
@@ -75,8 +77,9 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
         full_refresh=command.full_refresh or "--full-refresh" in flags_in(os.environ),
         old_settings=last.inputs.settings,
     )
-    if check_sources and project.has_freshness and not memory.has_checked and _reads_sources(found):
-        memory.sources = ask_for_source_data(command, project, profile)
+    if check_sources and not memory.has_checked and _reads_sources(found):
+        graph = read_graph(memory.parsed[1]) if memory.parsed else None
+        memory.sources = ask_for_source_data(command, project, profile, graph, chosen)
     found = replace(found, sources=memory.sources)
     kept = reusable(found)
     gone = missing_relations([inputs.nodes[unique_id].place for unique_id in kept], project, profile)
@@ -116,15 +119,9 @@ def _parse(
 
 
 def _chosen(command: DbtCommand, inputs: Inputs, project: Project, profile: Profile) -> frozenset[str]:
-    is_narrowed = command.select or command.exclude or command.selector or command.flags or flags_in(os.environ)
-    if not is_narrowed and not _has_default_selector(project):
+    if not is_narrowed(command, project):
         return frozenset(inputs.nodes)
     return frozenset(list_ids(command, project, profile)) & inputs.nodes.keys()
-
-
-def _has_default_selector(project: Project) -> bool:
-    path = project.folder / "selectors.yml"
-    return path.exists() and b"default:" in path.read_bytes()
 
 
 def _reads_sources(found: Found) -> bool:

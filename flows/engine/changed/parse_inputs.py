@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,13 @@ class Surroundings:
     Attributes:
         proof: fingerprint of it all; two equal ones need no second parse. Empty where that can't be said.
         settings: fingerprints of what concerns every node, by what a person calls it.
+        declared: as `proof`, of what stands in YAML alone, such as sources.
     """
 
     values: Values
     proof: str
     settings: Mapping[str, str]
+    declared: str = ""
 
 
 def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> Surroundings:
@@ -53,10 +56,20 @@ def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> 
     if program.generation > 1:
         # Said of dbt 2 alone: what earlier versions of Tributary wrote down was all built by dbt 1.
         settings["the kind of dbt"] = f"dbt {program.generation}"
-    return Surroundings(values, _proof(files, values, settings, program.version), settings)
+    in_yaml = digest_of({name: digest for name, digest in files.digests.items() if name.endswith((".yml", ".yaml"))})
+    proof, declared = (_proof(files, digest, values, settings, program.version) for digest in (files.digest, in_yaml))
+    return Surroundings(values, proof, settings, declared)
 
 
-def _proof(files: ProjectFiles, values: Values, settings: Mapping[str, str], dbt: str) -> str:
+def is_narrowed(command: DbtCommand, project: Project) -> bool:
+    """Say whether a command may run less than the whole project: asked to, or by a default of the project's."""
+    selectors = project.folder / "selectors.yml"
+    has_default = selectors.exists() and b"default:" in selectors.read_bytes()
+    asked = command.select or command.exclude or command.selector or command.flags or flags_in(os.environ)
+    return bool(asked) or has_default
+
+
+def _proof(files: ProjectFiles, digest: str, values: Values, settings: Mapping[str, str], dbt: str) -> str:
     if not files.is_provable:
         return ""
     looked_up: dict[str, Any] = {name: values.environment.get(name) for name in files.environment_names}
@@ -66,4 +79,4 @@ def _proof(files: ProjectFiles, values: Values, settings: Mapping[str, str], dbt
         for name, value in values.environment.items()
         if name.startswith("DBT_") and not name.startswith(SECRET_PREFIX)
     }
-    return digest_of(files.digest, dict(values.cli), looked_up, flags, dict(settings), dbt)
+    return digest_of(digest, dict(values.cli), looked_up, flags, dict(settings), dbt)

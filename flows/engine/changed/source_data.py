@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 
-from flows.engine.context.command import DbtCommand, upstream_sources
-from flows.engine.context.events import DbtEvent
-from flows.engine.context.project import Project
 from flows.engine.context.state import State
-from flows.engine.process.door import Dbt
 from infrastructure.private_files import write_whole
-
-if TYPE_CHECKING:
-    from infrastructure.profiles import Profile
 
 # dbt's name for it; ours lies beside last_good/: what the pipeline's freshness check found right before its build.
 _FILE = "sources.json"
 
 
-def ask_for_source_data(command: DbtCommand, project: Project, profile: Profile) -> dict[str, str]:
-    """Check the sources upstream of a command; return max_loaded_at by unique id, without those dbt says nothing of.
-
-    A source that is too old, or whose table is missing, is no error here.
-    """
-    check = DbtCommand("source freshness", select=upstream_sources(command.select), vars=command.vars)
-
-    def ignore(event: DbtEvent) -> None: ...
-
-    answer = Dbt(project, profile).ask(check, ignore, failing_is_an_answer=True, artifact=_FILE)
-    return _max_loaded_at(answer or b"")
-
-
 def keep_source_data(state: State, run_id: str, invocation_id: str | None) -> None:
     """Keep what a freshness check of this run found, for the build that follows it in the same run."""
     path = state.target_path / _FILE
-    found = _max_loaded_at(path.read_bytes() if path.exists() else b"", invocation_id)
+    found = max_loaded_at(path.read_bytes() if path.exists() else b"", invocation_id)
     write_whole(state.folder / _FILE, orjson.dumps({"run_id": run_id, "sources": found}))
 
 
@@ -50,7 +30,8 @@ def kept_source_data(state: State, run_id: str) -> dict[str, str] | None:
         return None
 
 
-def _max_loaded_at(content: bytes, invocation_id: str | None = None) -> dict[str, str]:
+def max_loaded_at(content: bytes, invocation_id: str | None = None) -> dict[str, str]:
+    """Return it by unique id from the content of a sources.json; nothing where another command of dbt wrote that."""
     try:
         document = cast(dict[str, Any], orjson.loads(content))
         if invocation_id and document["metadata"]["invocation_id"] != invocation_id:

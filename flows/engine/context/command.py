@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +14,6 @@ from infrastructure.errors import ConfigError
 
 _TAKES_FULL_REFRESH = frozenset({"build", "run", "seed"})
 _TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show"})
-# A part of a selection that already reaches upstream: +model, 2+model, @model.
-_REACHES_UP = re.compile(r"(\d*\+|@)")
 
 
 # dbt's own variables that change what a command builds, and from what; since 1.11 also as DBT_ENGINE_….
@@ -134,20 +131,6 @@ def selection_arguments(command: DbtCommand) -> list[str]:
     if command.selector:
         argv += ["--selector", command.selector]
     return argv
-
-
-def upstream_sources(select: str | None) -> str | None:
-    """Turn the selection of a build into the selection of the sources that stand behind it.
-
-    It may name more sources than the build reads, where parts are joined by a comma, and never fewer.
-    """
-    if not select:
-        return None
-    words: list[str] = []
-    for word in select.split():
-        parts = [part if _REACHES_UP.match(part) else f"+{part}" for part in word.split(",")]
-        words.append(",".join([*parts, "resource_type:source"]))
-    return " ".join(words)
 
 
 def only_these(command: DbtCommand, unique_ids: Iterable[str]) -> DbtCommand | None:

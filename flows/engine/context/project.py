@@ -24,13 +24,11 @@ class Project:
     Attributes:
         folder: absolute.
         profile: the profile that the project asks for.
-        has_freshness: whether any of its files, or of its packages', mentions source freshness.
     """
 
     folder: Path
     name: str
     profile: str
-    has_freshness: bool
 
 
 def project_folder(folder: Path | str | None) -> Path:
@@ -59,15 +57,13 @@ def read_project(folder: Path | str | None = None) -> Project:
     if not isinstance(document, dict) or cast(dict[str, Any], document).get("name") is None:
         raise ConfigError(f"{path} has no name. Every dbt project has one; see dbt's project reference.")
     settings = cast(dict[str, Any], document)
-    packages = packages_folder(place, os.environ)
-    _require_packages(place, packages)
+    _require_packages(place, packages_folder(place, os.environ))
     return Project(
         folder=place,
         # `name: 2024` is a number to YAML; whether it will do is for dbt to say.
         name=str(settings["name"]),
         # dbt is told the name in any case, so a project that names none can have its own.
         profile=str(settings.get("profile") or settings["name"]),
-        has_freshness=_mentions_freshness(place, settings, packages or place / "dbt_packages"),
     )
 
 
@@ -88,14 +84,6 @@ def _require_packages(place: Path, packages: Path | None) -> None:
             f"The dbt project {place} needs {len(wanted)} packages and none is installed. "
             f"Install them with: uv run dbt deps --project-dir {place}"
         )
-
-
-def _mentions_freshness(place: Path, settings: dict[str, Any], packages: Path) -> bool:
-    """Search for the one word without which there is no freshness check: far quicker than starting dbt."""
-    folders = [place / str(path) for path in settings.get("model-paths") or ["models"]]
-    files = [path for folder in [*folders, packages] if folder.is_dir() for path in folder.rglob("*.y*ml")]
-    files.append(place / "dbt_project.yml")
-    return any(b"freshness" in path.read_bytes() for path in files if path.is_file())
 
 
 def _shown(error: Exception) -> str:

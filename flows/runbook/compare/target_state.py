@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from flows.engine.changed.source_data import ask_for_source_data
+from flows.engine.changed.freshness import ask_for_source_data
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.state import LEDGER, State, state_of
 from flows.runbook.project_tables import read_declared
@@ -84,7 +84,7 @@ def state_of_target(project: Project, profile: Profile, select: str | None, fres
                 continue
             found[node["name"]] = _table_state(tables, relation, declared.entity_key(node["unique_id"]))
     sources: dict[str, str] = {}
-    if freshness and project.has_freshness:
+    if freshness:
         newest = ask_for_source_data(DbtCommand("build"), project, profile)
         sources = {unique_id.partition(".")[2]: at for unique_id, at in newest.items()}
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.command import upstream_sources
+from flows.engine.changed.freshness import sources_to_check
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import read_project
 from flows.pipelines import tasks
 from flows.runbook.payroll.gate import (
     SELECT,
@@ -26,6 +28,7 @@ from flows.runbook.payroll.gate import (
 from flows.runbook.payroll.payments import Compared, Payments, read_compared, read_payments
 from flows.warehouses.door import open_warehouse
 from infrastructure.errors import DbtRunFailed, PayrollStopped, TributaryError
+from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -75,7 +78,9 @@ def _fresh_sources(
 ) -> tuple[dict[str, datetime], datetime]:
     """Return when each source table was loaded, by unique id, and when that was asked."""
     try:
-        result = tasks.source_freshness(target, upstream_sources(SELECT), project_dir=project_dir)
+        command = DbtCommand("build", SELECT)
+        sources = sources_to_check(command, read_project(project_dir), load_profile(target)) or ()
+        result = tasks.source_freshness(target, " ".join(sources) or None, project_dir=project_dir)
     except DbtRunFailed as exc:
         # A source beyond its own promise is judged below, by payroll's own limit.
         if not isinstance(exc.result, DbtResult):

@@ -150,8 +150,6 @@ def _health(
 
 
 def _stale(run: RunContext) -> list[Stale]:
-    if not run.project.has_freshness:
-        return []
     with one_writer(run.target, holder=run.holder):
         try:
             result = tasks.source_freshness(run.target, project_dir=str(run.project.folder))

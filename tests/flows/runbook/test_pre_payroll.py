@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import State
 
 from flows.alerts.incident_store import book_of
 from flows.engine.artifacts.results import DbtResult
-from flows.engine.context.command import DbtCommand, upstream_sources
+from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project, read_project
 from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
@@ -157,7 +157,7 @@ def test_nothing_but_evidence_opens_the_gate(
     with (models / "fct_payment_reconciliation.sql").open("a") as sql:
         sql.write(f"where {rows}\n")
     project = read_project(str(models.parent))
-    checked = _done(DbtCommand("source freshness", upstream_sources(SELECT)), project, profile)
+    checked = _done(DbtCommand("source freshness"), project, profile)
     made = _done(DbtCommand("build", SELECT), project, profile)
     built = read_built(made.target_path / "manifest.json", made.nodes, made.started_at)
     loaded_at = read_loaded_at(checked.target_path / "sources.json", checked.started_at)

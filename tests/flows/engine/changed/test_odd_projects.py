@@ -13,7 +13,9 @@ import pytest
 from flows.engine.changed.change_plan import plan_changes
 from flows.engine.changed.run_memory import memory_for_plan
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
+from flows.engine.context.run_context import RunContext
 from flows.engine.ledger.resume import interrupted_run
 from flows.engine.ledger.retries import Retries
 from flows.engine.process.listing import list_nodes
@@ -68,7 +70,8 @@ class Odd:
 
     def build(self, changed: bool = False, **more: Any) -> set[str]:
         command = DbtCommand("build", **more)
-        result = run_dbt(command, self.project, self.profile, "t", None, Retries(run_limit=0), changed=changed)
+        run_of, options = RunContext(self.project, self.profile), RunOptions(changed=changed)
+        result = run_dbt(command, run_of, options, retries=Retries(run_limit=0))
         assert not result.of("failed", "skipped")
         return {node.name for node in result.nodes}
 

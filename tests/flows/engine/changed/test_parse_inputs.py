@@ -13,7 +13,7 @@ from infrastructure.targets import key_files
 
 def test_a_key_that_is_given_as_a_file_leaves_the_proof_as_it_is_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "dbt_project.yml").write_text("name: shop\n")
-    project = Project(tmp_path, "shop", "shop", has_freshness=False)
+    project = Project(tmp_path, "shop", "shop")
 
     def taken_down(key: str) -> tuple[str, str]:
         variable = "DBT_ENV_SECRET_DEV_SSLKEY"

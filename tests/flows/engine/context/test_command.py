@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.context.command import DbtCommand, Place, arguments, upstream_sources
+from flows.engine.context.command import DbtCommand, Place, arguments
 from infrastructure.errors import ConfigError
 
 PLACE = Place(Path("/project"), Path("/profiles"), "shop", Path("/artifacts"), Path("/run"))
@@ -67,17 +67,3 @@ def test_a_selector_stands_in_place_of_a_selection() -> None:
 def test_a_selection_cannot_smuggle_an_option_in(option: str, words: str) -> None:
     with pytest.raises(ConfigError, match=f"--{option} was given .* which reads like an option"):
         DbtCommand("build", **{option: words})
-
-
-@pytest.mark.parametrize(
-    ("select", "expected"),
-    [
-        (None, None),
-        ("orders", "+orders,resource_type:source"),
-        ("2+orders @customers", "2+orders,resource_type:source @customers,resource_type:source"),
-        ("orders+", "+orders+,resource_type:source"),
-        ("tag:a,path:models/b", "+tag:a,+path:models/b,resource_type:source"),
-    ],
-)
-def test_the_sources_behind_a_selection(select: str | None, expected: str | None) -> None:
-    assert upstream_sources(select) == expected
