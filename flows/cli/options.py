@@ -35,6 +35,9 @@ defer_to_option = click.option(
     metavar="TARGET",
     help="Only what is modified compared with another target, from which everything else is read.",
 )
+allow_nothing_option = click.option(
+    "--allow-nothing", is_flag=True, help="Take a selection that matches no node for what was meant."
+)
 # All of RunOptions, in the order in which help lists them.
 _RUN_OPTIONS = (
     select_option,
@@ -68,6 +71,7 @@ _RUN_OPTIONS = (
         metavar="COUNT",
         help="Nodes that run at a time; else the profile's.",
     ),
+    allow_nothing_option,
 )
 
 

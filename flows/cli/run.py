@@ -52,7 +52,7 @@ def run(
 
 def _run(request: Request, as_json: bool) -> None:
 
-    from flows.pipelines.local_run import data_places, did_you_mean, next_steps, run_locally
+    from flows.pipelines.local_run import data_places, next_steps, run_locally
     from flows.report.artifacts import as_document
     from flows.report.terminal import TerminalReporter, print_freshness, print_log_path, print_result
 
@@ -67,8 +67,6 @@ def _run(request: Request, as_json: bool) -> None:
     if pipeline.freshness:
         print_freshness(console, pipeline.freshness)
     print_result(console, pipeline.build)
-    if not pipeline.build.nodes and request.options.select and not request.options.changed:
-        console.print(did_you_mean(request.options.select, pipeline.build), style="yellow")
     where, *schemas = data_places(outcome)
     tables = ", tables and views by schema:" if schemas else ""
     console.print(f"\nYour data is in {where}{tables}", highlight=False, soft_wrap=True)

@@ -28,7 +28,7 @@ from flows.engine.changed.change_plan import ChangePlan, plan_changes
 from flows.engine.changed.run_memory import RunMemory
 from flows.engine.context.command import DbtCommand, Place, only_these
 from flows.engine.context.deadline import calling_at, current_deadline, require_time
-from flows.engine.context.events import FAILED, HOOK, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt
+from flows.engine.context.events import FAILED, SKIPPED, STARTED, NodeEvent, is_of_an_interrupt
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
@@ -44,7 +44,8 @@ from flows.engine.context.state import (
     write_in_words,
 )
 from flows.engine.ledger.attempt import Attempt
-from flows.engine.ledger.failures import crash_of, failure_of, log_of
+from flows.engine.ledger.failures import crash_of, failure_of, log_of, nothing_matched
+from flows.engine.ledger.hooks import are_all_kept_back, is_hook, nodes_for_hooks
 from flows.engine.ledger.ledger import TAKEN_OVER, Ledger, TextLog
 from flows.engine.ledger.resume import Interrupted, fingerprint, interrupted_run
 from flows.engine.ledger.retries import Retries, with_what_they_kept_back
@@ -124,13 +125,18 @@ def run_dbt(
             current_reporter().note(note)
         try:
             left = command
+            is_all = not (earlier and earlier.done)
             if earlier:
                 left = _what_is_left(command, earlier, project, profile)
                 run.take_over(earlier)
             elif options.changed:
-                left = run.only_what_changed(plan_changes(memory, project, profile))
+                plan = plan_changes(memory, project, profile)
+                left = run.only_what_changed(plan)
+                is_all = not plan.decisions
             if left is not None:
                 run.to_the_end(left, retries or Retries(options.retries))
+            if is_all:
+                run.require_a_match()
         except BaseException as exc:
             if not isinstance(exc, Exception):
                 # A signal: what becomes of this process is not ours to say, what became of the run is.
@@ -166,6 +172,9 @@ def _what_is_left(command: DbtCommand, earlier: Interrupted, project: Project, p
         f"Resuming the run of {earlier.run_path.name.partition('.')[0]}: {len(earlier.done)} nodes are done, "
         f"{len(left)} are left."
     )
+    if not left and any(is_hook(node) and node not in earlier.hooks for node in graph.nodes):
+        current_reporter().note("Its hooks did not come to a good end: they are run again.")
+        left = nodes_for_hooks(earlier.done.values())
     return only_these(command, left)
 
 
@@ -255,6 +264,17 @@ class _Run:
             )
             retries.sleep(delay)
             self._error, command = None, again
+
+    def require_a_match(self) -> None:
+        """Hold it against a command that its selection matched nothing: nobody would hear of a mistyped one."""
+        command, options = self._command, self._options
+        is_selected = command.select or command.exclude or command.selector
+        # Nothing is modified compared with another target: that is an answer.
+        if self.results or not is_selected or options.allow_nothing or options.defer_to:
+            return
+        with contextlib.suppress(ConfigError):
+            names = [node.name for node in self._graph().nodes.values()]
+            self._error = self._error or nothing_matched(command, self._profile.target, names)
 
     def stopped(self) -> Stopped:
         """Work out what a command that was ended before its end left undone, and write that down."""
@@ -427,7 +447,16 @@ class _Run:
             self.note(f"What failed for a passing reason is not tried again: {exc}")
             return None
         left = with_what_they_kept_back(failed, self.results.values(), graph)
-        return only_these(self._command, graph.require(key for key in left if not key.startswith(f"{HOOK}.")))
+        nodes = graph.require(key for key in left if not is_hook(key))
+        if nodes or len(nodes) == len(left):
+            return only_these(self._command, nodes)
+        if are_all_kept_back(self.results):
+            return command
+        try:
+            return only_these(self._command, nodes_for_hooks(self.results.values()))
+        except ConfigError as exc:
+            self.note(f"What failed for a passing reason is not tried again: {exc}")
+            return None
 
     def _graph(self) -> Graph:
         return load_graph(self._place.target_path / "manifest.json")

@@ -61,6 +61,7 @@ def dbt_full_pipeline(
     timeout_seconds: float | None = None,
     fail_fast: bool = False,
     threads: int | None = None,
+    allow_nothing: bool = False,
 ) -> PipelineResult:
     """Run a dbt project on a target: source freshness, then seeds, snapshots, models and tests.
 
@@ -82,6 +83,7 @@ def dbt_full_pipeline(
         timeout_seconds: stop after so long, waiting included; None for as long as it takes.
         fail_fast: begin no further node once one has failed.
         threads: nodes that run at a time; as the profile says when None.
+        allow_nothing: take a selection that matches no node for what was meant; otherwise the run fails.
 
     Raises:
         DbtRunFailed: a node failed, or a source is too old.
@@ -105,6 +107,7 @@ def dbt_full_pipeline(
         docs=docs,
         fail_fast=fail_fast,
         threads=threads,
+        allow_nothing=allow_nothing,
     )
     project = project_at(project_dir)
     try:

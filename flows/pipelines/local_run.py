@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING, cast
 
-from flows.engine.artifacts.graph import load_graph
 from flows.engine.changed.freshness import may_check
 from flows.engine.changed.last_success import latest_folder
 from flows.engine.context.options import RunOptions
@@ -23,7 +21,6 @@ from infrastructure.errors import ConfigError, RunStopped, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.results import DbtResult
     from flows.pipelines.full import PipelineResult
     from infrastructure.profiles import Profile
 
@@ -227,13 +224,3 @@ def data_places(outcome: Outcome) -> list[str]:
             schemas[schema] = schemas.get(schema, 0) + 1
     width = max((len(schema) for schema in schemas), default=0)
     return [where(), *(f"{schema:<{width}}  {count:>4}" for schema, count in sorted(schemas.items()))]
-
-
-def did_you_mean(select: str, result: DbtResult) -> str:
-    """Return the names nearest to those of a selection that matched nothing; empty when none is near."""
-    try:
-        names = [node.name for node in load_graph(result.target_path / "manifest.json").nodes.values()]
-    except ConfigError:
-        return ""
-    near = [match for word in select.split() for match in get_close_matches(word.strip("+@"), names, n=1)]
-    return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from prefect import task
@@ -27,6 +28,9 @@ from flows.report.artifacts import publish
 from flows.report.html.summary import publish_overview
 from infrastructure.errors import TributaryError
 
+# A task of somebody's own flow may be for what a project does not have yet; `build` takes options that say otherwise.
+_asked = partial(RunOptions, allow_nothing=True)
+
 
 @task(name="dbt source freshness", cache_policy=NO_CACHE)
 def source_freshness(
@@ -36,7 +40,7 @@ def source_freshness(
     project_dir: str | None = None,
 ) -> DbtResult:
     """Check how old the sources are; a source beyond its error_after fails, one beyond its warn_after is a warning."""
-    return _run("source freshness", RunOptions(select, vars=vars or {}), target, project_dir)
+    return _run("source freshness", _asked(select, vars=vars or {}), target, project_dir)
 
 
 @task(name="dbt seed", cache_policy=NO_CACHE)
@@ -49,7 +53,7 @@ def seed(
     project_dir: str | None = None,
 ) -> DbtResult:
     """Load the project's CSV files."""
-    return _run("seed", RunOptions(select, exclude, None, full_refresh, vars or {}), target, project_dir)
+    return _run("seed", _asked(select, exclude, None, full_refresh, vars or {}), target, project_dir)
 
 
 @task(name="dbt snapshot", cache_policy=NO_CACHE)
@@ -61,7 +65,7 @@ def snapshot(
     project_dir: str | None = None,
 ) -> DbtResult:
     """Record what changed since the last snapshot."""
-    return _run("snapshot", RunOptions(select, exclude, vars=vars or {}), target, project_dir)
+    return _run("snapshot", _asked(select, exclude, vars=vars or {}), target, project_dir)
 
 
 @task(name="dbt run", cache_policy=NO_CACHE)
@@ -75,7 +79,7 @@ def run(
     project_dir: str | None = None,
 ) -> DbtResult:
     """Build models without testing them."""
-    return _run("run", RunOptions(select, exclude, selector, full_refresh, vars or {}), target, project_dir)
+    return _run("run", _asked(select, exclude, selector, full_refresh, vars or {}), target, project_dir)
 
 
 @task(name="dbt test", cache_policy=NO_CACHE)
@@ -97,7 +101,7 @@ def test(
         indirect_selection: as `build` takes it.
         nodes: unique ids of the tests to run, and no others.
     """
-    options = RunOptions(select, exclude, selector, vars=vars or {}, indirect_selection=indirect_selection)
+    options = _asked(select, exclude, selector, vars=vars or {}, indirect_selection=indirect_selection)
     return _run("test", options, target, project_dir, ("--store-failures",) if store_failures else (), nodes)
 
 
@@ -132,7 +136,7 @@ def build(
         ConfigError: two of these were asked for at once.
     """
     if options is None:
-        options = RunOptions(
+        options = _asked(
             select,
             exclude,
             selector,

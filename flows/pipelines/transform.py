@@ -185,7 +185,9 @@ def build_and_test(
     Raises:
         DbtRunFailed: a model or a critical test failed; the other tests were not run.
     """
-    options = RunOptions(built_and_critical(words), full_refresh=full_refresh, indirect_selection="empty")
+    options = RunOptions(
+        built_and_critical(words), full_refresh=full_refresh, indirect_selection="empty", allow_nothing=True
+    )
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         build = tasks.build(target, project_dir=project_dir, options=options)
         tests = _tested(" ".join(words) or None, f"{CRITICAL_NODES} {UNIT_TESTS}", target, project_dir, "empty")

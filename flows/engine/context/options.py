@@ -28,6 +28,7 @@ class RunOptions:
             that are selected themselves.
         fail_fast: begin no further node once one has failed.
         threads: nodes that run at a time; as the profile says when None.
+        allow_nothing: take a selection that matches no node for what was meant.
     """
 
     select: str | None = None
@@ -46,6 +47,7 @@ class RunOptions:
     indirect_selection: str | None = None
     fail_fast: bool = False
     threads: int | None = None
+    allow_nothing: bool = False
 
     def __post_init__(self) -> None:
         if self.changed and self.resume:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from flows.engine.artifacts.results import PARAGRAPH, DbtResult, NodeResult, is_count
+from flows.engine.context.command import DbtCommand
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.ledger.transient import is_transient
 from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError, preview
@@ -54,6 +56,23 @@ def failure_of(result: DbtResult, warehouse: str) -> DbtRunFailed:
         failed=[node.unique_id for node in failed],
         skipped=[node.unique_id for node in skipped],
         is_transient=retryable(result.nodes, warehouse),
+    )
+
+
+def nothing_matched(command: DbtCommand, target: str, names: Iterable[str]) -> ConfigError:
+    """Return the error for a selection that matches no node.
+
+    Args:
+        names: of the project's nodes, one of which may have been meant.
+    """
+    asked = " ".join(word for part in (command.select, command.selector) if part for word in part.split())
+    left_out = f" without {command.exclude}" if command.exclude else ""
+    known = sorted(set(names))
+    near = [match for word in asked.split() for match in get_close_matches(word.strip("+@"), known, n=1)]
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    return ConfigError(
+        f"{command.name} on target {target} was asked for {asked or 'everything'}{left_out}, which matches no node: "
+        f"nothing was built.{meant} Where that is no mistake, give --allow-nothing."
     )
 
 

@@ -28,10 +28,12 @@ class Interrupted:
 
     Attributes:
         done: the nodes that it did finish. Its hooks are none: dbt runs them whenever it runs.
+        hooks: unique ids of its hooks that came to a good end.
     """
 
     run_path: Path
     done: Mapping[str, NodeResult]
+    hooks: frozenset[str] = frozenset()
 
 
 def interrupted_run(state: State, command: DbtCommand) -> Interrupted | None:
@@ -52,7 +54,7 @@ def interrupted_run(state: State, command: DbtCommand) -> Interrupted | None:
         if any(entry.get("kind") == "end" and entry.get("is_ok") for entry in entries):
             current_reporter().note("Nothing to resume: the last run of this came to its end. Running it all.")
             return None
-        return Interrupted(run_path, _done_by(run_path, entries))
+        return Interrupted(run_path, _done_by(run_path, entries), _good_hooks(run_path, entries))
     current_reporter().note(
         f"There is no record of an earlier run of this under {state.folder}, so nothing is known to be done: running "
         "it all. If one was cut off on another machine, or its record was deleted, models that only append get their "
@@ -78,6 +80,12 @@ def _done_by(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, 
     for event in logged_events(dbt_log(run_path)):
         _take(done, event)
     return done
+
+
+def _good_hooks(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    told = [NodeEvent(**entry["event"]) for entry in entries if entry.get("kind") == "node"]
+    last = {event.unique_id: event.status for event in [*told, *logged_events(dbt_log(run_path))] if event.is_hook}
+    return frozenset(unique_id for unique_id, status in last.items() if status in DONE)
 
 
 def _entries(run_path: Path) -> list[dict[str, Any]]:

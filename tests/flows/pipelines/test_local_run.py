@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
 from flows.engine.context.reporting import reporting_to
+from flows.engine.ledger.failures import nothing_matched
 from flows.loaders.sample_data import count_sample_rows, write_sample_data
-from flows.pipelines.local_run import SAMPLE_ROWS, Request, did_you_mean, load_data, wants_data
+from flows.pipelines.local_run import SAMPLE_ROWS, Request, load_data, wants_data
 from infrastructure.profiles import Profile
 
 REQUEST = Request("dev")
@@ -61,12 +60,7 @@ def test_sample_data_of_another_size_is_kept(tmp_path: Path) -> None:
     assert notes.said[-1] == f"Kept the {kept:,} rows of sample data that are there; `sample-data` writes them anew."
 
 
-def test_a_slip_of_the_pen_is_answered_with_the_name_that_was_meant(tmp_path: Path) -> None:
+def test_a_slip_of_the_pen_is_answered_with_the_name_that_was_meant() -> None:
     names = ("dim_musician", "fct_commits")
-    nodes = {f"model.t.{name}": {"name": name, "resource_type": "model"} for name in names}
-    (tmp_path / "manifest.json").write_text(json.dumps({"nodes": nodes}))
-    now = datetime.now(UTC)
-    result = DbtResult("dbt build", "dev", (), now, now, tmp_path, tmp_path)
-    assert did_you_mean("+dim_musicain", result) == "Did you mean dim_musician?"
-    assert did_you_mean("something_else", result) == ""
-    assert did_you_mean("fct_comits", replace(result, target_path=tmp_path / "nowhere")) == ""
+    assert "Did you mean dim_musician?" in str(nothing_matched(DbtCommand("build", "+dim_musicain"), "dev", names))
+    assert "Did you mean" not in str(nothing_matched(DbtCommand("build", "something_else"), "dev", names))

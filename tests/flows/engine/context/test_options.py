@@ -43,7 +43,7 @@ def test_what_is_typed_reaches_the_flow_whole(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(local_run, "run_locally", stop)
     words = "--select a --select b --exclude c --resume --docs --no-freshness --no-wait --retries 7 --full-refresh"
-    words += " --timeout-minutes 2 --fail-fast --threads 3"
+    words += " --timeout-minutes 2 --fail-fast --threads 3 --allow-nothing"
     CliRunner().invoke(run, [*words.split(), "--vars", "{day: 1}"])
     assert asked[0].options == RunOptions(
         select="a b",
@@ -58,6 +58,7 @@ def test_what_is_typed_reaches_the_flow_whole(monkeypatch: pytest.MonkeyPatch) -
         docs=True,
         fail_fast=True,
         threads=3,
+        allow_nothing=True,
     )
 
 
