@@ -226,7 +226,7 @@ def test_dbt_reads_the_state_of_a_target_that_was_built_in_part(shop: Shop) -> N
 def test_relations_are_found_through_dbt_too_where_the_warehouse_is_not_asked_directly(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engine.changed.relations._in_duckdb_file", lambda *_: None)
+    monkeypatch.setattr("flows.engine.changed.relations._in_database", lambda *_: None)
     wanted = [("shop", "main", "orders"), ("shop", "main", "nowhere"), ("shop", "no_schema", "orders")]
     assert missing_relations(wanted, read_project(shop.project), shop.profile("prod")) == set(wanted[1:])
 
