@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 # They are no commands: children that speak their parent's protocol, and what writes a file of the repository anew.
 NO_COMMANDS = {
     "flows.engine.process.child",
+    "flows.engine.process.relay",
     "infrastructure.blocks.block_types",
     "infrastructure.targets.target_file",
     "deployments.schedules.schedule_file",

@@ -131,10 +131,13 @@ def test_a_failing_node_ends_with_1_names_it_and_says_why(prefect_server: str, t
     assert Path(command["log"]).exists()
 
 
-def test_a_selection_of_nothing_is_no_failure_and_is_said(prefect_server: str, target: str) -> None:
-    done = flows("run", "--target", target, *project("shop"), "--select", "ordres")
-    assert done.returncode == 0
-    assert "ordres" in done.stdout + done.stderr
+def test_a_selection_of_nothing_is_a_mistake_unless_it_is_meant(prefect_server: str, target: str) -> None:
+    arguments = ["run", "--target", target, *project("shop"), "--select", "ordres"]
+    done = flows(*arguments)
+    assert done.returncode == 2
+    assert "ordres, which matches no node" in done.stderr
+    assert "Did you mean orders?" in done.stderr
+    assert flows(*arguments, "--allow-nothing").returncode == 0
 
 
 def test_a_plan_is_a_table_for_people_and_a_document_for_programs() -> None:
