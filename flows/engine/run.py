@@ -272,9 +272,10 @@ class _Run:
         # Nothing is modified compared with another target: that is an answer.
         if self.results or not is_selected or options.allow_nothing or options.defer_to:
             return
+        names: list[str] = []
         with contextlib.suppress(ConfigError):
-            names = [node.name for node in self._graph().nodes.values()]
-            self._error = self._error or nothing_matched(command, self._profile.target, names)
+            names += [node.name for node in self._graph().nodes.values()]
+        self._error = self._error or nothing_matched(command, self._profile.target, names)
 
     def stopped(self) -> Stopped:
         """Work out what a command that was ended before its end left undone, and write that down."""

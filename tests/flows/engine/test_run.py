@@ -18,6 +18,7 @@ import pytest
 from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import LEDGER
@@ -182,8 +183,11 @@ def test_a_selection_runs_alone_and_replaces_the_last_results(folder: Path, fail
     ]
 
 
-def test_a_selection_that_matches_nothing_is_no_failure_and_is_said(folder: Path, failed: DbtRunFailed) -> None:
-    result = run("outcomes", folder, select="godo")
+def test_a_selection_that_matches_nothing_is_a_mistake_unless_it_is_meant(folder: Path, failed: DbtRunFailed) -> None:
+    with pytest.raises(ConfigError, match="godo, which matches no node"):
+        run("outcomes", folder, select="godo")
+    context = RunContext(read_project(PROJECTS / "outcomes"), profile_in(folder))
+    result = run_dbt(DbtCommand("build", "godo"), context, RunOptions(allow_nothing=True))
     assert result.nodes == ()
     assert [note for note in result.notes if "godo" in note]
 
