@@ -321,8 +321,9 @@ def test_models_that_stand_on_each_other_end_in_dbts_own_sentence(tmp_path: Path
     (project / "dbt_project.yml").write_text("name: looped\nprofile: shop\n")
     (project / "models" / "a.sql").write_text("select * from {{ ref('b') }}")
     (project / "models" / "b.sql").write_text("select * from {{ ref('a') }}")
-    for more in ({}, {"changed": True}):
+    context = RunContext(read_project(project), profile_in(tmp_path))
+    for options in (RunOptions(), RunOptions(changed=True)):
         with pytest.raises(TributaryError, match="Found a cycle: model"):
-            run_dbt(DbtCommand("build"), read_project(project), profile_in(tmp_path), "t", **more)
+            run_dbt(DbtCommand("build"), context, options)
     with pytest.raises(TributaryError, match="Found a cycle: model"):
         list_nodes(DbtCommand("build"), read_project(project), profile_in(tmp_path))
