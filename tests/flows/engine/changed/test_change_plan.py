@@ -69,7 +69,7 @@ class Shop:
         with reporting_to(self.notes):
             if defer_to:
                 command = deferred(command, project, profile, defer_to)
-            options = RunOptions(changed=changed)
+            options = RunOptions(changed=changed, defer_to=defer_to)
             return run_dbt(command, RunContext(project, profile), options, retries=Retries(run_limit=0))
 
     def built(self, **more: Any) -> set[str]:
