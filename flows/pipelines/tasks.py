@@ -185,6 +185,8 @@ def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:
 
 def _ended(run: RunContext, command: DbtCommand) -> Ended:
     def ended(result: DbtResult, error: TributaryError | None) -> None:
+        if command.verb == "source freshness" and not result.nodes and error is None:
+            return  # No source asks to be checked: nothing that anybody wants to hear of.
         record(result, command, run.project, run.profile, error)
         publish(result)
         report_nodes(result, command, run.project, run.profile, error)
