@@ -6,13 +6,13 @@ import json
 
 from click.testing import CliRunner, Result
 
+from flows.__main__ import main
 from flows.alerts import Incident, open_incident
-from flows.cli.alerts import alerts
 from tests.support.alert_receivers import Answer, Receiver, WriteRoutes, headers
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(alerts, arguments)
+    return CliRunner().invoke(main, ["alerts", *arguments])
 
 
 def test_a_test_message_goes_along_the_routes_and_a_page_is_resolved_at_once(
