@@ -84,17 +84,17 @@ def test_a_secret_is_found_in_its_block_and_nowhere_else(
     recorded = Recorded(prefect_server, state.state_details.flow_run_id)
     node_runs = recorded.node_runs(len(error.result.nodes))
 
-    ((argv, environment),) = children
-    assert [name for name, value in environment.items() if secret in value] == [
-        name for name in environment if name.startswith("DBT_ENV_SECRET_")
-    ]
+    for _, environment in children:
+        assert [name for name, value in environment.items() if secret in value] == [
+            name for name in environment if name.startswith("DBT_ENV_SECRET_")
+        ]
     profiles = (error.result.target_path.parent / "profiles" / "profiles.yml").read_text()
     assert "DBT_ENV_SECRET_" in profiles
     printed = capfd.readouterr()
     blocks = ask("POST", f"{prefect_server}/block_documents/filter", json={"include_secrets": False})
     assert target in blocks.text
     places = {
-        "argv": " ".join(argv),
+        "argv": " ".join(word for argv, _ in children for word in argv),
         "profiles.yml": profiles,
         "what was printed": printed.out + printed.err,
         "the error": f"{error!r} {error} {error.result!r}",

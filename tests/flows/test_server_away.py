@@ -101,7 +101,7 @@ def test_a_server_that_does_not_come_back_costs_no_node_and_makes_no_failure_of_
     (told,) = [note for note in witness.notes if note.startswith("This flow run is ")]
     assert told.startswith("This flow run is Completed, and the Prefect server could not be told")
     assert str(tmp_path / "state") in told
-    (ledger,) = (tmp_path / "state").glob("*/*/runs/*/ledger.jsonl")
+    (ledger,) = (tmp_path / "state").glob("*/*/runs/*-build-*/ledger.jsonl")
     entries = list(read_ledger(ledger))
     ended = {
         entry["event"]["unique_id"] for entry in entries if entry["kind"] == "node" and entry["event"]["finished_at"]

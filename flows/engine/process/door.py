@@ -87,7 +87,9 @@ class Dbt:
         """
         self._require_able(command)
         has_own_log = record is not None and _LOG_LEVEL_VARIABLE in os.environ
-        argv = [*self.engine.head(), *arguments(command, place, self.profile.target)]
+        # dbt takes a flag before its verb or behind it, and refuses one that is given in both places.
+        head = [word for word in self.engine.head() if f"--no-{word[2:]}" not in command.flags]
+        argv = [*head, *arguments(command, place, self.profile.target)]
         environment = {**child_environment(place.project, self.profile), **self.engine.variables(place)}
         if record:
             argv += ["--log-file-max-bytes", str(_LOG_BYTES)]

@@ -44,7 +44,7 @@ def write_down(state: State, started_at: datetime) -> None:
     """Write a run down as the end of one does."""
     folder = ledger_of(state, started_at)
     result = DbtResult("dbt build", "dev", (), started_at, started_at, state.target_path, folder)
-    record(result, COMMAND, Project(Path("/shop"), "shop", "shop", False), PROFILE)
+    record(result, COMMAND, Project(Path("/shop"), "shop", "shop"), PROFILE)
     with Ledger(folder / LEDGER) as ledger:
         ledger.append({"kind": "end", "at": started_at, "is_ok": True})
 
@@ -82,7 +82,7 @@ def test_a_killed_run_can_still_be_resumed_after_it_was_written_down(
     killed = ledger_of(state, AT, event("done", "success", 1, 3), event("cut", "started", 3))
     other = state.new_run(AT + timedelta(hours=1), "test-y")
     result = DbtResult("dbt test", "dev", (), AT, AT, state.target_path, other)
-    record(result, DbtCommand("test"), Project(Path("/shop"), "shop", "shop", False), PROFILE)
+    record(result, DbtCommand("test"), Project(Path("/shop"), "shop", "shop"), PROFILE)
     left = interrupted_run(state, COMMAND)
     assert left is not None
     assert left.run_path == killed
