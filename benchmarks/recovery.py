@@ -159,7 +159,8 @@ class Lane:
                 + (f", LOST {', '.join(sorted(lost))}" if lost else ""),
                 err=True,
             )
-        if earlier is None:
+        # Killed before its build began, it has no record and no rows either: the next run does it all.
+        if earlier is None and ran:
             self._count(0, "", tally)
         return True
 
