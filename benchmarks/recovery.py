@@ -1,6 +1,6 @@
 """Kill runs at random moments, go on from them, and count what was lost or done twice.
 
-`python -m benchmarks.recovery --kills 200 --target postgres` ends in `lost: 0 doubled: 0 of 200 kills`. What is killed
+`python -m benchmarks.recovery --kills 200 --target postgres` ends in `lost: … doubled: … of … kills`. What is killed
 is `python -m flows run`, its dbt, or both; each run that goes on with `--resume` is the next to be killed, until after
 a few kills one is let finish. The warehouse itself is the witness (`witnesses.py`): it is asked after every kill
 whether it has what the run's record calls done, and at the end whether it has everything once.
@@ -61,7 +61,7 @@ class Tally:
 class Lane:
     """A project on a target of its own: built, killed on the way, gone on with, looked at, and built anew.
 
-    The server holds a killed run's target for a minute, until its lease has run out. Meanwhile the others are killed.
+    The server holds a killed run's target for two minutes, until its lease has run out; others are killed then.
     """
 
     def __init__(
