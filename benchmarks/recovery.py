@@ -143,11 +143,14 @@ class Lane:
     def _look(self, tally: Tally, what: str) -> bool:
         """Compare what the record of a killed run calls done with what the warehouse has."""
         from flows.engine.context.command import DbtCommand
+        from flows.engine.context.project import read_project
         from flows.engine.context.state import state_of
         from flows.engine.ledger.resume import interrupted_run
 
         ran = self.witness.ran()
-        earlier = interrupted_run(state_of("bench", self.name, self._environment), DbtCommand("build"))
+        earlier = interrupted_run(
+            state_of(read_project(self._project), self.name, self._environment), DbtCommand("build")
+        )
         # A run whose flow process had written down its good end in that very moment has nothing undone.
         done = {node.name for node in earlier.done.values()} if earlier else set(ran)
         self._excused |= {name: count for name, count in ran.items() if name not in done}

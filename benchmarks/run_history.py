@@ -19,7 +19,6 @@ from benchmarks.projects import write_project
 from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.command import DbtCommand
-from flows.engine.context.project import read_project
 from flows.engine.process.engines import OWN_DBT
 from flows.history.record import record
 from flows.history.store import URL_VARIABLE, HistoryStore
@@ -69,12 +68,12 @@ def main(nodes: int, rounds: int) -> None:
         subprocess.run([*parse, "--target-path", str(target_path)], check=True, capture_output=True, env=environment)
         os.environ[URL_VARIABLE] = str(folder / "history")
         store = HistoryStore(str(folder / "history"))
-        project, profile = read_project(place), Profile("dev", "bench", {"type": "duckdb"}, {})
+        profile = Profile("dev", "bench", {"type": "duckdb"}, {})
         seconds: list[float] = []
         for number in range(rounds):
             result = made_result(target_path, datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=number))
             begun = time.perf_counter()
-            record(result, DbtCommand("build"), project, profile)
+            record(result, DbtCommand("build"), profile)
             seconds.append(time.perf_counter() - begun)
         files = store.files()
         if len(files) != rounds:

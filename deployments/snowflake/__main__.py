@@ -106,7 +106,7 @@ def _last_manifest(project_dir: str | None, target: str) -> Path:
     from flows.engine.context.project import read_project
     from flows.engine.context.state import state_of
 
-    return state_of(read_project(project_dir).name, target, os.environ).manifest
+    return state_of(read_project(project_dir), target, os.environ).manifest
 
 
 def _read(path: Path) -> dict[str, Any]:

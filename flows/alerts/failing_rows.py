@@ -53,7 +53,7 @@ def fetch_failing_rows(
         settings: how many rows, and how long to wait for them.
         run_path: the run's folder, for dbt's log.
     """
-    state = state_of(project.name, profile.target, os.environ)
+    state = state_of(project, profile.target, os.environ)
     place = Place(
         project=project.folder,
         profiles=state.write_profiles(profile.profiles_yml(project.profile)),

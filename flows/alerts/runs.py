@@ -12,6 +12,7 @@ from flows.alerts.incident_store import book_of
 from flows.alerts.notify import deliver, write_down
 from flows.alerts.retry_command import of_command
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import State
 from infrastructure.errors import RunStopped, RunTimedOut, TributaryError
 from infrastructure.plain_text import one_line
 
@@ -84,7 +85,7 @@ class _Report:
         found = incidents_of(result, manifest, link, again)
         opened = list(self._with_rows(found, manifest, known).values())
         closed = mended(result, manifest, known)
-        whole = f"command/{result.command} of {self._project.name}"
+        whole = f"command/{result.command} of {State(result.target_path.parent).project}"
         if self._error is None or isinstance(self._error, RunStopped):
             # Whoever stopped it knows; that what it was to build is not built, the flow tells.
             closed.append(whole)

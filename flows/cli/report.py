@@ -28,11 +28,11 @@ def report(
 ) -> None:
     """Write one HTML file about status, runs, tests, sources and costs; it needs no network to be read."""
     from flows.engine.context.project import read_project
-    from flows.engine.context.state import state_root
+    from flows.engine.context.state import state_of, state_root
     from flows.history.store import history_store
     from flows.report.html.page import write_report
 
-    project = read_project(project_dir).name
+    project = state_of(read_project(project_dir), target, os.environ).project
     path = Path(output) if output else state_root(os.environ) / f"report-{project}-{target}.html"
     contents = write_report(history_store(os.environ), project, target, path, days, price_per_tebibyte)
     echo(f"{project} on {target}: {contents.status}. Open {path.absolute()}")

@@ -9,7 +9,6 @@ from prefect.context import FlowRunContext
 
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
-from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import State
 from flows.history.cut_off import cut_off_runs
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
 
-def record(
-    result: DbtResult, command: DbtCommand, project: Project, profile: Profile, error: Exception | None = None
-) -> None:
+def record(result: DbtResult, command: DbtCommand, profile: Profile, error: Exception | None = None) -> None:
     """Add a run to the history, and to the table in the warehouse where one is wished; what fails is noted, not raised.
 
     A run before it that was killed is added as well. Call it while the target is held: it reads what dbt left in the
@@ -33,7 +30,7 @@ def record(
     Args:
         error: what the command failed with; None when it did not.
     """
-    rows = record_run(result, command, project.name, profile.warehouse, error)
+    rows = record_run(result, command, State(result.target_path.parent).project, profile.warehouse, error)
     schema = table_schema(os.environ)
     if not rows or not schema:
         return

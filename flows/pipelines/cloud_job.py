@@ -20,7 +20,7 @@ from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import FlowRun, current_flow_run
-from flows.engine.context.state import state_of
+from flows.engine.context.state import state_of_job
 from flows.history.record import record_run
 from flows.pipelines.tasks import is_on_its_own
 from flows.report.artifacts import publish
@@ -170,7 +170,7 @@ class _Work:
                     f"The dbt Cloud job {self._name!r} took longer than {timeout_seconds:g} s and was cancelled"
                     f"{f': {self.link}' if self.link else ''}."
                 ) from exc
-            state = state_of(PROJECT, f"{self._target}-{found['id']}", os.environ)
+            state = state_of_job(PROJECT, f"{self._target}-{found['id']}", os.environ)
             documents = [
                 document for it in followed.runs for document in await fetch_artifacts(client, it, state.target_path)
             ]

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from prefect import flow
 from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelled
 
 from flows.alerts.hooks import with_alerts
@@ -24,6 +25,7 @@ from flows.engine.context.state import state_of
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
+from infrastructure.errors import TributaryError
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,18 @@ class PipelineResult:
     docs: DbtResult | None
 
 
+def _name() -> str:
+    """Return what names a flow run: its project and target, so that those of two projects can be told apart."""
+    parameters = this_run.get_parameters()
+    target = str(parameters.get("target"))
+    try:
+        return f"dbt-{state_of(project_at(parameters.get('project_dir')), target, os.environ).project}-{target}"
+    except TributaryError:
+        return f"dbt-{target}"  # What is wrong with the project, the flow says.
+
+
 @with_alerts
-@flow(flow_run_name="dbt-{target}", validate_parameters=True)
+@flow(flow_run_name=_name, validate_parameters=True)
 def dbt_full_pipeline(
     target: str = "dev",
     select: str | None = None,
@@ -122,7 +134,7 @@ def dbt_full_pipeline(
 
 
 def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
-    checks_freshness = options.freshness and may_check(state_of(project.name, target, os.environ))
+    checks_freshness = options.freshness and may_check(state_of(project, target, os.environ))
     place = str(project.folder)
     with ExitStack() as stack:
         # A target that is not set up is to be heard of before anything is waited for.

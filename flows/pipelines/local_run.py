@@ -61,7 +61,7 @@ def run_locally(request: Request) -> Outcome:
     project = read_project(request.project_dir)
     # With --changed there may be nothing to build.
     options = request.options
-    state = state_of(project.name, request.target, os.environ)
+    state = state_of(project, request.target, os.environ)
     ahead = (not options.changed) + (options.freshness and may_check(state))
     with dbt_ahead(ahead, *_adapter_and_dbt(request.target)):
         return _run_with_a_server(request, project)

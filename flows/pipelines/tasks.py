@@ -187,11 +187,11 @@ def _ended(run: RunContext, command: DbtCommand) -> Ended:
     def ended(result: DbtResult, error: TributaryError | None) -> None:
         if command.verb == "source freshness" and not result.nodes and error is None:
             return  # No source asks to be checked: nothing that anybody wants to hear of.
-        record(result, command, run.project, run.profile, error)
+        record(result, command, run.profile, error)
         publish(result)
         report_nodes(result, command, run.project, run.profile, error)
         if command.verb == "build":
-            publish_overview(run.project.name, run.target)
+            publish_overview(run.state.project, run.target)
 
     return ended
 

@@ -195,7 +195,9 @@ def test_a_signal_ends_a_run_of_the_command_line_and_its_query(
     assert "was stopped: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)." in said
     assert f"Error: Stopped by {number.name}. Nothing is running any more" in said
     assert "Traceback" not in said
-    (run,) = post(prefect_server, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [f"dbt-{sleeper.target}"]}}})
+    (run,) = post(
+        prefect_server, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [f"dbt-asleep-{sleeper.target}"]}}}
+    )
     recorded = Recorded(prefect_server, UUID(run["id"]))
     assert ended(recorded) == "Cancelled"
     assert_nothing_is_left(sleeper, recorded)

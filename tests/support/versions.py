@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.engine.context.project import read_project
 from flows.engine.context.state import state_of
 from flows.pipelines.full import dbt_full_pipeline
 from flows.warehouses.door import open_warehouse
@@ -89,7 +90,7 @@ class Place:
     def state(self) -> Path:
         import os
 
-        return state_of("versions", self.target, os.environ).folder
+        return state_of(read_project(PROJECT), self.target, os.environ).folder
 
     def _placed(self, tables: Warehouse, text: str) -> str:
         import re

@@ -58,7 +58,7 @@ def deferred(
             f"Target {defer_to} can't defer to itself: name the target to compare with, such as --defer-to prod. "
             "To build what changed since its own last run, use --changed."
         )
-    own = state_of(project.name, profile.target, os.environ)
+    own = state_of(project, profile.target, os.environ)
     copy = own.folder / "deferred" / "".join(letter if letter.isalnum() else "_" for letter in defer_to)
     if not (is_resumed and (copy / ARTIFACTS[0]).exists()):
         try:

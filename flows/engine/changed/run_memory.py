@@ -97,7 +97,7 @@ def settings_digest(inputs: Inputs) -> str:
 
 def memory_for_plan(command: DbtCommand, project: Project, profile: Profile) -> RunMemory:
     """Return what is known of a target, for a plan that is not carried out."""
-    return RunMemory(state_of(project.name, profile.target, os.environ), command, project, profile, "", "")
+    return RunMemory(state_of(project, profile.target, os.environ), command, project, profile, "", "")
 
 
 class RunMemory:

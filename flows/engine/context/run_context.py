@@ -74,7 +74,7 @@ class RunContext:
         Raises:
             ConfigError: they can't be made.
         """
-        return state_of(self.project.name, self.target, os.environ)
+        return state_of(self.project, self.target, os.environ)
 
     @property
     def holder(self) -> str:

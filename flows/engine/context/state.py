@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from flows.engine.context.home import home_of
+from flows.engine.context.project import Project
+from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 from infrastructure.targets.target_file import ROOT
@@ -30,6 +33,8 @@ _OWN_ROOT = ".tributary"
 
 # Runs whose ledger and log are kept, per project and target; the oldest go first.
 KEPT_RUNS = 50
+# What this process found out. A folder that two checkouts of one repository share is not looked at again in each call.
+_homes: dict[tuple[Path, str, Path], Path] = {}
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class State:
     """The folders of one dbt project on one target."""
 
     folder: Path
+
+    @property
+    def project(self) -> str:
+        """Return what tells the project from all others: its name, with a number where another one had that before."""
+        return self.folder.parent.name
 
     @property
     def target_path(self) -> Path:
@@ -146,14 +156,40 @@ def state_root(environ: Mapping[str, str]) -> Path:
     return Path(environ.get(STATE_VARIABLE) or ROOT / _OWN_ROOT).expanduser().absolute()
 
 
-def state_of(project_name: str, target: str, environ: Mapping[str, str]) -> State:
+def state_of(project: Project, target: str, environ: Mapping[str, str]) -> State:
     """Return the state of a project on a target; the folders are made.
+
+    Two projects of one name have a state each; see `home_of`. That one has moved is said once.
 
     Raises:
         ConfigError: the folder can't be written.
     """
     root = state_root(environ)
-    state = State(root / _safe(project_name) / _safe(target))
+    key = root, project.name, project.folder
+    home = _homes.get(key)
+    if home is None or not home.is_dir():
+        try:
+            home, said = home_of(root, _safe(project.name), project.folder)
+        except OSError as exc:
+            raise _unmade(root / _safe(project.name), exc) from exc
+        _homes[key] = home
+        if said:
+            current_reporter().note(said)
+    return _state_in(home, target, root)
+
+
+def state_of_job(name: str, target: str, environ: Mapping[str, str]) -> State:
+    """Return the state of what runs elsewhere and is no project on this disk; the folders are made.
+
+    Raises:
+        ConfigError: the folder can't be written.
+    """
+    root = state_root(environ)
+    return _state_in(root / _safe(name), target, root)
+
+
+def _state_in(home: Path, target: str, root: Path) -> State:
+    state = State(home / _safe(target))
     # The root itself may be a folder of others, but not where it has our name.
     _make(state.target_path, root.parent if root.name == _OWN_ROOT else root)
     return state
@@ -163,10 +199,14 @@ def _make(folder: Path, root: Path | None = None) -> None:
     try:
         private_folder(folder, root)
     except OSError as exc:
-        raise ConfigError(
-            f"The folder {folder} can't be made: {exc.strerror}. "
-            f"Choose a folder that can be written to with {STATE_VARIABLE}."
-        ) from exc
+        raise _unmade(folder, exc) from exc
+
+
+def _unmade(folder: Path, exc: OSError) -> ConfigError:
+    return ConfigError(
+        f"The folder {folder} can't be made: {exc.strerror}. "
+        f"Choose a folder that can be written to with {STATE_VARIABLE}."
+    )
 
 
 def _safe(name: str) -> str:

@@ -158,7 +158,7 @@ class Dbt:
             ConfigError: the project or the selection is wrong.
             DbtRunFailed: dbt could not answer.
         """
-        plan = State(state_of(self.project.name, self.profile.target, os.environ).folder / "plan")
+        plan = State(state_of(self.project, self.profile.target, os.environ).folder / "plan")
         profiles = plan.write_profiles(self.profile.profiles_yml(self.project.profile))
         with _own_target_path(plan) as target_path:
             place = Place(self.project.folder, profiles, self.project.profile, target_path, log_path=plan.folder)

@@ -88,7 +88,7 @@ def monthly_audit(
                 *corrections(tables, found, chosen.months),
                 *(accuracy(tables, declared, check) for check in chosen.accuracy),
             ]
-    with history_store(os.environ).reading(project.name, target) as history:
+    with history_store(os.environ).reading(run.state.project, target) as history:
         sections.append(slow_models(history, chosen.slow_models, utc(now)))
     file = Path(output).expanduser().absolute() if output else None
     if file is None:

@@ -159,7 +159,7 @@ def _configuration(project: Project, profile: Profile) -> dict[str, str]:
         else:
             found[f"profile: {name}"] = str(value)
     found |= _versions(profile.warehouse)
-    state = state_of(project.name, profile.target, os.environ)
+    state = state_of(project, profile.target, os.environ)
     found |= _of_last_run(state)
     return found
 

@@ -130,7 +130,8 @@ def _recover(project: Project, profile: Profile, dry_run: bool, steps: _Steps) -
                 steps.say(f"First put right what refresh {unfinished.refresh_id} left: it is {unfinished.state}.")
                 return
             names = [one.name for one in journal.kept(unfinished) if one.backup]
-            did = journal.recover(unfinished, built_since(project.name, profile.target, unfinished, names))
+            known_as = state_of(project, profile.target, os.environ).project
+            did = journal.recover(unfinished, built_since(known_as, profile.target, unfinished, names))
             steps.say(f"{did[0].upper()}{did[1:]}.")
 
 
@@ -287,7 +288,7 @@ def _documented(
     """Keep a documentation site; that it can't be made is no reason to take good tables back."""
     try:
         made = tasks.docs(profile.target, project_dir=str(project.folder))
-        home = state_of(project.name, profile.target, os.environ).folder / _DOCS
+        home = state_of(project, profile.target, os.environ).folder / _DOCS
         place = home / f"{datetime.now(UTC):%Y-%m-%d}-{refresh.refresh_id}"
         private_folder(place)
         shutil.copy(made.target_path / "static_index.html", place / "index.html")

@@ -104,7 +104,7 @@ def _check(
     wanted = {name: check for name, check in health.checks().items() if name in names}
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         broken = _measure(run, health, wanted, test)
-        with history_store(os.environ).reading(run.project.name, target) as history:
+        with history_store(os.environ).reading(run.state.project, target) as history:
             now = datetime.now(UTC)
             checks = tuple(
                 CheckResult(name, check, broken.get(name) or _judge(history, name, check, target, now))

@@ -101,7 +101,7 @@ def _ask(run: RunContext, query: str) -> tuple[DbtResult, Sequence[Mapping[str, 
 def _history_rows(result: DbtResult, run: RunContext, counts: Mapping[str, int]) -> list[Row]:
     row: Row = {
         "run_id": result.run_path.name,
-        "project": run.project.name,
+        "project": run.state.project,
         "target": run.target,
         "warehouse": run.profile.warehouse,
         "command": "row counts",

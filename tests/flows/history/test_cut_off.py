@@ -10,7 +10,6 @@ import pytest
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import NodeEvent
-from flows.engine.context.project import Project
 from flows.engine.context.state import LEDGER, State
 from flows.engine.ledger.ledger import Ledger
 from flows.engine.ledger.resume import fingerprint, interrupted_run
@@ -44,7 +43,7 @@ def write_down(state: State, started_at: datetime) -> None:
     """Write a run down as the end of one does."""
     folder = ledger_of(state, started_at)
     result = DbtResult("dbt build", "dev", (), started_at, started_at, state.target_path, folder)
-    record(result, COMMAND, Project(Path("/shop"), "shop", "shop"), PROFILE)
+    record(result, COMMAND, PROFILE)
     with Ledger(folder / LEDGER) as ledger:
         ledger.append({"kind": "end", "at": started_at, "is_ok": True})
 
@@ -82,7 +81,7 @@ def test_a_killed_run_can_still_be_resumed_after_it_was_written_down(
     killed = ledger_of(state, AT, event("done", "success", 1, 3), event("cut", "started", 3))
     other = state.new_run(AT + timedelta(hours=1), "test-y")
     result = DbtResult("dbt test", "dev", (), AT, AT, state.target_path, other)
-    record(result, DbtCommand("test"), Project(Path("/shop"), "shop", "shop"), PROFILE)
+    record(result, DbtCommand("test"), PROFILE)
     left = interrupted_run(state, COMMAND)
     assert left is not None
     assert left.run_path == killed

@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.project import read_project
 from flows.engine.context.state import state_of
 from flows.pipelines.new_data import transform_new_data, write_built_from
 from flows.pipelines.transform import critical_failures, dbt_transformation_flow, fast_transform, nightly_build
@@ -150,7 +151,7 @@ def test_a_fast_path_without_a_dashboard_says_what_to_tag(ads: Advertising) -> N
 
 
 def test_only_what_stands_on_newer_data_is_built_and_nothing_without_any(ads: Advertising) -> None:
-    path = state_of("advertising", ads.target, os.environ).folder / "built_from.json"
+    path = state_of(read_project(PROJECT), ads.target, os.environ).folder / "built_from.json"
     write_built_from(path, {"source.advertising.crm.people": datetime(2026, 11, 20, tzinfo=UTC)})
     ads.load(("2026-11-24", "search", 3), at="2026-11-24 09:00:00")
     done = transform_new_data(ads.target, PROJECT)

@@ -60,7 +60,7 @@ class Shop:
         return Profile(target, "shop", output, {})
 
     def state(self, target: str = "prod") -> State:
-        return state_of("jaffle_shop", target, {"TRIBUTARY_STATE": str(self.folder / "state")})
+        return state_of(read_project(self.project), target, {"TRIBUTARY_STATE": str(self.folder / "state")})
 
     def build(self, target: str = "prod", changed: bool = False, defer_to: str | None = None, **more: Any) -> DbtResult:
         project, profile = read_project(self.project), self.profile(target)

@@ -55,7 +55,7 @@ def test_a_full_disk_stops_a_run_with_a_sentence_and_the_next_one_goes_on(
     disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIBUTARY_STATE", str(disk / "state"))
-    state_of(SHOP.name, "dev", os.environ)
+    state_of(SHOP, "dev", os.environ)
     ballast = fill(disk, 0)
     with pytest.raises(ConfigError, match=r"No space left on device\. (Free some space|Choose a folder)"):
         build(tmp_path)
@@ -74,7 +74,7 @@ def test_a_disk_that_is_full_before_the_start_is_no_traceback_wherever_it_is_not
     monkeypatch.setenv("TRIBUTARY_STATE", str(disk / "state"))
     monkeypatch.setattr("flows.engine.target.file_lock._is_shared_server", lambda: False)
     profile = Profile("dev", "shop", {"type": "duckdb", "path": str(tmp_path / "w.duckdb"), "schema": "main"}, {})
-    state = state_of(SHOP.name, "dev", os.environ)
+    state = state_of(SHOP, "dev", os.environ)
     state.parsed.write_bytes(b"x" * 100_000)
     for name in ("manifest.json", "nodes.json"):
         (tmp_path / name).write_bytes(b"x" * 100_000)

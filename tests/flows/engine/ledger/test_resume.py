@@ -85,7 +85,7 @@ def ran(folder: Path) -> dict[str, int]:
 
 
 def state_in(folder: Path) -> State:
-    return state_of("witnessed", "dev", {"TRIBUTARY_STATE": str(folder / "state")})
+    return state_of(read_project(folder / "project"), "dev", {"TRIBUTARY_STATE": str(folder / "state")})
 
 
 def kill_in_the_middle(folder: Path, victim: str) -> None:
