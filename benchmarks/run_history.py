@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from benchmarks.projects import write_project
-from flows.engine.artifacts.graph import load_graph
+from flows.engine.artifacts.manifest_file import load_manifest
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.process.engines import OWN_DBT
@@ -31,7 +31,7 @@ _THREADS = 8
 def made_result(target_path: Path, started_at: datetime) -> DbtResult:
     """Return the result of a build of every node of a manifest: each takes 0.1 s, on one of eight threads."""
     nodes: list[NodeResult] = []
-    for number, node in enumerate(load_graph(target_path / "manifest.json").nodes.values()):
+    for number, node in enumerate(load_manifest(target_path / "manifest.json").nodes.values()):
         begun = started_at + timedelta(seconds=0.1 * (number // _THREADS))
         nodes.append(
             NodeResult(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,10 @@ from flows.cli.options import examples, project_option
 from infrastructure.console import EntryGroup
 from infrastructure.errors import ConfigError
 from infrastructure.screen import echo
+
+if TYPE_CHECKING:
+    from flows.engine.artifacts.manifest import Manifest
+    from flows.engine.artifacts.manifest_file import WholeManifest
 
 
 @click.group(cls=EntryGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,9 +69,9 @@ def render(
     project_dir: str | None,
 ) -> None:
     """Write streams on the sources' tables and a graph of tasks that build what stands on them."""
-    document = _read(manifest or _last_manifest(project_dir, target))
+    read = _read(manifest, project_dir, target)
     place = script.TaskPlace(
-        database=database or _database(document),
+        database=database or _database(read.manifest),
         schema=schema,
         warehouse=warehouse,
         schedule=schedule,
@@ -75,7 +79,8 @@ def render(
         location=location,
         error_integration=error_integration,
     )
-    found = _graph(document, how, DbtObject(place.name(project_object), target))
+    dbt = DbtObject(place.name(project_object), target)
+    found = node_by_node(read.manifest, read.compiled, dbt) if how == "sql" else whole(read.manifest, dbt)
     statements = (script.drop if drop else script.create)(found, place)
     written = script.as_script(statements, _head(found, target, drop))
     if output:
@@ -83,13 +88,6 @@ def render(
         echo(f"{output}: {len(found.tasks) + 2} tasks, {len(found.sources)} streams on sources.", err=True)
     else:
         echo(written, nl=False)
-
-
-def _graph(document: dict[str, Any], how: str, dbt: DbtObject) -> TaskGraph:
-    from flows.engine.artifacts.graph import graph_of
-
-    graph = graph_of(document)
-    return node_by_node(document, graph, dbt) if how == "sql" else whole(graph, dbt)
 
 
 def _head(found: TaskGraph, target: str, drop: bool) -> list[str]:
@@ -102,35 +100,29 @@ def _head(found: TaskGraph, target: str, drop: bool) -> list[str]:
     return lines
 
 
-def _last_manifest(project_dir: str | None, target: str) -> Path:
+def _read(path: Path | None, project_dir: str | None, target: str) -> WholeManifest:
+    from flows.engine.artifacts.manifest_file import MANIFEST, read_whole
     from flows.engine.context.project import read_project
     from flows.engine.context.state import state_of
 
-    return state_of(read_project(project_dir), target, os.environ).manifest
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import orjson
-
-    try:
-        document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
-        adapter = document["metadata"]["adapter_type"]
-    except FileNotFoundError as exc:
+    path = path or state_of(read_project(project_dir), target, os.environ).target_path / MANIFEST
+    if not path.exists():
         raise ConfigError(
             f"There is no manifest at {path}. Run the project on this target once, or name a file with --manifest."
-        ) from exc
-    except (ValueError, KeyError, TypeError) as exc:
-        raise ConfigError(f"{path} is not a dbt manifest. Name one with --manifest.") from exc
-    if adapter != "snowflake":
-        raise ConfigError(
-            f"{path} is the manifest of a project on {adapter}: its names and its SQL are not Snowflake's. Give one "
-            "that was made on a Snowflake target."
         )
-    return document
+    found = read_whole(path)
+    if found is None or not found.manifest.adapter:
+        raise ConfigError(f"{path} is not a dbt manifest. Name one with --manifest.")
+    if found.manifest.adapter != "snowflake":
+        raise ConfigError(
+            f"{path} is the manifest of a project on {found.manifest.adapter}: its names and its SQL are not "
+            "Snowflake's. Give one that was made on a Snowflake target."
+        )
+    return found
 
 
-def _database(document: dict[str, Any]) -> str:
-    names = sorted({entry["database"] for entry in document["nodes"].values() if entry["resource_type"] == "model"})
+def _database(manifest: Manifest) -> str:
+    names = sorted({node.database for node in manifest.nodes.values() if node.resource_type == "model"})
     if len(names) != 1:
         raise ConfigError(f"The models are in {len(names)} databases ({', '.join(names)}). Choose one with --database.")
     return names[0]

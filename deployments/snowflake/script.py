@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 
 from deployments.snowflake.task_graph import LAST, ROOT, Task, TaskGraph, leaves, task_name, within_limits
 
@@ -93,14 +94,8 @@ def drop(found: TaskGraph, place: TaskPlace) -> Iterator[str]:
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
     """Return the tasks so that each comes after those that it names."""
-    left, done, ordered = list(tasks), set[str](), list[Task]()
-    while left:
-        ready = [task for task in left if set(task.after) <= done]
-        assert ready, "a circle of tasks"
-        ordered += ready
-        done |= {task.name for task in ready}
-        left = [task for task in left if task.name not in done]
-    return ordered
+    by_name = {task.name: task for task in tasks}
+    return [by_name[name] for name in TopologicalSorter({task.name: task.after for task in tasks}).static_order()]
 
 
 def as_script(statements: Iterator[str], head: Sequence[str]) -> str:

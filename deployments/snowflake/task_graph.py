@@ -6,9 +6,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from flows.engine.artifacts.graph import Graph, Node, parents_first
+from flows.engine.artifacts.compiled import Compiled
+from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node
 from infrastructure.errors import ConfigError, preview
 
 # https://docs.snowflake.com/en/user-guide/tasks-graphs: of a graph, root and last task included, and of one task.
@@ -22,11 +22,7 @@ _PLAIN = re.compile(r"[\w.-]+")
 
 ROOT = "tributary"
 LAST = "tributary done"
-_BUILT = frozenset({"model", "seed", "snapshot"})
-_TESTS = frozenset({"test", "unit_test"})
 _NATIVE = {"view": "VIEW", "table": "TABLE"}
-# What dbt does beside the statement that makes the table. A task of plain SQL would leave it out.
-_BESIDE = ("pre-hook", "post-hook", "pre_hook", "post_hook", "grants", "cluster_by", "copy_grants", "secure")
 
 
 @dataclass(frozen=True)
@@ -71,13 +67,13 @@ class DbtObject:
         return f"EXECUTE DBT PROJECT {self.name} ARGS = '{words}'"
 
 
-def whole(graph: Graph, dbt: DbtObject) -> TaskGraph:
+def whole(manifest: Manifest, dbt: DbtObject) -> TaskGraph:
     """Return the graph of one task, in which dbt itself follows the DAG, and its tests stop what stands on them."""
-    built = {key for key, node in graph.nodes.items() if node.resource_type in _BUILT}
-    return TaskGraph((Task("dbt build", dbt.execute("build")),), _sources(graph, built), {})
+    built = {key for key, node in manifest.nodes.items() if node.resource_type in DATA_TYPES}
+    return TaskGraph((Task("dbt build", dbt.execute("build")),), _sources(manifest, built), {})
 
 
-def node_by_node(manifest: Mapping[str, Any], graph: Graph, dbt: DbtObject) -> TaskGraph:
+def node_by_node(manifest: Manifest, compiled: Mapping[str, Compiled], dbt: DbtObject) -> TaskGraph:
     """Return a graph with a task per node, and one for the tests of it, which stop what stands on them.
 
     A view or table of plain SQL is a statement of its own. Whatever dbt does more for (incremental models, snapshots,
@@ -86,42 +82,41 @@ def node_by_node(manifest: Mapping[str, Any], graph: Graph, dbt: DbtObject) -> T
     Raises:
         ConfigError: the manifest has no compiled SQL.
     """
-    entries: Mapping[str, Any] = {**manifest.get("nodes", {}), **manifest.get("unit_tests", {})}
-    built = [
-        key for key in _ordered(graph) if graph.nodes[key].resource_type in _BUILT and not _is_ephemeral(graph, key)
-    ]
-    left_out = {key: "is compiled into what reads it" for key in graph.nodes if _is_ephemeral(graph, key)}
+    data = {key: node for key, node in manifest.nodes.items() if node.resource_type in DATA_TYPES}
+    built = list(manifest.steps(key for key, node in data.items() if not node.is_ephemeral))
+    left_out = {key: "is compiled into what reads it" for key, node in data.items() if node.is_ephemeral}
     tests: dict[tuple[str, ...], list[str]] = {}
-    for key, node in graph.nodes.items():
-        if node.resource_type not in _TESTS:
+    for key, node in manifest.nodes.items():
+        if not node.is_test:
             continue
         # In the order of the manifest, which is the same from render to render.
-        tested = tuple(graph.parents(key, built))
+        tested = tuple(manifest.parents(key, built))
         if why := _why_not_tested(node, tested):
             left_out[key] = why
         else:
             tests.setdefault(tested, []).append(key)
-    _require_compiled(entries, built, tests)
+    _require_compiled(manifest, compiled, built, tests)
     names = {key: task_name(key) for key in built}
     test_names = {tested: task_name("tests of " + ", ".join(tested)) for tested in tests}
-    upstream = {key: graph.upstream([key]) for key in built}
+    upstream = {key: manifest.upstream([key]) for key in built}
     tasks: list[Task] = []
     previous_of_dbt: str | None = None
     for key in built:
-        parents = graph.parents(key, built)
+        parents = manifest.parents(key, built)
         # As in `dbt build`: a test is waited for where all that it is about is upstream.
         gates = [test_names[tested] for tested in tests if set(tested) & set(parents) and set(tested) <= upstream[key]]
         after = [*(names[parent] for parent in parents), *gates]
-        body = _statement(entries[key], graph.nodes[key])
+        body = _statement(compiled[key], manifest.nodes[key])
         if body is None:
-            body = dbt.execute(_dbt_arguments(graph, key))
+            body = dbt.execute(_dbt_arguments(manifest, key))
             after += [previous_of_dbt] if previous_of_dbt else []
             previous_of_dbt = names[key]
         tasks.append(Task(names[key], body, tuple(dict.fromkeys(after)), key))
     for tested, keys in tests.items():
         after = tuple(names[key] for key in tested)
-        tasks.append(Task(test_names[tested], _test_statement(entries, keys), after, f"{len(keys)} tests"))
-    return TaskGraph(tuple(tasks), _sources(graph, set(built)), left_out)
+        statement = _test_statement([(manifest.nodes[key].name, compiled[key]) for key in keys])
+        tasks.append(Task(test_names[tested], statement, after, f"{len(keys)} tests"))
+    return TaskGraph(tuple(tasks), _sources(manifest, set(built)), left_out)
 
 
 def within_limits(tasks: Sequence[Task]) -> list[Task]:
@@ -179,30 +174,22 @@ def task_name(text: str) -> str:
     return f"{text[: _MAX_NAME - 9]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _statement(entry: Mapping[str, Any], node: Node) -> str | None:
+def _statement(compiled: Compiled, node: Node) -> str | None:
     """Return the statement that makes a table or view; None where dbt does more than that."""
-    config: Mapping[str, Any] = entry.get("config") or {}
     kind = _NATIVE.get(node.materialized)
-    is_plain = (
-        node.resource_type == "model"
-        and entry.get("language", "sql") == "sql"
-        and not any(config.get(name) for name in _BESIDE)
-        and not (config.get("contract") or {}).get("enforced")
-        and not any((config.get("persist_docs") or {}).values())
-    )
-    if kind is None or not is_plain:
+    if kind is None or not compiled.is_plain or node.resource_type != "model":
         return None
     # dbt-snowflake makes transient tables unless told otherwise.
-    transient = "TRANSIENT " if kind == "TABLE" and config.get("transient") is not False else ""
-    return f"CREATE OR REPLACE {transient}{kind} {node.relation} AS (\n{entry['compiled_code'].strip()}\n)"
+    transient = "TRANSIENT " if kind == "TABLE" and compiled.is_transient else ""
+    return f"CREATE OR REPLACE {transient}{kind} {node.relation} AS (\n{compiled.sql}\n)"
 
 
-def _test_statement(entries: Mapping[str, Any], keys: Sequence[str]) -> str:
+def _test_statement(tests: Sequence[tuple[str, Compiled]]) -> str:
     """Return a query that fails, naming the tests, when one of them fails.
 
     A text that is no number cannot be cast to one: Snowflake fails the task, and its message holds the text.
     """
-    each = "\nUNION ALL\n".join(_failures(entries[key]) for key in keys)
+    each = "\nUNION ALL\n".join(_failures(name, compiled) for name, compiled in tests)
     return (
         "SELECT CAST(IFF(COUNT(*) = 0, '0', "
         "'tests failed: ' || LISTAGG(test || ' (' || failures || ')', ', ')) AS INTEGER) AS failed\n"
@@ -210,15 +197,12 @@ def _test_statement(entries: Mapping[str, Any], keys: Sequence[str]) -> str:
     )
 
 
-def _failures(entry: Mapping[str, Any]) -> str:
-    config: Mapping[str, Any] = entry.get("config") or {}
-    counted = config.get("fail_calc") or "count(*)"
-    fails = config.get("error_if") or "!= 0"
-    name = str(entry["name"]).replace("'", "''")
+def _failures(name: str, compiled: Compiled) -> str:
+    quoted = name.replace("'", "''")
     return (
-        f"SELECT '{name}' AS test, failures\n"
-        f"FROM (SELECT {counted} AS failures FROM (\n{entry['compiled_code'].strip()}\n) AS found)\n"
-        f"WHERE failures {fails}"
+        f"SELECT '{quoted}' AS test, failures\n"
+        f"FROM (SELECT {compiled.counted} AS failures FROM (\n{compiled.sql}\n) AS found)\n"
+        f"WHERE failures {compiled.fails}"
     )
 
 
@@ -230,12 +214,12 @@ def _why_not_tested(node: Node, tested: tuple[str, ...]) -> str:
     return "is a warning, which stops nothing" if node.severity == "warn" else ""
 
 
-def _dbt_arguments(graph: Graph, key: str) -> str:
-    verb = {"model": "run"}.get(graph.nodes[key].resource_type, graph.nodes[key].resource_type)
-    return f'{verb} --select "{_selector(graph, key)}"'
+def _dbt_arguments(manifest: Manifest, key: str) -> str:
+    verb = {"model": "run"}.get(manifest.nodes[key].resource_type, manifest.nodes[key].resource_type)
+    return f'{verb} --select "{_selector(manifest, key)}"'
 
 
-def _selector(graph: Graph, key: str) -> str:
+def _selector(manifest: Manifest, key: str) -> str:
     """Return the selection that means one node; inside Snowflake there is no file that could name it.
 
     Without a wildcard, `fqn:shop.orders` would also mean whatever is in a folder `orders`; with one, dbt matches the
@@ -244,7 +228,7 @@ def _selector(graph: Graph, key: str) -> str:
     Raises:
         ConfigError: its name has letters that mean something else in a selection.
     """
-    node = graph.nodes[key]
+    node = manifest.nodes[key]
     if not _PLAIN.fullmatch(node.fqn):
         raise ConfigError(
             f"{key} can't be run by a task of its own: in a dbt selection, {node.fqn!r} means other nodes or none. "
@@ -253,16 +237,19 @@ def _selector(graph: Graph, key: str) -> str:
     folders, dot, name = node.fqn.rpartition(".")
     exact = f"fqn:{folders}{dot}[{name[:1]}]{name[1:]}"
     # A model and a singular test may have the same name and place.
-    is_alone = sum(other.fqn == node.fqn for other in graph.nodes.values()) == 1
+    is_alone = sum(other.fqn == node.fqn for other in manifest.nodes.values()) == 1
     return exact if is_alone else f"{exact},resource_type:{node.resource_type}"
 
 
 def _require_compiled(
-    entries: Mapping[str, Any], built: Sequence[str], tests: Mapping[tuple[str, ...], Sequence[str]]
+    manifest: Manifest,
+    compiled: Mapping[str, Compiled],
+    built: Sequence[str],
+    tests: Mapping[tuple[str, ...], Sequence[str]],
 ) -> None:
-    wanted = [key for key in built if entries[key]["resource_type"] == "model"]
+    wanted = [key for key in built if manifest.nodes[key].resource_type == "model"]
     wanted += [key for keys in tests.values() for key in keys]
-    missing = [key for key in wanted if not entries[key].get("compiled_code")]
+    missing = [key for key in wanted if not compiled[key].sql]
     if missing:
         raise ConfigError(
             f"The manifest has no compiled SQL of {len(missing)} nodes: {preview(missing)}. Build the project on the "
@@ -270,24 +257,13 @@ def _require_compiled(
         )
 
 
-def _sources(graph: Graph, built: set[str]) -> dict[str, str]:
-    upstream = graph.upstream(built)
+def _sources(manifest: Manifest, built: set[str]) -> dict[str, str]:
+    upstream = manifest.upstream(built)
     return {
         key: node.relation
-        for key, node in graph.nodes.items()
+        for key, node in manifest.nodes.items()
         if node.resource_type == "source" and key in upstream and node.relation
     }
-
-
-def _is_ephemeral(graph: Graph, key: str) -> bool:
-    return graph.nodes[key].resource_type in _BUILT and graph.nodes[key].materialized == "ephemeral"
-
-
-def _ordered(graph: Graph) -> list[str]:
-    """Return the nodes so that each comes after what it stands on."""
-    return parents_first(
-        graph.nodes, lambda key: [parent for parent in reversed(graph.nodes[key].depends_on) if parent in graph.nodes]
-    )
 
 
 def _chunks(names: Sequence[str], size: int) -> list[tuple[str, ...]]:

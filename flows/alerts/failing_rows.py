@@ -25,7 +25,7 @@ from flows.engine.target.file_lock import held_files
 
 if TYPE_CHECKING:
     from flows.alerts.routes import FailingRowsSettings
-    from flows.engine.artifacts.alert_facts import Manifest
+    from flows.engine.artifacts.manifest import Manifest
     from flows.engine.artifacts.results import NodeResult
     from flows.engine.context.project import Project
     from infrastructure.profiles import Profile

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, cast
-
-import orjson
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 from flows.alerts.incident import Incident, Severity
-from flows.engine.artifacts.alert_facts import Manifest
+from flows.engine.artifacts.artifacts import SourceAge
+from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import DbtResult, NodeResult
 
 # A node is the same incident whichever command meets it: what `build` found wrong, `run` may find mended.
@@ -32,13 +29,14 @@ def incidents_of(
 ) -> dict[str, Incident]:
     """Return an incident for each node that failed or warned, by its unique id."""
     unproven = _unproven(result, manifest)
-    ages = read_source_ages(result.target_path / "sources.json") if result.command.endswith("freshness") else {}
+    ages = result.artifacts.sources() if result.command.endswith("freshness") else {}
+    said = {unique_id: age_sentence(age) for unique_id, age in ages.items()}
     return {
         node.unique_id: Incident(
             key=key_of(node.unique_id),
             severity=_severity(node, manifest, unproven),
             title=title_of(node),
-            text=node.message.strip() or ages.get(node.unique_id, ""),
+            text=node.message.strip() or said.get(node.unique_id, ""),
             target=result.target,
             owners=manifest.owners(node.unique_id),
             tags=manifest.tags(node.unique_id),
@@ -62,7 +60,7 @@ def mended(result: DbtResult, manifest: Manifest, open_keys: Iterable[str]) -> l
         and manifest.project
         # A unique id is <type>.<package>.<name>…; another project may be built on the same target.
         and key.partition("/")[2].split(".")[1:2] == [manifest.project]
-        and key.partition("/")[2] not in manifest
+        and key.partition("/")[2] not in manifest.nodes
     ]
     return list(dict.fromkeys([*closed, *gone]))
 
@@ -98,29 +96,16 @@ def title_of(node: NodeResult) -> str:
     return f"{node.name} {verb}"
 
 
-def read_source_ages(path: Path) -> dict[str, str]:
-    """Return how old each source is and may be, in a sentence, from dbt's sources.json."""
-    try:
-        document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
-        return {
-            entry["unique_id"]: _age(entry) for entry in document["results"] if entry.get("max_loaded_at") is not None
-        }
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return {}
-
-
-def _age(entry: Mapping[str, Any]) -> str:
-    age = timedelta(seconds=round(float(entry.get("max_loaded_at_time_ago_in_s") or 0)))
-    loaded_at = datetime.fromisoformat(str(entry["max_loaded_at"]).replace("Z", "+00:00"))
-    said = f"Its newest row is of {loaded_at:%Y-%m-%d %H:%M} UTC, {_span(age)} ago"
-    if loaded_at.year == 1:
-        # How dbt shows a table without rows.
-        said = "It has no rows at all"
-    limits = [
-        f"{kind} after {threshold['count']} {threshold['period']}{'' if threshold['count'] == 1 else 's'}"
-        for kind in ("warn", "error")
-        if (threshold := (entry.get("criteria") or {}).get(f"{kind}_after") or {}).get("count") is not None
-    ]
+def age_sentence(age: SourceAge) -> str:
+    """Return how old a source is and may be; empty where nobody could tell."""
+    if age.max_loaded_at is None:
+        return ""
+    said = "It has no rows at all"
+    if age.loaded_at:
+        span = _span(timedelta(seconds=round(float(age.age_seconds or 0))))
+        said = f"Its newest row is of {age.loaded_at:%Y-%m-%d %H:%M} UTC, {span} ago"
+    kinds = {"warn": age.warn_after, "error": age.error_after}
+    limits = [f"{kind} after {limit}" for kind, limit in kinds.items() if limit]
     return f"{said}; its freshness: {', '.join(limits)}." if limits else f"{said}."
 
 
@@ -140,6 +125,6 @@ def _severity(node: NodeResult, manifest: Manifest, unproven: set[str]) -> Sever
 
 
 def _unproven(result: DbtResult, manifest: Manifest) -> set[str]:
-    """Return all that stands under a critical node which could not run: whatever failed there is as bad."""
+    """Return a critical node that could not run, and all upstream of it: whatever failed there is as bad."""
     skipped = [node.unique_id for node in result.of("skipped") if manifest.is_critical(node.unique_id)]
-    return manifest.upstream(skipped) if skipped else set()
+    return manifest.upstream(skipped).union(skipped) if skipped else set()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun
 
-    from flows.engine.artifacts.alert_facts import Manifest
+    from flows.engine.artifacts.manifest import Manifest
     from flows.engine.artifacts.results import DbtResult, NodeResult
     from flows.engine.context.command import DbtCommand
     from flows.engine.context.project import Project
@@ -77,9 +77,8 @@ class _Report:
             return
         from flows.alerts.flow_runs import is_told_at_the_end
         from flows.alerts.nodes import incidents_of, mended, passed
-        from flows.engine.artifacts.alert_facts import read_manifest
 
-        manifest = read_manifest(result.target_path / "manifest.json")
+        manifest = result.artifacts.manifest_if_any
         flow, flow_run = _current()
         link, again = self._whereabouts(flow, flow_run)
         found = incidents_of(result, manifest, link, again)

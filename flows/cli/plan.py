@@ -29,7 +29,7 @@ from infrastructure.screen import echo, screen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flows.engine.artifacts.graph import Graph
+    from flows.engine.artifacts.manifest import Manifest
     from flows.engine.context.command import DbtCommand
     from flows.engine.context.project import Project
     from flows.pipelines.plan import PlannedNode
@@ -69,12 +69,12 @@ def plan(
     command = options.command("build")
     profile = profile_for_parsing(target)
     program = find_program(profile.dbt)
-    planned, notes, graph = (_changes if options.changed else _selected)(command, project, profile, options.defer_to)
+    planned, notes, manifest = (_changes if options.changed else _selected)(command, project, profile, options.defer_to)
     is_selected = command.select or command.exclude or command.selector
     if not planned and is_selected and not (options.allow_nothing or options.defer_to):
         from flows.engine.ledger.failures import nothing_matched
 
-        raise nothing_matched(command, target, [node.name for node in graph.nodes.values()])
+        raise nothing_matched(command, target, [node.name for node in manifest.nodes.values()])
     if as_json:
         from dataclasses import asdict
 
@@ -91,30 +91,32 @@ def plan(
 
 def _selected(
     command: DbtCommand, project: Project, profile: Profile, defer_to: str | None
-) -> tuple[list[PlannedNode], Sequence[str], Graph]:
+) -> tuple[list[PlannedNode], Sequence[str], Manifest]:
     from flows.engine.changed.defer import deferred
     from flows.engine.process.listing import list_nodes
     from flows.pipelines.plan import plan_of
 
     if defer_to:
         command = deferred(command, project, profile, defer_to)
-    selected, graph = list_nodes(command, project, profile)
+    selected, manifest = list_nodes(command, project, profile)
     runs = [unique_id for unique_id in selected if not unique_id.startswith(("source.", "exposure."))]
-    return plan_of(graph, runs, command.select, command.selector, command.full_refresh), (), graph
+    return plan_of(manifest, runs, command.select, command.selector, command.full_refresh), (), manifest
 
 
 def _changes(
     command: DbtCommand, project: Project, profile: Profile, _: str | None
-) -> tuple[list[PlannedNode], Sequence[str], Graph]:
-    from flows.engine.artifacts.graph import load_graph, read_graph
+) -> tuple[list[PlannedNode], Sequence[str], Manifest]:
+    from flows.engine.artifacts.artifacts import Artifacts
+    from flows.engine.artifacts.manifest_file import manifest_of
     from flows.engine.changed.change_plan import plan_changes
     from flows.engine.changed.run_memory import memory_for_plan
     from flows.pipelines.plan import plan_of_changes
 
     memory = memory_for_plan(command, project, profile)
     found = plan_changes(memory, project, profile)
-    graph = read_graph(memory.parsed[1]) if memory.parsed else load_graph(memory.state.manifest)
-    return plan_of_changes(graph, found.decisions, found.inputs, command.full_refresh), found.notes, graph
+    parsed = memory.parsed
+    manifest = manifest_of(parsed[1]) if parsed else Artifacts(memory.state.target_path).manifest
+    return plan_of_changes(manifest, found.decisions, found.inputs, command.full_refresh), found.notes, manifest
 
 
 def _print_plan(planned: list[PlannedNode], target: str) -> None:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
-from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.artifacts import Artifacts, Details
 from flows.engine.artifacts.results import (
     DbtResult,
     NodeResult,
     Stopped,
     enriched,
-    read_run_results,
     result_of,
     unbuilt_batches,
     with_messages,
@@ -162,17 +161,17 @@ def _what_is_left(command: DbtCommand, earlier: Interrupted, project: Project, p
     """Return the command for the nodes that an interrupted run did not finish; None when it finished them all."""
     if not earlier.done:
         return command
-    selected, graph = list_nodes(command, project, profile)
+    selected, manifest = list_nodes(command, project, profile)
     left = [
         unique_id
         for unique_id in selected
-        if unique_id not in earlier.done and is_run_by(command.verb, unique_id, graph)
+        if unique_id not in earlier.done and is_run_by(command.verb, unique_id, manifest)
     ]
     current_reporter().note(
         f"Resuming the run of {earlier.run_path.name.partition('.')[0]}: {len(earlier.done)} nodes are done, "
         f"{len(left)} are left."
     )
-    if not left and any(is_hook(node) and node not in earlier.hooks for node in graph.nodes):
+    if not left and any(is_hook(node) and node not in earlier.hooks for node in manifest.nodes):
         current_reporter().note("Its hooks did not come to a good end: they are run again.")
         left = nodes_for_hooks(earlier.done.values())
     return only_these(command, left)
@@ -197,6 +196,7 @@ class _Run:
         self._profile = run_of.profile
         self._options = options
         self._place = place
+        self._artifacts = Artifacts(place.target_path)
         self._run_path = ledger.path.parent
         self._ledger = ledger
         self._recorder = recorder
@@ -207,7 +207,7 @@ class _Run:
         self.results: dict[str, NodeResult] = {}
         # What this run's own children did, over all attempts; the details are those of dbt's artifacts.
         self.started: set[str] = set()
-        self.details: dict[str, Mapping[str, Any]] = {}
+        self.details: Details = {}
         self.invocation_ids: list[str] = []
         self._notes: list[str] = []
         self._error: TributaryError | None = None
@@ -274,14 +274,12 @@ class _Run:
             return
         names: list[str] = []
         with contextlib.suppress(ConfigError):
-            names += [node.name for node in self._graph().nodes.values()]
+            names += [node.name for node in self._artifacts.manifest.nodes.values()]
         self._error = self._error or nothing_matched(command, self._profile.target, names)
 
     def stopped(self) -> Stopped:
         """Work out what a command that was ended before its end left undone, and write that down."""
-        self._stopped = stopped_of(
-            self._command.verb, self.results, self._attempt, self._place.target_path / "manifest.json"
-        )
+        self._stopped = stopped_of(self._command.verb, self.results, self._attempt, self._artifacts)
         self._ledger.append({"kind": "stopped", "at": datetime.now(UTC), "undone": str(self._stopped)})
         return self._stopped
 
@@ -381,20 +379,20 @@ class _Run:
     def _learn(self, attempt: Attempt, number: int) -> None:
         """Add what only dbt's artifacts say to the results of an attempt, and send it on."""
         self._notes += attempt.notes
-        found = read_run_results(self._place.target_path / "run_results.json", attempt.invocation_id)
+        found = self._artifacts.run_results(attempt.invocation_id)
         details = self._dbt.engine.results(found)
-        self.details |= details
+        self.details = {**self.details, **details}
         self.invocation_ids += [attempt.invocation_id] if attempt.invocation_id else []
         if details.keys() - attempt.begun.keys():
             with contextlib.suppress(ConfigError):
-                for node in skipped_in_silence(details, attempt.begun, self._graph(), datetime.now(UTC)):
+                for node in skipped_in_silence(details, attempt.begun, self._artifacts.manifest, datetime.now(UTC)):
                     self._take_node(node, number)
                     if self._recorder:
                         self._recorder.results([self.results[node.unique_id]])
         updated = with_messages(enriched(self.results.values(), details), attempt.node_errors, attempt.exceptions)
         if any(node.outcome == "skipped" for node in updated):
             with contextlib.suppress(ConfigError):
-                updated = with_causes(updated, self._graph())
+                updated = with_causes(updated, self._artifacts.manifest)
         for node in updated:
             if node.adapter_response and node.unique_id in details:
                 figures = {"kind": "figures", "unique_id": node.unique_id, "response": dict(node.adapter_response)}
@@ -443,12 +441,12 @@ class _Run:
         if not failed:
             return None
         try:
-            graph = self._graph()
+            manifest = self._artifacts.manifest
         except ConfigError as exc:
             self.note(f"What failed for a passing reason is not tried again: {exc}")
             return None
-        left = with_what_they_kept_back(failed, self.results.values(), graph)
-        nodes = graph.require(key for key in left if not is_hook(key))
+        left = with_what_they_kept_back(failed, self.results.values(), manifest)
+        nodes = manifest.require(key for key in left if not is_hook(key))
         if nodes or len(nodes) == len(left):
             return only_these(self._command, nodes)
         if are_all_kept_back(self.results):
@@ -458,9 +456,6 @@ class _Run:
         except ConfigError as exc:
             self.note(f"What failed for a passing reason is not tried again: {exc}")
             return None
-
-    def _graph(self) -> Graph:
-        return load_graph(self._place.target_path / "manifest.json")
 
 
 def _time_for(seconds: float) -> bool:

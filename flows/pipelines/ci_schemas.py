@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import orjson
-
+from flows.engine.artifacts.manifest import DATA_TYPES, Manifest
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
@@ -65,7 +65,7 @@ def claim_schemas(command: DbtCommand, project: Project, profile: Profile) -> No
         return
     flags = tuple(flag for flag in command.flags if flag != _STORE_FAILURES)
     selected, manifest = list_manifest(replace(command, flags=flags), project, profile)
-    claim(profile, built_in(orjson.loads(manifest), selected, _STORE_FAILURES in command.flags))
+    claim(profile, built_in(manifest_of(manifest), selected, _STORE_FAILURES in command.flags))
 
 
 def claim(profile: Profile, wanted: Mapping[str, str]) -> None:
@@ -89,24 +89,17 @@ def claim(profile: Profile, wanted: Mapping[str, str]) -> None:
             )
 
 
-def built_in(manifest: Mapping[str, Any], selected: Iterable[str], stores_failures: bool = False) -> dict[str, str]:
+def built_in(manifest: Manifest, selected: Iterable[str], stores_failures: bool = False) -> dict[str, str]:
     """Return the schemas in which these nodes of a manifest are built: by name in lower case, the name as written.
 
     Those that are never dropped are left out.
     """
     found: dict[str, str] = {}
-    nodes = cast(Mapping[str, Mapping[str, Any]], manifest["nodes"])
-    for unique_id in selected:
-        node = nodes.get(unique_id) or {}
-        config = cast(Mapping[str, Any], node.get("config") or {})
-        is_stored = (
-            stores_failures or config.get("store_failures")
-            if node.get("resource_type") == "test"
-            else config.get("materialized") != "ephemeral"
-        )
-        schema = str(node.get("schema") or "")
-        if is_stored and _OWN.fullmatch(schema):
-            found[schema.lower()] = schema
+    for node in (manifest.nodes[each] for each in selected if each in manifest.nodes):
+        is_built = node.resource_type in DATA_TYPES and not node.is_ephemeral
+        is_stored = node.resource_type == "test" and (stores_failures or node.stores_failures)
+        if (is_built or is_stored) and _OWN.fullmatch(node.schema):
+            found[node.schema.lower()] = node.schema
     return found
 
 

@@ -171,10 +171,8 @@ class _Work:
                     f"{f': {self.link}' if self.link else ''}."
                 ) from exc
             state = state_of_job(PROJECT, f"{self._target}-{found['id']}", os.environ)
-            documents = [
-                document for it in followed.runs for document in await fetch_artifacts(client, it, state.target_path)
-            ]
-        return run, result_of_run(found, followed.runs, documents, state, self._target)
+            steps = [step for it in followed.runs for step in await fetch_artifacts(client, it, state.target_path)]
+        return run, result_of_run(found, followed.runs, steps, state, self._target)
 
     def written_down(self, run: Json, result: DbtResult) -> CloudRun:
         """Add the run to the history and the report, and return it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
@@ -41,7 +40,7 @@ def warm(build: DbtResult, project: Project, profile: Profile, hours: float) -> 
 
 
 def _dashboards(build: DbtResult) -> list[NodeResult]:
-    nodes = load_graph(build.target_path / "manifest.json").nodes
+    nodes = build.artifacts.manifest.nodes
     return [
         node
         for node in build.of("succeeded")

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import orjson
 from prefect import State, flow
 from prefect.states import Completed
 
 from flows.alerts.hooks import with_alerts
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext, open_context
@@ -69,7 +70,7 @@ def _transform(run: RunContext) -> NewData | State[NewData]:
                 f"No source of the dbt project {project.name} has a freshness, so nobody can tell whether it has new "
                 "data. Give sources `config: {loaded_at_field: …, freshness: {warn_after: …}}`."
             )
-        there = loaded_at(checked.target_path / "sources.json")
+        there = loaded_at(checked.artifacts)
         path = run.state.folder / _FILE
         newer = newer_than(there, read_built_from(path))
         names = tuple(_table(unique_id) for unique_id in newer)
@@ -89,20 +90,18 @@ def newer_than(there: Mapping[str, datetime], built_from: Mapping[str, datetime]
     return sorted(key for key, at in there.items() if key not in built_from or at > built_from[key])
 
 
-def loaded_at(path: Path) -> dict[str, datetime]:
-    """Return when the newest row of each source table was loaded, by unique id, from dbt's sources.json.
-
-    A table without rows is left out: dbt gives it a day in the year 1.
+def loaded_at(artifacts: Artifacts) -> dict[str, datetime]:
+    """Return when the newest row of each source table was loaded, by unique id; a table without rows is left out.
 
     Raises:
-        ConfigError: the file is missing or is none of dbt's.
+        ConfigError: dbt left no freshness check, or one that could not look at every table.
     """
-    try:
-        results = cast(dict[str, Any], orjson.loads(path.read_bytes()))["results"]
-        found = {entry["unique_id"]: datetime.fromisoformat(entry["max_loaded_at"]) for entry in results}
-    except (OSError, ValueError, LookupError, TypeError) as exc:
-        raise ConfigError(f"dbt left no readable result of its freshness check at {path}. Run it once more.") from exc
-    return {unique_id: at for unique_id, at in found.items() if at.year > 1}
+    ages = artifacts.sources()
+    if not ages or any(age.max_loaded_at is None for age in ages.values()):
+        raise ConfigError(
+            f"dbt left no readable result of its freshness check in {artifacts.folder}. Run it once more."
+        )
+    return {unique_id: age.loaded_at for unique_id, age in ages.items() if age.loaded_at}
 
 
 def read_built_from(path: Path) -> dict[str, datetime]:

@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.engine.artifacts.graph import Graph, Node, parents_first
+from flows.engine.artifacts.fingerprints import Inputs
+from flows.engine.artifacts.manifest import TEST_TYPES, Manifest, Node
 from flows.engine.changed.decide import Decision
-from flows.engine.changed.fingerprints import Inputs
 
 # Operators around the name in a selection: 2+name+3, @name.
 _WORD = re.compile(r"^(?P<up>\d*\+|@)?(?P<core>.*?)(?P<down>\+\d*)?$")
-_TESTS = ("test", "unit_test")
 
 
 @dataclass(frozen=True)
@@ -34,41 +33,43 @@ class PlannedNode:
 
 
 def plan_of(
-    graph: Graph, selected: Sequence[str], select: str | None, selector: str | None, full_refresh: bool
+    manifest: Manifest, selected: Sequence[str], select: str | None, selector: str | None, full_refresh: bool
 ) -> list[PlannedNode]:
     """Explain the nodes that dbt selected, in the order in which they would run."""
-    chosen = [unique_id for unique_id in selected if unique_id in graph.nodes]
-    steps = _steps(graph, chosen)
-    reasons = _reasons(graph, chosen, select, selector)
+    chosen = [unique_id for unique_id in selected if unique_id in manifest.nodes]
+    steps = manifest.steps(chosen)
+    reasons = _reasons(manifest, chosen, select, selector)
     planned = [
         PlannedNode(
             unique_id=unique_id,
-            name=graph.nodes[unique_id].name,
-            resource_type=graph.nodes[unique_id].resource_type,
-            action=action_of(graph.nodes[unique_id], full_refresh),
+            name=manifest.nodes[unique_id].name,
+            resource_type=manifest.nodes[unique_id].resource_type,
+            action=action_of(manifest.nodes[unique_id], full_refresh),
             reason=reasons[unique_id],
             step=steps[unique_id],
         )
         for unique_id in chosen
     ]
-    return sorted(planned, key=lambda node: (node.step, node.resource_type in _TESTS, node.name))
+    return sorted(planned, key=lambda node: (node.step, node.resource_type in TEST_TYPES, node.name))
 
 
 def plan_of_changes(
-    graph: Graph, decisions: Sequence[Decision], inputs: Inputs, full_refresh: bool
+    manifest: Manifest, decisions: Sequence[Decision], inputs: Inputs, full_refresh: bool
 ) -> list[PlannedNode]:
     """Explain what a run with `--changed` does with every node: first those that it builds, in their order."""
-    built = [decision.unique_id for decision in decisions if decision.is_built and decision.unique_id in graph.nodes]
-    steps = _steps(graph, built)
+    built = [decision.unique_id for decision in decisions if decision.is_built and decision.unique_id in manifest.nodes]
+    steps = manifest.steps(built)
     planned: list[PlannedNode] = []
     for decision in decisions:
         node = inputs.nodes[decision.unique_id]
         action = "nothing: it is used again"
         if decision.is_built:
-            action = action_of(graph.nodes[node.unique_id], full_refresh) if node.unique_id in graph.nodes else "build"
+            action = (
+                action_of(manifest.nodes[node.unique_id], full_refresh) if node.unique_id in manifest.nodes else "build"
+            )
         step = steps.get(node.unique_id, 1) if decision.is_built else 0
         planned.append(PlannedNode(node.unique_id, node.name, node.resource_type, action, decision.reason, step))
-    return sorted(planned, key=lambda node: (node.step == 0, node.step, node.resource_type in _TESTS, node.name))
+    return sorted(planned, key=lambda node: (node.step == 0, node.step, node.resource_type in TEST_TYPES, node.name))
 
 
 def action_of(node: Node, full_refresh: bool) -> str:
@@ -91,44 +92,36 @@ def action_of(node: Node, full_refresh: bool) -> str:
     }.get(node.materialized, f"build ({node.materialized})" if node.materialized else "nothing to build")
 
 
-def _steps(graph: Graph, chosen: Sequence[str]) -> dict[str, int]:
-    among = set(chosen)
-    parents = {unique_id: graph.parents(unique_id, among) for unique_id in chosen}
-    steps: dict[str, int] = {}
-    for here in parents_first(chosen, parents.__getitem__):
-        # Where two stand on each other, one has no step yet; dbt refuses to build them.
-        steps[here] = 1 + max((steps.get(parent, 0) for parent in parents[here]), default=0)
-    return steps
-
-
-def _reasons(graph: Graph, chosen: Sequence[str], select: str | None, selector: str | None) -> dict[str, str]:
+def _reasons(manifest: Manifest, chosen: Sequence[str], select: str | None, selector: str | None) -> dict[str, str]:
     if selector:
         return dict.fromkeys(chosen, f"in the set {selector}")
     if not select:
         return dict.fromkeys(chosen, "everything was asked for")
     reasons: dict[str, str] = {}
     for word in select.split():
-        for unique_id, reason in _reasons_of_word(graph, word).items():
+        for unique_id, reason in _reasons_of_word(manifest, word).items():
             reasons.setdefault(unique_id, reason)
-    built = {unique_id for unique_id in chosen if graph.nodes[unique_id].resource_type not in _TESTS}
-    return {unique_id: reasons.get(unique_id) or _test_reason(graph, unique_id, built, select) for unique_id in chosen}
+    built = {unique_id for unique_id in chosen if manifest.nodes[unique_id].resource_type not in TEST_TYPES}
+    return {
+        unique_id: reasons.get(unique_id) or _test_reason(manifest, unique_id, built, select) for unique_id in chosen
+    }
 
 
-def _reasons_of_word(graph: Graph, word: str) -> Mapping[str, str]:
+def _reasons_of_word(manifest: Manifest, word: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for part in word.split(","):
         match = _WORD.match(part)
         if match is None:
             continue
-        roots = {node.unique_id for node in graph.nodes.values() if _matches(node, match["core"])}
+        roots = {node.unique_id for node in manifest.nodes.values() if _matches(node, match["core"])}
         names = match["core"]
         for root in roots:
-            found[root] = "asked for by name" if graph.nodes[root].name == names else f"matches {names}"
+            found[root] = "asked for by name" if manifest.nodes[root].name == names else f"matches {names}"
         if match["up"]:
-            for unique_id in graph.upstream(roots):
+            for unique_id in manifest.upstream(roots):
                 found.setdefault(unique_id, f"upstream of {names}")
         if match["down"] or match["up"] == "@":
-            for unique_id in graph.downstream(roots):
+            for unique_id in manifest.downstream(roots):
                 found.setdefault(unique_id, f"downstream of {names}")
     return found
 
@@ -150,9 +143,9 @@ def _matches(node: Node, core: str) -> bool:
             return False
 
 
-def _test_reason(graph: Graph, unique_id: str, built: set[str], select: str) -> str:
-    node = graph.nodes[unique_id]
-    tested = [graph.nodes[unique_id].name for unique_id in node.tests if unique_id in built]
-    if node.resource_type in _TESTS and tested:
+def _test_reason(manifest: Manifest, unique_id: str, built: set[str], select: str) -> str:
+    node = manifest.nodes[unique_id]
+    tested = [manifest.nodes[unique_id].name for unique_id in node.tests if unique_id in built]
+    if node.is_test and tested:
         return f"tests {', '.join(tested)}"
     return f"matches {select}"

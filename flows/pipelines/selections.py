@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flows.engine.artifacts.graph import CRITICAL, CRITICAL_WORDS
+from flows.engine.artifacts.manifest_file import CRITICAL, CRITICAL_WORDS
 
 # What `is_critical` of the graph says, in dbt's words, which tell `true` from `True` and know no "all but no": a mark
 # that is none of these words is critical as well, and can't be selected.

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from flows.alerts.runs import report_nodes
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.changed.defer import deferred
 from flows.engine.context.command import DbtCommand
@@ -178,7 +179,7 @@ def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:
     def recorder(state: State) -> Recorder | None:
         if run.flow_run is None:
             return None
-        return Recorder(run.flow_run, prefect_sender, state.manifest, unsent=unsent_events(os.environ))
+        return Recorder(run.flow_run, prefect_sender, Artifacts(state.target_path), unsent=unsent_events(os.environ))
 
     return recorder
 

@@ -276,9 +276,7 @@ def _tested(
 
 def critical_failures(result: DbtResult) -> list[str]:
     """Return the unique ids of what failed, or was skipped, and is critical, unknown, or no test at all."""
-    from flows.engine.artifacts.graph import load_graph
-
-    nodes = load_graph(result.target_path / "manifest.json").nodes
+    nodes = result.artifacts.manifest.nodes
     return [
         bad.unique_id
         for bad in result.of("failed", "skipped")

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import orjson
-
-from flows.engine.artifacts.graph import meta_of
+from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node, Snapshot
 from flows.engine.context.command import DbtCommand
-from flows.engine.process.listing import list_manifest
+from flows.engine.process.listing import list_nodes
 from infrastructure.errors import ConfigError, preview
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ _SNAPSHOT_COLUMNS = {
     "dbt_updated_at": "dbt_updated_at",
     "dbt_is_deleted": "dbt_is_deleted",
 }
-_HOLD_ROWS = frozenset({"table", "incremental", "snapshot", "seed"})
 _SCD2_FIELDS = frozenset({"key", "current", "from", "to", "superseded", "recorded", "inserted", "id"})
 
 
@@ -64,35 +61,18 @@ class Versions:
 class ProjectTables:
     """The manifest of a project for a target, and the nodes that a selection means."""
 
-    document: Mapping[str, Any]
+    manifest: Manifest
     selected: tuple[str, ...]
 
-    @property
-    def nodes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the nodes of the manifest by unique id."""
-        return self.document["nodes"]
-
-    def tables(self) -> list[Mapping[str, Any]]:
+    def tables(self) -> list[Node]:
         """Return the selected nodes that hold rows of their own."""
-        return [node for node in self._selected() if materialized(node) in _HOLD_ROWS and node.get("relation_name")]
+        return [node for node in self._selected() if node.holds_rows]
 
-    def views(self) -> list[Mapping[str, Any]]:
-        """Return all views of the project, each after what it stands on."""
-        found = {key: node for key, node in self.nodes.items() if materialized(node) == "view"}
-        ordered: dict[str, Mapping[str, Any]] = {}
-
-        def place(unique_id: str) -> None:
-            node = self.nodes.get(unique_id)
-            if node is None or unique_id in ordered:
-                return
-            for parent in (node.get("depends_on") or {}).get("nodes") or ():
-                place(parent)
-            if unique_id in found:
-                ordered[unique_id] = node
-
-        for unique_id in found:
-            place(unique_id)
-        return list(ordered.values())
+    def views(self) -> list[Node]:
+        """Return all views of the project, each after what it depends on."""
+        nodes = self.manifest.nodes
+        views = (key for key, node in nodes.items() if node.materialized == "view" and node.resource_type in DATA_TYPES)
+        return [nodes[unique_id] for unique_id in self.manifest.steps(views)]
 
     def versions(self) -> list[Versions]:
         """Return the selected tables of versions: models that say so, and snapshots.
@@ -102,50 +82,37 @@ class ProjectTables:
         """
         found: list[Versions] = []
         for node in self._selected():
-            if node["resource_type"] == "snapshot":
-                found += _snapshot(node)
-            elif declared := (meta_of(node).get("scd2")):
+            if node.snapshot:
+                found += _snapshot(node, node.snapshot)
+            elif declared := node.meta.get("scd2"):
                 found.append(_model(node, declared))
         return sorted(found, key=lambda one: one.name)
 
     def row_key(self, unique_id: str) -> tuple[str, ...]:
         """Return the columns that name a row of a table, which a test proves; empty where none does."""
-        named = (meta_of(self.nodes[unique_id]).get("key")) or ()
-        if named:
-            return (named,) if isinstance(named, str) else tuple(named)
-        singles: list[tuple[str, ...]] = []
-        several: list[tuple[str, ...]] = []
-        for node in self.nodes.values():
-            about = cast(Mapping[str, Any], node.get("test_metadata") or {})
-            if node.get("attached_node") != unique_id or not about or (node.get("config") or {}).get("where"):
-                continue
-            arguments = cast(Mapping[str, Any], about.get("kwargs") or {})
-            if about["name"] == "unique":
-                singles.append((str(arguments.get("column_name")),))
-            elif about["name"].startswith("unique_combination"):
-                columns = arguments.get("columns") or arguments.get("combination_of_columns") or ()
-                several.append(tuple(map(str, columns)))
-        found = sorted(singles) or sorted(several)
-        return found[0] if found else ()
+        if named := _columns(self.manifest.nodes[unique_id].meta.get("key")):
+            return named
+        proven = [
+            test.unique_columns
+            for test in self.manifest.nodes.values()
+            if test.attached_to == unique_id and test.unique_columns
+        ]
+        return min(proven, key=lambda columns: (len(columns) > 1, columns), default=())
 
     def entity_key(self, unique_id: str) -> tuple[str, ...]:
         """Return what names the same in two targets: the key of a row, or what a snapshot's rows are versions of."""
-        node = self.nodes[unique_id]
-        if materialized(node) != "snapshot":
-            return self.row_key(unique_id)
-        key = (node.get("config") or {}).get("unique_key") or ()
-        return (key,) if isinstance(key, str) else tuple(key)
+        snapshot = self.manifest.nodes[unique_id].snapshot
+        return snapshot.key if snapshot else self.row_key(unique_id)
 
-    def named(self, name: str) -> Mapping[str, Any] | None:
+    def named(self, name: str) -> Node | None:
         """Return the model, seed or snapshot of a name; None when there is none."""
-        return next(
-            (node for node in self.nodes.values() if node["name"] == name and materialized(node) is not None), None
-        )
+        data = (node for node in self.manifest.nodes.values() if node.resource_type in DATA_TYPES)
+        return next((node for node in data if node.name == name), None)
 
-    def _selected(self) -> Iterator[Mapping[str, Any]]:
+    def _selected(self) -> Iterator[Node]:
         for unique_id in self.selected:
-            if unique_id in self.nodes:
-                yield self.nodes[unique_id]
+            if unique_id in self.manifest.nodes:
+                yield self.manifest.nodes[unique_id]
 
 
 def read_declared(project: Project, profile: Profile, select: str | None = None) -> ProjectTables:
@@ -159,32 +126,25 @@ def read_declared(project: Project, profile: Profile, select: str | None = None)
         DbtRunFailed: the project does not compile.
     """
     kinds = ("--resource-type", "model", "--resource-type", "seed", "--resource-type", "snapshot")
-    selected, manifest = list_manifest(DbtCommand("ls", select=select, flags=kinds), project, profile)
-    return ProjectTables(orjson.loads(manifest), tuple(selected))
+    selected, manifest = list_nodes(DbtCommand("ls", select=select, flags=kinds), project, profile)
+    return ProjectTables(manifest, tuple(selected))
 
 
-def materialized(node: Mapping[str, Any]) -> str | None:
-    """Return how a node is kept in the warehouse; None for one that is not, such as a test."""
-    if node["resource_type"] not in ("model", "seed", "snapshot"):
-        return None
-    return str((node.get("config") or {}).get("materialized") or "")
-
-
-def _model(node: Mapping[str, Any], declared: object) -> Versions:
+def _model(node: Node, declared: object) -> Versions:
     fields = cast(Mapping[str, Any], declared) if isinstance(declared, Mapping) else {}
     missing = [name for name in ("key", "from", "to") if not fields.get(name)]
     unknown = sorted(set(fields) - _SCD2_FIELDS)
     if missing or unknown:
         raise ConfigError(
-            f"The model {node['name']} says in its meta that it holds versions, and "
+            f"The model {node.name} says in its meta that it holds versions, and "
             + (f"lacks {preview(missing)}" if missing else f"names {preview(unknown)}, which nobody knows")
             + ". Write: meta: {scd2: {key: …, from: …, to: …, current: …}}; superseded, recorded, inserted and id "
-            f"may be added ({node.get('patch_path') or node.get('original_file_path')})."
+            f"may be added ({node.properties_path})."
         )
     return Versions(
-        unique_id=node["unique_id"],
-        name=node["name"],
-        relation=node["relation_name"],
+        unique_id=node.unique_id,
+        name=node.name,
+        relation=str(node.relation),
         key=_columns(fields["key"]),
         begins=fields["from"],
         ends=fields["to"],
@@ -196,24 +156,21 @@ def _model(node: Mapping[str, Any], declared: object) -> Versions:
     )
 
 
-def _snapshot(node: Mapping[str, Any]) -> Iterator[Versions]:
-    config = cast(Mapping[str, Any], node["config"])
-    given = cast(Mapping[str, str], config.get("snapshot_meta_column_names") or {})
-    names = _SNAPSHOT_COLUMNS | {name: column for name, column in given.items() if column}
-    key = _columns(config.get("unique_key"))
-    if not key or not node.get("relation_name"):
+def _snapshot(node: Node, settings: Snapshot) -> Iterator[Versions]:
+    names = {**_SNAPSHOT_COLUMNS, **settings.columns}
+    if not settings.key or not node.relation:
         return
     yield Versions(
-        unique_id=node["unique_id"],
-        name=node["name"],
-        relation=node["relation_name"],
-        key=key,
+        unique_id=node.unique_id,
+        name=node.name,
+        relation=node.relation,
+        key=settings.key,
         begins=names["dbt_valid_from"],
         ends=names["dbt_valid_to"],
-        open_end=str(config.get("dbt_valid_to_current") or "null"),
+        open_end=settings.open_end,
         inserted=names["dbt_updated_at"],
         version_id=names["dbt_scd_id"],
-        may_end=config.get("hard_deletes") == "invalidate" or bool(config.get("invalidate_hard_deletes")),
+        may_end=settings.may_end,
         is_snapshot=True,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.artifacts.graph import graph_of
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.runbook.payroll.gate import without_critical_test
 from tests.models.journey import Journey
 from tests.support.warehouses.builds import DuckDB
@@ -84,7 +84,7 @@ def test_a_deleted_musician_stays_known(journey: Journey) -> None:
 
 
 def test_all_that_payroll_stands_on_has_a_critical_test(duckdb_journey: Journey) -> None:
-    assert without_critical_test(graph_of(duckdb_journey.warehouse.manifest())) == []
+    assert without_critical_test(manifest_of(duckdb_journey.warehouse.manifest())) == []
 
 
 @pytest.fixture

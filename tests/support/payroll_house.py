@@ -10,7 +10,8 @@ from typing import Any
 
 import duckdb
 
-from flows.engine.artifacts.graph import Graph, graph_of
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.runbook.payroll.ledger import PayrollLedger
 from flows.runbook.payroll.payments import Payments, read_payments
 from flows.warehouses.door import open_warehouse
@@ -57,7 +58,7 @@ class House:
 
     target: str
     profile: Profile
-    graph: Graph
+    graph: Manifest
 
     @contextmanager
     def ledger(self) -> Iterator[PayrollLedger]:
@@ -82,7 +83,7 @@ class House:
             return [entry.kind for entry in ledger.entries(CONCERT)]
 
 
-def graph_in(schema: str = "gold") -> Graph:
+def graph_in(schema: str = "gold") -> Manifest:
     """Return a graph that has the models of payroll in one schema."""
     nodes: dict[str, Any] = {}
     for name in MODELS:
@@ -94,7 +95,7 @@ def graph_in(schema: str = "gold") -> Graph:
             "config": {"materialized": "table"},
             "relation_name": f'"{schema}"."{name}"',
         }
-    return graph_of({"nodes": nodes})
+    return manifest_of({"nodes": nodes})
 
 
 def fill(tables: Warehouse) -> None:

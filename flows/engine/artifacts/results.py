@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import orjson
-
+from flows.engine.artifacts.artifacts import Artifacts, Details, ResultsFile, moment_of
+from flows.engine.artifacts.manifest import Manifest
 from flows.engine.context.events import FAILED, SKIPPED, SUCCEEDED, WARNED, NodeEvent
 from infrastructure.errors import preview
 from infrastructure.plain_text import plain, said_lines
@@ -144,6 +144,11 @@ class DbtResult:
     stopped: Stopped | None = None
 
     @property
+    def artifacts(self) -> Artifacts:
+        """Return what dbt has left of it."""
+        return Artifacts(self.target_path)
+
+    @property
     def seconds(self) -> float:
         """Return how long the command took, in seconds, retries included."""
         return (self.finished_at - self.started_at).total_seconds()
@@ -180,15 +185,44 @@ def result_of(event: NodeEvent, earlier: NodeResult | None = None) -> NodeResult
     )
 
 
-def read_run_results(path: Path, invocation_id: str | None) -> dict[str, Mapping[str, Any]]:
-    """Return dbt's own results by unique id; empty when they are missing or of another invocation."""
-    try:
-        document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
-        if not invocation_id or document["metadata"]["invocation_id"] != invocation_id:
-            return {}
-        return {entry["unique_id"]: entry for entry in document["results"]}
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
-        return {}
+def results_alone(run: ResultsFile, manifest: Manifest, ended_at: datetime) -> Iterator[NodeResult]:
+    """Yield what a run_results.json says by itself, where nobody has the lines of the dbt that wrote it.
+
+    Args:
+        ended_at: the end of the run, for nodes of which no time is known.
+    """
+    for unique_id, entry in run.entries.items():
+        node = manifest.nodes.get(unique_id)
+        status = str(entry.get("status") or "error").lower()
+        timing = [phase for phase in entry.get("timing") or () if phase.get("started_at") and phase.get("completed_at")]
+        finished_at = run.written_at or ended_at
+        started_at = finished_at - timedelta(seconds=float(entry.get("execution_time") or 0.0))
+        if timing:
+            started_at = moment_of(min(phase["started_at"] for phase in timing)) or started_at
+            finished_at = moment_of(max(phase["completed_at"] for phase in timing)) or finished_at
+        yield NodeResult(
+            unique_id=unique_id,
+            name=node.name if node else _name_in(unique_id),
+            resource_type=node.resource_type if node else unique_id.partition(".")[0],
+            materialized=node.materialized if node else "",
+            status=status,
+            started_at=started_at,
+            finished_at=finished_at,
+            message="" if status in ("success", "pass") else str(entry.get("message") or ""),
+            failures=entry.get("failures"),
+            relation=entry.get("relation_name"),
+            adapter_response=_response(entry),
+        )
+
+
+def _name_in(unique_id: str) -> str:
+    # A test's id ends in a digest: test.<project>.<name>.<digest>.
+    parts = unique_id.split(".")
+    return parts[2] if parts[0] == "test" and len(parts) > 3 else parts[-1]
+
+
+def _response(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (entry.get("adapter_response") or {}).items() if value not in (None, "")}
 
 
 def with_messages(
@@ -212,7 +246,7 @@ def with_messages(
     return out
 
 
-def unbuilt_batches(details: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def unbuilt_batches(details: Details) -> dict[str, dict[str, Any]]:
     """Return what was built and what was not of the models of which some batches failed, as dbt writes it.
 
     Where none went well dbt starts such a model anew, which it can't when it is told of batches.
@@ -232,7 +266,7 @@ def _sentence(said: str) -> str:
     return "\n".join(line for line in said_lines(said) if line.strip())
 
 
-def enriched(results: Iterable[NodeResult], details: Mapping[str, Mapping[str, Any]]) -> list[NodeResult]:
+def enriched(results: Iterable[NodeResult], details: Details) -> list[NodeResult]:
     """Return results with what only dbt's artifact says: messages, failing rows, the adapter's figures."""
     out: list[NodeResult] = []
     for result in results:
@@ -240,7 +274,6 @@ def enriched(results: Iterable[NodeResult], details: Mapping[str, Mapping[str, A
         if entry is None:
             out.append(result)
             continue
-        response = {k: v for k, v in (entry.get("adapter_response") or {}).items() if v not in (None, "")}
         failures = entry.get("failures")
         message = plain(entry.get("message") or "")
         seconds = _timing(entry)
@@ -250,7 +283,7 @@ def enriched(results: Iterable[NodeResult], details: Mapping[str, Mapping[str, A
                 message=message if result.outcome != "succeeded" else "",
                 failures=result.failures if failures is None else failures,
                 relation=entry.get("relation_name") or result.relation,
-                adapter_response=response,
+                adapter_response=_response(entry),
                 thread=entry.get("thread_id") or result.thread,
                 compile_seconds=seconds.get("compile"),
                 execute_seconds=seconds.get("execute"),

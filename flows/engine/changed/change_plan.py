@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import orjson
-
-from flows.engine.artifacts.graph import read_graph
+from flows.engine.artifacts.fingerprints import Inputs
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.changed.decide import Decision, Found, decide, reusable, summary_of
-from flows.engine.changed.fingerprints import Inputs
 from flows.engine.changed.freshness import ask_for_source_data
 from flows.engine.changed.last_success import LastSuccess
 from flows.engine.changed.parse_inputs import is_narrowed
@@ -78,8 +76,8 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
         old_settings=last.inputs.settings,
     )
     if check_sources and not memory.has_checked and _reads_sources(found):
-        graph = read_graph(memory.parsed[1]) if memory.parsed else None
-        memory.sources = ask_for_source_data(command, project, profile, graph, chosen)
+        manifest = manifest_of(memory.parsed[1]) if memory.parsed else None
+        memory.sources = ask_for_source_data(command, project, profile, manifest, chosen)
     found = replace(found, sources=memory.sources)
     kept = reusable(found)
     gone = missing_relations([inputs.nodes[unique_id].place for unique_id in kept], project, profile)
@@ -113,7 +111,7 @@ def _parse(
             # The project may be at fault, which this says; or the old manifest, which our own comparison does without.
             _, content = list_manifest(ask, project, profile)
             notes.append("dbt could not compare with its last manifest; what changed is told by fingerprints alone.")
-    inputs = memory.inputs_of(cast(dict[str, Any], orjson.loads(content)))
+    inputs = memory.inputs_of(content)
     memory.parsed = (inputs, content)
     return modified, inputs
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flows.engine.changed.fingerprints import TEST_TYPES, Input, Inputs, Parts
+from flows.engine.artifacts.fingerprints import TEST_TYPES, Input, Inputs, Parts
 from flows.engine.changed.last_success import INTERRUPTED, Built
 from flows.engine.changed.run_memory import settings_digest, version_of
 

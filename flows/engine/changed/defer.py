@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import orjson
-
-from flows.engine.changed.fingerprints import Inputs
+from flows.engine.artifacts.fingerprints import Inputs
+from flows.engine.artifacts.manifest_file import MANIFEST, load_manifest
+from flows.engine.artifacts.manifest_fingerprints import CALLED_BY_DBT, inputs_of
 from flows.engine.changed.last_success import ARTIFACTS, LastSuccess, latest_folder, read_folder
-from flows.engine.changed.manifest_fingerprints import CALLED_BY_DBT, inputs_of
 from flows.engine.changed.parse_inputs import surroundings_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project
@@ -60,7 +58,7 @@ def deferred(
         )
     own = state_of(project, profile.target, os.environ)
     copy = own.folder / "deferred" / "".join(letter if letter.isalnum() else "_" for letter in defer_to)
-    if not (is_resumed and (copy / ARTIFACTS[0]).exists()):
+    if not (is_resumed and (copy / MANIFEST).exists()):
         try:
             _fetch(defer_to, project, own, copy)
         except OSError as exc:
@@ -100,9 +98,9 @@ def _fetch(defer_to: str, project: Project, own: State, copy: Path) -> None:
 
 def _read(copy: Path, defer_to: str) -> LastSuccess:
     try:
-        cast(Mapping[str, Any], orjson.loads((copy / ARTIFACTS[0]).read_bytes()))["nodes"]
+        load_manifest(copy / MANIFEST)
         return read_folder(copy)
-    except (OSError, ValueError, LookupError, TypeError, ConfigError) as exc:
+    except ConfigError as exc:
         raise ConfigError(
             f"The last good state of {defer_to} can't be used: {' or '.join(ARTIFACTS)} is missing or cut off. "
             "Run that target once more, which writes it anew."
@@ -137,7 +135,7 @@ def _unseen_by_dbt(command: DbtCommand, project: Project, profile: Profile, last
     """
     modified = replace(command, select="state:modified", exclude=None)
     seen, manifest = list_manifest(modified, project, profile)
-    inputs: Inputs = inputs_of(orjson.loads(manifest), surroundings_of(command, project, profile).values)
+    inputs: Inputs = inputs_of(manifest, surroundings_of(command, project, profile).values)
     everything = inputs.settings[CALLED_BY_DBT] != last.inputs.settings.get(CALLED_BY_DBT)
     found: list[str] = []
     for unique_id, node in inputs.nodes.items():

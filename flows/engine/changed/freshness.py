@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from flows.engine.artifacts.graph import Graph, load_graph
-from flows.engine.changed.fingerprints import digest_of
+from flows.engine.artifacts.artifacts import SOURCES, Artifacts, ages_in, results_file
+from flows.engine.artifacts.fingerprints import digest_of
+from flows.engine.artifacts.manifest import Manifest
 from flows.engine.changed.parse_inputs import is_narrowed
 from flows.engine.changed.run_memory import RunMemory, memory_for_plan
-from flows.engine.changed.source_data import max_loaded_at
+from flows.engine.changed.source_data import newest_rows
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import Project
-from flows.engine.context.state import MANIFEST, State
+from flows.engine.context.state import State
 from flows.engine.ledger.undone import is_run_by
 from flows.engine.process.door import Dbt
 from flows.engine.process.listing import list_nodes
@@ -78,10 +79,10 @@ def sources_to_check(command: DbtCommand, project: Project, profile: Profile) ->
     asked = digest_of(command.select, command.exclude, command.selector, command.flags, dict(command.vars))
     sources = known.answers.get(asked)
     if sources is None:
-        chosen, graph = list_nodes(command, project, profile)
-        known.has_any = any(node.has_freshness for node in graph.nodes.values())
+        chosen, manifest = list_nodes(command, project, profile)
+        known.has_any = any(node.has_freshness for node in manifest.nodes.values())
         # dbt lists sources and exposures too, which nothing builds.
-        sources = graph.checked_sources(key for key in chosen if is_run_by("build", key, graph))
+        sources = manifest.checked_sources(key for key in chosen if is_run_by("build", key, manifest))
         if not _BY_STATE.search(f"{command.select} {command.exclude}") and not command.selector:
             known.answers[asked] = sources
         _write(memory.state, known)
@@ -101,31 +102,35 @@ def selection_of(sources: Collection[str]) -> tuple[str, ...] | None:
 
 
 def ask_for_source_data(
-    command: DbtCommand, project: Project, profile: Profile, graph: Graph | None = None, chosen: Iterable[str] = ()
+    command: DbtCommand,
+    project: Project,
+    profile: Profile,
+    manifest: Manifest | None = None,
+    chosen: Iterable[str] = (),
 ) -> dict[str, str]:
     """Check the sources behind a command; return max_loaded_at by unique id, without those dbt says nothing of.
 
     A source that is too old, or whose table is missing, is no error here.
 
     Args:
-        graph: of a parse that was just made, with the nodes of it that the command runs.
+        manifest: of a parse that was just made, with the nodes of it that the command runs.
     """
-    words = selection_of(graph.checked_sources(chosen)) if graph else sources_to_check(command, project, profile)
+    words = selection_of(manifest.checked_sources(chosen)) if manifest else sources_to_check(command, project, profile)
     if words == ():
         return {}
     check = DbtCommand("source freshness", select=" ".join(words) if words else None, vars=command.vars)
 
     def ignore(event: DbtEvent) -> None: ...
 
-    answer = Dbt(project, profile).ask(check, ignore, failing_is_an_answer=True, artifact="sources.json")
-    return max_loaded_at(answer or b"")
+    answer = Dbt(project, profile).ask(check, ignore, failing_is_an_answer=True, artifact=SOURCES)
+    return newest_rows(ages_in(results_file(answer or b"")))
 
 
 def _seen_by_the_last_run(memory: RunMemory) -> bool | None:
     try:
         if not memory.is_proven() or memory.last.folder is None:
             return None
-        nodes = load_graph(memory.last.folder / MANIFEST).nodes.values()
+        nodes = Artifacts(memory.last.folder).manifest.nodes.values()
     except ConfigError:
         return None
     return any(node.has_freshness for node in nodes)

@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import orjson
 
-from flows.engine.changed.fingerprints import Inputs, Parts
+from flows.engine.artifacts.fingerprints import Inputs, Parts
+from flows.engine.artifacts.manifest_file import MANIFEST
 from flows.engine.context.state import LAST_GOOD, State
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import opener, private_folder
@@ -25,7 +26,7 @@ GOOD = frozenset({"success", "pass", "warn", "no-op"})
 
 _NODES = "nodes.json"
 # What another target needs of a state to compare itself with it.
-ARTIFACTS = ("manifest.json", _NODES)
+ARTIFACTS = (MANIFEST, _NODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +140,6 @@ def write_last_good(state: State, last: LastSuccess, artifacts: Mapping[str, byt
         raise
     for old in _folders(state)[:-KEPT_STATES]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def kept_artifact(last: LastSuccess | None, name: str) -> Mapping[str, Any]:
-    """Return an artifact of the last good state; empty when there is none or it can't be read."""
-    if last is None or last.folder is None:
-        return {}
-    try:
-        return cast(dict[str, Any], orjson.loads((last.folder / name).read_bytes()))
-    except (OSError, ValueError):
-        return {}
 
 
 def _write_through(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.engine.changed.fingerprints import Values, digest_of
+from flows.engine.artifacts.fingerprints import Values, digest_of
 from flows.engine.context.command import DbtCommand, flags_in
 from flows.engine.context.project import Project
 from flows.engine.context.project_files import ProjectFiles, project_settings, read_project_files, variables_by_package

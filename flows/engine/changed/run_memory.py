@@ -8,22 +8,21 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from flows.engine.artifacts.artifacts import RUN_RESULTS, SOURCES, Details, carried_over
+from flows.engine.artifacts.fingerprints import Inputs, digest_of
+from flows.engine.artifacts.manifest_file import MANIFEST, mixed_manifest, read_whole
+from flows.engine.artifacts.manifest_fingerprints import inputs_of
 from flows.engine.artifacts.results import NodeResult
-from flows.engine.changed.fingerprints import Inputs, digest_of
 from flows.engine.changed.last_success import (
     GOOD,
     INTERRUPTED,
     Built,
     LastSuccess,
-    kept_artifact,
     read_last_good,
     write_last_good,
 )
-from flows.engine.changed.manifest_fingerprints import inputs_of
 from flows.engine.changed.parse_inputs import Surroundings, surroundings_of
 from flows.engine.changed.source_data import keep_source_data, kept_source_data
 from flows.engine.context.command import DbtCommand, flags_in
@@ -160,7 +159,7 @@ class RunMemory:
         """Return what the ledger says of this run, for the case that it never gets to its end."""
         return {"proof": self.surroundings.proof, "sources": dict(self.sources)} if self.is_kept else {}
 
-    def inputs_of(self, manifest: Mapping[str, Any]) -> Inputs:
+    def inputs_of(self, manifest: bytes | Mapping[str, Any]) -> Inputs:
         """Work out what the nodes of a manifest are made from."""
         inputs = inputs_of(manifest, self.surroundings.values)
         return replace(inputs, settings={**self.surroundings.settings, **inputs.settings})
@@ -174,7 +173,7 @@ class RunMemory:
         self,
         results: Mapping[str, NodeResult],
         started: Iterable[str],
-        details: Mapping[str, Mapping[str, Any]],
+        details: Details,
         invocation_ids: Iterable[str],
     ) -> None:
         """Write down what this run did; a state folder that can't be written is reported, and ends no run.
@@ -194,14 +193,12 @@ class RunMemory:
                 "the next run with --changed builds it again."
             )
 
-    def _keep(
-        self, ended: Mapping[str, tuple[str, str]], details: Mapping[str, Mapping[str, Any]], invocation_ids: set[str]
-    ) -> None:
+    def _keep(self, ended: Mapping[str, tuple[str, str]], details: Details, invocation_ids: set[str]) -> None:
         parsed = self._parse(invocation_ids) or self.parsed
         if parsed is None:
             # dbt never got as far as its manifest, so no node was touched; or somebody has deleted it.
             if ended:
-                raise FileNotFoundError(2, f"{self.state.manifest} is not there any more")
+                raise FileNotFoundError(2, f"{self.state.target_path / MANIFEST} is not there any more")
             return
         inputs, manifest = parsed
         try:
@@ -219,34 +216,25 @@ class RunMemory:
 
     def _parse(self, invocation_ids: set[str]) -> tuple[Inputs, bytes] | None:
         """Return what this run's own parse came to; None when there was none."""
-        try:
-            content = self.state.manifest.read_bytes()
-            document = cast(dict[str, Any], orjson.loads(content))
-            if document["metadata"]["invocation_id"] not in invocation_ids:
-                return None
-        except (OSError, ValueError, LookupError):
+        whole = read_whole(self.state.target_path / MANIFEST)
+        if whole is None or whole.invocation_id not in invocation_ids:
             return None
-        return self.inputs_of(document), content
+        return self.inputs_of(whole.document), whole.content
 
-    def _artifacts(
-        self, last: LastSuccess, new: LastSuccess, manifest: bytes, details: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, bytes]:
+    def _artifacts(self, last: LastSuccess, new: LastSuccess, manifest: bytes, details: Details) -> dict[str, bytes]:
         known = new.inputs.nodes
-        artifacts = {"manifest.json": _good_manifest(last, new, manifest)}
-        for name, fresh in (
-            ("run_results.json", {key: entry for key, entry in details.items() if key in known}),
-            ("sources.json", None),
-        ):
-            path = self.state.target_path / name
-            document = _document(path) if fresh is None or fresh else {}
-            earlier = kept_artifact(last, name)
-            entries = {entry["unique_id"]: entry for entry in earlier.get("results") or ()}
-            entries |= (
-                {entry["unique_id"]: entry for entry in document.get("results") or ()} if fresh is None else fresh
-            )
-            if entries:
-                alive = [entry for key, entry in entries.items() if key in known or key in new.inputs.sources]
-                artifacts[name] = orjson.dumps({**earlier, **document, "results": alive})
+        stale = [
+            key
+            for key, node in known.items()
+            if not ((built := new.built.get(key)) and built.is_good and built.parts == node.parts)
+        ]
+        # Every node is as it was last built well; one that never was is not in it.
+        artifacts = {MANIFEST: mixed_manifest(manifest, stale, last.folder) if stale else manifest}
+        fresh = {key: entry for key, entry in details.items() if key in known}
+        alive = {*known, *new.inputs.sources}
+        for name, ours in ((RUN_RESULTS, fresh), (SOURCES, None)):
+            if content := carried_over(name, last.folder, self.state.target_path, alive, ours):
+                artifacts[name] = content
         return artifacts
 
 
@@ -284,34 +272,3 @@ def _cut_off(run_path: Path) -> tuple[Done, str] | None:
         else:
             ended.setdefault(unique_id, (INTERRUPTED, at.isoformat()))
     return (Done(run_path.name, ended, head.get("sources") or {}), str(head.get("proof") or "")) if ended else None
-
-
-def _good_manifest(last: LastSuccess, new: LastSuccess, manifest: bytes) -> bytes:
-    """Return a manifest in which every node is as it was last built well; one that never was is not in it."""
-    stale = [
-        key
-        for key, node in new.inputs.nodes.items()
-        if not ((built := new.built.get(key)) and built.is_good and built.parts == node.parts)
-    ]
-    if not stale:
-        return manifest
-    document = cast(dict[str, Any], orjson.loads(manifest))
-    earlier = kept_artifact(last, "manifest.json")
-    for section in ("nodes", "unit_tests", "functions"):
-        entries = cast(dict[str, Any], document.get(section) or {})
-        for key in stale:
-            if key not in entries:
-                continue
-            before = (earlier.get(section) or {}).get(key)
-            if before is not None:
-                entries[key] = before
-            else:
-                del entries[key]
-    return orjson.dumps(document)
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    try:
-        return cast(dict[str, Any], orjson.loads(path.read_bytes()))
-    except (OSError, ValueError):
-        return {}

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import orjson
 
+from flows.engine.artifacts.artifacts import SOURCES, Artifacts, SourceAge
 from flows.engine.context.state import State
 from infrastructure.private_files import write_whole
 
-# dbt's name for it; ours lies beside last_good/: what the pipeline's freshness check found right before its build.
-_FILE = "sources.json"
+# Beside last_good/: what the pipeline's freshness check found right before its build.
+_FILE = SOURCES
 
 
 def keep_source_data(state: State, run_id: str, invocation_id: str | None) -> None:
     """Keep what a freshness check of this run found, for the build that follows it in the same run."""
-    path = state.target_path / _FILE
-    found = max_loaded_at(path.read_bytes() if path.exists() else b"", invocation_id)
+    found = newest_rows(Artifacts(state.target_path).sources(invocation_id=invocation_id))
     write_whole(state.folder / _FILE, orjson.dumps({"run_id": run_id, "sources": found}))
 
 
@@ -30,13 +30,6 @@ def kept_source_data(state: State, run_id: str) -> dict[str, str] | None:
         return None
 
 
-def max_loaded_at(content: bytes, invocation_id: str | None = None) -> dict[str, str]:
-    """Return it by unique id from the content of a sources.json; nothing where another command of dbt wrote that."""
-    try:
-        document = cast(dict[str, Any], orjson.loads(content))
-        if invocation_id and document["metadata"]["invocation_id"] != invocation_id:
-            return {}
-        entries = cast(list[Mapping[str, Any]], document["results"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return {}
-    return {str(entry["unique_id"]): str(entry["max_loaded_at"]) for entry in entries if entry.get("max_loaded_at")}
+def newest_rows(ages: Mapping[str, SourceAge]) -> dict[str, str]:
+    """Return max_loaded_at by unique id, as dbt says it, of the sources that it says it of."""
+    return {unique_id: age.said for unique_id, age in ages.items() if age.said}

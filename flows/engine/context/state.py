@@ -27,7 +27,6 @@ LAST_GOOD = "last_good"
 # Of a run that tries again: which batches of a model are to be built again.
 BATCHES = "batches.json"
 _DBT_LOGS = "dbt"
-MANIFEST = "manifest.json"
 _PARSED = "partial_parse.msgpack"
 _OWN_ROOT = ".tributary"
 
@@ -52,11 +51,6 @@ class State:
     def target_path(self) -> Path:
         """Return where dbt writes its artifacts; per target, so that two targets do not undo each other's parse."""
         return self.folder / "target"
-
-    @property
-    def manifest(self) -> Path:
-        """Return the manifest of the last parse."""
-        return self.target_path / MANIFEST
 
     @property
     def parsed(self) -> Path:

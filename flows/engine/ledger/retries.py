@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from flows.engine.artifacts.graph import Graph
+from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import NodeResult
 from flows.engine.ledger.failures import is_passing
 
@@ -41,15 +41,15 @@ class Retries:
         return [node.unique_id for node in results if is_passing(node, warehouse) and node.attempts <= self.limit]
 
 
-def with_what_they_kept_back(again: Iterable[str], results: Iterable[NodeResult], graph: Graph) -> list[str]:
+def with_what_they_kept_back(again: Iterable[str], results: Iterable[NodeResult], manifest: Manifest) -> list[str]:
     """Return nodes with those that were skipped because of them, in the order of the results.
 
-    What also stands on a node that failed for good stays skipped.
+    What also depends on a node that failed for good stays skipped.
     """
     nodes = {node.unique_id: node for node in results}
     chosen = set(again)
     for_good = {node.unique_id for node in nodes.values() if node.outcome == "failed"} - chosen
-    freed = _kept_back_by(chosen, graph) - _kept_back_by(for_good, graph)
+    freed = _kept_back_by(chosen, manifest) - _kept_back_by(for_good, manifest)
     return [
         unique_id
         for unique_id, node in nodes.items()
@@ -57,8 +57,8 @@ def with_what_they_kept_back(again: Iterable[str], results: Iterable[NodeResult]
     ]
 
 
-def _kept_back_by(failed: Iterable[str], graph: Graph) -> set[str]:
-    """Return what dbt does not run when these fail: a test keeps back what stands on the models that it tests."""
+def _kept_back_by(failed: Iterable[str], manifest: Manifest) -> set[str]:
+    """Return what dbt does not run when these fail: a test keeps back what depends on the models that it tests."""
     roots = set(failed)
-    tested = {model for unique_id in roots if unique_id in graph.nodes for model in graph.nodes[unique_id].tests}
-    return graph.downstream(roots | tested)
+    tested = {model for unique_id in roots & manifest.nodes.keys() for model in manifest.nodes[unique_id].tests}
+    return manifest.downstream(roots | tested)

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.artifacts import Artifacts
+from flows.engine.artifacts.manifest import DATA_TYPES, TEST_TYPES, Manifest
 from flows.engine.artifacts.results import NodeResult, Stopped
 from flows.engine.context.events import HOOK
 from flows.engine.ledger.attempt import Attempt
-from infrastructure.errors import ConfigError
 
-_TESTS = frozenset({"test", "unit_test"})
 # What each command runs when it is given no selection.
 _RUNS: Mapping[str, frozenset[str]] = {
-    "build": frozenset({"model", "seed", "snapshot", "function", "saved_query"}) | _TESTS,
+    "build": DATA_TYPES | TEST_TYPES | {"function", "saved_query"},
     "run": frozenset({"model"}),
     "seed": frozenset({"seed"}),
     "snapshot": frozenset({"snapshot"}),
-    "test": _TESTS,
+    "test": TEST_TYPES,
 }
 
 
-def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, manifest: Path) -> Stopped:
+def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, artifacts: Artifacts) -> Stopped:
     """Return what was left undone.
 
     Args:
         results: of all attempts, by unique id.
         attempt: the last one.
-        manifest: of the last one.
+        artifacts: of the last one.
     """
     done = {
         unique_id for unique_id, node in results.items() if node.outcome != "skipped" and node.resource_type != HOOK
@@ -37,7 +35,7 @@ def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, m
     # dbt does not name the nodes that it was to run. They are known where it was to run all there are.
     waiting = [
         name
-        for unique_id, name in (_all_of(verb, manifest) if left else {}).items()
+        for unique_id, name in (_all_of(verb, artifacts.manifest_if_any) if left else {}).items()
         if unique_id not in attempt.begun and unique_id not in done
     ]
     return Stopped(
@@ -49,16 +47,11 @@ def stopped_of(verb: str, results: Mapping[str, NodeResult], attempt: Attempt, m
     )
 
 
-def is_run_by(verb: str, unique_id: str, graph: Graph) -> bool:
+def is_run_by(verb: str, unique_id: str, manifest: Manifest) -> bool:
     """Return whether a command has work for a node: there is none for sources, metrics, ephemeral models and more."""
-    node = graph.nodes.get(unique_id)
-    is_inlined = node is not None and node.materialized == "ephemeral"
-    return not is_inlined and unique_id.partition(".")[0] in _RUNS.get(verb, ())
+    node = manifest.nodes.get(unique_id)
+    return not (node and node.is_ephemeral) and unique_id.partition(".")[0] in _RUNS.get(verb, ())
 
 
-def _all_of(verb: str, manifest: Path) -> dict[str, str]:
-    try:
-        graph = load_graph(manifest)
-    except ConfigError:
-        return {}
-    return {node.unique_id: node.name for node in graph.nodes.values() if is_run_by(verb, node.unique_id, graph)}
+def _all_of(verb: str, manifest: Manifest) -> dict[str, str]:
+    return {node.unique_id: node.name for node in manifest.nodes.values() if is_run_by(verb, node.unique_id, manifest)}

@@ -13,8 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
-import orjson
-
+from flows.engine.artifacts.artifacts import PROOFS, Artifacts
 from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.exact_selection import hand_over
@@ -39,14 +38,6 @@ _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
 # What a question that was killed leaves behind is removed by a later one, once nobody can be waiting for it any more.
 _LEFT_BEHIND_SECONDS = 86_400
 _QUESTION = "question-"
-
-
-# The artifact that says what a command did; without one of its own, it has failed.
-PROOFS = {
-    **dict.fromkeys(("build", "run", "test", "seed", "snapshot"), "run_results.json"),
-    "source freshness": "sources.json",
-    "docs generate": "catalog.json",
-}
 
 
 @dataclass(frozen=True)
@@ -110,12 +101,8 @@ class Dbt:
         name = PROOFS.get(command.verb)
         if name is None:
             return ""
-        try:
-            document = orjson.loads((place.target_path / name).read_bytes())
-            if invocation_id and document["metadata"]["invocation_id"] == invocation_id:
-                return ""
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
-            pass
+        if Artifacts(place.target_path).proves(name, invocation_id):
+            return ""
         return (
             f"it ended as if it had done its work and left no {name} of it, so nothing says what was done. "
             f"It was {self.program}."

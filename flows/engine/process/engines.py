@@ -151,7 +151,7 @@ class Dbt2(DbtElsewhere):
         return replace(event, name=name, text=text)
 
     def results(self, found: Results) -> Results:
-        return {key: _said_as_dbt_1(entry) for key, entry in found.items() if not _never_runs(entry)}
+        return {key: _said_as_dbt_1(key, entry) for key, entry in found.items() if not _never_runs(entry)}
 
 
 def _never_runs(entry: Mapping[str, Any]) -> bool:
@@ -159,12 +159,12 @@ def _never_runs(entry: Mapping[str, Any]) -> bool:
     return entry.get("status") == "skipped" and entry.get("message") == "Skipped"
 
 
-def _said_as_dbt_1(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+def _said_as_dbt_1(unique_id: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a result with a message that says something, and without times that dbt 2 does not tell apart."""
     message, status = entry.get("message"), entry.get("status")
     if message in _SAYS_NOTHING:
         message = None
-    if message is None and str(entry.get("unique_id")).startswith("unit_test.") and status in ("fail", "error"):
+    if message is None and unique_id.startswith("unit_test.") and status in ("fail", "error"):
         message = "The rows that came out are not those that the unit test expects."
     elif message is None and status in ("fail", "warn") and entry.get("failures") is not None:
         message = f"Got {entry['failures']:,} results, configured to {status} if there are any."

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from flows.engine.artifacts.graph import Graph, read_graph
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import MANIFEST, manifest_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import Project
-from flows.engine.context.state import MANIFEST
 from flows.engine.process.door import Dbt
 from infrastructure.errors import DbtRunFailed
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
 
-def list_nodes(command: DbtCommand, project: Project, profile: Profile) -> tuple[list[str], Graph]:
-    """Return the unique ids that a selection means, and the graph they stand in; it connects to nothing.
+def list_nodes(command: DbtCommand, project: Project, profile: Profile) -> tuple[list[str], Manifest]:
+    """Return the unique ids that a selection means, and the manifest that they are in; it connects to nothing.
 
     Raises:
         ConfigError: the project or the selection is wrong.
         DbtRunFailed: the project's SQL or Jinja does not compile.
     """
     found, manifest = list_manifest(command, project, profile)
-    return found, read_graph(manifest)
+    return found, manifest_of(manifest)
 
 
 def list_ids(command: DbtCommand, project: Project, profile: Profile) -> list[str]:

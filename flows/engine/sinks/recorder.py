@@ -8,19 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import orjson
 
-from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.artifacts import Artifacts
+from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import NodeResult, result_of
 from flows.engine.context.events import STARTED, DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks.task_runs import finished_event, interrupted_event, log_document, running_event
 from flows.engine.sinks.unsent import UnsentEvents
-from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
     import httpx
@@ -63,7 +62,7 @@ class Recorder:
 
     Args:
         sender_factory: makes the sender, in the recorder's own thread.
-        manifest: read once, when the first node starts, for the edges between task runs.
+        artifacts: the manifest is read once, when the first node starts, for the edges between task runs.
         unsent: keeps the events that could not be sent for a later run, and has those of earlier ones.
     """
 
@@ -71,13 +70,13 @@ class Recorder:
         self,
         flow_run: FlowRun,
         sender_factory: Callable[[], Sender],
-        manifest: Path,
+        artifacts: Artifacts,
         flush_seconds: float = FLUSH_SECONDS,
         unsent: UnsentEvents | None = None,
     ) -> None:
         self._flow_run = flow_run
         self._sender_factory = sender_factory
-        self._manifest = manifest
+        self._artifacts = artifacts
         self._flush_seconds = flush_seconds
         self._waiting: deque[DbtEvent | NodeResult] = deque()
         self._events: list[dict[str, Any]] = []
@@ -86,7 +85,7 @@ class Recorder:
         self._running: dict[str, NodeEvent] = {}
         self._quiet: dict[str, NodeEvent] = {}
         self._seen: set[str] = set()
-        self._graph: Graph | None = None
+        self._manifest: Manifest | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._refused = 0
@@ -205,13 +204,10 @@ class Recorder:
         self._events.append(finished_event(self._flow_run, result, self._parents(node.unique_id)))
 
     def _parents(self, unique_id: str) -> list[str]:
-        if self._graph is None:
-            try:
-                # dbt writes it when it has parsed, so it is there before the first node starts.
-                self._graph = load_graph(self._manifest)
-            except ConfigError:
-                self._graph = Graph({})
-        return self._graph.parents(unique_id, self._seen)
+        if self._manifest is None:
+            # dbt writes it when it has parsed, so it is there before the first node starts.
+            self._manifest = self._artifacts.manifest_if_any
+        return self._manifest.parents(unique_id, self._seen)
 
     def _flush(self, sender: Sender) -> None:
         for path, documents in (("/events", self._events), ("/logs/", self._lines)):

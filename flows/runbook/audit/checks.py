@@ -106,9 +106,9 @@ def accuracy(tables: Warehouse, declared: ProjectTables, check: Accuracy) -> Sec
     """Compare amounts with what the source recorded, exactly, and name every row that differs."""
     title = f"Accuracy: {check.name}"
     sides = [declared.named(name) for name in (check.calculated, check.recorded)]
-    if not all(side and tables.exists(side["relation_name"]) for side in sides):
+    if not all(side and tables.exists(str(side.relation)) for side in sides):
         return Section(title, "not made", f"{check.calculated} or {check.recorded} is not there.")
-    calculated, recorded = (str(side["relation_name"]) for side in sides if side)
+    calculated, recorded = (str(side.relation) for side in sides if side)
     keys = [tables.column(name) for name in check.key]
     amounts = [tables.column(name) for name in check.amounts]
     same = " and ".join(f"c.{name} = r.{name}" for name in keys)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.changed.freshness import ask_for_source_data
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.state import LEDGER, State, state_of
@@ -78,11 +79,11 @@ def state_of_target(project: Project, profile: Profile, select: str | None, fres
     found: dict[str, TableState] = {}
     with open_warehouse(profile) as tables:
         for node in declared.tables():
-            relation = str(node["relation_name"])
+            relation = str(node.relation)
             if not tables.exists(relation):
-                found[node["name"]] = TableState(None, {}, {})
+                found[node.name] = TableState(None, {}, {})
                 continue
-            found[node["name"]] = _table_state(tables, relation, declared.entity_key(node["unique_id"]))
+            found[node.name] = _table_state(tables, relation, declared.entity_key(node.unique_id))
     sources: dict[str, str] = {}
     if freshness:
         newest = ask_for_source_data(DbtCommand("build"), project, profile)
@@ -176,12 +177,10 @@ def _versions(warehouse: str) -> dict[str, str]:
 
 def _of_last_run(state: State) -> dict[str, str]:
     """Return the dbt and the variables that the target was last written with."""
-    found: dict[str, str] = {}
-    try:
-        metadata = orjson.loads(state.manifest.read_bytes())["metadata"]
-        found["last run: dbt version"] = str(metadata["dbt_version"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return found
+    dbt_version = Artifacts(state.target_path).manifest_if_any.dbt_version
+    if not dbt_version:
+        return {}
+    found = {"last run: dbt version": dbt_version}
     for run in reversed(state.runs()):
         try:
             with (run / LEDGER).open("rb") as lines:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
-from flows.engine.artifacts.graph import is_critical, load_graph
+from flows.engine.artifacts.manifest import DATA_TYPES
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import current_flow_run, open_context
@@ -27,7 +27,7 @@ from flows.runbook.full_refresh.differences import Difference, compare_refreshed
 from flows.runbook.full_refresh.journal import Kept, Refresh, RefreshJournal
 from flows.runbook.full_refresh.settings import RefreshSettings, load_settings
 from flows.runbook.kept_tables import KeptTables
-from flows.runbook.project_tables import ProjectTables, materialized, read_declared
+from flows.runbook.project_tables import ProjectTables, read_declared
 from flows.warehouses.door import open_warehouse
 from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
@@ -203,23 +203,23 @@ def _chosen(
         for node in declared.tables()
         if is_selected
         or settings.backup == "all"
-        or is_critical(node)
-        or materialized(node) in ("incremental", "snapshot")
-        or node["unique_id"] in versions
+        or node.is_critical
+        or node.materialized in ("incremental", "snapshot")
+        or node.unique_id in versions
     ]
     there = [
-        (str(node["name"]), str(node["relation_name"]))
+        (node.name, str(node.relation))
         for node in wanted
-        if tables.exists(node["relation_name"]) and not tables.is_view(node["relation_name"])
+        if tables.exists(str(node.relation)) and not tables.is_view(str(node.relation))
     ]
-    views = [(str(node["name"]), str(node["relation_name"])) for node in declared.views() if node.get("relation_name")]
+    views = [(node.name, node.relation) for node in declared.views() if node.relation]
     return there, views
 
 
 def _compared(
     profile: Profile, declared: ProjectTables, kept: Sequence[Kept], settings: RefreshSettings
 ) -> list[Difference]:
-    ids = {node["relation_name"]: unique_id for unique_id, node in declared.nodes.items() if node.get("relation_name")}
+    ids = {node.relation: unique_id for unique_id, node in declared.manifest.nodes.items() if node.relation}
     found: list[Difference] = []
     with open_warehouse(profile) as tables:
         for one in kept:
@@ -241,12 +241,12 @@ def require_proven(built: DbtResult, kept: Sequence[str], target: str) -> None:
         RefreshUndone: names what did not: a table that dbt left out is the old one, and compares well with itself.
     """
     came = {node.unique_id: node.outcome for node in built.nodes}
-    rebuilt = {node.name for node in built.of("succeeded") if node.resource_type in ("model", "seed", "snapshot")}
+    rebuilt = {node.name for node in built.of("succeeded") if node.resource_type in DATA_TYPES}
     open_ = [f"{name} was not rebuilt" for name in kept if name not in rebuilt]
     open_ += [
         f"critical test {node.name} {came.get(node.unique_id, 'did not run')}"
-        for node in load_graph(built.target_path / "manifest.json").nodes.values()
-        if node.resource_type in ("test", "unit_test") and node.is_critical and came.get(node.unique_id) != "succeeded"
+        for node in built.artifacts.manifest.nodes.values()
+        if node.is_test and node.is_critical and came.get(node.unique_id) != "succeeded"
     ]
     if open_:
         raise RefreshUndone(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 
-from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.artifacts import Artifacts
+from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
@@ -19,12 +20,8 @@ from flows.history.rows import Row, utc
 from flows.history.store import history_store
 from infrastructure.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
-
 # One query counts so many tables: statements have a largest size, and so have argument lists.
 _AT_ONCE = 100
-_HOLD_ROWS = frozenset({"table", "incremental", "snapshot", "seed"})
 
 
 def count_rows(run: RunContext, select: str) -> dict[str, int]:
@@ -39,7 +36,7 @@ def count_rows(run: RunContext, select: str) -> dict[str, int]:
         ConfigError: no table is selected, or the project was never built.
         DbtRunFailed: a table can't be read.
     """
-    tables = _tables(load_graph(run.state.manifest), select)
+    tables = _tables(Artifacts(run.state.target_path).manifest, select)
     if not tables:
         raise ConfigError(f"No table of {run.project.name} fits {select!r}, so no rows can be counted.")
     counts: dict[str, int] = {}
@@ -58,13 +55,13 @@ def count_rows(run: RunContext, select: str) -> dict[str, int]:
     return counts
 
 
-def _tables(graph: Graph, select: str) -> dict[str, str]:
+def _tables(manifest: Manifest, select: str) -> dict[str, str]:
     words = select.split()
     tags = {word.removeprefix("tag:") for word in words if word.startswith("tag:")}
     return {
-        node.unique_id: node.relation
-        for node in graph.nodes.values()
-        if node.relation and node.materialized in _HOLD_ROWS and (node.name in words or tags.intersection(node.tags))
+        node.unique_id: str(node.relation)
+        for node in manifest.nodes.values()
+        if node.holds_rows and (node.name in words or tags.intersection(node.tags))
     }
 
 

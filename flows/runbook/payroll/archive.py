@@ -10,7 +10,7 @@ from flows.runbook.payroll.payments import PAYMENTS, relation_of
 from infrastructure.errors import ConfigError, PayrollStopped
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.graph import Graph
+    from flows.engine.artifacts.manifest import Manifest
     from flows.warehouses.warehouse import Warehouse
 
 _NUMBERS = ("contract_id", "concert_id", "musician_id", "attended_services", "held_services", "missed_services")
@@ -18,13 +18,13 @@ _AMOUNTS = ("required_services", "gross_amount", "deductions", "net_amount")
 _PER_DAY = 100
 
 
-def archive_name(graph: Graph, day: date, number: int = 1) -> str:
+def archive_name(graph: Manifest, day: date, number: int = 1) -> str:
     """Return the relation of a day's archive; from the second of a day on it ends in its number."""
     suffix = "" if number == 1 else f"_{number}"
     return sibling(relation_of(graph, PAYMENTS), f"{PAYMENTS}_{day:%Y%m%d}{suffix}")
 
 
-def archive_payments(tables: Warehouse, graph: Graph, day: date) -> str:
+def archive_payments(tables: Warehouse, graph: Manifest, day: date) -> str:
     """Copy the payments of all concerts, without copying data where the warehouse can, and return the relation.
 
     A copy of the same day that holds the same payments is used again; one that holds others is left as it is.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flows.engine.artifacts.graph import load_graph
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.changed.freshness import sources_to_check
 from flows.engine.context.command import DbtCommand
@@ -65,8 +64,8 @@ def check_payroll(
     if stops := unproven(built):
         raise _stopped(concert_id, stops)
     with open_warehouse(profile) as tables:
-        payments = read_payments(tables, built.graph, concert_id)
-        compared = read_compared(tables, built.graph, concert_id)
+        payments = read_payments(tables, built.manifest, concert_id)
+        compared = read_compared(tables, built.manifest, concert_id)
     if stops := against(built, loaded_at, checked_at, freshness_hours, payments, compared):
         raise _stopped(concert_id, stops)
     by_name = {source_name(unique_id): at for unique_id, at in loaded_at.items()}
@@ -86,10 +85,9 @@ def _fresh_sources(
         if not isinstance(exc.result, DbtResult):
             raise
         result = exc.result
-    graph = load_graph(result.target_path / "manifest.json")
-    loaded_at = read_loaded_at(result.target_path / "sources.json", result.started_at)
+    loaded_at = read_loaded_at(result)
     now = datetime.now(UTC)
-    _, stops = too_old(graph, loaded_at, freshness_hours, now)
+    _, stops = too_old(result.artifacts.manifest, loaded_at, freshness_hours, now)
     if stops:
         raise PayrollStopped(
             f"The data behind payroll is too old: {'; '.join(stops)}. Sync the sources, then start payroll again: "
@@ -100,18 +98,14 @@ def _fresh_sources(
 
 def _built(target: str, project_dir: str | None) -> GatedBuild:
     try:
-        return _of(tasks.build(target, SELECT, project_dir=project_dir))
+        return read_built(tasks.build(target, SELECT, project_dir=project_dir))
     except DbtRunFailed as exc:
         if not isinstance(exc.result, DbtResult) or not exc.result.nodes:
             raise
-        stopped = PayrollStopped(f"Payroll is stopped: {'; '.join(unproven(_of(exc.result)))}. {exc}")
+        stopped = PayrollStopped(f"Payroll is stopped: {'; '.join(unproven(read_built(exc.result)))}. {exc}")
         # Every node that failed is an incident already.
         stopped.is_told = True
         raise stopped from exc
-
-
-def _of(result: DbtResult) -> GatedBuild:
-    return read_built(result.target_path / "manifest.json", result.nodes, result.started_at)
 
 
 def _stopped(concert_id: int, reasons: Sequence[str]) -> TributaryError:

@@ -26,7 +26,7 @@ from flows.warehouses.door import open_warehouse
 from infrastructure.errors import PayrollStopped
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.graph import Graph
+    from flows.engine.artifacts.manifest import Manifest
     from infrastructure.profiles import Profile
 
 
@@ -53,7 +53,7 @@ class PayrollDesk:
     """One concert's payroll on its way from the checks to the export."""
 
     def __init__(
-        self, concert_id: int, target: str, profile: Profile, graph: Graph, lasts: timedelta, poll_seconds: int
+        self, concert_id: int, target: str, profile: Profile, graph: Manifest, lasts: timedelta, poll_seconds: int
     ) -> None:
         self._concert_id = concert_id
         self._target = target

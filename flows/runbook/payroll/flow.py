@@ -32,7 +32,7 @@ from flows.warehouses.door import open_warehouse
 from infrastructure.errors import ConfigError, PayrollStopped, TributaryError, preview
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.graph import Graph
+    from flows.engine.artifacts.manifest import Manifest
 
 FRESHNESS_HOURS = 24.0
 SIGN_WITHIN_HOURS = 24.0
@@ -260,6 +260,6 @@ def _require_shared_server() -> None:
         )
 
 
-def _graph(run: RunContext) -> Graph:
+def _graph(run: RunContext) -> Manifest:
     """Return the project's graph as the code is now; a machine that resumes a run has no other."""
     return list_nodes(DbtCommand("ls", "resource_type:model"), run.project, run.profile)[1]

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, cast
+from datetime import datetime, timedelta
 
-import orjson
-
-from flows.engine.artifacts.graph import Graph, Node, graph_of
-from flows.engine.artifacts.results import NodeResult
+from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node
+from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.runbook.payroll.payments import CONCERTS, MUSICIANS, PAYMENTS, RECONCILIATION, Compared, Payments, faults
-from infrastructure.errors import ConfigError
 
 # What is paid by, what names it, and what it is compared with.
 MODELS = (PAYMENTS, MUSICIANS, CONCERTS, RECONCILIATION)
@@ -24,9 +19,7 @@ SELECT = " ".join(f"+{name}" for name in MODELS)
 # Clocks of machines differ a little. Data of a later moment than this was not loaded yet, whatever its rows say.
 FUTURE = timedelta(minutes=5)
 
-_TESTS = frozenset({"test", "unit_test"})
-_BUILT = frozenset({"model", "seed", "snapshot"})
-_DATA = _BUILT | {"source"}
+_DATA = DATA_TYPES | {"source"}
 PASSED, WARNED, FAILED, SKIPPED = "passed", "warned", "failed", "was skipped"
 NOT_RUN, TOO_EARLY, SWITCHED_OFF = "did not run", "ran before its data was built", "is switched off"
 _OUTCOMES = {"succeeded": PASSED, "warned": WARNED, "failed": FAILED, "skipped": SKIPPED}
@@ -37,15 +30,13 @@ class GatedBuild:
     """What the build of a gate was made of, and what came of it.
 
     Attributes:
-        graph: of its manifest, which says what there is to build and to test.
+        manifest: says what there is to build and to test.
         results: of its nodes; one from before `since` is of another build and counts for nothing.
-        switched_off: names of disabled tests of what payroll stands on.
     """
 
-    graph: Graph
+    manifest: Manifest
     results: Sequence[NodeResult]
     since: datetime
-    switched_off: Sequence[str] = ()
 
     @property
     def came(self) -> Mapping[str, NodeResult]:
@@ -93,7 +84,7 @@ def against(
         compared: the rows of the reconciliation.
     """
     return [
-        *too_old(built.graph, loaded_at, freshness_hours, checked_at)[1],
+        *too_old(built.manifest, loaded_at, freshness_hours, checked_at)[1],
         *unproven(built),
         *faults(payments, compared),
     ]
@@ -106,19 +97,19 @@ def unproven(built: GatedBuild) -> list[str]:
     return [
         *(str(verdict) for verdict in judged if verdict.stops),
         *_not_built(built),
-        *without_critical_test(built.graph, passed),
+        *without_critical_test(built.manifest, passed),
     ]
 
 
 def verdicts(built: GatedBuild) -> list[GateVerdict]:
     """Hold every test of what payroll stands on against what came of it, those first that stop payroll."""
     came = built.came
-    found = [_verdict(node, came) for node in tests_of(built.graph)]
-    found += [GateVerdict(name, name, SWITCHED_OFF, is_critical=True) for name in built.switched_off]
+    found = [_verdict(node, came) for node in tests_of(built.manifest)]
+    found += [GateVerdict(name, name, SWITCHED_OFF, is_critical=True) for name in _switched_off(built.manifest)]
     return sorted(found, key=lambda verdict: (not verdict.stops, verdict.outcome == PASSED, verdict.name))
 
 
-def without_critical_test(graph: Graph, passed: Collection[str] | None = None) -> list[str]:
+def without_critical_test(manifest: Manifest, passed: Collection[str] | None = None) -> list[str]:
     """Return which of the payments, what they stand on, and the reconciliation no critical test proves.
 
     A unit test proves the code, and one with a `where` some of the rows, so that neither proves what is paid.
@@ -126,15 +117,15 @@ def without_critical_test(graph: Graph, passed: Collection[str] | None = None) -
     Args:
         passed: unique ids of the tests that ran and passed; all that there are when None.
     """
-    payments = _models(graph, [PAYMENTS])
+    payments = _models(manifest, [PAYMENTS])
     parts = {
         f"the payments ({PAYMENTS})": payments,
-        "what the payments stand on": _with_upstream(graph, payments) - payments,
-        f"the reconciliation ({RECONCILIATION})": _models(graph, [RECONCILIATION]),
+        "what the payments stand on": _with_upstream(manifest, payments) - payments,
+        f"the reconciliation ({RECONCILIATION})": _models(manifest, [RECONCILIATION]),
     }
     proofs = [
         node
-        for node in graph.nodes.values()
+        for node in manifest.nodes.values()
         if node.resource_type == "test"
         and node.is_critical
         and not node.where
@@ -148,7 +139,7 @@ def without_critical_test(graph: Graph, passed: Collection[str] | None = None) -
 
 
 def too_old(
-    graph: Graph, loaded_at: Mapping[str, datetime], freshness_hours: float, now: datetime
+    manifest: Manifest, loaded_at: Mapping[str, datetime], freshness_hours: float, now: datetime
 ) -> tuple[dict[str, datetime], list[str]]:
     """Return when each source table behind payroll was loaded, and why some are not fresh enough.
 
@@ -157,7 +148,7 @@ def too_old(
     """
     fresh: dict[str, datetime] = {}
     stops: list[str] = []
-    for unique_id in sorted(_with_upstream(graph, _models(graph, MODELS))):
+    for unique_id in sorted(_with_upstream(manifest, _models(manifest, MODELS))):
         if not unique_id.startswith("source."):
             continue
         name = source_name(unique_id)
@@ -179,16 +170,16 @@ def too_old(
     return fresh, stops
 
 
-def payroll_nodes(graph: Graph) -> set[str]:
+def payroll_nodes(manifest: Manifest) -> set[str]:
     """Return the unique ids of what payroll stands on: its models, and all data that they are made of."""
-    found = _with_upstream(graph, _models(graph, MODELS))
+    found = _with_upstream(manifest, _models(manifest, MODELS))
     return {unique_id for unique_id in found if unique_id.partition(".")[0] in _DATA}
 
 
-def tests_of(graph: Graph) -> list[Node]:
+def tests_of(manifest: Manifest) -> list[Node]:
     """Return the tests of what payroll stands on."""
-    wanted = payroll_nodes(graph)
-    return [node for node in graph.nodes.values() if node.resource_type in _TESTS and wanted.intersection(node.tests)]
+    wanted = payroll_nodes(manifest)
+    return [node for node in manifest.nodes.values() if node.is_test and wanted.intersection(node.tests)]
 
 
 def source_name(unique_id: str) -> str:
@@ -196,69 +187,38 @@ def source_name(unique_id: str) -> str:
     return ".".join(unique_id.split(".")[2:])
 
 
-def read_built(manifest: Path, results: Sequence[NodeResult], since: datetime) -> GatedBuild:
+def read_built(result: DbtResult) -> GatedBuild:
     """Return what a build was made of, from the manifest that it has left.
 
     Raises:
         ConfigError: the manifest can't be read.
     """
-    try:
-        return built_of(cast(dict[str, Any], orjson.loads(manifest.read_bytes())), results, since)
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as exc:
-        raise ConfigError(f"{manifest} is not a dbt manifest. Run payroll again.") from exc
+    return GatedBuild(result.artifacts.manifest, result.nodes, result.started_at)
 
 
-def read_loaded_at(sources: Path, since: datetime) -> dict[str, datetime]:
-    """Return when the newest row of each source table was loaded, by unique id, from dbt's sources.json.
+def read_loaded_at(result: DbtResult) -> dict[str, datetime]:
+    """Return when the newest row of each source table was loaded, by unique id, as this very check found it.
 
-    Nothing where it is from before `since`, or is none. A table without rows, or whose check broke, is not in it.
+    A table without rows, or whose check broke, is not in it.
     """
-    try:
-        document = cast(dict[str, Any], orjson.loads(sources.read_bytes()))
-        if _moment(document["metadata"]["generated_at"]) < since:
-            return {}
-        found = {e["unique_id"]: _moment(e["max_loaded_at"]) for e in document["results"] if "max_loaded_at" in e}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-    # dbt gives a table without rows a day in the year 1.
-    return {unique_id: at for unique_id, at in found.items() if at.year > 1}
+    ages = result.artifacts.sources(since=result.started_at)
+    return {unique_id: age.loaded_at for unique_id, age in ages.items() if age.loaded_at}
 
 
-def _moment(text: str) -> datetime:
-    """Return a moment of dbt's artifacts; dbt leaves out the zone of some, and means UTC."""
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def built_of(manifest: Mapping[str, Any], results: Sequence[NodeResult], since: datetime) -> GatedBuild:
-    """Return the same from a manifest that has been read."""
-    graph = graph_of(manifest)
-    about = payroll_nodes(graph)
-    disabled = [entry for group in (manifest.get("disabled") or {}).values() for entry in group]
-    off = sorted(
-        str(entry["name"])
-        for entry in disabled
-        if entry.get("resource_type") in _TESTS and _refers_to(entry, graph, about)
-    )
-    return GatedBuild(graph, results, since, off)
-
-
-def _refers_to(entry: Mapping[str, Any], graph: Graph, about: Collection[str]) -> bool:
-    """Say whether a disabled test is about one of these: dbt has not worked out what it stands on."""
-    names = {graph.nodes[unique_id].name for unique_id in about if unique_id in graph.nodes}
-    referred = {str(ref.get("name")) for ref in entry.get("refs") or ()} | {str(entry.get("model"))}
-    referred.add(str(entry.get("attached_node") or "").rpartition(".")[2])
+def _switched_off(manifest: Manifest) -> list[str]:
+    """Return the names of the disabled tests that refer to anything that payroll depends on."""
+    about = payroll_nodes(manifest)
+    names = {manifest.nodes[unique_id].name for unique_id in about if unique_id in manifest.nodes}
     tables = {source_name(unique_id) for unique_id in about if unique_id.startswith("source.")}
-    sources = {".".join(map(str, source)) for source in entry.get("sources") or ()}
-    return not referred.isdisjoint(names) or not sources.isdisjoint(tables)
+    return sorted(off.name for off in manifest.switched_off if off.names & names or off.sources & tables)
 
 
-def _models(graph: Graph, names: Collection[str]) -> set[str]:
-    return {node.unique_id for node in graph.nodes.values() if node.resource_type == "model" and node.name in names}
+def _models(manifest: Manifest, names: Collection[str]) -> set[str]:
+    return {node.unique_id for node in manifest.nodes.values() if node.resource_type == "model" and node.name in names}
 
 
-def _with_upstream(graph: Graph, roots: set[str]) -> set[str]:
-    return roots | graph.upstream(roots)
+def _with_upstream(manifest: Manifest, roots: set[str]) -> set[str]:
+    return roots | manifest.upstream(roots)
 
 
 def _verdict(node: Node, came: Mapping[str, NodeResult]) -> GateVerdict:
@@ -272,15 +232,15 @@ def _verdict(node: Node, came: Mapping[str, NodeResult]) -> GateVerdict:
 
 
 def _not_built(built: GatedBuild) -> Iterable[str]:
-    came, nodes = built.came, built.graph.nodes
+    came, nodes = built.came, built.manifest.nodes
     for name in MODELS:
-        if not _models(built.graph, [name]):
+        if not _models(built.manifest, [name]):
             yield f"the project has no model {name}"
-    for unique_id in sorted(payroll_nodes(built.graph)):
+    for unique_id in sorted(payroll_nodes(built.manifest)):
         kind, _, rest = unique_id.partition(".")
         if unique_id not in nodes:
             yield f"{kind} {rest.rpartition('.')[2]} is not in the project"
-        elif kind in _BUILT and nodes[unique_id].materialized != "ephemeral":
+        elif kind in DATA_TYPES and not nodes[unique_id].is_ephemeral:
             outcome = came[unique_id].outcome if unique_id in came else "was not built"
             if outcome != "succeeded":
                 yield f"{kind} {nodes[unique_id].name} {outcome}"

@@ -19,7 +19,7 @@ from flows.runbook.payroll.signoff import Signature, SignoffAnswer
 from infrastructure.errors import PayrollStopped
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.graph import Graph
+    from flows.engine.artifacts.manifest import Manifest
     from flows.warehouses.warehouse import Warehouse
 
 _RUNS = {
@@ -99,7 +99,7 @@ class Entry:
 class PayrollLedger:
     """The two tables of one target, over an open connection."""
 
-    def __init__(self, tables: Warehouse, graph: Graph) -> None:
+    def __init__(self, tables: Warehouse, graph: Manifest) -> None:
         self.tables = tables
         self._payments = relation_of(graph, PAYMENTS)
         self._runs, self._log = sibling(self._payments, "payroll_runs"), sibling(self._payments, "payroll_log")

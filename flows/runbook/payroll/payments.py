@@ -15,7 +15,7 @@ import orjson
 from infrastructure.errors import ConfigError, PayrollStopped, preview
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.graph import Graph
+    from flows.engine.artifacts.manifest import Manifest
     from flows.warehouses.warehouse import Warehouse
 
 # The models of the payroll domain that payroll reads.
@@ -114,7 +114,7 @@ class Compared:
         return f"musician {self.musician_id}: calculated {self.calculated}, recorded {self.recorded}, off by {off}"
 
 
-def relation_of(graph: Graph, model: str) -> str:
+def relation_of(graph: Manifest, model: str) -> str:
     """Return where a model is in the warehouse.
 
     Raises:
@@ -131,7 +131,7 @@ def relation_of(graph: Graph, model: str) -> str:
     return found[0].relation
 
 
-def read_payments(tables: Warehouse, graph: Graph, concert_id: int) -> Payments:
+def read_payments(tables: Warehouse, graph: Manifest, concert_id: int) -> Payments:
     """Read the payments of a concert.
 
     Raises:
@@ -163,7 +163,7 @@ def checksum_of(rows: Sequence[Payment]) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-def read_compared(tables: Warehouse, graph: Graph, concert_id: int) -> list[Compared]:
+def read_compared(tables: Warehouse, graph: Manifest, concert_id: int) -> list[Compared]:
     """Return every row that the reconciliation has of a concert."""
     query = f"""
         select musician_id, outcome, calculated_net_amount, recorded_net_amount

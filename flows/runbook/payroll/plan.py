@@ -16,7 +16,7 @@ from flows.runbook.payroll.signoff import ROLES, missing_roles, valid
 from flows.warehouses.door import open_warehouse
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.graph import Graph
+    from flows.engine.artifacts.manifest import Manifest
     from flows.engine.context.project import Project
     from infrastructure.profiles import Profile
 
@@ -36,7 +36,7 @@ class Planned:
 
 
 def plan_payroll(
-    concert_id: int, target: str, profile: Profile, project: Project, graph: Graph, root: Path, lasts: timedelta
+    concert_id: int, target: str, profile: Profile, project: Project, graph: Manifest, root: Path, lasts: timedelta
 ) -> Planned:
     """Return what pre_payroll would do."""
     tests = tests_of(graph)

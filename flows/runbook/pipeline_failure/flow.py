@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
-from flows.engine.artifacts.graph import Graph, load_graph
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext, open_context
@@ -157,8 +156,7 @@ def _stale(run: RunContext) -> list[Stale]:
             if exc.told_by_nodes is None:
                 raise
             result = exc.told_by_nodes
-    graph: Graph = load_graph(result.target_path / "manifest.json")
-    return stale_sources(result, graph)
+    return stale_sources(result, result.artifacts.manifest)
 
 
 def _due(found: PipelineFailure, connections: Mapping[str, Sequence[str]]) -> list[str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, cast
+from datetime import datetime
 
-import orjson
-
-from flows.engine.artifacts.graph import Graph
+from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import DbtResult
 from infrastructure.errors import preview
 
@@ -40,29 +36,20 @@ class Stale:
         return f"source {self.source}.{self.table} {age}; {hurts}"
 
 
-def stale_sources(result: DbtResult, graph: Graph) -> list[Stale]:
+def stale_sources(result: DbtResult, manifest: Manifest) -> list[Stale]:
     """Return the source tables that a freshness check found too old or could not read, and what they hurt."""
-    loaded = _loaded_at(result.target_path / "sources.json")
+    ages = result.artifacts.sources()
+    loaded = {unique_id: age.loaded_at for unique_id, age in ages.items()}
     return [
-        stale_of(node.unique_id, loaded.get(node.unique_id), graph)
+        stale_of(node.unique_id, loaded.get(node.unique_id), manifest)
         for node in sorted(result.of("failed", "warned"), key=lambda node: node.unique_id)
     ]
 
 
-def stale_of(unique_id: str, loaded_at: datetime | None, graph: Graph) -> Stale:
+def stale_of(unique_id: str, loaded_at: datetime | None, manifest: Manifest) -> Stale:
     """Return what a source table hurts."""
     source, _, table = ".".join(unique_id.split(".")[2:]).partition(".")
-    below = [graph.nodes[each] for each in graph.downstream([unique_id]) if each in graph.nodes]
+    below = [manifest.nodes[each] for each in manifest.downstream([unique_id]) if each in manifest.nodes]
     models = sorted(node.name for node in below if node.resource_type in ("model", "snapshot"))
     exposures = sorted(node.name for node in below if node.resource_type == "exposure")
     return Stale(source, table, loaded_at, tuple(models), tuple(exposures))
-
-
-def _loaded_at(path: Path) -> Mapping[str, datetime]:
-    try:
-        results = cast(dict[str, Any], orjson.loads(path.read_bytes()))["results"]
-        found = {e["unique_id"]: datetime.fromisoformat(e["max_loaded_at"]) for e in results if e.get("max_loaded_at")}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-    # How dbt shows a table without rows.
-    return {unique_id: at.astimezone(UTC) for unique_id, at in found.items() if at.year > 1}

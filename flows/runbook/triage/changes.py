@@ -14,8 +14,9 @@ from typing import cast
 
 import orjson
 
+from flows.engine.artifacts.fingerprints import TEST_TYPES
+from flows.engine.artifacts.manifest import reach
 from flows.engine.changed.decide import difference
-from flows.engine.changed.fingerprints import TEST_TYPES
 from flows.engine.changed.last_success import GOOD, LastSuccess, latest_folder, read_folder, read_last_good
 from flows.engine.context.state import State
 from infrastructure.errors import ConfigError
@@ -85,9 +86,9 @@ def changes_since(passed: LastSuccess | None, last: LastSuccess, test: str) -> C
     if passed is None:
         return Changes(None, ())
     found: list[str] = []
-    upstream = _upstream(last, test)
+    upstream = set(_upstream(last, test))
     for unique_id, node in last.inputs.nodes.items():
-        if unique_id not in upstream and unique_id != test:
+        if unique_id not in upstream:
             continue
         then, now = passed.built.get(unique_id), last.built.get(unique_id)
         before = passed.inputs.nodes.get(unique_id)
@@ -132,16 +133,8 @@ def _passed(states: dict[str, LastSuccess], path: Path, test: str) -> bool:
     return built is not None and built.is_good
 
 
-def _upstream(last: LastSuccess, test: str) -> set[str]:
-    found: set[str] = set()
-    left = [test]
-    while left:
-        node = last.inputs.nodes.get(left.pop())
-        for parent in node.parents if node else ():
-            if parent not in found:
-                found.add(parent)
-                left.append(parent)
-    return found
+def _upstream(last: LastSuccess, test: str) -> list[str]:
+    return reach([test], lambda key: last.inputs.nodes[key].parents if key in last.inputs.nodes else ())
 
 
 def _read_index(folder: Path) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from prefect import flow
 
 from flows.alerts.hooks import with_alerts
 from flows.alerts.incident import FailingRows
-from flows.engine.artifacts.graph import Graph, load_graph
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import open_context
@@ -23,7 +23,7 @@ from infrastructure.errors import DbtRunFailed, TributaryError, UpstreamUnavaila
 from infrastructure.plain_text import markdown_block, markdown_code, markdown_text
 
 if TYPE_CHECKING:
-    from flows.engine.artifacts.alert_facts import Manifest
+    from flows.engine.artifacts.manifest import Manifest
     from infrastructure.profiles import Profile
 
 ROW_LIMIT = 20
@@ -93,14 +93,13 @@ def triage(
     """
     from flows.alerts.escalation import acknowledge, start_clock
     from flows.alerts.nodes import key_of as incident_key
-    from flows.engine.artifacts.alert_facts import read_manifest
 
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         project, profile, state = run.project, run.profile, run.state
         failed_before = failing_tests(last_state(state))
         # A test that has left the project is not failing any more.
-        graph = load_graph(state.manifest) if failed_before else Graph({})
-        failed_before = [unique_id for unique_id in failed_before if unique_id in graph.nodes]
+        nodes = Artifacts(state.target_path).manifest.nodes if failed_before else {}
+        failed_before = [unique_id for unique_id in failed_before if unique_id in nodes]
         if not failed_before:
             current_reporter().note(f"No test of {project.name} fails on {target}.")
             return Triage(target, (), (), ())
@@ -108,9 +107,10 @@ def triage(
         result = _tested(target, project_dir, list(failed_before))
         last = last_state(state)
         bad = {node.unique_id: node for node in result.nodes if node.outcome not in ("succeeded", "skipped")}
-        manifest = read_manifest(result.target_path / "manifest.json")
+        manifest = result.artifacts.manifest_if_any
         # What the project itself has its tests store is not ours to drop.
-        kept = {unique_id for unique_id in bad if keep_rows or manifest.stores_failures(unique_id)}
+        stored = {unique_id for unique_id, node in manifest.nodes.items() if node.stores_failures}
+        kept = set(bad) if keep_rows else stored.intersection(bad)
         rows = _rows(profile, list(bad.values()), limit, kept)
         keep_passes(state, bad)
     failing = [

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from deployments.snowflake.__main__ import main
 from deployments.snowflake.script import TaskPlace, create, drop, quoted
 from deployments.snowflake.task_graph import DbtObject, Task, TaskGraph, node_by_node, whole, within_limits
-from flows.engine.artifacts.graph import graph_of
+from flows.engine.artifacts.compiled import compiled_in
+from flows.engine.artifacts.manifest_file import manifest_of
 from infrastructure.errors import ConfigError
 
 PLACE = TaskPlace(
@@ -86,7 +87,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def rendered() -> TaskGraph:
-    return node_by_node(MANIFEST, graph_of(MANIFEST), DBT)
+    return node_by_node(manifest_of(MANIFEST), compiled_in(MANIFEST), DBT)
 
 
 def test_a_task_waits_for_what_its_node_stands_on_and_for_the_tests_of_it() -> None:
@@ -96,8 +97,8 @@ def test_a_task_waits_for_what_its_node_stands_on_and_for_the_tests_of_it() -> N
         "model.shop.stg": (),
         orders: ("model.shop.stg",),
         # dbt runs one command at a time inside Snowflake, so the second of its tasks waits for the first.
-        "model.shop.history": (orders, tests),
-        "seed.shop.rates": ("model.shop.history",),
+        "seed.shop.rates": (),
+        "model.shop.history": (orders, tests, "seed.shop.rates"),
         "model.shop.totals": (orders, "seed.shop.rates", tests),
         tests: (orders,),
         "tests of model.shop.orders, model.shop.totals": (orders, "model.shop.totals"),
@@ -115,21 +116,21 @@ def test_what_dbt_does_more_for_is_run_by_dbt_and_what_has_no_task_is_named() ->
         "test.shop.warned": "is a warning, which stops nothing",
     }
     assert rendered().sources == {"source.shop.raw.orders": "analytics.raw.orders"}
-    assert [task.body for task in whole(graph_of(MANIFEST), DBT).tasks] == [run + "'build --target prod-snowflake'"]
+    assert [task.body for task in whole(manifest_of(MANIFEST), DBT).tasks] == [run + "'build --target prod-snowflake'"]
 
 
 def test_a_node_that_a_selection_cannot_name_is_named() -> None:
     odd = json.loads(json.dumps(MANIFEST))
     odd["nodes"]["model.shop.history"]["fqn"] = ["shop", "Finance & Sales", "history"]
     with pytest.raises(ConfigError, match=r"model\.shop\.history can't be run by a task of its own: .*--how dbt"):
-        node_by_node(odd, graph_of(odd), DBT)
+        node_by_node(manifest_of(odd), compiled_in(odd), DBT)
 
 
 def test_a_model_without_compiled_sql_is_named() -> None:
     bare = json.loads(json.dumps(MANIFEST))
     bare["nodes"]["model.shop.orders"]["compiled_code"] = None
     with pytest.raises(ConfigError, match=r"no compiled SQL of 1 nodes: model\.shop\.orders\. .*--how dbt"):
-        node_by_node(bare, graph_of(bare), DBT)
+        node_by_node(manifest_of(bare), compiled_in(bare), DBT)
 
 
 def test_a_graph_stays_within_what_a_task_may_have_before_and_after_it() -> None:
@@ -181,7 +182,7 @@ GRAMMAR = {
 
 
 def statements(how: str) -> Iterator[str]:
-    found = rendered() if how == "sql" else whole(graph_of(MANIFEST), DBT)
+    found = rendered() if how == "sql" else whole(manifest_of(MANIFEST), DBT)
     yield from create(found, PLACE)
     yield from drop(found, PLACE)
 

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from flows.engine.artifacts.graph import load_graph
+from flows.engine.artifacts.manifest_file import load_manifest
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
@@ -164,7 +164,7 @@ def test_every_event_of_a_node_is_in_the_ledger(result: DbtResult) -> None:
 
 
 def test_no_node_started_before_what_it_stands_on_ended(result: DbtResult) -> None:
-    graph = load_graph(result.target_path / "manifest.json")
+    graph = load_manifest(result.target_path / "manifest.json")
     nodes = {node.unique_id: node for node in result.nodes}
     edges = [(parent, child) for child in nodes for parent in graph.parents(child, nodes)]
     assert ("model.outcomes.good", "model.outcomes.on_inlined") in edges

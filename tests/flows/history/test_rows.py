@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.engine.artifacts.graph import graph_of
+from flows.engine.artifacts.artifacts import Artifacts
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import find_manifest, manifest_of
 from flows.engine.artifacts.results import DbtResult, NodeResult, enriched
 from flows.engine.context.command import DbtCommand
 from flows.history.columns import COLUMNS
-from flows.history.rows import NOTHING_DECLARED, DeclaredNodes, FlowTimes, read_declared, read_freshness, rows_of, waits
+from flows.history.rows import FlowTimes, rows_of, waits
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -47,9 +48,9 @@ def result(*nodes: NodeResult, command: str = "dbt build", folder: Path = Path("
     )
 
 
-def declared(folder: Path) -> DeclaredNodes:
+def declared(folder: Path) -> Manifest:
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
-    return read_declared(folder / "manifest.json")
+    return find_manifest(folder / "manifest.json")
 
 
 def test_a_node_has_what_dbt_measured_and_what_the_warehouse_said(tmp_path: Path) -> None:
@@ -82,19 +83,20 @@ def test_a_node_has_what_dbt_measured_and_what_the_warehouse_said(tmp_path: Path
 
 def test_owner_and_weight_come_from_meta_group_and_what_is_tested(tmp_path: Path) -> None:
     known = declared(tmp_path)
-    assert known.owner("model.shop.report") == "Board"
-    assert known.owner("test.shop.orders_ok") == "Sales", "a test is its model's"
-    assert known.owner("model.shop.nobody_knows") is None
+    assert known.declared_owners("model.shop.report") == ("Board",)
+    assert known.declared_owners("test.shop.orders_ok") == ("Sales",), "a test is its model's"
+    assert known.declared_owners("model.shop.nobody_knows") == ()
     rows = rows_of(
         result(node("orders_ok", 0, 1, "test", status="warn", failures=3)), DbtCommand("test"), "shop", "x", known
     )
     assert (rows[0]["is_critical"], rows[0]["severity"], rows[0]["failures"]) == (True, "warn", 3)
+    assert rows[0]["owner"] == "Sales"
     assert (rows[0]["run_outcome"], rows[0]["tested"]) == ("warned", ["model.shop.orders"])
 
 
 def test_a_run_without_a_node_is_one_row_with_its_error() -> None:
     rows = rows_of(
-        result(), DbtCommand("build", selector="nightly"), "shop", "x", NOTHING_DECLARED, error="no " + "x" * 9000
+        result(), DbtCommand("build", selector="nightly"), "shop", "x", Manifest({}), error="no " + "x" * 9000
     )
     assert len(rows) == 1
     assert "unique_id" not in rows[0]
@@ -103,7 +105,7 @@ def test_a_run_without_a_node_is_one_row_with_its_error() -> None:
 
 
 def test_in_a_build_a_model_waits_for_the_tests_of_what_it_stands_on() -> None:
-    graph = graph_of(MANIFEST)
+    graph = manifest_of(MANIFEST)
     ran = [node("orders", 1, 3), node("orders_ok", 3, 5, "test"), node("report", 6, 7), node("both_ok", 7, 8, "test")]
     assert {key: (wait.waited_for, wait.queue_seconds) for key, wait in waits(ran, graph, is_build=True).items()} == {
         "model.shop.orders": (None, 0.0),
@@ -117,7 +119,7 @@ def test_in_a_build_a_model_waits_for_the_tests_of_what_it_stands_on() -> None:
 
 def test_what_ended_after_a_node_began_is_not_what_it_waited_for() -> None:
     ran = [node("orders", 10, 12), node("report", 3, 4)]
-    assert waits(ran, graph_of(MANIFEST), is_build=True)["model.shop.report"].waited_for is None
+    assert waits(ran, manifest_of(MANIFEST), is_build=True)["model.shop.report"].waited_for is None
 
 
 def test_the_freshness_of_a_source_is_kept_with_its_promise(tmp_path: Path) -> None:
@@ -131,10 +133,9 @@ def test_the_freshness_of_a_source_is_kept_with_its_promise(tmp_path: Path) -> N
     }
     path.write_text(json.dumps({"metadata": {"generated_at": "2026-01-31T12:00:02Z"}, "results": [source]}))
     checked = result(node("raw.orders", 0, 1, "source", status="warn"), command="dbt source freshness")
-    found = read_freshness(path, checked)
-    (row,) = rows_of(checked, DbtCommand("source freshness"), "shop", "x", NOTHING_DECLARED, found)
+    found = Artifacts(tmp_path).sources(since=checked.started_at)
+    (row,) = rows_of(checked, DbtCommand("source freshness"), "shop", "x", Manifest({}), found)
     assert row["max_loaded_at"] == datetime(2026, 1, 31, 10)
     assert (row["age_seconds"], row["warn_after_seconds"], row["error_after_seconds"]) == (7201.0, 3600.0, None)
-    later = replace(checked, started_at=AT + timedelta(minutes=1))
-    assert read_freshness(path, later) == {}, "another run wrote it"
-    assert read_freshness(tmp_path / "none.json", checked) == {}
+    assert Artifacts(tmp_path).sources(since=AT + timedelta(minutes=1)) == {}, "another run wrote it"
+    assert Artifacts(tmp_path / "none").sources() == {}

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
@@ -97,19 +98,18 @@ def test_a_target_that_is_not_a_pull_requests_is_refused_before_anything_is_touc
 
 def test_only_what_is_built_in_schemas_of_a_pull_request_is_claimed() -> None:
     def node(schema: str, kind: str = "model", **config: object) -> dict[str, object]:
-        return {"resource_type": kind, "schema": schema, "config": config}
+        return {"name": "n", "resource_type": kind, "schema": schema, "config": config}
 
-    manifest = {
-        "nodes": {
-            "a": node("ci_pr_4", materialized="view"),
-            "b": node("CI_PR_4_marts", materialized="table"),
-            "c": node("ci_pr_4_notes", materialized="ephemeral"),
-            "d": node("analytics", materialized="table"),
-            "e": node("ci_pr_4_audit", "test", materialized="test"),
-            "f": node("ci_pr_4_kept", "test", materialized="test", store_failures=True),
-            "g": node("ci_pr_4_unselected", materialized="table"),
-        }
+    nodes = {
+        "a": node("ci_pr_4", materialized="view"),
+        "b": node("CI_PR_4_marts", materialized="table"),
+        "c": node("ci_pr_4_notes", materialized="ephemeral"),
+        "d": node("analytics", materialized="table"),
+        "e": node("ci_pr_4_audit", "test", materialized="test"),
+        "f": node("ci_pr_4_kept", "test", materialized="test", store_failures=True),
+        "g": node("ci_pr_4_unselected", materialized="table"),
     }
+    manifest = manifest_of({"nodes": nodes})
     wanted = {"ci_pr_4": "ci_pr_4", "ci_pr_4_marts": "CI_PR_4_marts", "ci_pr_4_kept": "ci_pr_4_kept"}
     assert built_in(manifest, [*"abcdef", "source.x"]) == wanted
     assert built_in(manifest, [*"abcdef"], stores_failures=True) == wanted | {"ci_pr_4_audit": "ci_pr_4_audit"}

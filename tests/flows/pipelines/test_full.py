@@ -14,7 +14,7 @@ import duckdb
 import pytest
 from prefect.states import State
 
-from flows.engine.artifacts.graph import load_graph
+from flows.engine.artifacts.manifest_file import load_manifest
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks.task_runs import task_run_id
@@ -90,7 +90,7 @@ def test_there_is_one_task_run_per_node_with_its_outcome(
 def test_task_runs_hang_together_as_the_dag_does(
     node_runs: dict[str, dict[str, Any]], failed: Ran, failed_result: DbtResult
 ) -> None:
-    graph = load_graph(failed_result.target_path / "manifest.json")
+    graph = load_manifest(failed_result.target_path / "manifest.json")
     flow_run_id = failed.state.state_details.flow_run_id
     assert flow_run_id
     unique_ids = {str(task_run_id(FlowRun(flow_run_id, ""), key)): key for key in node_runs}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.pipelines.new_data import loaded_at, newer_than, read_built_from, write_built_from
 from infrastructure.errors import ConfigError
 
@@ -23,12 +24,12 @@ def test_a_table_without_rows_has_no_new_data(tmp_path: Path) -> None:
     entries = [("source.p.ads.spend", "2026-11-21T09:00:00Z"), ("source.p.ads.empty", "0001-01-01T00:00:00+00:00")]
     results = [{"unique_id": unique_id, "max_loaded_at": at} for unique_id, at in entries]
     (tmp_path / "sources.json").write_text(json.dumps({"results": results}))
-    assert loaded_at(tmp_path / "sources.json") == {"source.p.ads.spend": NINE}
+    assert loaded_at(Artifacts(tmp_path)) == {"source.p.ads.spend": NINE}
 
 
 def test_what_is_not_dbts_is_an_error_and_a_lost_memory_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no readable result of its freshness check"):
-        loaded_at(tmp_path / "sources.json")
+        loaded_at(Artifacts(tmp_path))
     (tmp_path / "built_from.json").write_text("[")
     assert read_built_from(tmp_path / "built_from.json") == {}
     write_built_from(tmp_path / "built_from.json", {"a": NINE})

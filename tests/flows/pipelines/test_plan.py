@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from flows.engine.artifacts.graph import Graph, graph_of
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.pipelines.plan import action_of, plan_of
 
 
-def shop() -> Graph:
+def shop() -> Manifest:
     def node(name: str, *parents: str, kind: str = "model", **config: Any) -> dict[str, Any]:
         return {
             "name": name,
@@ -31,7 +32,7 @@ def shop() -> Graph:
         "test.warn": node("warn_orders_id", "model.orders", kind="test", materialized="test", severity="WARN"),
     }
     unit = node("adds_up", "model.customers", kind="unit_test")
-    return graph_of({"nodes": entries, "unit_tests": {"unit_test.adds_up": unit}})
+    return manifest_of({"nodes": entries, "unit_tests": {"unit_test.adds_up": unit}})
 
 
 def planned(*chosen: str, select: str | None = None, selector: str | None = None, full_refresh: bool = False) -> Any:
@@ -48,12 +49,12 @@ def test_steps_follow_the_dag_and_nodes_of_one_step_do_not_wait_for_each_other()
     assert [node.step for node in planned()] == sorted(node.step for node in planned())
 
 
-def test_models_that_stand_on_each_other_have_a_step_each() -> None:
+def test_models_that_depend_on_each_other_are_of_one_step() -> None:
     def model(name: str, parent: str) -> dict[str, Any]:
         return {"name": name, "resource_type": "model", "fqn": [name], "depends_on": {"nodes": [parent]}}
 
-    looped = graph_of({"nodes": {"a": model("a", "b"), "b": model("b", "a")}})
-    assert sorted(node.step for node in plan_of(looped, ["a", "b"], None, None, False)) == [1, 2]
+    looped = manifest_of({"nodes": {"a": model("a", "b"), "b": model("b", "a")}})
+    assert sorted(node.step for node in plan_of(looped, ["a", "b"], None, None, False)) == [1, 1]
 
 
 def test_a_unit_test_comes_before_its_model_as_dbt_build_runs_it() -> None:

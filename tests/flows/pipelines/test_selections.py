@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.engine.artifacts.graph import CRITICAL_WORDS
+from flows.engine.artifacts.manifest_file import CRITICAL_WORDS
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import read_project
 from flows.engine.process.listing import list_nodes

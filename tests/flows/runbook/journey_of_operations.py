@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.runbook.audit.checks import accuracy, corrections
 from flows.runbook.audit.settings import Accuracy
 from flows.runbook.full_refresh.journal import RefreshJournal
@@ -99,7 +100,7 @@ def _audit(tables: Warehouse, versions: Versions, schema: str) -> list[Any]:
         for name, relation in (("versions", versions.relation), ("paid", paid))
     }
     check = Accuracy(name="pay", calculated="versions", recorded="paid", key=("player", "begins"), amounts=("rate",))
-    wrong = accuracy(tables, ProjectTables({"nodes": nodes}, ()), check)
+    wrong = accuracy(tables, ProjectTables(manifest_of({"nodes": nodes}), ()), check)
     _insert(tables, versions.relation, ("bob", "gig", _JANUARY, None, True, False, _FEBRUARY, Decimal(1)))
     (late,) = corrections(tables, [versions], 12)
     return [[row["rate"] for row in wrong.rows], [(row["month"], row["corrections"]) for row in late.rows]]

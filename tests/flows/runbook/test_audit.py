@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.history.store import HistoryStore
 from flows.runbook.audit.checks import Section, accuracy, corrections, integrity, slow_models
 from flows.runbook.audit.flow import AuditReport, as_document, as_html, as_markdown
@@ -55,7 +56,7 @@ def declared_of(**relations: str) -> ProjectTables:
         }
         for name, relation in relations.items()
     }
-    return ProjectTables({"nodes": nodes}, tuple(nodes))
+    return ProjectTables(manifest_of({"nodes": nodes}), tuple(nodes))
 
 
 def test_every_amount_that_is_off_by_more_than_a_cent_is_named_exactly(opened: tuple[Warehouse, str]) -> None:

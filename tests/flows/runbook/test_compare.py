@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.runbook.compare.flow import as_document, compared, table_rows
 from flows.runbook.compare.target_state import TableState, TargetState, load, save
 from flows.runbook.project_tables import ProjectTables
@@ -122,5 +123,5 @@ def test_what_names_a_row_is_what_a_test_proves() -> None:
         "2": proof("unique_combination_of_columns", "model.p.b", columns=["i", "j"]),
         "3": proof("unique", "model.p.d", column_name="id") | {"config": {"where": "is_current"}},
     }
-    declared = ProjectTables({"nodes": nodes}, ())
+    declared = ProjectTables(manifest_of({"nodes": nodes}), ())
     assert [declared.row_key(f"model.p.{name}") for name in "abcd"] == [("id",), ("i", "j"), ("x", "y"), ()]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from flows.engine.artifacts.graph import graph_of
-from flows.engine.artifacts.results import NodeResult
-from flows.runbook.payroll.gate import GatedBuild, built_of, read_built, read_loaded_at, too_old, unproven, verdicts
+from flows.engine.artifacts.manifest_file import manifest_of
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.runbook.payroll.gate import GatedBuild, read_built, read_loaded_at, too_old, unproven, verdicts
 from flows.runbook.payroll.payments import (
     Compared,
     Payment,
@@ -46,6 +46,14 @@ def manifest(mark: object = True, severity: str = "error", **more: Any) -> dict[
         },
         **more,
     }
+
+
+def built_of(manifest: dict[str, Any], results: list[NodeResult], since: datetime) -> GatedBuild:
+    return GatedBuild(manifest_of(manifest), results, since)
+
+
+def result(folder: Path, *nodes: NodeResult) -> DbtResult:
+    return DbtResult("dbt build", "prod", nodes, AT, AT, folder, folder)
 
 
 def came(status: str, unique_id: str = "test.orchestra.adds_up", at: datetime = AT) -> NodeResult:
@@ -92,10 +100,10 @@ def test_a_test_that_somebody_switched_off_is_one_that_did_not_run(tmp_path: Pat
     other = {"name": "elsewhere", "resource_type": "test", "refs": [{"name": "orders"}]}
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(manifest(disabled={"a": [entry], "b": [other]})))
-    assert stops(read_built(path, [came("pass")], AT)) == ["critical test adds_up is switched off"]
+    assert stops(read_built(result(tmp_path, came("pass")))) == ["critical test adds_up is switched off"]
     path.write_text("[]")
     with pytest.raises(ConfigError, match=r"manifest\.json is not a dbt manifest"):
-        read_built(path, [], AT)
+        read_built(result(tmp_path))
 
 
 def test_what_no_critical_test_proves_is_named() -> None:
@@ -123,15 +131,15 @@ def test_only_what_this_very_check_found_out_says_how_old_a_source_is(
 ) -> None:
     entry = {"unique_id": "source.orchestra.office.pay", "max_loaded_at": loaded}
     (tmp_path / "sources.json").write_text(json.dumps({"metadata": {"generated_at": generated}, "results": [entry]}))
-    assert read_loaded_at(tmp_path / "sources.json", AT) == ({entry["unique_id"]: found} if found else {})
-    assert read_loaded_at(tmp_path / "missing.json", AT) == {}
+    assert read_loaded_at(result(tmp_path)) == ({entry["unique_id"]: found} if found else {})
+    assert read_loaded_at(result(tmp_path / "missing")) == {}
 
 
 def test_a_source_that_is_old_or_that_nobody_knows_the_age_of_stops_payroll() -> None:
     source = {"name": "pay", "resource_type": "source"}
     nodes = {MODEL: {"name": "fct_musician_payment", "resource_type": "model", "relation_name": "pay"}}
     nodes[MODEL]["depends_on"] = {"nodes": ["source.orchestra.office.pay"]}  # type: ignore[assignment]
-    found = graph_of({"nodes": nodes, "sources": {"source.orchestra.office.pay": source}})
+    found = manifest_of({"nodes": nodes, "sources": {"source.orchestra.office.pay": source}})
     loaded = {"source.orchestra.office.pay": AT}
     assert too_old(found, loaded, 24, AT + timedelta(hours=24)) == ({"office.pay": AT}, [])
     assert too_old(found, loaded, 24, AT + timedelta(hours=24.5))[1] == [
@@ -143,7 +151,7 @@ def test_a_source_that_is_old_or_that_nobody_knows_the_age_of_stops_payroll() ->
     ]
     assert too_old(found, loaded, float("nan"), AT)[1]
     assert too_old(found, {}, 24, AT)[1] == ["source office.pay has no rows, or nobody can tell when they were loaded"]
-    assert too_old(graph_of({"nodes": {}}), {}, 24, AT)[1], "no source at all is no good sign"
+    assert too_old(manifest_of({"nodes": {}}), {}, 24, AT)[1], "no source at all is no good sign"
 
 
 PAYMENT = Payment(

@@ -13,9 +13,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import SUCCEEDED, WARNED
-from flows.runbook.payroll.gate import MODELS, against, built_of
+from flows.runbook.payroll.gate import MODELS, GatedBuild, against
 from flows.runbook.payroll.payments import Compared, Payment, Payments, checksum_of
 
 CASES = int(os.environ.get("TRIBUTARY_TEST_CASES", "150"))
@@ -51,7 +52,7 @@ class Evidence:
     def stops(self) -> list[str]:
         """Return what the gate says."""
         rows = Payments(7, tuple(self.payments), checksum_of(self.payments))
-        built = built_of(self.manifest, list(self.results.values()), self.since)
+        built = GatedBuild(manifest_of(self.manifest), list(self.results.values()), self.since)
         return against(built, self.loaded_at, CHECKED_AT, self.freshness_hours, rows, self.compared)
 
 

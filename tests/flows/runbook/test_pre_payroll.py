@@ -159,10 +159,9 @@ def test_nothing_but_evidence_opens_the_gate(
     project = read_project(str(models.parent))
     checked = _done(DbtCommand("source freshness"), project, profile)
     made = _done(DbtCommand("build", SELECT), project, profile)
-    built = read_built(made.target_path / "manifest.json", made.nodes, made.started_at)
-    loaded_at = read_loaded_at(checked.target_path / "sources.json", checked.started_at)
+    built, loaded_at = read_built(made), read_loaded_at(checked)
     with open_warehouse(profile) as tables:
-        payments, compared = read_payments(tables, built.graph, 7), read_compared(tables, built.graph, 7)
+        payments, compared = read_payments(tables, built.manifest, 7), read_compared(tables, built.manifest, 7)
     stops = against(built, loaded_at, datetime.now(UTC), 24, payments, compared)
     assert [line for line in stops if said in line] if said else not stops, stops
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import ProjectTables, Versions
 from flows.runbook.scd2.plan import digest_of, plan_changes
@@ -233,7 +234,7 @@ def test_models_say_that_they_hold_versions_and_snapshots_need_not() -> None:
         ),
     ]
     document = {"nodes": {one["unique_id"]: one for one in nodes}}
-    found = {one.name: one for one in ProjectTables(document, tuple(document["nodes"])).versions()}
+    found = {one.name: one for one in ProjectTables(manifest_of(document), tuple(document["nodes"])).versions()}
 
     assert set(found) == {"rates", "people", "other"}
     assert (found["rates"].key, found["rates"].current, found["rates"].may_end) == (("id",), "c", False)
@@ -248,4 +249,4 @@ def test_models_say_that_they_hold_versions_and_snapshots_need_not() -> None:
 def test_a_model_that_says_half_of_it_is_named() -> None:
     half = node("model", "rates", meta={"scd2": {"key": "id", "from": "a"}})
     with pytest.raises(ConfigError, match="rates says in its meta that it holds versions, and lacks to"):
-        ProjectTables({"nodes": {half["unique_id"]: half}}, (half["unique_id"],)).versions()
+        ProjectTables(manifest_of({"nodes": {half["unique_id"]: half}}), (half["unique_id"],)).versions()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from flows.engine.artifacts.results import DbtResult, NodeResult, enriched, read_run_results, result_of
+from flows.engine.artifacts.artifacts import Artifacts
+from flows.engine.artifacts.results import DbtResult, NodeResult, enriched, result_of
 from flows.engine.context.events import FAILED, SKIPPED, STARTED, SUCCEEDED, WARNED, NodeEvent
 from flows.engine.ledger.attempt import Attempt
 from flows.engine.ledger.undone import stopped_of
@@ -63,7 +64,7 @@ def test_hooks_are_no_nodes_of_a_run_that_was_stopped(events: list[NodeEvent], s
         if event.finished_at:
             results[event.unique_id] = result_of(event)
     assert attempt.left_undone
-    assert str(stopped_of("run", results, attempt, tmp_path / "manifest.json")) == said
+    assert str(stopped_of("run", results, attempt, Artifacts(tmp_path))) == said
 
 
 def test_attempts_add_up() -> None:
@@ -78,17 +79,17 @@ def artifact(path: Path, invocation_id: str, *entries: dict[str, Any]) -> Path:
 
 
 def test_results_of_another_invocation_are_ignored(tmp_path: Path) -> None:
-    path = artifact(tmp_path / "run_results.json", "yesterday", {"unique_id": "model.shop.a", "message": "old"})
-    assert read_run_results(path, "today") == {}
-    assert read_run_results(path, None) == {}
-    assert set(read_run_results(path, "yesterday")) == {"model.shop.a"}
+    artifact(tmp_path / "run_results.json", "yesterday", {"unique_id": "model.shop.a", "message": "old"})
+    assert Artifacts(tmp_path).run_results("today") == {}
+    assert Artifacts(tmp_path).run_results(None) == {}
+    assert set(Artifacts(tmp_path).run_results("yesterday")) == {"model.shop.a"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"metadata": {"invocation_id": "i"}, "results": 3}'])
 def test_a_missing_or_damaged_artifact_is_no_failure(tmp_path: Path, content: bytes) -> None:
-    assert read_run_results(tmp_path / "run_results.json", "i") == {}
+    assert Artifacts(tmp_path).run_results("i") == {}
     (tmp_path / "run_results.json").write_bytes(content)
-    assert read_run_results(tmp_path / "run_results.json", "i") == {}
+    assert Artifacts(tmp_path).run_results("i") == {}
 
 
 def test_only_what_did_not_succeed_keeps_a_message() -> None:

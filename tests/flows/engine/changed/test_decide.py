@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from flows.engine.artifacts.fingerprints import Input, Inputs, Parts
 from flows.engine.changed.decide import Decision, Found, decide, summary_of
-from flows.engine.changed.fingerprints import Input, Inputs, Parts
 from flows.engine.changed.last_success import Built, LastSuccess
 from flows.engine.changed.run_memory import Done, after, settings_digest
 

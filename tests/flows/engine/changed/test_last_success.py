@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.engine.artifacts.fingerprints import Input, Inputs, Parts
 from flows.engine.changed import last_success as last_good
-from flows.engine.changed.fingerprints import Input, Inputs, Parts
 from flows.engine.changed.last_success import (
     KEPT_STATES,
     Built,

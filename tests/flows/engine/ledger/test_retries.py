@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows.engine.artifacts.graph import Graph, graph_of
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.artifacts.results import NodeResult
 from flows.engine.ledger.retries import Retries, with_what_they_kept_back
 
@@ -20,7 +21,7 @@ def node(name: str, status: str, message: str = "", attempts: int = 1) -> NodeRe
     return NodeResult(f"{kind}.shop.{name}", name, kind, "table", status, AT, AT, message, attempts=attempts)
 
 
-def graph(edges: dict[str, list[str]]) -> Graph:
+def graph(edges: dict[str, list[str]]) -> Manifest:
     """Return a graph of models and of tests, whose names say what they are."""
 
     def unique_id(name: str) -> str:
@@ -35,7 +36,7 @@ def graph(edges: dict[str, list[str]]) -> Graph:
         }
         for name, parents in edges.items()
     }
-    return graph_of({"nodes": nodes})
+    return manifest_of({"nodes": nodes})
 
 
 def test_a_node_is_tried_again_for_a_passing_reason_until_its_limit() -> None:

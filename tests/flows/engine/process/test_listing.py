@@ -7,10 +7,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from flows.engine.artifacts.manifest_file import MANIFEST
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.project import read_project
-from flows.engine.context.state import MANIFEST
 from flows.engine.process.door import Dbt
 from flows.engine.process.listing import list_nodes
 from infrastructure.profiles import Profile

@@ -15,6 +15,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
@@ -111,7 +112,7 @@ def manifest(folder: Path, **parents: str) -> Path:
 
 
 def recorder(port: int, folder: Path, **parents: str) -> Recorder:
-    return Recorder(FLOW_RUN, sender_to(port), manifest(folder, **parents), flush_seconds=0.01)
+    return Recorder(FLOW_RUN, sender_to(port), Artifacts(manifest(folder, **parents).parent), flush_seconds=0.01)
 
 
 @pytest.mark.parametrize("answers", [(), (503, 500), (None, 503, None), (204, 500, 204, None)])
@@ -200,7 +201,7 @@ def test_taking_an_event_never_waits_for_the_server(tmp_path: Path) -> None:
 
         return send
 
-    with Recorder(FLOW_RUN, hanging, tmp_path / "manifest.json", flush_seconds=0.01) as sending:
+    with Recorder(FLOW_RUN, hanging, Artifacts(tmp_path), flush_seconds=0.01) as sending:
         for number in range(1000):
             sending.event(line(number))
         release.set()
@@ -209,7 +210,7 @@ def test_taking_an_event_never_waits_for_the_server(tmp_path: Path) -> None:
 
 def test_a_missing_manifest_costs_the_edges_and_nothing_else(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
     server = inbox()
-    with Recorder(FLOW_RUN, sender_to(server.port), tmp_path / "none.json", 0.01) as sending:
+    with Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path / "none"), 0.01) as sending:
         sending.event(line(0, ended("a")))
     assert [event["payload"]["task_run"]["name"] for event in server.documents("/events")] == ["a"]
 
@@ -268,13 +269,13 @@ def test_what_was_not_sent_is_sent_by_the_next_run(
     manifest(tmp_path, a="")
     with monkeypatch.context() as patch:
         patch.setattr(module, "CLOSE_SECONDS", 0.3)
-        with Recorder(FLOW_RUN, sender_to(free_port()), tmp_path / "manifest.json", 0.01, kept) as sending:
+        with Recorder(FLOW_RUN, sender_to(free_port()), Artifacts(tmp_path), 0.01, kept) as sending:
             sending.event(line(0, NodeEvent("model.shop.cut_off", "cut_off", "model", "table", "started", AT)))
             sending.event(line(1, ended("a")))
     assert sending.unsent == 5, "two lines, and that one ended, and that the other ran and was cut off"
     server = inbox()
     for unsent, sent in ((elsewhere, 0), (kept, 3), (kept, 3)):
-        with Recorder(FLOW_RUN, sender_to(server.port), tmp_path / "manifest.json", 0.01, unsent) as sending:
+        with Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 0.01, unsent) as sending:
             sending.event(line(2))
         assert len(server.documents("/events")) == sent
     states = {event["resource"]["prefect.resource.name"]: event for event in server.documents("/events")}
@@ -292,7 +293,7 @@ def test_the_sender_is_made_with_the_settings_of_whoever_started_the_run(tmp_pat
         return lambda path, body: None
 
     setting.set("temporary")
-    with Recorder(FLOW_RUN, factory, tmp_path / "none.json", 0.01) as sending:
+    with Recorder(FLOW_RUN, factory, Artifacts(tmp_path / "none"), 0.01) as sending:
         sending.event(line(0))
     assert seen == ["temporary"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from flows.engine.changed.fingerprints import Inputs, Values
-from flows.engine.changed.manifest_fingerprints import inputs_of
+from flows.engine.artifacts.fingerprints import Inputs, Values
+from flows.engine.artifacts.manifest_fingerprints import inputs_of
 
 VALUES = Values("shop", {}, {"shop": {"day": 1, "unused": 1}}, {"REGION": "north"}, {"/shop/seeds/big.csv": "aaa"})
 
@@ -124,7 +124,7 @@ def in_macro(name: str) -> Callable[[dict[str, Any]], object]:
 
 def test_parents_are_seen_through_ephemeral_models_and_come_first() -> None:
     inputs = read()
-    assert inputs.nodes["model.orders"].parents == ("seed.big", "source.raw.events")
+    assert inputs.nodes["model.orders"].parents == ("source.raw.events", "seed.big")
     assert "model.inside" not in inputs.nodes
     assert "operation.start" not in inputs.nodes
     order = list(inputs.nodes)

@@ -12,9 +12,11 @@ import pytest
 
 from flows.alerts.failing_rows import masked, why_hidden
 from flows.alerts.incident import FailingRows
-from flows.alerts.nodes import incidents_of, key_of, mended, read_source_ages
+from flows.alerts.nodes import age_sentence, incidents_of, key_of, mended
 from flows.alerts.routes import FailingRowsSettings
-from flows.engine.artifacts.alert_facts import Manifest, read_manifest
+from flows.engine.artifacts.artifacts import Artifacts
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import find_manifest, manifest_of
 from flows.engine.artifacts.results import DbtResult, NodeResult
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -37,7 +39,7 @@ def entry(unique_id: str, *parents: str, meta: dict[str, Any] | None = None, **f
 
 
 def manifest(*entries: dict[str, Any]) -> Manifest:
-    return Manifest(
+    return manifest_of(
         {
             "metadata": {"project_name": "shop"},
             "groups": {"group.shop.finance": {"name": "finance", "owner": {"name": "Finance"}}},
@@ -79,9 +81,9 @@ def test_a_test_has_the_tags_and_the_readers_of_what_it_tests() -> None:
 
 
 def test_a_manifest_that_is_missing_or_broken_is_an_empty_one(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path / "none.json").owners("model.shop.people") == ()
+    assert find_manifest(tmp_path / "none.json").owners("model.shop.people") == ()
     (tmp_path / "broken.json").write_text("[]")
-    assert read_manifest(tmp_path / "broken.json").affects("model.shop.people") == ()
+    assert find_manifest(tmp_path / "broken.json").affects("model.shop.people") == ()
 
 
 def test_rows_of_a_personal_column_and_of_a_personal_source_are_not_shown() -> None:
@@ -154,7 +156,7 @@ def test_a_source_that_is_too_old_says_how_old_it_is_and_may_be(tmp_path: Path) 
         ]
     }
     (tmp_path / "sources.json").write_text(json.dumps(document))
-    ages = read_source_ages(tmp_path / "sources.json")
+    ages = {key: age_sentence(age) for key, age in Artifacts(tmp_path).sources().items()}
     assert ages["source.shop.crm.people"] == (
         "Its newest row is of 2026-11-18 12:00 UTC, 3.0 days ago; "
         "its freshness: warn after 24 hours, error after 2 days."

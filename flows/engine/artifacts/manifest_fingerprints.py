@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, cast
 
-from flows.engine.artifacts.graph import parents_first
-from flows.engine.changed.fingerprints import BUILT_TYPES, TEST_TYPES, Input, Inputs, Parts, Values, digest_of
-from flows.engine.changed.volatile_sql import unseen_in_python, unseen_in_sql, unseen_words
+import orjson
+
+from flows.engine.artifacts.fingerprints import BUILT_TYPES, TEST_TYPES, Input, Inputs, Parts, Values, digest_of
+from flows.engine.artifacts.manifest import reach
+from flows.engine.artifacts.volatile_sql import unseen_in_python, unseen_in_sql, unseen_words
 from flows.engine.context.events import name_of
 
 # How a project says, in a node's config.meta, that it knows better: "always" or "when_changed".
@@ -27,9 +30,10 @@ _NOT_CONFIG = frozenset({"docs", "tags", "group", "access", "alias", "schema", "
 _UNIT_TEST_FIELDS = ("model", "given", "expect", "overrides", "config", "version", "checksum")
 
 
-def inputs_of(manifest: Mapping[str, Any], values: Values) -> Inputs:
-    """Work out from a manifest what every node is made from."""
-    return _Reading(manifest, values).inputs()
+def inputs_of(manifest: bytes | Mapping[str, Any], values: Values) -> Inputs:
+    """Work out from a manifest, all of it, what every node is made from."""
+    document = cast(Mapping[str, Any], orjson.loads(manifest)) if isinstance(manifest, bytes) else manifest
+    return _Reading(document, values).inputs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,12 @@ class _Reading:
 
     def _in_order(self) -> list[str]:
         """Return what can be built, parents before children."""
-        ordered = parents_first(self._nodes, lambda key: [up for up in self._parents(key) if up in self._nodes])
+        edges = {key: [up for up in self._parents(key) if up in self._nodes] for key in self._nodes}
+        try:
+            ordered = list(TopologicalSorter(edges).static_order())
+        except CycleError:
+            # dbt refuses to build them, in words of its own.
+            ordered = list(edges)
         kinds = BUILT_TYPES + TEST_TYPES
         return [key for key in ordered if self._nodes[key]["resource_type"] in kinds and not self._is_ephemeral(key)]
 
@@ -198,20 +207,17 @@ class _Reading:
         return found
 
     def _walk(self, roots: Iterable[str]) -> _Reached:
-        seen = set(roots)
-        waiting = list(seen)
-        whole = _Reached()
-        while waiting:
-            macro = self._macros.get(waiting.pop())
-            if macro is None:
-                continue
+        found = reach(roots, self._called_in)
+        whole = _Reached(frozenset(found))
+        for macro in (self._macros[key] for key in found if key in self._macros):
             if macro["package_name"] not in self._internal:
                 text = str(macro.get("macro_sql") or "")
                 whole |= _lookups(text) | _Reached(unseen=unseen_words(text))
-            further = {key for key in (macro.get("depends_on") or {}).get("macros") or () if key} - seen - self._aside
-            seen |= further
-            waiting += further
-        return whole | _Reached(frozenset(seen))
+        return whole
+
+    def _called_in(self, unique_id: str) -> list[str]:
+        called = (self._macros.get(unique_id, {}).get("depends_on") or {}).get("macros") or ()
+        return [key for key in called if key and key not in self._aside]
 
     def _digests(self, entry: Mapping[str, Any], reached: _Reached) -> tuple[str, dict[str, str], dict[str, str]]:
         """Return the fingerprint of the macros, and those of each variable and environment variable."""
@@ -238,17 +244,8 @@ class _Reading:
 
     def _parents(self, unique_id: str) -> list[str]:
         """Return the nodes and sources right before a node, seen through ephemeral models."""
-        found: dict[str, None] = {}
-        seen: set[str] = set()
-        waiting = list(reversed(self._before(unique_id)))
-        while waiting:
-            parent = waiting.pop()
-            if parent not in seen and self._is_ephemeral(parent):
-                waiting += self._before(parent)
-                seen.add(parent)
-            elif parent in self._nodes or parent in self._sources:
-                found[parent] = None
-        return list(found)
+        found = reach(self._before(unique_id), lambda key: self._before(key) if self._is_ephemeral(key) else ())
+        return [key for key in found if not self._is_ephemeral(key) and (key in self._nodes or key in self._sources)]
 
     def _before(self, unique_id: str) -> list[str]:
         return list((self._nodes[unique_id].get("depends_on") or {}).get("nodes") or ())

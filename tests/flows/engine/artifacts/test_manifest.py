@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.artifacts.alert_facts import Manifest
-from flows.engine.artifacts.graph import Graph, graph_of, is_critical, load_graph, parents_first
-from flows.history.rows import DeclaredNodes
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import is_critical, load_manifest, manifest_of
 from infrastructure.errors import ConfigError
 
 
-def graph(materialized: str = "ephemeral") -> Graph:
+def graph(materialized: str = "ephemeral") -> Manifest:
     def node(name: str, *parents: str, kind: str = "model", how: str = "table") -> dict[str, object]:
         return {
             "name": name,
@@ -22,7 +21,7 @@ def graph(materialized: str = "ephemeral") -> Graph:
             "config": {"materialized": how},
         }
 
-    return graph_of(
+    return manifest_of(
         {
             "nodes": {
                 "model.a": node("a", "source.s"),
@@ -69,11 +68,11 @@ def test_upstream_and_downstream_leave_the_roots_out() -> None:
 def test_a_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     with pytest.raises(ConfigError, match=r"There is no manifest at .* Run the project once"):
-        load_graph(path)
+        load_manifest(path)
     for content in (b"", b"[]", b'{"nodes": {"a": {}}}', b'{"nodes": [1]}', b"\xff"):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"is not a dbt manifest\. Delete it and run again"):
-            load_graph(path)
+            load_manifest(path)
 
 
 @pytest.mark.parametrize(
@@ -96,21 +95,16 @@ def test_a_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
         ({}, False),
     ],
 )
-def test_whoever_asks_is_told_the_same_of_what_is_critical(entry: dict[str, object], critical: bool) -> None:
-    """The graph, alerts and the history; a full refresh asks the rule itself."""
+def test_one_rule_says_what_is_critical(entry: dict[str, object], critical: bool) -> None:
     document = {"nodes": {"test.shop.t": {"name": "t", "resource_type": "test", **entry}}}
     assert is_critical(entry) is critical
-    assert graph_of(document).nodes["test.shop.t"].is_critical is critical
-    assert Manifest(document).is_critical("test.shop.t") is critical
-    assert DeclaredNodes(graph_of(document), document["nodes"], {}).is_critical("test.shop.t") is critical
+    assert manifest_of(document).nodes["test.shop.t"].is_critical is critical
+    assert manifest_of(document).is_critical("test.shop.t") is critical
 
 
 def test_every_walk_over_nodes_that_stand_on_each_other_ends() -> None:
     around = {"a": ["c"], "b": ["a"], "c": ["b"], "d": ["a", "b"], "alone": [], "itself": ["itself"]}
-    ordered = parents_first(around, around.__getitem__)
-    assert sorted(ordered) == sorted(around)
-    assert ordered.index("d") > max(ordered.index("a"), ordered.index("b"))
-    looped = graph_of(
+    looped = manifest_of(
         {
             "nodes": {
                 name: {"name": name, "resource_type": "model", "fqn": [name], "depends_on": {"nodes": parents}}
@@ -121,3 +115,6 @@ def test_every_walk_over_nodes_that_stand_on_each_other_ends() -> None:
     assert looped.upstream(["d"]) == {"a", "b", "c"}
     assert looped.downstream(["a"]) == {"b", "c", "d"}
     assert looped.parents("a", {"alone"}) == []
+    steps = looped.steps(around)
+    assert sorted(steps) == sorted(around)
+    assert steps["d"] > steps["a"] == steps["b"] == steps["c"] == steps["alone"] == steps["itself"] == 1

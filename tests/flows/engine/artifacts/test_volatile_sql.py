@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.engine.changed.volatile_sql import unseen_in_python, unseen_in_sql, unseen_words
+from flows.engine.artifacts.volatile_sql import unseen_in_python, unseen_in_sql, unseen_words
 
 
 @pytest.mark.parametrize(
