@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.engine.artifacts.artifacts import SourceAge
-from flows.engine.artifacts.manifest import Manifest, reach
+from flows.engine.artifacts.manifest import TEST_TYPES, Manifest, reach
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.command import DbtCommand
 
@@ -90,11 +90,11 @@ def waits(nodes: Iterable[NodeResult], manifest: Manifest, is_build: bool) -> di
     """
     ran = {node.unique_id: node for node in nodes}
     begin = min((node.started_at for node in ran.values()), default=None)
-    tests = _tests_by_node(ran, manifest) if is_build else {}
+    tests = manifest.tests_among(key for key, node in ran.items() if node.resource_type == "test") if is_build else {}
     found: dict[str, Wait] = {}
     for unique_id, node in ran.items():
         before = manifest.parents(unique_id, ran)
-        if tests and node.resource_type not in ("test", "unit_test"):
+        if tests and node.resource_type not in TEST_TYPES:
             before += _tests_before(unique_id, before, tests, manifest)
         # A retry may have run something again that others had long stood on.
         ended = [ran[other] for other in before if ran[other].finished_at <= node.started_at]
@@ -104,15 +104,6 @@ def waits(nodes: Iterable[NodeResult], manifest: Manifest, is_build: bool) -> di
         seconds = max(0.0, (node.started_at - ready_at).total_seconds())
         found[unique_id] = Wait(last.unique_id if last else None, seconds)
     return found
-
-
-def _tests_by_node(ran: Mapping[str, NodeResult], manifest: Manifest) -> dict[str, list[str]]:
-    tests: dict[str, list[str]] = {}
-    for unique_id, node in ran.items():
-        if node.resource_type == "test" and unique_id in manifest.nodes:
-            for tested in manifest.nodes[unique_id].tests:
-                tests.setdefault(tested, []).append(unique_id)
-    return tests
 
 
 def _tests_before(

@@ -82,7 +82,7 @@ def action_of(node: Node, full_refresh: bool) -> str:
         return "load the file" if not full_refresh else "drop and load the file"
     if node.resource_type == "snapshot":
         return "record what changed"
-    if node.is_incremental:
+    if node.materialized == "incremental":
         return "rebuild from nothing" if full_refresh else "add what is new"
     return {
         "view": "replace the view",

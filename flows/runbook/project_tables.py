@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from flows.engine.context.project import Project
     from infrastructure.profiles import Profile
 
-# dbt's names of a snapshot's columns, where the project gives no others.
-_SNAPSHOT_COLUMNS = {
-    "dbt_valid_from": "dbt_valid_from",
-    "dbt_valid_to": "dbt_valid_to",
-    "dbt_scd_id": "dbt_scd_id",
-    "dbt_updated_at": "dbt_updated_at",
-    "dbt_is_deleted": "dbt_is_deleted",
-}
 _SCD2_FIELDS = frozenset({"key", "current", "from", "to", "superseded", "recorded", "inserted", "id"})
 
 
@@ -157,7 +149,6 @@ def _model(node: Node, declared: object) -> Versions:
 
 
 def _snapshot(node: Node, settings: Snapshot) -> Iterator[Versions]:
-    names = {**_SNAPSHOT_COLUMNS, **settings.columns}
     if not settings.key or not node.relation:
         return
     yield Versions(
@@ -165,11 +156,11 @@ def _snapshot(node: Node, settings: Snapshot) -> Iterator[Versions]:
         name=node.name,
         relation=node.relation,
         key=settings.key,
-        begins=names["dbt_valid_from"],
-        ends=names["dbt_valid_to"],
+        begins=settings.column("dbt_valid_from"),
+        ends=settings.column("dbt_valid_to"),
         open_end=settings.open_end,
-        inserted=names["dbt_updated_at"],
-        version_id=names["dbt_scd_id"],
+        inserted=settings.column("dbt_updated_at"),
+        version_id=settings.column("dbt_scd_id"),
         may_end=settings.may_end,
         is_snapshot=True,
     )

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from flows.engine.artifacts.manifest import Manifest
-from flows.engine.artifacts.manifest_file import MANIFEST, WRONG, find_manifest, load_manifest
+from flows.engine.artifacts.manifest_file import MANIFEST, WRONG, load_manifest
+from infrastructure.errors import ConfigError
 
 RUN_RESULTS, SOURCES, CATALOG = "run_results.json", "sources.json", "catalog.json"
 # The artifact that says what a command did; without one of its own, it has failed.
@@ -98,7 +99,10 @@ class Artifacts:
     @property
     def manifest_if_any(self) -> Manifest:
         """Return the manifest; an empty one where there is none that can be read."""
-        return find_manifest(self.folder / MANIFEST)
+        try:
+            return self.manifest
+        except ConfigError:
+            return Manifest({})
 
     def proves(self, name: str, invocation_id: str | None) -> bool:
         """Say whether an artifact is of this dbt command."""

@@ -82,11 +82,6 @@ class Node(NamedTuple):
         return self.resource_type in TEST_TYPES
 
     @property
-    def is_incremental(self) -> bool:
-        """Return whether a run adds to its table."""
-        return self.materialized == "incremental"
-
-    @property
     def is_ephemeral(self) -> bool:
         """Return whether it is part of what reads it."""
         return self.materialized == "ephemeral"
@@ -101,15 +96,19 @@ class Snapshot(NamedTuple):
     """The settings of a snapshot.
 
     Attributes:
-        columns: what dbt's own columns are called here, where that is not as usual.
+        names: what the project calls dbt's own columns, by dbt's name of them.
         open_end: SQL of the end of a version that holds; "null" unless the project says otherwise.
         may_end: whether what was deleted at its source ends here.
     """
 
     key: tuple[str, ...]
-    columns: Mapping[str, str]
+    names: Mapping[str, str]
     open_end: str
     may_end: bool
+
+    def column(self, name: str) -> str:
+        """Return what one of dbt's own columns is called."""
+        return self.names.get(name) or name
 
 
 class SwitchedOff(NamedTuple):
@@ -238,6 +237,14 @@ class Manifest:
         """Return what a test is about, by unique id; nothing for other nodes."""
         node = self.nodes.get(unique_id)
         return () if node is None else (node.attached_to,) if node.attached_to else node.tests
+
+    def tests_among(self, unique_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return the tests among these nodes by each node that they are about."""
+        tests: dict[str, list[str]] = {}
+        for test in self._found(unique_ids):
+            for tested in test.tests:
+                tests.setdefault(tested, []).append(test.unique_id)
+        return tests
 
     def is_personal(self, unique_id: str) -> bool:
         """Say whether a test reads anything that is marked, as a whole, as personal data, however far upstream.

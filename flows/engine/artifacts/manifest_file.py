@@ -64,14 +64,6 @@ def load_manifest(path: Path) -> Manifest:
     return found
 
 
-def find_manifest(path: Path) -> Manifest:
-    """Read a manifest; an empty one where there is none that can be read."""
-    try:
-        return load_manifest(path)
-    except ConfigError:
-        return Manifest({})
-
-
 def read_whole(path: Path) -> WholeManifest | None:
     """Read all that a manifest holds; None where there is none that can be read."""
     try:
@@ -218,10 +210,9 @@ def _unique_columns(about: _Entry) -> tuple[str, ...]:
 
 
 def _snapshot(config: _Entry) -> Snapshot:
-    given: _Entry = config.get("snapshot_meta_column_names") or {}
     return Snapshot(
         key=_texts(config.get("unique_key")),
-        columns={name: column for name, column in given.items() if column},
+        names=config.get("snapshot_meta_column_names") or {},
         open_end=str(config.get("dbt_valid_to_current") or "null"),
         may_end=config.get("hard_deletes") == "invalidate" or bool(config.get("invalidate_hard_deletes")),
     )

@@ -32,11 +32,7 @@ def skipped_in_silence(details: Details, begun: Iterable[str], manifest: Manifes
 def with_causes(results: Iterable[NodeResult], manifest: Manifest) -> list[NodeResult]:
     """Return results in which a skipped node without a message of its own names what it waited for."""
     nodes = {node.unique_id: node for node in results}
-    failed_tests: dict[str, list[str]] = {}
-    for unique_id, node in nodes.items():
-        if node.outcome == "failed" and unique_id in manifest.nodes:
-            for model in manifest.nodes[unique_id].tests:
-                failed_tests.setdefault(model, []).append(unique_id)
+    failed_tests = manifest.tests_among(key for key, node in nodes.items() if node.outcome == "failed")
     return [
         replace(node, message=_because(causes, nodes))
         if node.outcome == "skipped"

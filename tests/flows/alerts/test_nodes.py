@@ -16,7 +16,7 @@ from flows.alerts.nodes import age_sentence, incidents_of, key_of, mended
 from flows.alerts.routes import FailingRowsSettings
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest
-from flows.engine.artifacts.manifest_file import find_manifest, manifest_of
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.artifacts.results import DbtResult, NodeResult
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -81,9 +81,9 @@ def test_a_test_has_the_tags_and_the_readers_of_what_it_tests() -> None:
 
 
 def test_a_manifest_that_is_missing_or_broken_is_an_empty_one(tmp_path: Path) -> None:
-    assert find_manifest(tmp_path / "none.json").owners("model.shop.people") == ()
-    (tmp_path / "broken.json").write_text("[]")
-    assert find_manifest(tmp_path / "broken.json").affects("model.shop.people") == ()
+    assert Artifacts(tmp_path).manifest_if_any.owners("model.shop.people") == ()
+    (tmp_path / "manifest.json").write_text("[]")
+    assert Artifacts(tmp_path).manifest_if_any.affects("model.shop.people") == ()
 
 
 def test_rows_of_a_personal_column_and_of_a_personal_source_are_not_shown() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest
-from flows.engine.artifacts.manifest_file import find_manifest, manifest_of
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.artifacts.results import DbtResult, NodeResult, enriched
 from flows.engine.context.command import DbtCommand
 from flows.history.columns import COLUMNS
@@ -50,7 +50,7 @@ def result(*nodes: NodeResult, command: str = "dbt build", folder: Path = Path("
 
 def declared(folder: Path) -> Manifest:
     (folder / "manifest.json").write_text(json.dumps(MANIFEST))
-    return find_manifest(folder / "manifest.json")
+    return Artifacts(folder).manifest
 
 
 def test_a_node_has_what_dbt_measured_and_what_the_warehouse_said(tmp_path: Path) -> None:
