@@ -25,6 +25,10 @@ ELSEWHERE = {
     "flows/engine/changed/source_data.py": ("sources", "a file of ours: what a run's freshness check found"),
     "flows/engine/context/events.py": ("invocation_id relation_name resource_type unique_id", "dbt's log lines"),
     "flows/engine/context/exact_selection.py": ("run_results.json", "written for dbt, which reads it"),
+    "flows/engine/context/home.py": (
+        "run_results.json",
+        "of which project it is, found without reading it, below the room",
+    ),
     "flows/engine/ledger/resume.py": ("nodes", "the command in a ledger"),
     "flows/engine/process/child.py": ("unique_id", "the events inside of dbt's own process"),
     "flows/engine/process/listing.py": ("unique_id", "what `dbt ls` prints"),
