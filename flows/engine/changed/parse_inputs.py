@@ -64,7 +64,8 @@ def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> 
 def is_narrowed(command: DbtCommand, project: Project) -> bool:
     """Say whether a command may run less than the whole project: asked to, or by a default of the project's."""
     selectors = project.folder / "selectors.yml"
-    has_default = selectors.exists() and b"default:" in selectors.read_bytes()
+    # However YAML lets the key be written; where it is another word, dbt is asked once too often.
+    has_default = selectors.exists() and b"default" in selectors.read_bytes()
     asked = command.select or command.exclude or command.selector or command.flags or flags_in(os.environ)
     return bool(asked) or has_default
 

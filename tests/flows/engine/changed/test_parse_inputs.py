@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.engine.changed.parse_inputs import surroundings_of
+import pytest
+
+from flows.engine.changed.parse_inputs import is_narrowed, surroundings_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project
 from infrastructure.profiles import Profile
@@ -28,3 +30,13 @@ def test_a_key_that_is_given_as_a_file_leaves_the_proof_as_it_is_in_another_proc
     assert first_path != other_path
     assert first_proof == other_proof != ""
     assert key_files.path_of_key("a key") == first_path
+
+
+@pytest.mark.parametrize(
+    "written", ["{name: some, default: true}", '{"name": "some", "default": true}', "{name: some, default : true}"]
+)
+def test_a_default_selector_narrows_a_command_however_yaml_writes_it(tmp_path: Path, written: str) -> None:
+    project = Project(tmp_path, "shop", "shop")
+    assert not is_narrowed(DbtCommand("build"), project)
+    (tmp_path / "selectors.yml").write_text(f"selectors: [{written}]")
+    assert is_narrowed(DbtCommand("build"), project)
