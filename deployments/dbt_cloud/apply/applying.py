@@ -16,7 +16,7 @@ from deployments.dbt_cloud.model.job_object import Json, compared, differences, 
 from deployments.dbt_cloud.plan.planning import upstream_id, wanted_object
 from deployments.dbt_cloud.plan.scope import Scope
 from flows.services.dbt_cloud.client import CloudClient
-from flows.services.dbt_cloud.transport import AnswerLost
+from flows.services.dbt_cloud.transport import AnswerLost, look_for
 from infrastructure.errors import ConfigError, DriftError, TributaryError, UpstreamUnavailable
 
 # A request whose answer was lost may still be on its way: it is looked for this often before it is sent again.
@@ -144,20 +144,16 @@ class Application:
                 return await self.client.create_job(sendable({}, document))
             except AnswerLost as exc:
                 lost = str(exc)
-                if (found := await self._look_for(change)) is not None:
+                pause_seconds = self.client.settings.backoff_seconds
+                if found := await look_for(lambda: self._find(change), LOOKS, pause_seconds):
                     return found
         raise UpstreamUnavailable(f"{lost} It was looked for and sent again {SENDS} times. Deploy again later.")
 
-    async def _look_for(self, change: JobChange) -> Json | None:
+    async def _find(self, change: JobChange) -> Json | None:
         """Return a job whose creation was not answered, the oldest one if there are two; None when there is none."""
-        for look in range(LOOKS):
-            if look:
-                await asyncio.sleep(self.client.settings.backoff_seconds)
-            found = await self.client.jobs(project_ids=[change.project_id], name_contains=change.name)
-            ours = [job for job in found if job["name"] == change.name and self.scope.key_of(job) == change.key]
-            if ours:
-                return ours[0]
-        return None
+        found = await self.client.jobs(project_ids=[change.project_id], name_contains=change.name)
+        ours = (job for job in found if job["name"] == change.name and self.scope.key_of(job) == change.key)
+        return next(ours, None)
 
     async def _verify(self, wanted: Mapping[str, JobChange]) -> None:
         """See that each created job is there, once; of two, the older one stays, whoever looks."""

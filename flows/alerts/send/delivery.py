@@ -1,4 +1,4 @@
-"""Sending one message over HTTP: again where that can help, never longer than there is time for."""
+"""Send one message over HTTP; repeat it where that can help, and stop at the deadline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 5.0
@@ -17,7 +20,7 @@ _MOST_DELAY_SECONDS = 4.0
 
 
 class NotSentError(Exception):
-    """Say why a message was not taken; the text names no address, which is a secret."""
+    """Say why a message was not accepted; the text names no address, because an address is a secret."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +43,58 @@ class SendDeadline:
 def post(
     url: str, document: dict[str, Any], deadline: SendDeadline, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Send a JSON document; an answer of 429 or 5xx, and none at all, are tried again while there is time.
+    """Send a JSON document; repeat it after 429, 5xx or no answer, until the deadline.
 
     Raises:
-        NotSentError: it was refused, or was not taken in time.
+        NotSentError: it was refused, or was not accepted in time.
     """
+    from tenacity import Retrying, retry_if_exception_type, stop_before_delay
+
+    if not deadline.left_seconds:
+        raise NotSentError("there was no time left")
+    attempts = Retrying(
+        retry=retry_if_exception_type(_NotNowError),
+        wait=_delay_seconds,
+        stop=stop_before_delay(deadline.left_seconds),
+        sleep=sleep,
+        reraise=True,
+    )
+    try:
+        attempts(_post_once, url, document, deadline)
+    except _NotNowError as exc:
+        tried = int(attempts.statistics["attempt_number"])
+        raise NotSentError(f"{exc}, tried {tried} time{'' if tried == 1 else 's'}") from exc
+
+
+class _NotNowError(Exception):
+    """Say why a message was not accepted, where a later attempt may succeed.
+
+    Attributes:
+        wait_seconds: how long the server asked to wait; None where it did not say.
+    """
+
+    def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_seconds = wait_seconds
+
+
+def _post_once(url: str, document: dict[str, Any], deadline: SendDeadline) -> None:
     import httpx
 
-    reason = "there was no time left"
-    attempt = 0
-    while deadline.left_seconds > 0:
-        attempt += 1
-        wait = None
-        left = deadline.left_seconds
-        timeout = httpx.Timeout(min(_ANSWER_SECONDS, left), connect=min(_CONNECT_SECONDS, left))
-        try:
-            answer = httpx.post(url, json=document, timeout=timeout)
-        except httpx.HTTPError as exc:
-            reason = f"it did not answer ({_words(exc)})"
-        except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
-            raise NotSentError("its address is not one that can be called; is it whole?") from exc
-        else:
-            if answer.is_success:
-                return
-            reason = _refusal(answer.status_code, answer.text)
-            if answer.status_code != 429 and answer.status_code < 500:
-                raise NotSentError(reason)
-            wait = retry_after_seconds(answer.headers.get("Retry-After"), datetime.now(UTC))
-        delay = wait if wait is not None else _delay_seconds(attempt)
-        if delay >= deadline.left_seconds:
-            break
-        sleep(delay)
-    raise NotSentError(f"{reason}, tried {attempt} time{'' if attempt == 1 else 's'}")
+    left = deadline.left_seconds
+    timeout = httpx.Timeout(min(_ANSWER_SECONDS, left), connect=min(_CONNECT_SECONDS, left))
+    try:
+        answer = httpx.post(url, json=document, timeout=timeout)
+    except httpx.HTTPError as exc:
+        raise _NotNowError(f"it did not answer ({_words(exc)})") from exc
+    except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
+        raise NotSentError("its address is not a valid URL; check the block for a cut-off value") from exc
+    if answer.is_success:
+        return
+    reason = _refusal(answer.status_code, answer.text)
+    if answer.status_code != 429 and answer.status_code < 500:
+        raise NotSentError(reason)
+    raise _NotNowError(reason, retry_after_seconds(answer.headers.get("Retry-After"), datetime.now(UTC)))
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
@@ -88,8 +111,13 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return None
 
 
-def _delay_seconds(attempt: int) -> float:
-    return min(_MOST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** (attempt - 1)) * random.uniform(1.0, 1.25)  # noqa: S311
+def _delay_seconds(state: RetryCallState) -> float:
+    """Return what the server asked for, else a delay that doubles with each attempt, with jitter."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, _NotNowError) and error.wait_seconds is not None:
+        return error.wait_seconds
+    delay = min(_MOST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** (state.attempt_number - 1))
+    return delay * random.uniform(1.0, 1.25)  # noqa: S311
 
 
 def _refusal(status: int, text: str) -> str:

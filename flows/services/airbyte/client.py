@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+
+if TYPE_CHECKING:
+    from tenacity import Retrying
 
 # As the API spells them. An attempt of an `incomplete` job has failed, and another follows or the job fails.
 JobStatus = Literal["pending", "queued", "running", "incomplete", "failed", "succeeded", "cancelled"]
@@ -94,6 +97,10 @@ class AirbyteConnection(_Document):
 
 class _Jobs(_Document):
     data: list[Job]
+
+
+class _NotStartedError(UpstreamUnavailable):
+    """Say that Airbyte would not start a sync, because another job of the connection is running."""
 
 
 class _Token(BaseModel):
@@ -211,21 +218,20 @@ class AirbyteClient:
             UpstreamUnavailable: Airbyte does not answer, or would not start one.
         """
         # An answer that was lost on the way does no harm: the second request meets the sync that the first started.
-        for delay in _delays(_TRIES):
-            answer = self._send("POST", "/jobs", json={"connectionId": connection_id, "jobType": "sync"})
-            if answer.status_code != _CONFLICT:
-                return self._parsed(Job, answer)
-            running = self.newest_sync(connection_id)
-            if running and not running.has_ended:
-                return running
-            # It ended just now, or what is running is of another type, such as a clear.
-            if delay is None:
-                raise UpstreamUnavailable(
-                    f"Airbyte would not start a sync of connection {connection_id}: {_problem(answer)}. "
-                    "Try again when it is done with that connection."
-                )
-            self._patience.sleep(delay)
-        raise AssertionError("the last try returns or raises")
+        return self._attempts(_NotStartedError)(self._start_once, connection_id)
+
+    def _start_once(self, connection_id: str) -> Job:
+        answer = self._send("POST", "/jobs", json={"connectionId": connection_id, "jobType": "sync"})
+        if answer.status_code != _CONFLICT:
+            return self._parsed(Job, answer)
+        running = self.newest_sync(connection_id)
+        if running and not running.has_ended:
+            return running
+        # It ended just now, or what is running is of another type, such as a clear.
+        raise _NotStartedError(
+            f"Airbyte would not start a sync of connection {connection_id}: {_problem(answer)}. "
+            "Try again when no other job of that connection is running."
+        )
 
     def wait(self, job: Job, patience: SyncPatience | None = None) -> Job:
         """Return a job when it has ended, however it did.
@@ -266,7 +272,7 @@ class AirbyteClient:
         return self._parsed(model, self._send(method, path, params=query))
 
     def _parsed(self, model: type[_Model], answer: httpx.Response) -> _Model:
-        url = f"{answer.request.method} {_shown(str(answer.request.url))}"
+        url = f"{answer.request.method} {_without_secrets(str(answer.request.url))}"
         if answer.status_code in (_UNAUTHORIZED, _FORBIDDEN):
             raise ConfigError(
                 f"Airbyte refuses the credentials (HTTP {answer.status_code} for {url}). Put those of an application "
@@ -296,23 +302,36 @@ class AirbyteClient:
 
     def _try(self, method: str, path: str, headers: dict[str, str], **options: Any) -> httpx.Response:  # noqa: ANN401
         url = path if path.startswith("http") else self._base + path
-        for delay in _delays(_TRIES):
-            try:
-                answer = self._http.request(method, url, headers=headers, **options)
-                if answer.status_code not in _PASSING or delay is None:
-                    return answer
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
-                raise ConfigError(
-                    f"{_shown(self._base)} is no address. Put Airbyte's into AIRBYTE_API_URL and set up again."
-                ) from exc
-            except httpx.TransportError as exc:
-                if delay is None:
-                    raise UpstreamUnavailable(
-                        f"Airbyte at {_shown(self._base)} does not answer ({type(exc).__name__}: {exc}). Try again "
-                        "later; if it stays so, look whether AIRBYTE_API_URL is the address in use."
-                    ) from exc
-            self._patience.sleep(delay)
-        raise AssertionError("the last try returns or raises")
+        try:
+            attempts = self._attempts(httpx.TransportError, _PASSING)
+            return attempts(self._http.request, method, url, headers=headers, **options)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
+            raise ConfigError(
+                f"{_without_secrets(self._base)} is not a valid address. Put Airbyte's into AIRBYTE_API_URL and set up "
+                "again."
+            ) from exc
+        except httpx.TransportError as exc:
+            raise UpstreamUnavailable(
+                f"Airbyte at {_without_secrets(self._base)} does not answer ({type(exc).__name__}: {exc}). Try again "
+                "later; if it stays so, check that AIRBYTE_API_URL is the address in use."
+            ) from exc
+
+    def _attempts(self, error: type[Exception], statuses: Container[int] = ()) -> Retrying:
+        """Return what repeats a call on an error or an answer with one of these statuses; the last one counts."""
+        from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_attempt
+
+        def is_passing(exc: BaseException) -> bool:
+            return isinstance(exc, error) and not isinstance(exc, httpx.UnsupportedProtocol)
+
+        return Retrying(
+            retry=retry_if_exception(is_passing)
+            | retry_if_result(lambda it: getattr(it, "status_code", 0) in statuses),
+            wait=lambda state: 2.0 ** (state.attempt_number - 1) * random.uniform(0.5, 1.0),  # noqa: S311
+            stop=stop_after_attempt(_TRIES),
+            sleep=self._patience.sleep,
+            # The answer, or the error, of the last attempt.
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
 
     def _signed_in(self) -> dict[str, str]:
         """Return the header that signs a request in, with a token that is still good; none without credentials."""
@@ -362,13 +381,6 @@ def find_airbyte(patience: SyncPatience | None = None) -> AirbyteClient | None:
     return AirbyteClient(api_url, client_id, client_secret, patience) if api_url else None
 
 
-def _delays(tries: int) -> Iterator[float | None]:
-    """Yield how long to wait after each try, in seconds: doubled each time, with jitter; None after the last."""
-    for number in range(tries - 1):
-        yield 2.0**number * random.uniform(0.5, 1.0)  # noqa: S311
-    yield None
-
-
 def _problem(answer: httpx.Response) -> str:
     """Return what a problem document says."""
     try:
@@ -379,7 +391,7 @@ def _problem(answer: httpx.Response) -> str:
         return answer.reason_phrase
 
 
-def _shown(url: str) -> str:
+def _without_secrets(url: str) -> str:
     """Return an address without credentials and query."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.services.dbt_cloud.client import CANCELLED, ERROR, SUCCESS, CloudClient, Json
-from flows.services.dbt_cloud.transport import AnswerLost, RequestRefused
+from flows.services.dbt_cloud.transport import AnswerLost, RequestRefused, look_for
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 _log = logging.getLogger(__name__)
@@ -99,11 +99,9 @@ async def start_or_adopt(client: CloudClient, followed: Followed, key: str, requ
             return
         except AnswerLost as exc:
             lost = str(exc)
-        for look in range(LOOKS):
-            await asyncio.sleep(client.settings.backoff_seconds * look)
-            if chain := await _chain(client, job_id, key):
-                followed.runs = chain
-                return
+        if chain := await look_for(lambda: _chain(client, job_id, key), LOOKS, client.settings.backoff_seconds):
+            followed.runs = chain
+            return
     raise UpstreamUnavailable(f"The job {followed.job['name']!r} could not be started: {lost}")
 
 
@@ -133,16 +131,17 @@ async def follow(
 
 async def _retry(client: CloudClient, followed: Followed) -> Json:
     failed = int(followed.last["id"])
+
+    async def find_retry() -> Json | None:
+        runs = await client.runs(int(followed.job["id"]))
+        return next((run for run in runs if run.get("retrying_run_id") == failed), None)
+
     try:
         return await client.retry(failed)
     except AnswerLost:
-        for look in range(LOOKS):
-            await asyncio.sleep(client.settings.backoff_seconds * look)
-            for run in await client.runs(int(followed.job["id"])):
-                if run.get("retrying_run_id") == failed:
-                    return run
-    # dbt Cloud retries only the latest run of a job, so that a second request for it is refused.
-    return await client.retry(failed)
+        # dbt Cloud retries only the latest run of a job, so that a second request for it is refused.
+        found = await look_for(find_retry, LOOKS, client.settings.backoff_seconds)
+        return found or await client.retry(failed)
 
 
 async def _until_finished(client: CloudClient, run_id: int, say: Callable[[str], None] | None) -> Json:
@@ -167,12 +166,12 @@ async def _until_finished(client: CloudClient, run_id: int, say: Callable[[str],
         wait = min(LAST_POLL_SECONDS, wait * POLL_GROWTH)
 
 
-async def _chain(client: CloudClient, job_id: int, key: str) -> list[Json]:
-    """Return the run with a key in its cause and the runs that retried it, oldest first."""
+async def _chain(client: CloudClient, job_id: int, key: str) -> list[Json] | None:
+    """Return the run with a key in its cause and the runs that retried it, oldest first; None without such a run."""
     runs: Sequence[Json] = sorted(await client.runs(job_id), key=lambda run: run["id"])
     wanted, chain = marker(key), list[Json]()
     for run in runs:
         is_first = wanted in str((run.get("trigger") or {}).get("cause") or "")
         if is_first or run.get("retrying_run_id") in {it["id"] for it in chain}:
             chain.append(run)
-    return chain
+    return chain or None

@@ -1,13 +1,13 @@
-"""Requests to dbt Cloud: one kept connection, under the limit, asked again only where that does nothing twice."""
+"""Send requests to dbt Cloud: over one connection, under its limit, repeated only where that does nothing twice."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 
@@ -17,6 +17,9 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 if TYPE_CHECKING:
     import httpx
+    from tenacity import RetryCallState
+
+Found = TypeVar("Found")
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +48,14 @@ class RequestRefused(ConfigError):
 
 class AnswerLost(UpstreamUnavailable):
     """Say that a request was sent and no answer came, so that it may have been carried out or not."""
+
+
+class _NotNowError(Exception):
+    """Say why a request was not done, where repeating it is safe and may help."""
+
+    def __init__(self, reason: str, is_paused: bool = False) -> None:
+        super().__init__(reason)
+        self.is_paused = is_paused
 
 
 class Transport:
@@ -98,51 +109,65 @@ class Transport:
 
         Args:
             repeatable: whether carrying it out twice is the same as once. Where it is not, a lost answer is raised
-                for the caller to look up; an answer that says that nothing was done is still asked again.
+                for the caller to look up; a request that was certainly not carried out is still repeated.
 
         Raises:
-            Refused: dbt Cloud would not do it.
+            RequestRefused: dbt Cloud would not do it.
             ConfigError: the token does not sign in.
             AnswerLost: the answer to a request that can't be repeated did not come.
             UpstreamUnavailable: dbt Cloud did not answer, or is over its limit for too long.
         """
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+        what = f"{method} {path}"
+        content = orjson.dumps(body) if body is not None else None
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(_NotNowError),
+            wait=self._delay_seconds,
+            stop=stop_after_attempt(self.settings.attempts),
+            reraise=True,
+        )
+        try:
+            return await attempts(self._send_once, method, path, params, content, repeatable)
+        except _NotNowError as exc:
+            raise UpstreamUnavailable(
+                f"dbt Cloud at {self.settings.host} did not do {what} in {self.settings.attempts} attempts: {exc}. "
+                "Try again later; nothing has to be undone first."
+            ) from exc
+
+    async def _send_once(
+        self, method: str, path: str, params: Mapping[str, str | int] | None, content: bytes | None, repeatable: bool
+    ) -> bytes:
         import httpx
 
         assert self._client is not None, "used outside of `async with`"
         what = f"{method} {path}"
-        content = orjson.dumps(body) if body is not None else None
         headers = {"Content-Type": "application/json"} if content is not None else None
-        failure = ""
-        for attempt in range(1, self.settings.attempts + 1):
-            await self._bucket.take()
-            try:
-                async with self._slots:
-                    self.requests += 1
-                    answer = await self._client.request(method, path, params=params, content=content, headers=headers)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-                # Nothing was sent, so that asking again is safe whatever it is.
-                failure = f"no connection: {exc or type(exc).__name__}"
-            except httpx.HTTPError as exc:
-                failure = f"no answer: {type(exc).__name__}"
-                if not repeatable:
-                    raise AnswerLost(f"dbt Cloud did not answer {what} ({failure}).") from exc
-            else:
-                self.http_version = answer.http_version
-                if answer.status_code < 400:
-                    return answer.content
-                failure = _said(answer)
-                if answer.status_code == TOO_MANY:
-                    self._pause(answer)
-                    continue
-                if answer.status_code not in PASSING:
-                    raise _refusal(what, answer.status_code, failure)
-                if not repeatable:
-                    raise AnswerLost(f"dbt Cloud answered {what} with {failure}: it may have been done or not.")
-            await asyncio.sleep(self._backoff(attempt))
-        raise UpstreamUnavailable(
-            f"dbt Cloud at {self.settings.host} did not do {what} in {self.settings.attempts} attempts: {failure}. "
-            "Try again later; nothing has to be undone first."
-        )
+        await self._bucket.take()
+        try:
+            async with self._slots:
+                self.requests += 1
+                answer = await self._client.request(method, path, params=params, content=content, headers=headers)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            # Nothing was sent, so that repeating it is safe whatever it is.
+            raise _NotNowError(f"no connection: {exc or type(exc).__name__}") from exc
+        except httpx.HTTPError as exc:
+            failure = f"no answer: {type(exc).__name__}"
+            if not repeatable:
+                raise AnswerLost(f"dbt Cloud did not answer {what} ({failure}).") from exc
+            raise _NotNowError(failure) from exc
+        self.http_version = answer.http_version
+        if answer.status_code < 400:
+            return answer.content
+        failure = _said(answer)
+        if answer.status_code == TOO_MANY:
+            self._pause(answer)
+            raise _NotNowError(failure, is_paused=True)
+        if answer.status_code not in PASSING:
+            raise _refusal(what, answer.status_code, failure)
+        if not repeatable:
+            raise AnswerLost(f"dbt Cloud answered {what} with {failure}: it may have been done or not.")
+        raise _NotNowError(failure)
 
     async def read(self, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
         """Return what a GET answers, envelope included."""
@@ -177,12 +202,30 @@ class Transport:
         # All requests of this process, and a little apart from those of others who were told the same.
         self._bucket.pause(seconds * random.uniform(1.0, 1.1))  # noqa: S311
 
-    def _backoff(self, attempt: int) -> float:
-        return min(MAX_BACKOFF_SECONDS, self.settings.backoff_seconds * 2 ** (attempt - 1)) * _jitter()
+    def _delay_seconds(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, _NotNowError) and error.is_paused:
+            # The bucket makes every request of this process wait.
+            return 0.0
+        delay = min(MAX_BACKOFF_SECONDS, self.settings.backoff_seconds * 2 ** (state.attempt_number - 1))
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311  (spreads requests, guards nothing)
 
 
-def _jitter() -> float:
-    return random.uniform(0.5, 1.0)  # noqa: S311  (spreads requests, guards nothing)
+async def look_for(find: Callable[[], Awaitable[Found | None]], times: int, pause_seconds: float) -> Found | None:
+    """Look for what a request whose answer was lost may have made: at once, then after longer and longer pauses.
+
+    Returns:
+        None where it was not found in so many looks.
+    """
+    from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_incrementing
+
+    looks = AsyncRetrying(
+        retry=retry_if_result(lambda found: found is None),
+        wait=wait_incrementing(start=pause_seconds, increment=pause_seconds),
+        stop=stop_after_attempt(times),
+        retry_error_callback=lambda _: None,
+    )
+    return await looks(find)
 
 
 def _said(answer: httpx.Response) -> str:

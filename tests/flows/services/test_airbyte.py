@@ -233,7 +233,7 @@ def test_an_address_that_is_not_the_public_api_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=r"HTTP 404"):
         connect(f"{airbyte.root}/api/v1").newest_sync(airbyte.add_connection())
-    with pytest.raises(ConfigError, match=r"airbyte\.example is no address"):
+    with pytest.raises(ConfigError, match=r"airbyte\.example is not a valid address"):
         connect("airbyte.example").newest_sync(UNKNOWN)
 
 
