@@ -1,4 +1,4 @@
-"""What is said to people when something goes wrong, to whom, and only once per incident.
+"""Tell people when something goes wrong: the right ones, once per incident.
 
     from flows.alerts import Incident, close_incident, open_incident
 
@@ -6,7 +6,7 @@
     close_incident("airbyte sync/orders", "prod")
 
 Neither raises, and neither takes longer than `deadline_seconds` of routes.yml. In a flow under `with_alerts` of
-flows/alerts/hooks.py they are told at its end, in one message with all that the run came to.
+flows/alerts/hooks.py they are sent at the end of the run, in one message with everything else about the run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The escalation clock of incidents: started by triage, stopped by whoever acknowledges them or when they are over.
+"""The escalation clock of incidents: triage starts it, an acknowledgement or the end of the incident stops it.
 
-A step of the clock that is due is an incident of its own, so that it is routed, told once, owed and called over like
-any other. Nothing ticks by itself: `escalate_alerts` looks at the clock on a schedule.
+A step that is due is an incident of its own, so that it is routed, sent once, owed and closed like any other. No timer
+runs: the flow `escalate_alerts` checks the clock on a schedule.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from flows.alerts.incident import Incident, OpenIncident
-from flows.alerts.incident_store import Entries, book_of, record
+from flows.alerts.incident_store import Entries, record, store_of
 from flows.alerts.notify import deliver
 from flows.alerts.routes import EscalationStep, load_routes
 
@@ -20,10 +20,10 @@ TAG = "escalation"
 
 
 def start_clock(keys: Iterable[str], target: str, now: datetime | None = None) -> list[str]:
-    """Start the clock of open incidents that nobody has acknowledged, and return their keys; one that runs goes on."""
+    """Start the clock of open, unacknowledged incidents and return their keys; a clock that runs already goes on."""
     at = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     started: list[str] = []
-    with book_of(target, os.environ).edit() as entries:
+    with store_of(target, os.environ).edit() as entries:
         for key in keys:
             entry = entries.incidents.get(key)
             if entry is None or entry.closed_at or entry.acknowledged_at:
@@ -37,7 +37,7 @@ def acknowledge(keys: Iterable[str], target: str, who: str, now: datetime | None
     """Write down who looks after incidents, which stops their clocks; return their keys."""
     moment = now or datetime.now(UTC)
     done: list[str] = []
-    with book_of(target, os.environ).edit() as entries:
+    with store_of(target, os.environ).edit() as entries:
         for key in keys:
             entry = entries.incidents.get(key)
             if entry is None or entry.closed_at:
@@ -50,21 +50,21 @@ def acknowledge(keys: Iterable[str], target: str, who: str, now: datetime | None
 
 
 def escalate(target: str, now: datetime | None = None) -> list[Incident]:
-    """Tell who is to hear of what nobody has acknowledged in time, and call over what somebody has.
+    """Open an incident for each escalation step that is due, close those that are not, and send both.
 
     Returns:
         What is due now, told before or not.
     """
     moment = now or datetime.now(UTC)
-    book = book_of(target, os.environ)
-    if not book.exists:
+    store = store_of(target, os.environ)
+    if not store.exists:
         return []
     steps = load_routes().escalation
-    entries = book.read()
+    entries = store.read()
     due = due_steps(entries, steps, target, moment)
     over = [key for key in entries.incidents if key.startswith(f"{TAG}/") and key not in {each.key for each in due}]
     if due or over:
-        with book.edit() as kept:
+        with store.edit() as kept:
             record(kept, due, over, moment)
         deliver(target)
     return due
@@ -85,7 +85,7 @@ def due_steps(entries: Entries, steps: Sequence[EscalationStep], target: str, no
                 Incident(
                     key=f"{TAG}/{number}",
                     severity="critical",
-                    title=f"Nobody has acknowledged {late[0].incident.title} for {step.after_minutes:g} minutes",
+                    title=f"Not acknowledged for {step.after_minutes:g} minutes: {late[0].incident.title}",
                     text=f"For {step.owner}, step {number} of the escalation:\n{titles}",
                     target=target,
                     owners=(step.owner,),

@@ -1,4 +1,4 @@
-"""The rows that failing tests found: asked for with dbt's own `show`, so through any warehouse's adapter.
+"""The rows that failing tests found: read with dbt's own `show`, so through any warehouse's adapter.
 
 `--store-failures` would leave tables behind in the warehouse, personal data among them, and would have to be on before
 a test fails. `show` reads a few rows afterwards and leaves nothing.
@@ -34,7 +34,7 @@ MASK = "•••"
 _STOP_SECONDS = 3.0
 # As many as a message tells in detail; dbt starts once for each, which takes some two seconds.
 TEST_LIMIT = 3
-# What dbt's own generic tests call what they count, which is no value out of anybody's table.
+# Column names under which dbt's generic tests return their counts: no values of a user's table.
 _COUNTS = frozenset({"n_records", "failures"})
 
 
@@ -47,7 +47,7 @@ def fetch_failing_rows(
     settings: FailingRowsSettings,
     run_path: Path,
 ) -> dict[str, FailingRows]:
-    """Ask the warehouse again for some rows of failed tests; what cannot be had in time is left out.
+    """Read some rows of failed tests from the warehouse; rows that do not arrive in time are left out.
 
     Args:
         settings: how many rows, and how long to wait for them.
@@ -85,13 +85,13 @@ def _show(dbt: Dbt, command: DbtCommand, place: Place, timeout_seconds: float) -
         timer.daemon = True
         timer.start()
         try:
-            return next((rows for rows in map(_shown, dbt.events(child)) if rows), None)
+            return next((rows for rows in map(_parse_rows, dbt.events(child)) if rows), None)
         finally:
             timer.cancel()
 
 
-def _shown(event: DbtEvent) -> FailingRows | None:
-    """Return the rows, where a line of dbt has them."""
+def _parse_rows(event: DbtEvent) -> FailingRows | None:
+    """Return the rows in a line of dbt's output; None where it has none."""
     if event.name != "ShowNode" or not event.data:
         return None
     try:
@@ -106,14 +106,14 @@ def _shown(event: DbtEvent) -> FailingRows | None:
 def why_hidden(manifest: Manifest, unique_id: str, settings: FailingRowsSettings) -> str:
     """Return why the rows of a test may not be shown; empty when they may."""
     if not settings.limit:
-        return "Rows are not shown, as routes.yml says."
+        return "Rows are not shown: routes.yml sets failing_rows.limit to 0."
     if not settings.personal_data and manifest.is_personal(unique_id):
-        return "Its rows are not shown, as they are personal data."
+        return "Its rows are not shown: they contain personal data."
     return ""
 
 
-def masked(rows: FailingRows, manifest: Manifest, unique_id: str, settings: FailingRowsSettings) -> FailingRows:
-    """Return rows whose columns are masked that must not be seen."""
+def mask_rows(rows: FailingRows, manifest: Manifest, unique_id: str, settings: FailingRowsSettings) -> FailingRows:
+    """Return the rows with the values of personal and masked columns replaced."""
     is_masked = _masking(manifest, unique_id, settings)
     hidden = [is_masked(column.lower()) for column in rows.columns]
     return FailingRows(
@@ -134,7 +134,7 @@ def _masking(manifest: Manifest, unique_id: str, settings: FailingRowsSettings) 
             return True
         if not personal or column in _COUNTS:
             return False
-        # Beside personal columns, what nobody has described may be one of them under another name.
+        # Beside personal columns, a column without a description may be one of them under another name.
         return column in personal or column not in known
 
     return is_masked

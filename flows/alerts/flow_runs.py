@@ -1,4 +1,4 @@
-"""What an alert says about a Prefect flow run: its target, its page, the command that starts it again."""
+"""What an alert says about a Prefect flow run: its target, its page, the command that runs it again."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ PIPELINE = "dbt-full-pipeline"
 _SERVER_SECONDS = 3.0
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
-_TELLING: list[object] = []
+_FAILURE_ALERTS: list[object] = []
 
 
 def target_of(flow: Flow[..., Any], flow_run: FlowRun) -> str:
-    """Return the target that a flow run works on; "" for a flow that works on none."""
+    """Return the target of a flow run; "" for a flow without one."""
     target = (flow_run.parameters or {}).get("target", _accepted(flow).get("target"))
     return target if isinstance(target, str) else ""
 
 
-def telling(hook: Hook) -> Hook:
-    """Mark a hook that, on the failure of a flow, tells of it."""
-    _TELLING.append(hook)
+def failure_alert(hook: Hook) -> Hook:
+    """Mark a hook that sends an alert when its flow fails."""
+    _FAILURE_ALERTS.append(hook)
     return hook
 
 
-def tells_at_its_end(flow: Flow[..., Any]) -> bool:
-    """Say whether a flow has been made to tell how it ended."""
-    return any(hook in _TELLING for hook in flow.on_failure_hooks)
+def has_alerts(flow: Flow[..., Any]) -> bool:
+    """Return whether a flow sends alerts when it ends."""
+    return any(hook in _FAILURE_ALERTS for hook in flow.on_failure_hooks)
 
 
-def is_told_at_the_end(target: str) -> bool:
-    """Say whether the flow run that this code is in tells of a target by itself, when it ends."""
+def is_sent_at_flow_end(target: str) -> bool:
+    """Return whether the current flow run sends the alerts of a target when it ends."""
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
     if context is None or context.flow is None or context.flow_run is None:
         return False
-    return tells_at_its_end(context.flow) and target_of(context.flow, context.flow_run) == target
+    return has_alerts(context.flow) and target_of(context.flow, context.flow_run) == target
 
 
 def link_to(flow_run: FlowRun) -> str | None:
@@ -54,7 +54,7 @@ def link_to(flow_run: FlowRun) -> str | None:
 
 
 def retry_command(flow: Flow[..., Any], flow_run: FlowRun) -> str | None:
-    """Return what to type to run it again on what it left undone; None where only its caller knows."""
+    """Return the command that runs the rest of a flow run again; None where only its caller knows it."""
     accepted, given = _accepted(flow), dict(flow_run.parameters or {})
     if flow_run.deployment_id is not None:
         name = _deployment_name(flow_run)

@@ -1,4 +1,4 @@
-"""What makes a flow tell when it fails, crashes or is cancelled, and when it is well again."""
+"""Make a flow send an alert when it fails, crashes or is cancelled, and when it succeeds again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from flows.alerts.flow_runs import link_to, retry_command, target_of, telling, tells_at_its_end
+from flows.alerts.flow_runs import failure_alert, has_alerts, link_to, retry_command, target_of
 from flows.alerts.incident import Incident, Severity
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.alerts.notify import Unsent, deliver, write_down
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
@@ -28,18 +28,18 @@ R = TypeVar("R")
 
 
 def with_alerts(flow: Flow[P, R]) -> Flow[P, R]:
-    """Make a flow tell how it ended; put it above `@flow`.
+    """Make a flow send alerts about how it ended; put it above `@flow`.
 
         @with_alerts
         @flow
         def nightly(target: str = "dev") -> None: ...
 
-    What its dbt nodes came to is told with it, in one message at the end of the run. The target is the flow's
-    parameter of that name. What a process that was killed can't tell any more, the server's automations do. And so that
-    it tells how it ended, and not how the server was, its last state is asked for again; see `last_state`. A flow that
-    tells already stays as it is: told twice, it would wait twice for a destination that is away.
+    One message at the end of the run also names the dbt nodes that failed or warned. The target is the flow's parameter
+    of that name. For a process that was killed, the server's automations send the alert. The flow's last state is
+    requested again before it is reported; see `last_state`. A flow that has alerts already stays as it is: twice, it
+    would wait twice for a destination that does not answer.
     """
-    if tells_at_its_end(flow):
+    if has_alerts(flow):
         return flow
     flow.on_running(keep_last_state)
     flow.on_completion(tell_completed)
@@ -50,16 +50,16 @@ def with_alerts(flow: Flow[P, R]) -> Flow[P, R]:
 
 
 def tell_completed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Say that a flow that failed before is well again."""
+    """Close the alert of a flow that failed before."""
     _tell(flow, flow_run, None)
 
 
-@telling
+@failure_alert
 def tell_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Say that a flow failed, where incidents do not say it already."""
+    """Send an alert for a flow that failed, unless incidents of its nodes say it already."""
     error = _exception_of(state)
     if flow_run.deployment_id is None and isinstance(error, ConfigError | PayrollStopped):
-        return  # Whoever gave the command has the answer before them; nothing that runs by itself is broken.
+        return  # The error is on the caller's terminal; nothing that runs on a schedule is broken.
     is_told_by_nodes = isinstance(error, DbtRunFailed) and isinstance(error.result, DbtResult)
     is_told = is_told_by_nodes or (isinstance(error, TributaryError) and error.is_told)
     ending = None if is_told else _Ending("error", "failed", str(error or state.message or ""))
@@ -67,18 +67,18 @@ def tell_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> N
 
 
 def tell_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Say that the process of a flow was ended from outside; the worker calls it where the process could not."""
+    """Send an alert for a flow whose process was ended from outside; called by the worker if the process can't."""
     _tell(flow, flow_run, _Ending("error", "crashed", state.message or ""), is_ok=False)
 
 
 def tell_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Say that somebody cancelled a flow, so that what it was to build is not built."""
+    """Send an alert for a flow that was cancelled: what it builds is not up to date."""
     _tell(flow, flow_run, _Ending("warning", "was cancelled", state.message or ""), is_ok=False)
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """How a flow ended that did not end well."""
+    """How a flow ended that did not succeed."""
 
     severity: Severity
     verb: str
@@ -88,7 +88,7 @@ class _Ending:
 def _tell(flow: Flow[..., Any], flow_run: FlowRun, ending: _Ending | None, is_ok: bool = True) -> None:
     try:
         target = target_of(flow, flow_run)
-        # A flow inside a flow leaves it to the outer one to say what its failure means.
+        # The outermost flow alone decides what the failure of a flow inside it means.
         if flow_run.parent_task_run_id is None:
             key = f"flow/{flow.name}"
             opened = [_incident(key, flow, flow_run, target, ending)] if ending else []
@@ -100,7 +100,7 @@ def _tell(flow: Flow[..., Any], flow_run: FlowRun, ending: _Ending | None, is_ok
         elif not is_ok:
             _emit(TOLD_EVENT, flow_run, {})
     except Exception as exc:  # noqa: BLE001  (a hook that raises would only leave a traceback in the log)
-        current_reporter().note(f"Nobody was told how {flow.name} ended: {one_line(str(exc))}")
+        current_reporter().note(f"No alert was sent about how {flow.name} ended: {one_line(str(exc))}")
 
 
 def _incident(key: str, flow: Flow[..., Any], flow_run: FlowRun, target: str, ending: _Ending) -> Incident:
@@ -117,19 +117,19 @@ def _incident(key: str, flow: Flow[..., Any], flow_run: FlowRun, target: str, en
 
 
 def _exception_of(state: State[Any]) -> BaseException | None:
-    # Where results are persisted, the exception is inside of a record.
+    # Where results are persisted, the exception is inside a record.
     found = getattr(state.data, "result", state.data)
     return found if isinstance(found, BaseException) else None
 
 
 def _publish(target: str, flow_run: FlowRun, unsent: Sequence[Unsent]) -> None:
-    """Put what could not be sent into the run's report."""
+    """Create an artifact of the flow run that lists the alerts that were not sent."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import ArtifactCreate
 
     lines = "\n".join(f"- {markdown_text(str(entry))}" for entry in unsent)
     head = f"## Alerts of {markdown_code(target)} that were not sent"
-    text = f"{head}\n\n{lines}\n\nThey are owed, and sent with the next run."
+    text = f"{head}\n\n{lines}\n\nThey are sent with the next run."
     artifact = ArtifactCreate(
         key=re.sub(r"[^a-z0-9]+", "-", f"alerts-{target}".lower()).strip("-"),
         type="markdown",
@@ -142,14 +142,14 @@ def _publish(target: str, flow_run: FlowRun, unsent: Sequence[Unsent]) -> None:
 
 
 def _summary(target: str, unsent: Sequence[Unsent]) -> str:
-    entries = book_of(target, os.environ).read().incidents.values()
+    entries = store_of(target, os.environ).read().incidents.values()
     titles = [entry.incident.title for entry in entries if entry.closed_at is None]
     where = "; ".join(str(entry) for entry in unsent)
     return f"On {target or 'no target'}: {preview(titles)}.\nNot sent to {where}"
 
 
 def _emit(event: str, flow_run: FlowRun, payload: dict[str, str]) -> None:
-    """Let the server know whether people have been told; where not, its automation tells them."""
+    """Emit an event that says whether alerts were sent; if not, an automation of the server sends one."""
     from prefect.events import emit_event
 
     emit_event(event, resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}"}, payload=payload)

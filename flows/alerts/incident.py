@@ -1,4 +1,4 @@
-"""One thing that is wrong, as everybody who finds such a thing describes it."""
+"""One thing that is wrong, in the form in which every check describes it."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Incident:
     """One thing that is wrong on one target.
 
     Attributes:
-        key: what is wrong, the same from run to run and unique on its target: "<check>/<what>", such as
+        key: identifies what is wrong, the same in every run and unique on its target: "<check>/<what>", such as
             "dbt build/model.shop.orders" or "airbyte sync/<connection id>".
         title: one line, such as the name of a node.
         text: the error in full; may be long.
-        target: the environment; "" for what is of none.
+        target: the environment; "" for an incident of none.
         owners: names of people or teams, as dbt's meta, groups and exposures spell them.
         link: where to look, such as the flow run in Prefect's UI.
-        retry_command: what to type once the cause is mended.
-        count: rows that a test found. A warning is told again only when it grows.
-        affects: what people read that stands on it, such as dashboards.
-        note: why something is missing here, such as rows that are personal data.
+        retry_command: the command to run once the cause is fixed.
+        count: rows that a test found. A warning is sent again only when this grows.
+        affects: what is downstream of it and read by people, such as dashboards.
+        note: why something is missing here, such as rows with personal data.
     """
 
     key: str
@@ -62,17 +62,17 @@ class Incident:
 
     @property
     def check(self) -> str:
-        """Return what noticed it, such as "dbt build"."""
+        """Return the check that found it, such as "dbt build"."""
         return self.key.partition("/")[0]
 
     @property
     def fingerprint(self) -> str:
-        """Return what is told again when it changes: how bad it is and what it says, numbers aside."""
+        """Return a hash of severity and text without numbers; when it changes, the incident is sent again."""
         said = "" if self.severity in ("warning", "info") else _CHANGES_BY_ITSELF.sub("#", " ".join(self.text.split()))
         return hashlib.sha256(f"{self.severity}\n{said}".encode()).hexdigest()[:16]
 
     def as_document(self) -> dict[str, Any]:
-        """Return the incident in JSON's own types."""
+        """Return the incident as JSON types."""
         return asdict(self)
 
 
@@ -86,9 +86,9 @@ class OpenIncident:
     Attributes:
         opened_at: ISO 8601, UTC.
         closed_at: None while it is open.
-        told: by destination, what its readers were last told.
-        clock_at: since when the escalation clock runs; None where nobody started it.
-        acknowledged_at, acknowledged_by: since when, and by whom, somebody looks after it; that stops the clock.
+        told: by destination, what was last sent there.
+        clock_at: since when the escalation clock runs; None where it was not started.
+        acknowledged_at, acknowledged_by: when and by whom it was acknowledged, which stops the clock.
     """
 
     incident: Incident
@@ -102,7 +102,7 @@ class OpenIncident:
 
 
 def incident_of(document: Mapping[str, Any]) -> Incident:
-    """Return the incident that `as_document` was made of; what a later version may have added is passed over."""
+    """Return the incident of a document that `as_document` made; fields of later versions are ignored."""
     values: dict[str, Any] = {
         name: tuple(cast(list[Any], value)) if isinstance(value, list) else value for name, value in document.items()
     }

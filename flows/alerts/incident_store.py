@@ -1,7 +1,7 @@
-"""The incidents of one target that are open, and what each destination was last told of them: one file each.
+"""The open incidents of one target, and what each destination was last told about them: one file per target.
 
-What is to be told follows from the file alone. So a run that dies before it tells, or a destination that is away,
-costs nothing but time: the next report of that target finds what is owed.
+What to send follows from the file alone. So when a run dies before it sends, or a destination does not answer, nothing
+is lost: the next report of that target sends what is owed.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from infrastructure.private_files import private_folder, write_whole
 
 _LOCK_SECONDS = 5.0
 _POLL_SECONDS = 0.02
-# A text beyond this is in the run's log; the book is written whole at every change.
+# Longer texts are cut, as the run's log has them whole; the file is rewritten at every change.
 _TEXT_LIMIT = 6000
 # From so many incidents on, each keeps less of its text, so that 10,000 of them stay a file of some megabytes.
 _MANY, _TEXT_LIMIT_OF_MANY = 200, 400
-# So long after an alert was called over that this book did not know, another machine may have opened it again.
+# So long after the end of an alert that this store did not know, another machine may have opened it again.
 _SETTLED_FOR = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
 class Entries:
-    """What a book holds.
+    """What the file of a target holds.
 
     Attributes:
         incidents: by key, in the order in which they were opened.
         digests: when each destination last had the digest, ISO 8601.
-        settled: when alerts of incidents that this book did not know were last called over, ISO 8601, by key.
+        settled: when the end of incidents that this store did not know was last sent, ISO 8601, by key.
     """
 
     incidents: dict[str, OpenIncident] = field(default_factory=dict[str, OpenIncident])
@@ -50,13 +50,13 @@ class Entries:
 
 @dataclass(frozen=True)
 class Notice:
-    """What one destination is to be told of one target, all at once.
+    """Everything that one message to a destination says about a target.
 
     Attributes:
-        new, changed: to be told now.
-        still: told before, and long ago; to be told again.
-        recovered: was told as open, and is over.
-        quiet: open and told before; only counted.
+        new, changed: sent now.
+        still: sent long ago; sent again as a reminder.
+        recovered: sent as open before, and over now.
+        quiet: open and sent before; only counted.
     """
 
     target: str
@@ -68,16 +68,16 @@ class Notice:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether there is nothing to say."""
+        """Return whether there is nothing to send."""
         return not (self.new or self.changed or self.still or self.recovered)
 
     @property
     def open(self) -> tuple[OpenIncident, ...]:
-        """Return what is told as open."""
+        """Return what the message lists as open."""
         return (*self.new, *self.changed, *self.still)
 
     def only(self, keys: Iterable[str]) -> Notice:
-        """Return the part that is about these incidents."""
+        """Return the part about these incidents."""
         wanted = set(keys)
 
         def kept(entries: tuple[OpenIncident, ...]) -> tuple[OpenIncident, ...]:
@@ -87,18 +87,18 @@ class Notice:
 
 
 class IncidentStore:
-    """The file of one target's incidents; whoever edits it holds its lock for that moment only."""
+    """The file of one target's incidents; a writer holds its lock only while it edits."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def exists(self) -> bool:
-        """Tell whether anything was ever written down."""
+        """Return whether the file exists."""
         return self.path.exists()
 
     def read(self) -> Entries:
-        """Return what is in the file; a file that cannot be read any more is put aside and counts as empty."""
+        """Return what is in the file; a damaged file is renamed to `.unreadable` and counts as empty."""
         try:
             document = cast(dict[str, Any], orjson.loads(self.path.read_bytes()))
             incidents = {key: _open_incident(entry) for key, entry in document["incidents"].items()}
@@ -111,10 +111,10 @@ class IncidentStore:
 
     @contextmanager
     def edit(self) -> Iterator[Entries]:
-        """Change what is in the file, alone; what the block leaves is written whole or not at all.
+        """Change what is in the file while holding its lock; the change is written whole or not at all.
 
         Raises:
-            OSError: the folder can't be written, or somebody held the lock for too long.
+            OSError: the folder can't be written, or another process held the lock for too long.
         """
         private_folder(self.path.parent)
         with file_lock(self.path.with_suffix(".lock"), _LOCK_SECONDS):
@@ -124,8 +124,8 @@ class IncidentStore:
             write_whole(self.path, orjson.dumps(entries))
 
 
-def book_of(target: str, environ: Mapping[str, str]) -> IncidentStore:
-    """Return the book of a target, in the state folder."""
+def store_of(target: str, environ: Mapping[str, str]) -> IncidentStore:
+    """Return the incident store of a target, in the state folder."""
     return IncidentStore(state_root(environ) / "alerts" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', target) or '_'}.json")
 
 
@@ -134,12 +134,12 @@ def file_lock(path: Path, timeout_seconds: float) -> Iterator[None]:
     """Hold a lock file for the time of the block.
 
     Raises:
-        TimeoutError: somebody else held it for all that time.
+        TimeoutError: another process held it for all that time.
     """
     deadline = time.monotonic() + timeout_seconds
     while (file := locked_file(path)) is None:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{path} was held by somebody else for {timeout_seconds:.0f} s")
+            raise TimeoutError(f"{path} was locked by another process for {timeout_seconds:.0f} s")
         time.sleep(_POLL_SECONDS)
     try:
         yield
@@ -148,7 +148,7 @@ def file_lock(path: Path, timeout_seconds: float) -> Iterator[None]:
 
 
 def record(entries: Entries, opened: Iterable[Incident], closed: Iterable[str], now: datetime) -> None:
-    """Write down what is wrong now and what no longer is."""
+    """Record which incidents are open now and which are over."""
     at = now.isoformat(timespec="seconds")
     found = list(opened)
     limit = _TEXT_LIMIT if len(found) < _MANY else _TEXT_LIMIT_OF_MANY
@@ -160,7 +160,7 @@ def record(entries: Entries, opened: Iterable[Incident], closed: Iterable[str], 
         else:
             told = {name: _lowered(entry, kept.count) for name, entry in known.told.items()}
             if known.closed_at is not None:
-                # It was over: who looked after it then does not know that it is back.
+                # It was over: the person who acknowledged it then does not know that it is back.
                 known = replace(known, clock_at=None, acknowledged_at=None, acknowledged_by=None)
             entries.incidents[incident.key] = replace(known, incident=kept, seen_at=at, closed_at=None, told=told)
     for key in closed:
@@ -170,26 +170,26 @@ def record(entries: Entries, opened: Iterable[Incident], closed: Iterable[str], 
         if known.told:
             entries.incidents[key] = replace(known, closed_at=at)
         else:
-            # Nobody has heard of it, so nobody needs to hear that it is over.
+            # It was never sent, so its end is not sent either.
             del entries.incidents[key]
 
 
 def is_settled(entries: Entries, key: str, now: datetime) -> bool:
-    """Say whether this book knows that nobody has an open alert of an incident, or knows of that alert itself."""
+    """Return whether this store knows an incident, or knows that no destination has an open alert of it."""
     at = entries.settled.get(key)
     return key in entries.incidents or (at is not None and now - datetime.fromisoformat(at) < _SETTLED_FOR)
 
 
 def assume_told(entries: Entries, passed: Iterable[tuple[Incident, Sequence[str]]], now: datetime) -> None:
-    """Owe destinations the end of incidents that only a run elsewhere, with a book of its own, may have told them.
+    """Owe destinations the end of incidents that only a run with another state folder may have sent.
 
     Args:
-        passed: what is well now, with the destinations that would have heard of it.
+        passed: incidents that are over now, with the destinations to which they would have been sent.
     """
     at = now.isoformat(timespec="seconds")
     for incident, destinations in passed:
         if incident.key in entries.incidents:
-            # Another process has met it meanwhile.
+            # Another process has recorded it meanwhile.
             continue
         told = {name: {"at": at, "assumed": True} for name in destinations}
         entries.incidents[incident.key] = OpenIncident(incident, at, at, closed_at=at, told=told)
@@ -197,12 +197,12 @@ def assume_told(entries: Entries, passed: Iterable[tuple[Incident, Sequence[str]
 
 
 def is_assumed(entry: OpenIncident, destination: str) -> bool:
-    """Say whether a destination was perhaps never told of an incident."""
+    """Return whether it is only assumed that a destination was told about an incident."""
     return bool(entry.told.get(destination, {}).get("assumed"))
 
 
 def forget_assumed(entries: Entries, destination: str) -> None:
-    """Owe a destination nothing of what it was perhaps never told."""
+    """Drop the assumed incidents that are owed to a destination."""
     for key, entry in list(entries.incidents.items()):
         if entry.closed_at is not None and is_assumed(entry, destination):
             left = {name: told for name, told in entry.told.items() if name != destination}
@@ -220,7 +220,7 @@ def notice_for(
     now: datetime,
     remind_after: timedelta,
 ) -> Notice:
-    """Work out what a destination is to be told."""
+    """Return what to send to a destination."""
     found: dict[str, list[OpenIncident]] = {"new": [], "changed": [], "still": [], "recovered": [], "quiet": []}
     for entry in entries.incidents.values():
         told = entry.told.get(destination)
@@ -235,7 +235,7 @@ def notice_for(
 
 
 def mark_told(entries: Entries, destination: str, notice: Notice, now: datetime, **more: Mapping[str, str]) -> None:
-    """Write down that a destination was told a notice.
+    """Record that a notice was sent to a destination.
 
     Args:
         more: further facts to keep by incident key, such as PagerDuty's dedup keys.
@@ -263,20 +263,20 @@ def _state_of(entry: OpenIncident, told: Mapping[str, Any], now: datetime, remin
     incident = entry.incident
     is_warning = incident.severity in ("warning", "info")
     before = told.get("count")
-    # A warning is told when it grows at all; what failed anyway, when it is twice as bad.
+    # A warning is sent when it grows at all; a failure, when its count has doubled.
     grown = before is not None and (before + 1 if is_warning else max(2 * before, 2))
     if grown and incident.count is not None and incident.count >= grown:
         return "changed"
     if told.get("fingerprint") != incident.fingerprint:
         return "changed"
-    # Warnings that stay as they are stand in the digest.
+    # Warnings that stay as they are go into the digest.
     if not is_warning and now - datetime.fromisoformat(str(told["at"])) >= remind_after:
         return "still"
     return "quiet"
 
 
 def _lowered(told: Mapping[str, Any], count: int | None) -> Mapping[str, Any]:
-    """Let a count that has gone down be what growth is measured from."""
+    """Return what was told with a count that has gone down, from which growth is measured then."""
     before = told.get("count")
     if count is None or before is None or count >= before:
         return told
@@ -284,7 +284,7 @@ def _lowered(told: Mapping[str, Any], count: int | None) -> Mapping[str, Any]:
 
 
 def _shortened(text: str, limit: int) -> str:
-    # What a warehouse says can hold half a character, which JSON has no form for.
+    # A warehouse's message can contain an unpaired surrogate, which JSON can't hold.
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 

@@ -1,4 +1,4 @@
-"""What came of dbt's nodes as incidents: those that are wrong now, and those that no longer are. Pure functions."""
+"""The results of dbt's nodes as incidents, those that open and those that close: pure functions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from flows.engine.artifacts.artifacts import SourceAge
 from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import DbtResult, NodeResult
 
-# A node is the same incident whichever command meets it: what `build` found wrong, `run` may find mended.
+# A node is the same incident in every command: `run` may close what `build` opened.
 NODES = "dbt"
 FRESHNESS = "source freshness"
 _TESTS = ("test", "unit_test")
 
 
 def key_of(unique_id: str) -> str:
-    """Return the key of the incident that is about a node."""
+    """Return the key of a node's incident."""
     return f"{FRESHNESS if unique_id.startswith('source.') else NODES}/{unique_id}"
 
 
@@ -49,7 +49,7 @@ def incidents_of(
     }
 
 
-def mended(result: DbtResult, manifest: Manifest, open_keys: Iterable[str]) -> list[str]:
+def closed_keys(result: DbtResult, manifest: Manifest, open_keys: Iterable[str]) -> list[str]:
     """Return the keys of open incidents that are over: their node succeeded, or is no longer in the project."""
     succeeded = {key_of(node.unique_id) for node in result.of("succeeded")}
     closed = [key for key in open_keys if key in succeeded]
@@ -66,9 +66,9 @@ def mended(result: DbtResult, manifest: Manifest, open_keys: Iterable[str]) -> l
 
 
 def passed(result: DbtResult, manifest: Manifest, severity: Severity) -> Iterator[Incident]:
-    """Return, of the nodes that succeeded and would be as bad as this, the incidents that they are not."""
+    """Yield, for nodes that succeeded, the incidents of this severity that would be open had they failed."""
     if severity == "critical" and not result.of("failed", "skipped"):
-        # The alert about many nodes at once has the check for its key.
+        # The key of an alert about many nodes is the check alone.
         yield Incident(NODES, severity, "no node fails", target=result.target)
     for node in result.of("succeeded"):
         under = {node.unique_id, *manifest.tested(node.unique_id)}
@@ -119,12 +119,12 @@ def _span(age: timedelta) -> str:
 def _severity(node: NodeResult, manifest: Manifest, unproven: set[str]) -> Severity:
     if node.outcome == "warned":
         return "warning"
-    # A test that fails holds up what stands on the model that it tests.
+    # A test that fails holds up what is downstream of the model that it tests.
     under = {node.unique_id, *manifest.tested(node.unique_id)}
     return "critical" if manifest.is_critical(node.unique_id) or under & unproven else "error"
 
 
 def _unproven(result: DbtResult, manifest: Manifest) -> set[str]:
-    """Return a critical node that could not run, and all upstream of it: whatever failed there is as bad."""
+    """Return critical nodes that were skipped, and everything upstream of them: a failure there is critical too."""
     skipped = [node.unique_id for node in result.of("skipped") if manifest.is_critical(node.unique_id)]
     return manifest.upstream(skipped).union(skipped) if skipped else set()

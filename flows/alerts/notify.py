@@ -1,7 +1,7 @@
-"""Writing down what is wrong, and telling everybody who is to hear of it: the one place with effects.
+"""Record incidents and send them to their destinations: the one place of alerts with effects.
 
-Nothing here raises, and nothing takes longer than `deadline_seconds` of routes.yml: a run must not hang on who hears
-of it. What could not be told stays owed in the book, and is told with the next report of that target.
+No function here raises, and none takes longer than `deadline_seconds` of routes.yml: a run must not depend on its
+alerts. What could not be sent stays in the incident store and is sent with the next report of that target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from flows.alerts.incident_store import (
     IncidentStore,
     Notice,
     assume_told,
-    book_of,
     file_lock,
     forget_assumed,
     is_assumed,
@@ -30,6 +29,7 @@ from flows.alerts.incident_store import (
     mark_told,
     notice_for,
     record,
+    store_of,
 )
 from flows.alerts.send.delivery import NotSentError, SendDeadline, post
 from flows.engine.context.reporting import current_reporter
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from flows.alerts.routes import Destination, Routes
 
 
-# Each is a request, PagerDuty takes some hundred a minute, and a run is held up by them. The others are next.
+# Each is a request that the run waits for, and PagerDuty takes some hundred a minute. The next run sends the rest.
 _MOST_ASSUMED = 50
 
 
 @dataclass(frozen=True)
 class Unsent:
-    """A destination that could not be told, and why."""
+    """A destination to which nothing could be sent, and why."""
 
     destination: str
     reason: str
@@ -56,31 +56,31 @@ class Unsent:
 
 
 def open_incident(incident: Incident) -> None:
-    """Say that something is wrong; whoever has been told already hears of it only when it changes.
+    """Record that something is wrong and send it; an incident that was sent before is sent again only when it changes.
 
-    In a flow that tells how it ended, it is told at the end of the run, with everything else.
+    In a flow with alerts, it is sent at the end of the run, with everything else.
     """
     _report(incident.target, opened=[incident])
 
 
 def close_incident(key: str, target: str) -> None:
-    """Say that something is no longer wrong; costs next to nothing where it was not."""
+    """Record that something is no longer wrong and send that; cheap where it was not open."""
     _report(target, closed=[key])
 
 
 def _report(target: str, opened: Sequence[Incident] = (), closed: Sequence[str] = ()) -> None:
-    from flows.alerts.flow_runs import is_told_at_the_end
+    from flows.alerts.flow_runs import is_sent_at_flow_end
 
     write_down(target, opened, closed)
-    if not is_told_at_the_end(target):
+    if not is_sent_at_flow_end(target):
         deliver(target)
 
 
 def tell(target: str, opened: Sequence[Incident] = (), closed: Sequence[str] = ()) -> tuple[Unsent, ...]:
-    """Write down what is wrong and what no longer is, and tell whoever is to hear of it.
+    """Record which incidents are open and which are over, and send them.
 
     Returns:
-        What could not be told; it is told with the next report of this target.
+        The destinations that could not be reached; they are tried again with the next report of this target.
     """
     write_down(target, opened, closed)
     return deliver(target)
@@ -89,31 +89,31 @@ def tell(target: str, opened: Sequence[Incident] = (), closed: Sequence[str] = (
 def write_down(
     target: str, opened: Sequence[Incident] = (), closed: Sequence[str] = (), passed: Iterable[Incident] = ()
 ) -> None:
-    """Write down what is wrong and what no longer is, without telling anybody yet.
+    """Record which incidents are open and which are over, without sending anything yet.
 
     Args:
-        passed: what is well, as the incident that it would be, worst first. PagerDuty is to hear that it is over also
-            where this book knows nothing of it: a run with another state folder may have opened it.
+        passed: the incidents that would be open had their nodes failed, worst first. PagerDuty is told that they are
+            over even where this store does not know them: a run with another state folder may have opened them.
     """
-    book = book_of(target, os.environ)
+    store = store_of(target, os.environ)
     now = datetime.now(UTC)
     try:
-        known = book.read()
+        known = store.read()
         guessed = (Incident(key, _severity_of(key), key, target=target) for key in closed)
         assumed = _assumed(known, chain(guessed, passed), {incident.key for incident in opened}, now)
         if not opened and not assumed and not known.incidents.keys() & set(closed):
             return
-        with book.edit() as entries:
+        with store.edit() as entries:
             record(entries, opened, closed, now)
             assume_told(entries, assumed, now)
-    except Exception as exc:  # noqa: BLE001  (a run must not hang on who hears of it)
+    except Exception as exc:  # noqa: BLE001  (a run must not depend on its alerts)
         said = one_line(str(exc))
-        current_reporter().note(f"The incidents of target {target} could not be written to {book.path}: {said}")
+        current_reporter().note(f"The incidents of target {target} could not be written to {store.path}: {said}")
 
 
 def _severity_of(key: str) -> Severity:
-    """Return how bad an incident would be at most of which the key alone is known."""
-    # How flows and commands ended is never critical by itself.
+    """Return the highest severity that an incident with this key can have."""
+    # The end of a flow or a command is never critical by itself.
     return "error" if key.startswith(("flow/", "command/")) else "critical"
 
 
@@ -130,7 +130,7 @@ def _assumed(
         try:
             routes = routes or load_routes()
         except ConfigError:
-            # It is said where something is to be told; what is wrong is written down in any case.
+            # `deliver` reports it; the incidents are recorded in any case.
             return []
         if pagers := routes.pagers(routes.destinations_of(incident)):
             found[incident.key] = (incident, pagers)
@@ -140,53 +140,53 @@ def _assumed(
 
 
 def deliver(target: str) -> tuple[Unsent, ...]:
-    """Tell everybody what they have not been told yet of a target, and note what could not be told."""
-    book = book_of(target, os.environ)
-    if not book.exists:
+    """Send each destination what it has not been told yet about a target, and note what could not be sent."""
+    store = store_of(target, os.environ)
+    if not store.exists:
         return ()
     from flows.alerts.routes import load_routes
 
     try:
-        if not book.read().incidents:
+        if not store.read().incidents:
             return ()
         routes = load_routes()
-        unsent = _Delivery(target, book, routes).run()
-    except Exception as exc:  # noqa: BLE001  (a run must not hang on who hears of it)
-        current_reporter().note(f"Nobody was told of what is wrong on target {target}: {exc}")
+        unsent = _Delivery(target, store, routes).run()
+    except Exception as exc:  # noqa: BLE001  (a run must not depend on its alerts)
+        current_reporter().note(f"No alert of target {target} was sent: {exc}")
         return (Unsent("all destinations", one_line(str(exc))),)
     for entry in unsent:
-        current_reporter().note(f"An alert of target {target} was not sent to {entry}. It is owed, and sent next time.")
+        current_reporter().note(f"An alert of target {target} was not sent to {entry}. The next run sends it.")
     return unsent
 
 
 class _Delivery:
-    """One pass over all destinations, each in a thread of its own, so that a slow one holds up no other."""
+    """One pass over all destinations, each in its own thread, so that a slow one does not hold up the others."""
 
-    def __init__(self, target: str, book: IncidentStore, routes: Routes) -> None:
+    def __init__(self, target: str, store: IncidentStore, routes: Routes) -> None:
         self._target = target
-        self._book = book
+        self._store = store
         self._routes = routes
         self._deadline = SendDeadline.after(routes.deadline_seconds)
         self._outcomes: dict[str, NotSentError | None] = {}
 
     def run(self) -> tuple[Unsent, ...]:
-        entries = self._book.read()
+        entries = self._store.read()
         names = [name for name in self._routes.destinations if self._is_owed(entries, name)]
-        # That somebody may have to be told of an end is nothing to worry anybody with when it fails.
+        # A failure to send only ends that are assumed is not worth a note.
         quiet = {name for name in names if self._owes_guesses_only(entries, name)}
-        threads = [self._started(name) for name in names]
+        threads = [self._start_thread(name) for name in names]
         for thread in threads:
-            # A little more than the deadline: what is sent at the last moment is still written down.
+            # A little more than the deadline, so that what is sent at the last moment is still recorded.
             thread.join(self._deadline.left_seconds + 0.5)
         late = NotSentError(f"it was not done within {self._routes.deadline_seconds:.0f} s")
         failed = {name: error for name in names if name not in quiet and (error := self._outcomes.get(name, late))}
-        # Where no destination is set up at all, nobody has asked for alerts.
+        # Where no destination is set up at all, alerts are not wanted.
         if len(failed) == len(names) - len(quiet) and all(isinstance(error, NoBlockError) for error in failed.values()):
             return ()
         return tuple(Unsent(name, str(error)) for name, error in failed.items())
 
-    def _started(self, name: str) -> threading.Thread:
-        # Prefect's settings of the moment, such as a temporary server's address, are context variables.
+    def _start_thread(self, name: str) -> threading.Thread:
+        # Prefect's current settings, such as a temporary server's address, are context variables.
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(self._tell, name), name=f"alerts-{name}", daemon=True)
         thread.start()
@@ -195,37 +195,37 @@ class _Delivery:
     def _tell(self, name: str) -> None:
         destination = self._routes.destinations[name]
         try:
-            lock = self._book.path.with_suffix(f".{name}.lock")
-            # Two runs that tell the same destination at once would both tell the same.
+            lock = self._store.path.with_suffix(f".{name}.lock")
+            # Without the lock, two runs at once would send the same message twice.
             with file_lock(lock, self._deadline.left_seconds):
                 send = self._slack if destination.slack else self._pagerduty
                 send(name, destination, read_address(destination))
             self._outcomes[name] = None
         except NotSentError as exc:
             if isinstance(exc, NoBlockError):
-                self._written(lambda kept: forget_assumed(kept, name))
+                self._edit(lambda kept: forget_assumed(kept, name))
             self._outcomes[name] = exc
-        except Exception as exc:  # noqa: BLE001  (whatever it is, a run must not hang on it)
+        except Exception as exc:  # noqa: BLE001  (a run must not depend on its alerts)
             self._outcomes[name] = NotSentError(one_line(f"{type(exc).__name__}: {exc}"))
 
     def _slack(self, name: str, destination: Destination, address: dict[str, Any]) -> None:
         from flows.alerts.send.slack import digest_message, slack_message
 
         now = datetime.now(UTC)
-        entries = self._book.read()
+        entries = self._store.read()
         notice = self._notice(entries, name, now)
         if not notice.is_empty:
             post(address["url"], slack_message(notice, self._routes.mention, now), self._deadline)
-            self._written(lambda kept: mark_told(kept, name, notice, now))
+            self._edit(lambda kept: mark_told(kept, name, notice, now))
         if digest := self._digest(entries, name, now):
             post(address["url"], digest_message(self._target, digest), self._deadline)
-            self._written(lambda kept: kept.digests.update({name: now.isoformat(timespec="seconds")}))
+            self._edit(lambda kept: kept.digests.update({name: now.isoformat(timespec="seconds")}))
 
     def _pagerduty(self, name: str, destination: Destination, address: dict[str, Any]) -> None:
         from flows.alerts.send.pagerduty import pagerduty_events
 
         now = datetime.now(UTC)
-        entries = self._book.read()
+        entries = self._store.read()
         notice = self._notice(entries, name, now)
         still_open = [entry for entry in entries.incidents.values() if entry.closed_at is None]
         sent: dict[str, str] = {}
@@ -235,7 +235,7 @@ class _Delivery:
                 sent |= dict.fromkeys(event.incident_keys, event.dedup_key)
         finally:
             if sent:
-                self._written(lambda kept: mark_told(kept, name, notice.only(sent), now, dedup_key=sent))
+                self._edit(lambda kept: mark_told(kept, name, notice.only(sent), now, dedup_key=sent))
 
     def _notice(self, entries: Entries, name: str, now: datetime) -> Notice:
         def is_routed(incident: Incident) -> bool:
@@ -245,7 +245,7 @@ class _Delivery:
         return notice_for(entries, self._target, name, is_routed, now, remind_after)
 
     def _digest(self, entries: Entries, name: str, now: datetime) -> list[OpenIncident]:
-        """Return the warnings that this destination has heard of, when it is time to list them again."""
+        """Return the warnings that were sent to this destination, when it is time to list them again."""
         warned = [
             entry
             for entry in entries.incidents.values()
@@ -266,6 +266,6 @@ class _Delivery:
         is_slack = self._routes.destinations[name].slack is not None
         return not self._notice(entries, name, now).is_empty or (is_slack and bool(self._digest(entries, name, now)))
 
-    def _written(self, change: Callable[[Entries], None]) -> None:
-        with self._book.edit() as entries:
+    def _edit(self, change: Callable[[Entries], None]) -> None:
+        with self._store.edit() as entries:
             change(entries)

@@ -1,4 +1,4 @@
-"""The command that tries again what failed, for a person to copy: pure functions."""
+"""The command line that runs again what failed, for a person to copy: pure functions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _RESUMED = "resume"
 
 
 def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Return the command that starts a deployment again, with what this run was given, on what it left undone.
+    """Return the command that starts a deployment again with the parameters of a run, and resumes it if it can.
 
     Args:
         accepted: the flow's parameters with their defaults.
         given: those of the run.
     """
     words = ["uv", "run", "prefect", "deployment", "run", f"{flow}/{deployment}"]
-    for name, value in _again(accepted, given).items():
+    for name, value in _changed_parameters(accepted, given).items():
         words += ["--param", f"{name}={value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"]
     return shlex.join(words)
 
 
 def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Return the command line for a run of the pipeline that no deployment started; see `of_deployment`."""
+    """Return the command line for a run of the pipeline without a deployment; see `of_deployment`."""
     words = ["uv", "run", "python", "-m", "flows", "run"]
-    for name, value in _again(accepted, given).items():
+    for name, value in _changed_parameters(accepted, given).items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
@@ -54,8 +54,8 @@ def of_command(command: DbtCommand, target: str, project_dir: str | None) -> str
     return of_pipeline(nothing, given)
 
 
-def _again(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters to give: those that are not as they would be by themselves, and to resume."""
+def _changed_parameters(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that differ from their defaults, with `resume` where the flow takes it."""
     parameters = {
         name: value
         for name, value in given.items()

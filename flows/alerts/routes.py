@@ -1,4 +1,4 @@
-"""Who hears of what: flows/alerts/routes.yml as typed models."""
+"""Which incidents go to which destinations: flows/alerts/routes.yml as typed models."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Destination(Settings):
 
 
 class Route(Settings):
-    """Which incidents go where; what is left out fits all."""
+    """Which incidents go where; a condition that is left out matches all."""
 
     target: Names = ()
     owner: Names = ()
@@ -60,7 +60,7 @@ class Route(Settings):
     goes_on: bool = Field(default=False, alias="continue")
 
     def fits(self, incident: Incident) -> bool:
-        """Tell whether an incident meets every condition."""
+        """Return whether an incident meets every condition."""
         return (
             (not self.severity or incident.severity in self.severity)
             and _is_in(self.target, (incident.target,))
@@ -79,14 +79,14 @@ class FailingRowsSettings(Settings):
 
 
 class EscalationStep(Settings):
-    """Who hears of what nobody has acknowledged for so long."""
+    """Who is told about incidents that stay unacknowledged for so long."""
 
     after_minutes: float = Field(gt=0)
     owner: str = Field(min_length=1, description="A name of `owners`, or of a team.")
 
 
 class Routes(Settings):
-    """Everything that routes.yml says."""
+    """The content of routes.yml."""
 
     destinations: dict[str, Destination]
     routes: tuple[Route, ...]
@@ -108,7 +108,7 @@ class Routes(Settings):
         return owners
 
     def destinations_of(self, incident: Incident) -> list[str]:
-        """Return the names of the destinations that hear of an incident."""
+        """Return the names of the destinations of an incident."""
         found: dict[str, None] = {}
         for route in self.routes:
             if route.fits(incident):
@@ -118,7 +118,7 @@ class Routes(Settings):
         return list(found)
 
     def may_page(self, target: str, severity: Severity) -> bool:
-        """Tell whether anything as bad as this on a target can go to PagerDuty."""
+        """Return whether incidents of this severity on a target can go to PagerDuty."""
         return any(
             _is_in(route.target, (target,))
             and (not route.severity or severity in route.severity)
@@ -131,7 +131,7 @@ class Routes(Settings):
         return [name for name in names if self.destinations[name].pagerduty]
 
     def mention(self, owner: str) -> str:
-        """Return an owner as Slack notifies them, or their mere name."""
+        """Return the mention with which Slack notifies an owner; their name where there is none."""
         return mention_of(self.owners.get(owner, "")) or owner
 
 
@@ -176,7 +176,7 @@ def load_routes(path: Path | None = None, environ: Mapping[str, str] | None = No
 
 
 def mention_of(text: str) -> str | None:
-    """Return a Slack id in the form that notifies; None for what is none."""
+    """Return a Slack id as a mention that notifies; None for other text."""
     if text in ("here", "channel", "everyone"):
         return f"<!{text}>"
     if text[:1] in ("U", "W") and text.isalnum():

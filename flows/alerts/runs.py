@@ -1,4 +1,4 @@
-"""What came of one dbt command, written down for whoever is to hear of it."""
+"""Turn the result of one dbt command into incidents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flows.alerts.incident import Incident, Severity
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.alerts.notify import deliver, write_down
 from flows.alerts.retry_command import of_command
 from flows.engine.context.reporting import current_reporter
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
 
-# Worst first: there is time to call over so many alerts only.
+# Worst first: there is time to close only so many alerts.
 _PAGED: tuple[Severity, ...] = ("critical", "error")
 
 
 def report_nodes(
     result: DbtResult, command: DbtCommand, project: Project, profile: Profile, error: TributaryError | None = None
 ) -> None:
-    """Write down what came of a command's nodes; its flow tells it at the end, without such a flow it is told now.
+    """Record the incidents of a command's nodes; the flow sends them at its end, or they are sent now without a flow.
 
     Never raises. Call it while the target is held: the rows that failing tests found are read from it.
 
@@ -43,12 +43,12 @@ def report_nodes(
     """
     try:
         _Report(result, command, project, profile, error).write()
-    except Exception as exc:  # noqa: BLE001  (a run's outcome must not hang on who hears of it)
-        current_reporter().note(f"Nobody was told what came of {result.command}: {one_line(str(exc))}")
+    except Exception as exc:  # noqa: BLE001  (a run must not depend on its alerts)
+        current_reporter().note(f"No alert was sent about {result.command}: {one_line(str(exc))}")
 
 
 class _Report:
-    """One command's result, and what is needed to say what it means."""
+    """One command's result, and what is needed to describe it."""
 
     def __init__(
         self,
@@ -65,67 +65,67 @@ class _Report:
         self._error = error
 
     def write(self) -> None:
-        """Open and close incidents, and tell them where nobody else will."""
+        """Open and close incidents, and send them unless the flow does so at its end."""
         result = self._result
-        book = book_of(result.target, os.environ)
-        known = {key: entry.incident for key, entry in book.read().incidents.items() if entry.closed_at is None}
+        store = store_of(result.target, os.environ)
+        known = {key: entry.incident for key, entry in store.read().incidents.items() if entry.closed_at is None}
         from flows.alerts.routes import load_routes
 
         routes = load_routes()
         severities: list[Severity] = [each for each in _PAGED if routes.may_page(result.target, each)]
         if not known and self._error is None and not result.of("failed", "warned") and not severities:
             return
-        from flows.alerts.flow_runs import is_told_at_the_end
-        from flows.alerts.nodes import incidents_of, mended, passed
+        from flows.alerts.flow_runs import is_sent_at_flow_end
+        from flows.alerts.nodes import closed_keys, incidents_of, passed
 
         manifest = result.artifacts.manifest_if_any
         flow, flow_run = _current()
-        link, again = self._whereabouts(flow, flow_run)
-        found = incidents_of(result, manifest, link, again)
+        link, retry = self._link_and_retry(flow, flow_run)
+        found = incidents_of(result, manifest, link, retry)
         opened = list(self._with_rows(found, manifest, known).values())
-        closed = mended(result, manifest, known)
+        closed = closed_keys(result, manifest, known)
         whole = f"command/{result.command} of {State(result.target_path.parent).project}"
         if self._error is None or isinstance(self._error, RunStopped):
-            # Whoever stopped it knows; that what it was to build is not built, the flow tells.
+            # The person who stopped it knows; the flow says that its nodes are not built.
             closed.append(whole)
         elif isinstance(self._error, RunTimedOut) or not result.of("failed"):
-            title = f"{result.command} did not get to its end"
+            title = f"{result.command} did not finish"
             text = str(self._error)
-            opened.append(Incident(whole, "error", title, text, result.target, link=link, retry_command=again))
+            opened.append(Incident(whole, "error", title, text, result.target, link=link, retry_command=retry))
         else:
             closed.append(whole)
         well = (incident for severity in severities for incident in passed(result, manifest, severity))
         write_down(result.target, opened, closed, well)
-        if not is_told_at_the_end(result.target):
+        if not is_sent_at_flow_end(result.target):
             deliver(result.target)
 
-    def _whereabouts(self, flow: Flow[..., Any] | None, flow_run: FlowRun | None) -> tuple[str | None, str | None]:
-        """Return the link to the run and the command that tries again."""
+    def _link_and_retry(self, flow: Flow[..., Any] | None, flow_run: FlowRun | None) -> tuple[str | None, str | None]:
+        """Return the link to the run and the command that runs it again."""
         from flows.alerts.flow_runs import link_to, retry_command
         from flows.engine.context.project import DEFAULT_PROJECT
 
         folder = None if self._project.folder == DEFAULT_PROJECT else str(self._project.folder)
-        again = retry_command(flow, flow_run) if flow and flow_run else None
-        again = again or of_command(self._command, self._result.target, folder)
-        return (link_to(flow_run) if flow_run else None), again
+        retry = retry_command(flow, flow_run) if flow and flow_run else None
+        retry = retry or of_command(self._command, self._result.target, folder)
+        return (link_to(flow_run) if flow_run else None), retry
 
     def _with_rows(
         self, found: Mapping[str, Incident], manifest: Manifest, known: Mapping[str, Incident]
     ) -> dict[str, Incident]:
         """Return incidents with the rows that failing tests found, or why there are none."""
-        from flows.alerts.failing_rows import fetch_failing_rows, masked, why_hidden
+        from flows.alerts.failing_rows import fetch_failing_rows, mask_rows, why_hidden
         from flows.alerts.routes import load_routes
 
         incidents = dict(found)
         if isinstance(self._error, RunStopped):
-            # Whoever sent a signal waits for this process to end.
+            # The sender of the signal waits for this process to end.
             return incidents
         routes = load_routes()
         settings = routes.failing_rows
         asked: list[NodeResult] = []
         for node in self._result.of("failed", "warned"):
             incident = incidents[node.unique_id]
-            # Where nobody is told, as on a laptop, nothing is asked: dbt takes some two seconds for it.
+            # Without a destination, as on a laptop, no rows are read: dbt takes some two seconds for it.
             if node.resource_type != "test" or not node.failures or not routes.destinations_of(incident):
                 continue
             before = known.get(incident.key)
@@ -136,12 +136,12 @@ class _Report:
                 incidents[node.unique_id] = replace(incident, failing_rows=before.failing_rows)
             else:
                 asked.append(node)
-        # What failed comes before what warns: there is room for a few only.
+        # Failures before warnings: only a few are read.
         asked.sort(key=lambda node: node.outcome != "failed")
         command, run_path = self._command, self._result.run_path
         fetched = fetch_failing_rows(asked, manifest, self._project, self._profile, command.vars, settings, run_path)
         for unique_id, rows in fetched.items():
-            shown = masked(rows, manifest, unique_id, settings)
+            shown = mask_rows(rows, manifest, unique_id, settings)
             incidents[unique_id] = replace(incidents[unique_id], failing_rows=shown)
         return incidents
 

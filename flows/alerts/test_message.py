@@ -1,4 +1,4 @@
-"""A test message along the routes of a target: whether it arrives, and where."""
+"""Send a test message along the routes of a target, and say where it arrived."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEY = "test/message"
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a test message at one destination.
+    """The result of a test message at one destination.
 
     Attributes:
         error: None where it arrived.
@@ -32,12 +32,12 @@ class Trial:
 
 
 def trial_incident(target: str, severity: Severity, owners: tuple[str, ...], tags: tuple[str, ...]) -> Incident:
-    """Return an incident that nobody has to do anything about."""
+    """Return an incident that says that it is a test."""
     return Incident(
         key=_KEY,
         severity=severity,
         title="This is a test of the alerts; nothing is wrong",
-        text="An error would be told here in full, with the rows that a failing test found.",
+        text="An error would be shown here in full, with the rows that a failing test found.",
         target=target,
         owners=owners,
         tags=tags,

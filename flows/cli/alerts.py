@@ -31,12 +31,12 @@ def alerts() -> None:
 @json_option
 def show(target: str, as_json: bool) -> None:
     """Show what is wrong on a target and who has been told, and where its alerts go."""
-    from flows.alerts.incident_store import book_of
+    from flows.alerts.incident_store import store_of
     from flows.alerts.routes import load_routes
 
     quiet_prefect()
     routes = load_routes()
-    entries = book_of(target, os.environ).read()
+    entries = store_of(target, os.environ).read()
     blocks = _blocks(routes)
     if as_json:
         echo(dumps(_document(target, routes, entries, blocks)))
@@ -104,7 +104,7 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
 
     from flows.alerts.escalation import TAG
     from flows.alerts.escalation import acknowledge as write_down
-    from flows.alerts.incident_store import book_of
+    from flows.alerts.incident_store import store_of
     from infrastructure.errors import ConfigError
     from infrastructure.server.local_server import prefect_server
     from infrastructure.yaml_file import meant
@@ -112,7 +112,7 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
     if bool(keys) == everything:
         raise click.UsageError("Give either keys of incidents, as `alerts show` has them, or --all.")
     quiet_prefect()
-    known = book_of(target, os.environ).read().incidents
+    known = store_of(target, os.environ).read().incidents
     open_ = [key for key, entry in known.items() if entry.closed_at is None and not key.startswith(f"{TAG}/")]
     if unknown := [key for key in keys if key not in open_]:
         raise ConfigError(f"No incident {unknown[0]!r} is open on target {target}{meant(unknown[0], open_)}.")
@@ -126,14 +126,14 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
 @target_option
 def close(key: str, target: str) -> None:
     """Call an incident over that no run will find mended, such as one of a flow that is gone."""
-    from flows.alerts.incident_store import book_of
+    from flows.alerts.incident_store import store_of
     from flows.alerts.notify import close_incident
     from infrastructure.errors import ConfigError
     from infrastructure.server.local_server import prefect_server
     from infrastructure.yaml_file import meant
 
     quiet_prefect()
-    known = book_of(target, os.environ).read().incidents
+    known = store_of(target, os.environ).read().incidents
     if key not in known:
         raise ConfigError(f"There is no incident {key!r} on target {target}{meant(key, list(known))}.")
     with prefect_server(say):

@@ -1,1 +1,1 @@
-"""How an incident is said to Slack and PagerDuty, and how a message is sent. Imports incidents, never routes."""
+"""Write incidents as messages for Slack and PagerDuty, and send a message. Imports incidents, never routes."""

@@ -15,7 +15,7 @@ from flows.alerts.incident_store import Notice
 SUMMARY_LIMIT = 1024
 KEY_LIMIT = 255
 _TEXT_LIMIT = 8000
-# Beyond this, what one check found is one alert: a page per model would bury whoever is on call, and PagerDuty
+# Beyond this, what one check found is one alert: a page per model would bury the person on call, and PagerDuty
 # takes a few hundred events a minute.
 SINGLE_LIMIT = 20
 _LISTED = 200
@@ -23,11 +23,11 @@ _LISTED = 200
 
 @dataclass(frozen=True)
 class PagerDutyEvent:
-    """One event to send, and what it tells.
+    """One event to send, and the incidents in it.
 
     Attributes:
         document: without the routing key, which is a secret.
-        incident_keys: the incidents whose readers have been told once it is sent.
+        incident_keys: the incidents that count as sent with it.
     """
 
     document: dict[str, Any]
@@ -35,12 +35,12 @@ class PagerDutyEvent:
 
     @property
     def dedup_key(self) -> str:
-        """Return the key that PagerDuty knows the alert by."""
+        """Return the key by which PagerDuty identifies the alert."""
         return self.document["dedup_key"]
 
 
 def dedup_key(target: str, key: str) -> str:
-    """Return the key of an alert, which is that of (target, check, node)."""
+    """Return the key of an alert, made of target, check and node."""
     full = f"tributary/{target}/{key}"
     if len(full) <= KEY_LIMIT:
         return full
@@ -48,11 +48,11 @@ def dedup_key(target: str, key: str) -> str:
 
 
 def pagerduty_events(notice: Notice, destination: str, still_open: Sequence[OpenIncident] = ()) -> list[PagerDutyEvent]:
-    """Build the events that tell a notice: a trigger for what is wrong, a resolve for what no longer is.
+    """Build the events of a notice: a trigger for each open alert, a resolve for each that is over.
 
     Args:
-        destination: its name, under which the book has the keys of the alerts that are open.
-        still_open: everything that is open, so that an alert about many is resolved with the last of them.
+        destination: its name, under which the incident store has the keys of the open alerts.
+        still_open: all open incidents; an alert about many is resolved with the last of them.
     """
     return [*_triggers(notice, destination), *_resolves(notice, destination, still_open)]
 
@@ -64,13 +64,13 @@ def _triggers(notice: Notice, destination: str) -> list[PagerDutyEvent]:
     events: list[PagerDutyEvent] = []
     for check, entries in by_check.items():
         if len(entries) > SINGLE_LIMIT:
-            events.append(_many(notice.target, check, entries))
+            events.append(_group_event(notice.target, check, entries))
         else:
-            events += [_single(notice.target, entry, destination) for entry in entries]
+            events += [_single_event(notice.target, entry, destination) for entry in entries]
     return events
 
 
-def _single(target: str, entry: OpenIncident, destination: str) -> PagerDutyEvent:
+def _single_event(target: str, entry: OpenIncident, destination: str) -> PagerDutyEvent:
     incident = entry.incident
     details = {
         "error": _cut(incident.text, _TEXT_LIMIT),
@@ -87,7 +87,7 @@ def _single(target: str, entry: OpenIncident, destination: str) -> PagerDutyEven
     return PagerDutyEvent(_trigger(key, payload, incident.link), (incident.key,))
 
 
-def _many(target: str, check: str, entries: Sequence[OpenIncident]) -> PagerDutyEvent:
+def _group_event(target: str, check: str, entries: Sequence[OpenIncident]) -> PagerDutyEvent:
     worst = min((entry.incident for entry in entries), key=lambda incident: SEVERITIES.index(incident.severity))
     summary = f"{target}: {len(entries):,} incidents of {check}, such as {worst.title}"
     payload = _payload(target, worst, summary, min(entry.opened_at for entry in entries))

@@ -18,9 +18,9 @@ URL_LIMIT = 3000
 BLOCK_LIMIT = 50
 MESSAGE_LIMIT = 9500
 
-# The first error is told in full up to this; beyond it, the message names the run, whose log has the rest.
+# The first error is sent in full up to this; the run, which the message names, has the rest in its log.
 _ERROR_LIMIT = 5400
-# The next ones are told in part, and all others in a line each.
+# The next ones are sent in part, and all others in a line each.
 _DETAILED = 3
 _NEXT_ERROR_LIMIT = 400
 _LINE_LIMIT = 260
@@ -32,16 +32,16 @@ Mention = Callable[[str], str]
 
 
 def slack_message(notice: Notice, mention: Mention, now: datetime) -> dict[str, Any]:
-    """Build the one message that tells a notice.
+    """Build the message of a notice.
 
     Args:
-        mention: an owner's name → the text that notifies them, or the mere name.
+        mention: an owner's name → the text that notifies them, or the name itself.
     """
     message = _Message()
     message.header(_headline(notice))
     message.section(_summary(notice, mention))
     opened = _worst_first(notice.open)
-    # Kept free for what must not be cut off: the command and the link.
+    # Room for what must not be cut off: the command and the link.
     tail = _tail(notice, opened)
     message.reserve(tail)
     for number, entry in enumerate(opened[:_DETAILED]):
@@ -59,14 +59,14 @@ def digest_message(target: str, warnings: Sequence[OpenIncident]) -> dict[str, A
     message = _Message()
     headline = f"🟡 {_place(target)}{_number(len(warnings), 'warning')} as before"
     message.header(headline)
-    message.section("Tests that warn, and have told so already. They are told again only when they grow.")
+    message.section("These tests still warn as before. A warning is sent again only when its number of rows grows.")
     ordered = sorted(warnings, key=lambda entry: entry.opened_at)
     message.lines("*Longest first*", [f"{_line(entry)}, since {_date(entry.opened_at)}" for entry in ordered])
     return {"text": slack_text(headline), "blocks": message.blocks}
 
 
 class _Message:
-    """Blocks that stay within what a message may hold."""
+    """Blocks within Slack's limits for one message."""
 
     def __init__(self) -> None:
         self.blocks: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ class _Message:
         self._blocks_left -= 1
 
     def section(self, text: str) -> bool:
-        """Add a section; False where there is no room for it any more."""
+        """Add a section; return False where there is no room for it."""
         if len(text) > min(self._left, SECTION_LIMIT) or not self._blocks_left:
             return False
         self.append([_section(text)])
@@ -101,7 +101,7 @@ class _Message:
         """Add as many lines as there is room for, and say how many more there are."""
         left = list(lines[:limit] if limit else lines)
         text, shown = title, 0
-        # Two sections of lines are as much as anybody reads; what is left over is a number.
+        # Two sections of lines are as much as a person reads; the rest is a number.
         room = min(self._left, 2 * SECTION_LIMIT) - 100
         for line in left:
             if len(line) + 3 > room:
@@ -136,7 +136,7 @@ def _summary(notice: Notice, mention: Mention) -> str:
     counts = (
         (len(notice.new), "new"),
         (len(notice.changed), "changed"),
-        (len(notice.still), "still open, told again"),
+        (len(notice.still), "still open"),
         (len(notice.quiet), "open as before"),
         (len(notice.recovered), "recovered"),
     )
@@ -214,14 +214,14 @@ def _recovered_line(entry: OpenIncident, now: datetime) -> str:
 
 
 def _tail(notice: Notice, opened: Sequence[OpenIncident]) -> list[dict[str, Any]]:
-    """Return the blocks that close a message: the command that tries again, and the link to the run."""
+    """Return the last blocks of a message: the command that runs it again, and the link to the run."""
     blocks: list[dict[str, Any]] = []
     shown = [entry.incident for entry in (*opened, *notice.recovered)]
     if opened:
         commands = list(dict.fromkeys(incident.retry_command for incident in shown if incident.retry_command))[:2]
         if commands:
             code = slack_text("\n".join(_cut(command, 800) for command in commands).replace("```", "'''"))
-            blocks.append(_section(f"Once it is mended\n```{code}```"))
+            blocks.append(_section(f"Once it is fixed\n```{code}```"))
     link = next((incident.link for incident in shown if _is_link(incident.link)), None)
     if link:
         button = {"type": "button", "text": {"type": "plain_text", "text": "Open the run"}, "url": link}
@@ -243,7 +243,7 @@ def _worst_first(entries: Sequence[OpenIncident]) -> list[OpenIncident]:
 
 def _mentioned(owner: str, mention: Mention) -> str:
     text = mention(owner)
-    # What is no mention is a name that somebody wrote into YAML.
+    # Text without a mention is a name from YAML, which is escaped.
     return slack_text(_cut(owner, 80)) if text == owner else text
 
 
@@ -252,7 +252,7 @@ def _place(target: str) -> str:
 
 
 def _date(at: str) -> str:
-    """Return a time that each reader sees in their own time zone."""
+    """Return a time that Slack shows in each reader's time zone."""
     moment = datetime.fromisoformat(at)
     return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time}}|{moment:%Y-%m-%d %H:%M} UTC>"
 

@@ -204,7 +204,7 @@ def _publish(found: Triage, manifest: Manifest) -> None:
     """Put the tests and their rows into the Prefect UI; what routes.yml hides is masked there."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    from flows.alerts.failing_rows import masked, why_hidden
+    from flows.alerts.failing_rows import mask_rows, why_hidden
     from flows.alerts.routes import load_routes
 
     settings = load_routes().failing_rows
@@ -217,7 +217,7 @@ def _publish(found: Triage, manifest: Manifest) -> None:
                 continue
             columns = tuple(each.rows[0])
             values = tuple(tuple("null" if v is None else str(v) for v in row.values()) for row in each.rows)
-            shown = masked(FailingRows(columns, values), manifest, each.unique_id, settings)
+            shown = mask_rows(FailingRows(columns, values), manifest, each.unique_id, settings)
             create_table_artifact(
                 [dict(zip(shown.columns, row, strict=True)) for row in shown.rows],
                 key=key_of("triage", found.target, each.name),

@@ -225,7 +225,12 @@ async def look_for(find: Callable[[], Awaitable[Found | None]], times: int, paus
         stop=stop_after_attempt(times),
         retry_error_callback=lambda _: None,
     )
-    return await looks(find)
+
+    # Tenacity awaits coroutine functions only, and `find` may be a lambda that returns a coroutine.
+    async def look() -> Found | None:
+        return await find()
+
+    return await looks(look)
 
 
 def _said(answer: httpx.Response) -> str:

@@ -59,7 +59,7 @@ CRASHED = Incident(
     link=TEST_FAILED.link,
 )
 PERSONAL = replace(
-    TEST_FAILED, failing_rows=None, note="Its rows are not shown, as they are personal data.", affects=()
+    TEST_FAILED, failing_rows=None, note="Its rows are not shown: they contain personal data.", affects=()
 )
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from flows.__main__ import main
 from flows.alerts import Incident, close_incident, open_incident
 from flows.alerts.escalation import escalate, start_clock
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.alerts.routes import ROUTES_FILE, load_routes
 from tests.support.alert_receivers import Receiver, WriteRoutes, headers
 
@@ -33,15 +33,15 @@ def test_nobody_who_acknowledges_is_escalated_step_by_step(routes: WriteRoutes, 
     assert [incident.owners for incident in escalate(fresh, at(16))] == [("Data Engineer",)]
     escalate(fresh, at(20))
     assert len(escalate(fresh, at(31))) == 2
-    said = f"🔴 {fresh}: Nobody has acknowledged adds_up failed: 3 rows for"
-    assert headers(team) == [f"🔴 {fresh}: adds_up failed: 3 rows", f"{said} 15 minutes", f"{said} 30 minutes"]
+    late = [f"🔴 {fresh}: Not acknowledged for {minutes} minutes: adds_up failed: 3 rows" for minutes in (15, 30)]
+    assert headers(team) == [f"🔴 {fresh}: adds_up failed: 3 rows", *late]
 
     done = CliRunner().invoke(main, ["alerts", "acknowledge", "--all", "--target", fresh, "--who", "Ada"])
     assert done.exit_code == 0 and "1 incident of" in done.output, done.output
     assert escalate(fresh, at(120)) == []
-    entry = book_of(fresh, os.environ).read().incidents[KEY]
+    entry = store_of(fresh, os.environ).read().incidents[KEY]
     assert (entry.acknowledged_by, entry.closed_at) == ("Ada", None)
-    assert all(key == KEY for key in book_of(fresh, os.environ).read().incidents), (
+    assert all(key == KEY for key in store_of(fresh, os.environ).read().incidents), (
         "the steps are over, and were told so"
     )
 
@@ -55,7 +55,7 @@ def test_the_clock_stops_when_the_test_passes_and_starts_anew_when_it_fails_agai
     assert escalate(fresh, at(16))
     close_incident(KEY, fresh)
     assert escalate(fresh, at(17)) == []
-    assert headers(team)[-1].startswith(f"🟢 {fresh}: recovered: Nobody has acknowledged")
+    assert headers(team)[-1].startswith(f"🟢 {fresh}: recovered: Not acknowledged for")
     open_incident(Incident(KEY, "critical", "adds_up failed", target=fresh))
     assert escalate(fresh, at(60)) == []
 

@@ -16,7 +16,7 @@ from prefect.states import Cancelling, Completed, Crashed
 import deployments
 import flows
 from flows.alerts import Incident, open_incident
-from flows.alerts.flow_runs import tells_at_its_end
+from flows.alerts.flow_runs import has_alerts
 from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, with_alerts
 from flows.alerts.retry_command import of_command, of_deployment, of_pipeline
 from flows.engine.context.command import DbtCommand
@@ -131,7 +131,7 @@ def test_every_flow_tells_how_it_ended() -> None:
                 members = vars(importlib.import_module(module.name))
                 found |= {f"{module.name}.{name}": f for name, f in members.items() if isinstance(f, Flow)}
     assert "flows.pipelines.full.dbt_full_pipeline" in found
-    silent = [name for name, one in found.items() if not tells_at_its_end(one)]
+    silent = [name for name, one in found.items() if not has_alerts(one)]
     assert not silent, f"put @with_alerts of flows.alerts.hooks above @flow of {silent}"
     assert {len(hooks) for one in found.values() for hooks in hooks_of(one)} == {1}
 

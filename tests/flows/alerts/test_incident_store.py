@@ -91,31 +91,31 @@ def test_what_comes_back_before_its_end_was_told_is_the_same_incident() -> None:
 
 
 def test_a_book_gives_back_what_was_written_and_survives_a_file_that_is_none(tmp_path: Path) -> None:
-    book = IncidentStore(tmp_path / "alerts" / "prod.json")
+    store = IncidentStore(tmp_path / "alerts" / "prod.json")
     rows = replace(FAILED, failing_rows=FailingRows(("a",), (("1",),)), owners=("Payroll",))
-    with book.edit() as entries:
+    with store.edit() as entries:
         record(entries, [rows], [], NOW)
         tell(entries)
         written = dict(entries.incidents)
-    assert book.read().incidents == written
-    book.path.write_text("{")
-    assert book.read().incidents == {}
-    assert book.path.with_suffix(".unreadable").exists()
+    assert store.read().incidents == written
+    store.path.write_text("{")
+    assert store.read().incidents == {}
+    assert store.path.with_suffix(".unreadable").exists()
 
 
 def test_half_a_character_in_an_error_is_no_reason_to_keep_silent(tmp_path: Path) -> None:
-    book = IncidentStore(tmp_path / "prod.json")
-    with book.edit() as entries:
+    store = IncidentStore(tmp_path / "prod.json")
+    with store.edit() as entries:
         record(entries, [replace(FAILED, text="caf\udce9")], [], NOW)
-    assert book.read().incidents[FAILED.key].incident.text == "caf?"
+    assert store.read().incidents[FAILED.key].incident.text == "caf?"
 
 
 def test_ten_thousand_incidents_are_a_file_of_a_few_megabytes(tmp_path: Path) -> None:
-    book = IncidentStore(tmp_path / "prod.json")
-    with book.edit() as entries:
+    store = IncidentStore(tmp_path / "prod.json")
+    with store.edit() as entries:
         record(entries, [replace(FAILED, key=f"dbt/{n}", text="x" * 9000) for n in range(10_000)], [], NOW)
-    assert len(book.read().incidents) == 10_000
-    assert book.path.stat().st_size < 10_000_000
+    assert len(store.read().incidents) == 10_000
+    assert store.path.stat().st_size < 10_000_000
 
 
 WRITER = """
@@ -124,9 +124,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from flows.alerts.incident_store import IncidentStore, record
 from flows.alerts.incident import Incident
-book, name = IncidentStore(Path(sys.argv[1])), sys.argv[2]
+store, name = IncidentStore(Path(sys.argv[1])), sys.argv[2]
 for number in range(20):
-    with book.edit() as entries:
+    with store.edit() as entries:
         record(entries, [Incident(f"{name}/{number}", "error", "x")], [], datetime.now(UTC))
 """
 

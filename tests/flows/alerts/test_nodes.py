@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from flows.alerts.failing_rows import masked, why_hidden
+from flows.alerts.failing_rows import mask_rows, why_hidden
 from flows.alerts.incident import FailingRows
-from flows.alerts.nodes import age_sentence, incidents_of, key_of, mended
+from flows.alerts.nodes import age_sentence, closed_keys, incidents_of, key_of
 from flows.alerts.routes import FailingRowsSettings
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest
@@ -103,10 +103,10 @@ def test_beside_a_personal_column_only_what_is_described_is_shown() -> None:
         ("ID", "phone", "alias", "api_token", "n_records"),
         (("1", "0815", "0815", "x", "2"), ("2", "null", "", "y", "1")),
     )
-    shown = masked(rows, SHOP, "test.shop.unique_people_id", SETTINGS)
+    shown = mask_rows(rows, SHOP, "test.shop.unique_people_id", SETTINGS)
     assert shown.rows == (("1", "•••", "•••", "•••", "2"), ("2", "null", "•••", "•••", "1"))
     plain = manifest(replace_columns(SOURCE), PEOPLE, UNIQUE)
-    assert masked(rows, plain, "test.shop.unique_people_id", SETTINGS).rows[0] == ("1", "0815", "0815", "•••", "2")
+    assert mask_rows(rows, plain, "test.shop.unique_people_id", SETTINGS).rows[0] == ("1", "0815", "0815", "•••", "2")
 
 
 def replace_columns(found: dict[str, Any]) -> dict[str, Any]:
@@ -142,8 +142,8 @@ def test_a_node_that_succeeds_or_is_gone_is_mended_and_one_that_did_not_run_is_n
         key_of(name) for name in ("model.shop.people", "model.shop.orders", "model.shop.deleted", "model.other.x")
     ]
     ran = result(node("model.shop.people", "success"), node("model.shop.orders", "skipped"))
-    assert mended(ran, SHOP, [*was_open, "airbyte sync/x"]) == ["dbt/model.shop.people", "dbt/model.shop.deleted"]
-    assert mended(ran, Manifest({}), was_open) == ["dbt/model.shop.people"]
+    assert closed_keys(ran, SHOP, [*was_open, "airbyte sync/x"]) == ["dbt/model.shop.people", "dbt/model.shop.deleted"]
+    assert closed_keys(ran, Manifest({}), was_open) == ["dbt/model.shop.people"]
 
 
 def test_a_source_that_is_too_old_says_how_old_it_is_and_may_be(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.alerts import Incident, close_incident, open_incident
 from flows.alerts.incident import Severity
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.alerts.notify import deliver, tell, write_down
 from tests.support.alert_receivers import ROUTING_KEY, Answer, Receiver, WriteRoutes, headers
 
@@ -110,7 +110,7 @@ def test_a_mistake_in_the_routing_file_is_said_with_its_line(
     routes(routes=[{"to": "tema"}])
     (unsent,) = tell(fresh, [sync_failed(fresh)])
     assert "there is no destination 'tema'; did you mean `team`?" in unsent.reason
-    assert "Nobody was told of what is wrong" in capsys.readouterr().out
+    assert "No alert of target" in capsys.readouterr().out
 
 
 def test_warnings_are_told_when_new_or_grown_and_listed_in_the_digest(
@@ -169,4 +169,4 @@ def test_nobody_is_told_that_an_end_could_not_be_told_that_nobody_waits_for(
     write_down(fresh, passed=[Incident("dbt/model.a.b", "critical", "passed", target=fresh)])
     assert deliver(fresh) == ()
     assert capsys.readouterr().out == ""
-    assert book_of(fresh, os.environ).read().incidents == {}
+    assert store_of(fresh, os.environ).read().incidents == {}

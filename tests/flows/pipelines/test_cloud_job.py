@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.pipelines import cloud_job as cloud_jobs
 from flows.services.dbt_cloud.client import CloudClient
 from flows.services.dbt_cloud.following import Followed, find_job, follow, start_or_adopt
@@ -115,13 +115,13 @@ def test_a_failed_run_goes_on_from_where_it_failed_and_then_fails_with_its_nodes
         cloud_jobs.run_cloud_job("nightly", target="failing")
     assert caught.value.failed == ("test.shop.not_null.1",)
     assert len(account.runs) == 2
-    (opened,) = book_of("failing", os.environ).read().incidents.values()
+    (opened,) = store_of("failing", os.environ).read().incidents.values()
     assert opened.incident.key == "dbt cloud/nightly"
     assert opened.incident.link
     assert opened.incident.link.startswith("https://cloud.example/runs/")
     # The next run that goes well closes it.
     cloud_jobs.run_cloud_job("nightly", target="failing")
-    assert all(it.closed_at for it in book_of("failing", os.environ).read().incidents.values())
+    assert all(it.closed_at for it in store_of("failing", os.environ).read().incidents.values())
 
 
 def test_after_a_crash_the_run_is_taken_up_and_not_started_again(account: Account, prefect_server: str) -> None:

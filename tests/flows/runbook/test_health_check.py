@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.history.health_rules import FAILED, NOT_RUN, PASSED
 from flows.pipelines.full import dbt_full_pipeline
 from flows.runbook.health.flow import HealthReport, check_transform_health, late_runs, morning_health_check
@@ -73,7 +73,7 @@ def test_what_is_unhealthy_or_could_not_be_checked_fails_the_run_and_opens_incid
     }, "the last run is for the morning"
     assert "1 failed, 2 could not run" in str(error)
     assert "source_freshness: 1 of 1 sources are not fresh." in str(error)
-    incidents = {key: entry.incident for key, entry in book_of(target, os.environ).read().incidents.items()}
+    incidents = {key: entry.incident for key, entry in store_of(target, os.environ).read().incidents.items()}
     assert {"health/source_freshness", "health/row_counts", "health/tests"} <= set(incidents)
     incident = incidents["health/source_freshness"]
     assert incident.severity == "critical"

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.__main__ import main
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.runbook.full_refresh.flow import weekly_full_refresh
 from flows.runbook.full_refresh.journal import RefreshJournal
 from flows.runbook.kept_tables import KeptTables
@@ -107,7 +107,7 @@ def test_a_build_that_fails_in_the_middle_of_a_refresh_leaves_the_old_tables(pla
         "select sum(amount) as total from payments"
     )
     assert [name for name in place.kept() if name.startswith("r2")] == []
-    incident = book_of(place.target, os.environ).read().incidents["full refresh/tables"].incident
+    incident = store_of(place.target, os.environ).read().incidents["full refresh/tables"].incident
     assert incident.title == "The full refresh was undone"
     place.execute("alter table raw.switched_off rename to switch", "update raw.rates set rate = rate / 2")
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from prefect.blocks.system import Secret
 
 from flows.__main__ import main
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.runbook.pipeline_failure.flow import lines_of, pipeline_failure
 from flows.runbook.pipeline_failure.source_database import VARIABLE, check_source_database
 from flows.services.airbyte.sync_health import incident_key
@@ -34,7 +34,7 @@ def known_airbyte(airbyte: AirbyteServer, prefect_server: str) -> Iterator[Airby
 
 
 def open_keys(target: str) -> list[str]:
-    entries = book_of(target, os.environ).read().incidents.values()
+    entries = store_of(target, os.environ).read().incidents.values()
     return [entry.incident.key for entry in entries if entry.closed_at is None]
 
 

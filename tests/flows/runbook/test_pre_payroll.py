@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prefect.client.schemas.objects import State
 
-from flows.alerts.incident_store import book_of
+from flows.alerts.incident_store import store_of
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project, read_project
@@ -63,7 +63,7 @@ def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
     wait_until(lambda: ended or waiting(target), "it asks for signatures", 300)
     assert not ended, ended
     asked = waiting(target)[0]
-    waits = book_of(target, os.environ).read().incidents["payroll/concert 7 waits"].incident
+    waits = store_of(target, os.environ).read().incidents["payroll/concert 7 waits"].incident
     assert waits.title == "Payroll of concert 7 waits for signatures: data engineer, finance, manager"
     artifacts = Recorded(prefect_server, asked.flow_run_id).artifacts()
     sample = artifacts[f"payroll-spot-check-{target}-concert-7"]
@@ -77,7 +77,7 @@ def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
     thread.join(120)
     error = ended[0].result(raise_on_failure=False)
     assert isinstance(error, PayrollStopped) and "not this week" in str(error)
-    assert "payroll/concert 7 waits" not in book_of(target, os.environ).read().incidents
+    assert "payroll/concert 7 waits" not in store_of(target, os.environ).read().incidents
 
     deliver_payments(target, amount="null")
     with pytest.raises(PayrollStopped, match=r"critical test net_amount_is_there failed \(1 rows\)"):
@@ -92,7 +92,7 @@ def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
     assert any(change.startswith("model fct_musician_payment: built again") for change in failing.changes.nodes)
     key = f"dbt/{failing.unique_id}"
     assert found.clocks == (key,)
-    opened = book_of(target, os.environ).read().incidents[key]
+    opened = store_of(target, os.environ).read().incidents[key]
     assert opened.clock_at is not None and opened.acknowledged_at is None
 
 
