@@ -23,14 +23,14 @@ _SEVERITIES = click.Choice(["critical", "error", "warning", "info"])
 
 @click.group(epilog=examples("python -m flows alerts show", "python -m flows alerts test --target prod"))
 def alerts() -> None:
-    """See what is wrong and who has been told, and try whether messages arrive."""
+    """Show open incidents and who was told, acknowledge or close them, and test the alerts."""
 
 
 @alerts.command(epilog=examples("python -m flows alerts show", "python -m flows alerts show --target prod --json"))
 @target_option
 @json_option
 def show(target: str, as_json: bool) -> None:
-    """Show what is wrong on a target and who has been told, and where its alerts go."""
+    """Show the open incidents of a target, who was told about them, and where alerts go."""
     from flows.alerts.incident_store import store_of
     from flows.alerts.routes import load_routes
 
@@ -48,9 +48,11 @@ def show(target: str, as_json: bool) -> None:
     epilog=examples("python -m flows alerts test --target prod", "python -m flows alerts test --severity critical")
 )
 @target_option
-@click.option("--severity", type=_SEVERITIES, default="error", show_default=True, help="As bad as this.")
-@click.option("--owner", "owners", multiple=True, help="As if it belonged to this owner.")
-@click.option("--tag", "tags", multiple=True, help="As if it had this tag.")
+@click.option(
+    "--severity", type=_SEVERITIES, default="error", show_default=True, help="The severity of the test message."
+)
+@click.option("--owner", "owners", multiple=True, help="An owner of the test message; may be given several times.")
+@click.option("--tag", "tags", multiple=True, help="A tag of the test message; may be given several times.")
 @json_option
 def test(target: str, severity: str, owners: tuple[str, ...], tags: tuple[str, ...], as_json: bool) -> None:
     """Send a test message along the routes; a page is resolved at once."""
@@ -66,7 +68,7 @@ def test(target: str, severity: str, owners: tuple[str, ...], tags: tuple[str, .
     if as_json:
         echo(dumps({"target": target, "destinations": [{"name": t.destination, "error": t.error} for t in trials]}))
     elif not trials:
-        echo(f"No route leads anywhere for {severity} on {target}. flows/alerts/routes.yml says who hears of what.")
+        echo(f"No route matches severity {severity} on {target}. Add one to flows/alerts/routes.yml.")
     for trial in [] if as_json else trials:
         echo(f"{trial.destination}: {'sent' if trial.error is None else f'not sent, {trial.error}'}")
     if any(trial.error for trial in trials):
@@ -76,7 +78,7 @@ def test(target: str, severity: str, owners: tuple[str, ...], tags: tuple[str, .
 @alerts.command(epilog=examples("python -m flows alerts send --target prod"))
 @target_option
 def send(target: str) -> None:
-    """Send what could not be sent before, without waiting for the next run."""
+    """Send the alerts that could not be sent, without waiting for the next run."""
     from flows.alerts.notify import deliver
     from infrastructure.server.local_server import prefect_server
 
@@ -85,7 +87,7 @@ def send(target: str) -> None:
         unsent = deliver(target)
     if unsent:
         sys.exit(ExitCode.FAILED)
-    echo(f"Everybody has been told what is wrong on {target}.")
+    echo(f"All alerts of {target} are sent.")
 
 
 @alerts.command(
@@ -96,10 +98,10 @@ def send(target: str) -> None:
 )
 @click.argument("keys", nargs=-1)
 @target_option
-@click.option("--all", "everything", is_flag=True, help="Every open incident of the target.")
-@click.option("--who", help="Who looks after it; your login name.")
+@click.option("--all", "everything", is_flag=True, help="Acknowledge every open incident of the target.")
+@click.option("--who", help="Who looks after it; default: your login name.")
 def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str | None) -> None:
-    """Say that you look after incidents, which stops their escalation clock."""
+    """Acknowledge incidents: you look after them, and their escalation clock stops."""
     import getpass
 
     from flows.alerts.escalation import TAG
@@ -110,7 +112,7 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
     from infrastructure.yaml_file import meant
 
     if bool(keys) == everything:
-        raise click.UsageError("Give either keys of incidents, as `alerts show` has them, or --all.")
+        raise click.UsageError("Give either keys of incidents, as `alerts show` prints them, or --all.")
     quiet_prefect()
     known = store_of(target, os.environ).read().incidents
     open_ = [key for key, entry in known.items() if entry.closed_at is None and not key.startswith(f"{TAG}/")]
@@ -125,7 +127,7 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
 @click.argument("key")
 @target_option
 def close(key: str, target: str) -> None:
-    """Call an incident over that no run will find mended, such as one of a flow that is gone."""
+    """Close an incident that no run will close, such as one of a deleted flow."""
     from flows.alerts.incident_store import store_of
     from flows.alerts.notify import close_incident
     from infrastructure.errors import ConfigError
@@ -138,11 +140,11 @@ def close(key: str, target: str) -> None:
         raise ConfigError(f"There is no incident {key!r} on target {target}{meant(key, list(known))}.")
     with prefect_server(say):
         close_incident(key, target)
-    echo(f"{key} is over.")
+    echo(f"Closed {key}.")
 
 
 def _blocks(routes: Routes) -> dict[str, str]:
-    """Return for each destination what is the matter with its block; empty where nothing is."""
+    """Return for each destination what is wrong with its block; empty where nothing is."""
     from flows.alerts.addresses import read_address
     from flows.alerts.send.delivery import NotSentError
     from infrastructure.server.local_server import prefect_server
@@ -183,14 +185,14 @@ def _print(target: str, routes: Routes, entries: Entries, blocks: dict[str, str]
 
     console = screen(width=None if sys.stdout.isatty() else 240)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
-    for title in ("destination", "block", "is it set up?"):
+    for title in ("destination", "block", "set up"):
         table.add_column(title, overflow="fold")
     for name, destination in routes.destinations.items():
         table.add_row(name, "/".join(destination.block), blocks[name] or "yes")
     console.print(table)
     found = list(entries.incidents.values())
     if not found:
-        console.print(f"\nNothing is known to be wrong on {target}.")
+        console.print(f"\nNo incident is open on {target}.")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
     for title in ("since", "severity", "what", "whose", "told", "key"):
@@ -198,7 +200,7 @@ def _print(target: str, routes: Routes, entries: Entries, blocks: dict[str, str]
     for entry in found:
         incident = entry.incident
         owed = _owed(entry, routes)
-        told = ", ".join([*entry.told, *(f"{name}: not yet" for name in owed)]) or "nobody, as routed"
+        told = ", ".join([*entry.told, *(f"{name}: not yet" for name in owed)]) or "no route matches"
         what = incident.title if entry.closed_at is None else f"over: {incident.title}"
         table.add_row(
             entry.opened_at[:16].replace("T", " "),
@@ -213,7 +215,7 @@ def _print(target: str, routes: Routes, entries: Entries, blocks: dict[str, str]
 
 
 def _owed(entry: OpenIncident, routes: Routes) -> list[str]:
-    """Return the destinations that have not heard of an incident yet."""
+    """Return the destinations to which an incident has not been sent yet."""
     if entry.closed_at is not None:
         return []
     return [name for name in routes.destinations_of(entry.incident) if name not in entry.told]

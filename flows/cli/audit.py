@@ -28,7 +28,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "ok": "green", "not made": None
 @target_option
 @select_option
 @project_option
-@click.option("--settings", metavar="FILE", help="Other settings than those of flows/runbook/audit/audit.yml.")
+@click.option("--settings", metavar="FILE", help="Settings to use in place of flows/runbook/audit/audit.yml.")
 @click.option("--output", "-o", metavar="FILE", help="Where to write the report, as .md or .html.")
 @json_option
 def audit(

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
         "python -m flows compare --target prod --before before.json",
     )
 )
-@click.option("--target", "-t", "targets", multiple=True, required=True, help="A target to look at; give one or two.")
+@click.option("--target", "-t", "targets", multiple=True, required=True, help="A target to compare; give one or two.")
 @select_option
 @project_option
 @click.option("--before", metavar="FILE", help="Compare with what --save wrote earlier, in place of a second target.")
-@click.option("--save", "save_to", metavar="FILE", help="Write what the first target holds now to a file.")
-@click.option("--freshness/--no-freshness", default=True, help="Ask how new the sources are, too.")
+@click.option("--save", "save_to", metavar="FILE", help="Write the state of the first target to a file.")
+@click.option("--freshness/--no-freshness", default=True, help="Compare the freshness of the sources, too.")
 @json_option
 def compare(
     targets: tuple[str, ...],
@@ -40,12 +40,14 @@ def compare(
     as_json: bool,
 ) -> None:
     """Compare rows, columns, keys, sums and configuration of two targets; exit code 1 when they differ."""
-    # click makes sure that there is one.
+    # click ensures that there is one.
     first, *others = list(targets)
     if len(others) > 1:
-        raise click.UsageError("Two targets can be compared, not more.")
+        raise click.UsageError("At most two targets can be compared.")
     if first in others:
-        raise click.UsageError(f"Target {first} is named twice. Compare it with how it was: --before FILE.")
+        raise click.UsageError(
+            f"Target {first} is named twice. Compare it with an earlier state of itself: --before FILE."
+        )
     if before and others:
         raise click.UsageError("Give either a second target or --before FILE.")
     quiet_prefect()
@@ -61,7 +63,7 @@ def compare(
     found = _run(chosen)
     is_saved_only = save_to is not None and before is None and not others
     if is_saved_only:
-        say(f"Saved what {first} holds: {len(found.one.tables)} tables. Later: compare --before {save_to}")
+        say(f"Saved the state of {first}: {len(found.one.tables)} tables. Later: compare --before {save_to}")
         return
     if as_json:
         from flows.runbook.compare.flow import as_document

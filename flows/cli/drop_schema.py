@@ -17,13 +17,13 @@ from infrastructure.screen import echo
         "python -m flows drop-schema --target ci --dry-run",
     ),
 )
-@click.option("--target", "-t", required=True, help="The environment of a pull request.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
+@click.option("--target", "-t", required=True, help="The target of pull requests.")
+@click.option("--dry-run", is_flag=True, help="Show what would be dropped, and drop nothing.")
 @json_option
 def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
-    """Drop the schemas that a pull request's builds have made, told by the mark that they left in them.
+    """Drop the schemas that a pull request's builds created, recognised by the mark in them.
 
-    A schema that has no mark, or another target's, is left; so is any whose name does not begin with ci_.
+    A schema without a mark, with the mark of another target, or whose name does not begin with ci_, is kept.
     """
     with writing_to(target) as profile:
         from flows.pipelines.ci_schemas import drop_schemas
@@ -37,8 +37,8 @@ def drop_schema(target: str, dry_run: bool, as_json: bool) -> None:
     said = (
         f"{verb} {', '.join(found.schemas)}."
         if found.schemas
-        else f"Target {target} has no schema there that its builds made: nothing to drop."
+        else f"Target {target} has no schema that its builds created: nothing to drop."
     )
     echo(said)
     for name in found.left:
-        echo(f"Left {name}: it has no mark of a build of this target. Drop it by hand if it is yours.")
+        echo(f"Kept {name}: it has no mark of a build of this target. Drop it by hand if it is no longer needed.")

@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     ),
 )
 @target_option
-@click.option("--backup", "select", multiple=True, metavar="NODES", help="Keep these tables instead, such as tag:gold.")
+@click.option(
+    "--backup",
+    "select",
+    multiple=True,
+    metavar="NODES",
+    help="The tables to keep, such as tag:gold; default: those of the settings.",
+)
 @project_option
-@click.option("--settings", metavar="FILE", help="Other settings than those of flows/runbook/full_refresh/refresh.yml.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
-@click.option("--recover", is_flag=True, help="Only put right what a killed refresh left.")
+@click.option("--settings", metavar="FILE", help="Settings to use in place of flows/runbook/full_refresh/refresh.yml.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--recover", is_flag=True, help="Only restore the tables after a refresh that was killed.")
 @click.option("--docs/--no-docs", default=True, help="Generate the documentation site, and keep it.")
-@click.option("--wait/--no-wait", default=True, help="Wait for a run that is writing to the target.")
+@click.option("--wait/--no-wait", default=True, help="Wait while another run writes to the target.")
 @json_option
 def full_refresh(
     target: str,
@@ -43,7 +49,7 @@ def full_refresh(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Rebuild everything, keeping the old tables, which come back if anything fails; exit code 1 when they did."""
+    """Rebuild everything; restore the old tables if anything fails, with exit code 1."""
     quiet_prefect()
     report = _run(
         target=target,
@@ -81,7 +87,7 @@ def _print(report: RefreshReport) -> None:
     from flows.runbook.full_refresh.flow import table_rows
 
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
-        # On a terminal each was told when it was done.
+        # On a terminal, each step was printed when it was done.
         echo("\n".join(report.steps))
     rows = table_rows(report.differences)
     if rows:

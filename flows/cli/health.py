@@ -27,8 +27,10 @@ _COLOURS = {"passed": "green", "warned": "yellow", "failed": "red", "could not r
 )
 @target_option
 @project_option
-@click.option("--quick", is_flag=True, help="Only freshness, last test results, row counts and lag; no test is run.")
-@click.option("--thresholds", metavar="FILE", help="Other limits than those of flows/history/health.yml.")
+@click.option(
+    "--quick", is_flag=True, help="Check only freshness, the last test results, row counts and lag; run no tests."
+)
+@click.option("--thresholds", metavar="FILE", help="Thresholds to use in place of flows/history/health.yml.")
 @json_option
 def health(target: str, project_dir: str | None, quick: bool, thresholds: str | None, as_json: bool) -> None:
     """Check freshness, runs, tests, tables and schedules against their thresholds; exit code 1 when one fails."""

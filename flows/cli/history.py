@@ -35,12 +35,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="How to print the answer.",
 )
-@click.option("--compact", is_flag=True, help="Put the files of past days together and drop what is too old.")
+@click.option("--compact", is_flag=True, help="Merge the files of past days and delete what is too old.")
 @click.option(
-    "--keep-days", type=click.IntRange(1), default=400, show_default=True, help="With --compact: how long runs stay."
+    "--keep-days",
+    type=click.IntRange(1),
+    default=400,
+    show_default=True,
+    help="With --compact: delete runs that are older.",
 )
 def history(sql: str | None, form: str, compact: bool, keep_days: int) -> None:
-    """Ask the history of all runs with SQL: the views `runs` and `nodes`. Without SQL: their columns, and examples."""
+    """Query the history of all runs with SQL: the views `runs` and `nodes`. Without SQL: show columns and examples."""
     from flows.history.query import ask
     from flows.history.store import history_store
 
@@ -55,7 +59,7 @@ def history(sql: str | None, form: str, compact: bool, keep_days: int) -> None:
 
 def _compact(store: HistoryStore, keep_days: int) -> None:
     done = store.compact(keep_days)
-    say(f"{store.url}: {done.found} files found, {done.made} made of others, {done.removed} removed.")
+    say(f"{store.url}: {done.found} files found, {done.made} merged files written, {done.removed} removed.")
 
 
 def _explain(store: HistoryStore) -> None:
@@ -81,7 +85,7 @@ def _print(answer: QueryResult, form: str) -> None:
 def _print_table(answer: QueryResult) -> None:
     from rich.table import Table
 
-    # A pipe has no width: a line that is broken can neither be searched nor copied.
+    # A pipe has no width: a broken line can be neither searched nor copied.
     console = screen(width=None if sys.stdout.isatty() else 240)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
     for number, column in enumerate(answer.columns):

@@ -20,12 +20,16 @@ from infrastructure.targets.target_file import ROOT
 )
 @target_option
 @click.option(
-    "--repo", "repositories", multiple=True, metavar="PATH_OR_URL", help="Default: the one this project is in."
+    "--repo",
+    "repositories",
+    multiple=True,
+    metavar="PATH_OR_URL",
+    help="A path or URL; may be given several times; default: the repository of this project.",
 )
 @raw_schema_option
 @json_option
 def ingest_git(target: str, repositories: tuple[str, ...], raw_schema: str, as_json: bool) -> None:
-    """Load the commits of git repositories into the raw tables; only what is new is read."""
+    """Load the commits of git repositories into the raw tables; read only new ones."""
     with writing_to(target) as profile:
         from flows.loaders.git import load as loader
 

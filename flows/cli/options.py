@@ -20,23 +20,21 @@ target_option = click.option("--target", "-t", default="dev", show_default=True,
 select_option = click.option(
     "--select", "-s", multiple=True, metavar="NODES", help="dbt selection, such as tag:marts or stg_*+."
 )
-exclude_option = click.option("--exclude", multiple=True, metavar="NODES", help="dbt selection to leave out.")
-selector_option = click.option("--selector", metavar="NAME", help="A named set of the project's selectors.yml.")
-_project_option = click.option(
-    "--project-dir", metavar="FOLDER", help="Another dbt project; the one in dbt/ when left out."
-)
+exclude_option = click.option("--exclude", multiple=True, metavar="NODES", help="dbt selection to exclude.")
+selector_option = click.option("--selector", metavar="NAME", help="A selector of the project's selectors.yml.")
+_project_option = click.option("--project-dir", metavar="FOLDER", help="The dbt project; default: dbt/.")
 vars_option = click.option("--vars", "variables", metavar="YAML", help="dbt variables, as in '{day: 2026-01-31}'.")
-full_refresh_option = click.option("--full-refresh", is_flag=True, help="Rebuild incremental models from nothing.")
+full_refresh_option = click.option("--full-refresh", is_flag=True, help="Rebuild incremental models from scratch.")
 changed_option = click.option(
-    "--changed", is_flag=True, help="Only what changed in code or data since it was built last."
+    "--changed", is_flag=True, help="Build only what changed in code or data since its last build."
 )
 defer_to_option = click.option(
     "--defer-to",
     metavar="TARGET",
-    help="Only what is modified compared with another target, from which everything else is read.",
+    help="Build only what differs from another target, and read everything else from there.",
 )
 allow_nothing_option = click.option(
-    "--allow-nothing", is_flag=True, help="Take a selection that matches no node for what was meant."
+    "--allow-nothing", is_flag=True, help="Succeed, rather than fail, when the selection matches no node."
 )
 # All of RunOptions, in the order in which help lists them.
 _RUN_OPTIONS = (
@@ -47,29 +45,29 @@ _RUN_OPTIONS = (
     vars_option,
     click.option("--freshness/--no-freshness", default=True, help="Stop before building when a source is too old."),
     click.option("--docs", is_flag=True, help="Generate the documentation site at the end."),
-    click.option("--resume", is_flag=True, help="Do only what the last run like this left undone."),
+    click.option("--resume", is_flag=True, help="Do only what the last run with these options left undone."),
     changed_option,
     defer_to_option,
-    click.option("--wait/--no-wait", default=True, help="Wait for a run that is writing to the target."),
+    click.option("--wait/--no-wait", default=True, help="Wait while another run writes to the target."),
     click.option(
         "--retries",
         type=click.IntRange(0),
         default=RETRIES,
         show_default=True,
-        help="How often a node is tried again that failed for a passing reason: a lost connection, a lock, a quota.",
+        help="How often to retry a node after a transient failure: a lost connection, a lock, a quota.",
     ),
     click.option(
         "--timeout-minutes",
         type=click.FloatRange(0, min_open=True),
         metavar="MINUTES",
-        help="Stop the run after so long; by default it may take as long as it takes.",
+        help="Stop the run after so many seconds; default: no limit.",
     ),
-    click.option("--fail-fast", is_flag=True, help="Begin no further node once one has failed."),
+    click.option("--fail-fast", is_flag=True, help="Start no further node after a failure."),
     click.option(
         "--threads",
         type=click.IntRange(1),
         metavar="COUNT",
-        help="Nodes that run at a time; else the profile's.",
+        help="How many nodes run at a time; default: as in the profile.",
     ),
     allow_nothing_option,
 )
@@ -77,18 +75,18 @@ _RUN_OPTIONS = (
 
 def _use_dbt(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value:
-        # A path is meant from here, which is not where everything below starts to look.
+        # A path is relative to the current folder, which is not where the code below starts to look.
         os.environ[PROGRAM_VARIABLE] = str(Path(value).absolute()) if os.sep in value else value
 
 
 def project_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which project a command works on, and with which dbt."""
+    """Add the options for the project that a command works on, and for its dbt."""
     dbt_option = click.option(
         "--dbt",
         metavar="PATH",
         expose_value=False,
         callback=_use_dbt,
-        help="Use this dbt for this run: a program, a virtual environment's folder, or a name on the PATH.",
+        help="The dbt to use: a program, a virtual environment's folder, or a name on the PATH.",
     )
     return _project_option(dbt_option(command))
 
@@ -104,10 +102,10 @@ def run_options(command: _Command) -> _Command:
 
 
 def options_of(asked: dict[str, Any]) -> RunOptions:
-    """Return what the options of a run came to, from the parameters that click hands over.
+    """Return the options of a run from the parameters that click passes.
 
     Raises:
-        ConfigError: they contradict each other, or --vars is no mapping.
+        ConfigError: they contradict each other, or --vars is not a mapping.
     """
     given = dict(asked)
     given["vars"] = parse_vars(given.pop("variables"))
@@ -124,10 +122,10 @@ def examples(*lines: str) -> str:
 
 
 def parse_vars(text: str | None) -> dict[str, Any]:
-    """Return the variables that --vars was given.
+    """Return the variables in the text of --vars.
 
     Raises:
-        ConfigError: the text is no YAML mapping.
+        ConfigError: the text is not a YAML mapping.
     """
     if not text:
         return {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _ROLES = click.Choice(["data engineer", "finance", "manager"])
 concert_option = click.option("--concert", "-c", "concert_id", type=int, required=True, help="The concert's number.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 
 
 @click.group(
@@ -45,11 +45,17 @@ def payroll() -> None:
 @concert_option
 @target_option
 @project_option
-@click.option("--freshness-hours", type=float, default=24.0, show_default=True, help="How old a source may be.")
-@click.option("--sign-within-hours", type=float, default=24.0, show_default=True, help="When signatures expire.")
-@click.option("--sample-size", type=int, default=10, show_default=True, help="Payments shown for the spot check.")
-@click.option("--sample-seed", type=int, help="Pick the same sample again; from the data when left out.")
-@click.option("--export-to", metavar="FOLDER", help="Where the files go; payroll/<target> in the state folder.")
+@click.option("--freshness-hours", type=float, default=24.0, show_default=True, help="The maximum age of a source.")
+@click.option(
+    "--sign-within-hours", type=float, default=24.0, show_default=True, help="How long to wait for the signatures."
+)
+@click.option(
+    "--sample-size", type=int, default=10, show_default=True, help="How many payments to show for the spot check."
+)
+@click.option("--sample-seed", type=int, help="Seed of the spot check's sample; default: from the data.")
+@click.option(
+    "--export-to", metavar="FOLDER", help="Where to write the files; default: payroll/<target> in the state folder."
+)
 @dry_run_option
 @json_option
 def pre(
@@ -64,7 +70,7 @@ def pre(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Check the payments of a concert, wait until three people have signed, then export and archive them."""
+    """Check the payments of a concert, wait for three signatures, then export and archive them."""
     with set_up(target):
         from flows.runbook.payroll.flow import Planned, pre_payroll
 
@@ -105,22 +111,24 @@ def pre(
         "python -m flows payroll sign --run 5f4e… --role manager --who ada@example.org --reject --comment 'wrong fee'",
     )
 )
-@click.option("--run", required=True, metavar="ID", help="Id or name of the flow run that waits.")
-@click.option("--role", type=_ROLES, required=True, help="What you sign as.")
+@click.option("--run", required=True, metavar="ID", help="Id or name of the waiting flow run.")
+@click.option("--role", type=_ROLES, required=True, help="The role you sign as.")
 @click.option("--who", required=True, help="Your full name or e-mail address.")
-@click.option("--comment", default="", help="Kept with the signature; with --reject the reason.")
-@click.option("--reject", is_flag=True, help="End this payroll instead.")
+@click.option("--comment", default="", help="A comment kept with the signature; with --reject, the reason.")
+@click.option("--reject", is_flag=True, help="Reject this payroll instead of signing it.")
 def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
-    """Sign a payroll that waits, or reject it, as its form in the Prefect UI does."""
+    """Sign or reject a waiting payroll, as its form in the Prefect UI does."""
     from infrastructure.errors import ConfigError
     from infrastructure.server.local_server import server_in_reach
 
     if reject and not comment.strip():
-        raise click.UsageError("A rejection needs its reason: --comment.")
+        raise click.UsageError("A rejection needs a reason: give --comment.")
     quiet_prefect()
     with server_in_reach(say) as address:
         if address is None:
-            raise ConfigError("No Prefect server is in reach: set PREFECT_API_URL to the one that payroll runs on.")
+            raise ConfigError(
+                "No Prefect server is configured: set PREFECT_API_URL to the one that the payroll runs on."
+            )
         from flows.runbook.payroll.signoff_form import sign as fill_in
 
         asked = fill_in(run, role, who, "reject" if reject else "approve", comment)
@@ -128,7 +136,7 @@ def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
         echo(f"Rejected as {role}: flow run {asked.name} ends without an export.")
         return
     left = [other for other in asked.roles if other != role]
-    echo(f"Signed as {role}. " + (f"Still to sign: {', '.join(left)}." if left else "Everybody has signed."))
+    echo(f"Signed as {role}. " + (f"Still to sign: {', '.join(left)}." if left else "All signatures are there."))
 
 
 @payroll.command(
@@ -140,12 +148,22 @@ def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
 @concert_option
 @target_option
 @project_option
-@click.option("--payment-date", type=click.DateTime(["%Y-%m-%d"]), help="The day it was paid; today in UTC.")
-@click.option("--who", help="Who records it; your login name.")
+@click.option("--payment-date", type=click.DateTime(["%Y-%m-%d"]), help="The day it was paid; default: today in UTC.")
+@click.option("--who", help="Who records it; default: your login name.")
 @click.option(
-    "--adjust", "adjusts", multiple=True, metavar="MUSICIAN=AMOUNT: REASON", help="Paid beside it; may be < 0."
+    "--adjust",
+    "adjusts",
+    multiple=True,
+    metavar="MUSICIAN=AMOUNT: REASON",
+    help="An amount paid in addition; may be negative.",
 )
-@click.option("--exception", "exceptions", multiple=True, metavar="TEXT", help="What was not as usual.")
+@click.option(
+    "--exception",
+    "exceptions",
+    multiple=True,
+    metavar="TEXT",
+    help="An exception to record, in words; may be given several times.",
+)
 @dry_run_option
 @json_option
 def post(
@@ -159,7 +177,7 @@ def post(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Record that a concert was paid: once, and only what was signed and exported."""
+    """Record that a concert was paid: once, and only if it was signed and exported."""
     with set_up(target):
         from flows.runbook.payroll.flow import post_payroll
 
@@ -186,7 +204,7 @@ def post(
 @payroll.command(
     epilog=examples("python -m flows payroll status --target prod", "python -m flows payroll status --concert 7 --json")
 )
-@click.option("--concert", "-c", "concert_id", type=int, help="Every step of one concert.")
+@click.option("--concert", "-c", "concert_id", type=int, help="Show every step of one concert.")
 @target_option
 @project_option
 @json_option
@@ -226,7 +244,7 @@ def _print(runs: list[Run], entries: list[Entry]) -> None:
             "" if run.paid_total is None else f"{run.paid_total:,.2f}",
             run.archive,
         )
-    console.print(table if runs else "Nothing was exported yet.")
+    console.print(table if runs else "Nothing has been exported yet.")
     if not entries:
         return
     steps = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
@@ -244,7 +262,7 @@ def _adjustment(text: str) -> Adjustment:
     """Read MUSICIAN=AMOUNT: REASON.
 
     Raises:
-        ConfigError: it is not written like that.
+        ConfigError: it has another form.
     """
     from pydantic import ValidationError
 

@@ -23,14 +23,14 @@ from infrastructure.screen import echo
 )
 @target_option
 @project_option
-@click.option("--restart", is_flag=True, help="Start the syncs that failed, after asking; wait, then build.")
+@click.option("--restart", is_flag=True, help="Start the failed syncs after a confirmation, wait for them, then build.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--deadline-minutes", type=float, default=60.0, show_default=True, help="How long to wait for a sync.")
 @json_option
 def pipeline_failure(
     target: str, project_dir: str | None, restart: bool, yes: bool, deadline_minutes: float, as_json: bool
 ) -> None:
-    """Say why no new data comes: Airbyte, the source database, and what is stale; then sync and build again."""
+    """Find why no new data arrives: check Airbyte, the source database and stale sources; sync and build on request."""
     if yes and not restart:
         raise click.UsageError("--yes goes with --restart.")
     with set_up(target):
@@ -45,7 +45,7 @@ def pipeline_failure(
     if as_json:
         echo(dumps(found))
     else:
-        _say(lines_of(found) or ["All loaders do well, and nothing is stale."])
+        _say(lines_of(found) or ["All loaders are healthy, and no source is stale."])
         for connection, job in found.restarted.items():
             echo(f"Synced again: {connection}, job {job.job_id}.")
         if found.build:

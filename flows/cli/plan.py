@@ -122,7 +122,7 @@ def _changes(
 def _print_plan(planned: list[PlannedNode], target: str) -> None:
     from rich.table import Table
 
-    # A pipe has no width: a line that is broken can neither be searched nor copied.
+    # A pipe has no width: a broken line can be neither searched nor copied.
     console = screen(width=None if sys.stdout.isatty() else 240)
     if not planned:
         console.print(f"Nothing would run on {target}: the selection matches no node.")

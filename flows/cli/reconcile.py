@@ -23,9 +23,15 @@ from infrastructure.screen import echo
     help="The deployment of dbt-transformation-flow to start; default: dbt-transformation-flow/production.",
 )
 @click.option(
-    "--lookback-hours", type=float, default=24.0, show_default=True, help="Leave alone what ended longer ago."
+    "--lookback-hours", type=float, default=24.0, show_default=True, help="Ignore syncs that ended longer ago."
 )
-@click.option("--grace-minutes", type=float, default=5.0, show_default=True, help="Leave to the webhook what is newer.")
+@click.option(
+    "--grace-minutes",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="Ignore newer syncs: the webhook starts their runs.",
+)
 @project_option
 @json_option
 def reconcile(
@@ -36,7 +42,7 @@ def reconcile(
     project_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Ask Airbyte what finished, start what no webhook announced, and alert on connections that do badly."""
+    """Start runs for finished Airbyte syncs that no webhook announced, and alert on unhealthy connections."""
     with set_up(target):
         from flows.pipelines.reconcile import reconcile_airbyte
         from flows.services.airbyte.sync_events import DEPLOYMENT
@@ -52,6 +58,6 @@ def reconcile(
         sources = ", ".join(health.sources)
         echo(f"{health.state:<9}  {health.connection_id}  {health.name or '?':<24}  {sources}")
     if done.flow_run_id:
-        echo(f"Started flow run {done.flow_run_id} for {len(done.missed)} syncs that no run stood for.")
+        echo(f"Started flow run {done.flow_run_id} for {len(done.missed)} syncs that had no run.")
     else:
         echo("Every finished sync has its run.")

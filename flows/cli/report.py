@@ -20,13 +20,15 @@ from infrastructure.screen import echo
 )
 @target_option
 @project_option
-@click.option("--output", "-o", metavar="FILE", help="Where to write it; beside the other state when left out.")
-@click.option("--days", type=click.IntRange(1), default=30, show_default=True, help="How far back durations count.")
-@click.option("--price-per-tebibyte", type=float, metavar="AMOUNT", help="What BigQuery bills, to show costs as money.")
+@click.option("--output", "-o", metavar="FILE", help="The HTML file; default: in the state folder.")
+@click.option(
+    "--days", type=click.IntRange(1), default=30, show_default=True, help="How many days back durations count."
+)
+@click.option("--price-per-tebibyte", type=float, metavar="AMOUNT", help="BigQuery's price, to show costs as money.")
 def report(
     target: str, project_dir: str | None, output: str | None, days: int, price_per_tebibyte: float | None
 ) -> None:
-    """Write one HTML file about status, runs, tests, sources and costs; it needs no network to be read."""
+    """Write a report of status, runs, tests, sources and costs as one HTML file that needs no network."""
     from flows.engine.context.project import read_project
     from flows.engine.context.state import state_of, state_root
     from flows.history.store import history_store

@@ -12,12 +12,16 @@ from infrastructure.screen import echo
 
 @click.command("sample-data", epilog=examples("python -m flows sample-data --rows 1000000 --seed 7"))
 @target_option
-@click.option("--rows", type=click.IntRange(1), default=20_000, show_default=True, help="Rows over all tables.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same rows.")
+@click.option(
+    "--rows", type=click.IntRange(1), default=20_000, show_default=True, help="Number of rows in all tables together."
+)
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Seed of the generator: the same seed gives the same rows."
+)
 @raw_schema_option
 @json_option
 def sample_data(target: str, rows: int, seed: int, raw_schema: str, as_json: bool) -> None:
-    """Write marketing and payroll data as Airbyte would."""
+    """Write sample data of marketing and payroll, as Airbyte would load it."""
     with writing_to(target) as profile:
         from flows.loaders.sample_data import write_sample_data
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 @select_option
 @project_option
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
-@click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
-@click.option("--undo", metavar="ID", help="Put back the rows that this repair changed.")
-@click.option("--force", is_flag=True, help="With --undo: also where the rows were changed again since.")
+@click.option("--yes", "-y", is_flag=True, help="Do it without a confirmation.")
+@click.option("--undo", metavar="ID", help="Restore the rows that this repair changed.")
+@click.option("--force", is_flag=True, help="With --undo: also restore rows that were changed again since.")
 @json_option
 def scd2_repair(
     target: str,
@@ -42,7 +42,7 @@ def scd2_repair(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Make the right version the only current one where a key has several; exit code 1 when it is left undone."""
+    """Repair keys with several current versions: keep the right one current; exit code 1 when some are left."""
     from infrastructure.server.local_server import prefect_server
 
     quiet_prefect()
@@ -64,7 +64,7 @@ def scd2_repair(
         _print(report)
     if report.outcome == "shown":
         if not dry_run and not as_json:
-            say("To do it: the same command with --yes, or at a terminal, where it asks.")
+            say("To do it, run the same command with --yes, or at a terminal, where it asks.")
         sys.exit(ExitCode.FAILED)
 
 

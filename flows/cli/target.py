@@ -1,4 +1,4 @@
-"""The target that a command works on: its profile, and the right to write to it."""
+"""The target of a command: its profile, and the lock for writing to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def set_up(target: str) -> Iterator[None]:
-    """Have a server with the target's blocks for the time of the block."""
+    """Provide a Prefect server with the target's blocks while the block runs."""
 
     from flows.report.terminal import TerminalReporter
     from infrastructure.server.local_server import prefect_server
@@ -34,7 +34,7 @@ def set_up(target: str) -> Iterator[None]:
 
 @contextmanager
 def writing_to(target: str) -> Iterator[Profile]:
-    """Hold a target for a loader."""
+    """Lock a target for a loader, and yield its profile."""
     from flows.engine.target.file_lock import one_writer
     from infrastructure.profiles import load_profile
 
@@ -43,7 +43,7 @@ def writing_to(target: str) -> Iterator[Profile]:
 
 
 def profile_for_parsing(target: str) -> Profile:
-    """Return a profile that is enough to parse with: from targets.yml where that needs no secret, else the block."""
+    """Return a profile for parsing: from targets.yml where that needs no secret, else from the block."""
     from infrastructure.profiles import declared_profile, load_profile
     from infrastructure.targets.target_file import load_targets
 
@@ -56,6 +56,6 @@ def profile_for_parsing(target: str) -> Profile:
         try:
             return load_profile(target)
         except ConfigError:
-            # Neither saved nor declared: the likely cause is a slip of the pen, and that is what to say.
+            # Neither saved nor declared: probably a typing mistake, so name the similar targets.
             load_targets().find(target)
             raise

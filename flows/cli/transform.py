@@ -27,9 +27,11 @@ _HELP = "A dbt source; may be given several times."
     )
 )
 @click.option("--source", "-S", "sources", multiple=True, metavar="NAME", help=_HELP)
-@click.option("--everything", is_flag=True, help="All sources, as the nightly refresh does.")
+@click.option("--everything", is_flag=True, help="All sources, as in the nightly refresh.")
 @click.option(
-    "--connection-id", metavar="UUID", help="Its newest Airbyte sync has to have succeeded; a running one is awaited."
+    "--connection-id",
+    metavar="UUID",
+    help="An Airbyte connection whose newest sync must have succeeded; a running one is awaited.",
 )
 @full_refresh_option
 @target_option
@@ -44,10 +46,10 @@ def transform(
     project_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Build and test what stands on a source.
+    """Build and test what depends on a source.
 
-    A critical test that fails stops what stands on the tested model. The other tests run when all is built: one that
-    fails is told, and the run goes on.
+    A critical test that fails stops what is downstream of the tested model. The other tests run after the build: one
+    that fails is reported, and the run goes on.
     """
     if bool(sources) == everything:
         raise click.UsageError("Give either --source, once or several times, or --everything.")
@@ -63,7 +65,7 @@ def transform(
 
 @click.command("fast-transform", epilog=examples("python -m flows fast-transform --source google_ads --target prod"))
 @click.option("--source", "-S", "sources", multiple=True, required=True, metavar="NAME", help=_HELP)
-@click.option("--cache-hours", type=float, default=6.0, show_default=True, help="How long the cache may serve it.")
+@click.option("--cache-hours", type=float, default=6.0, show_default=True, help="How long the cache keeps it.")
 @target_option
 @project_option
 @json_option
@@ -72,8 +74,8 @@ def fast_transform(
 ) -> None:
     """Bring a source's new data to the dashboards first.
 
-    Builds only what lies between the source and the models tagged dashboard, fills the dashboard cache, and tests
-    afterwards, in a run of its own.
+    Builds only what lies between the source and the models tagged dashboard, fills the dashboard cache, and runs the
+    tests afterwards, in a separate run.
     """
     with set_up(target):
         from flows.pipelines import transform as flow
@@ -87,7 +89,7 @@ def fast_transform(
 @project_option
 @json_option
 def new_data(target: str, project_dir: str | None, as_json: bool) -> None:
-    """Build what stands on sources with newer data than last time; do nothing where there is none."""
+    """Build what depends on sources with newer data than last time; do nothing where there is none."""
     with set_up(target):
         from flows.pipelines.new_data import transform_new_data
 

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 )
 @target_option
 @project_option
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Rows to show of each test.")
-@click.option("--keep-rows", is_flag=True, help="Leave the rows in the warehouse, where dbt stores failures.")
-@click.option("--who", default="", help="You look after it: the incidents are acknowledged, and no clock starts.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many rows to show of each test."
+)
+@click.option(
+    "--keep-rows", is_flag=True, help="Keep the failing rows in the warehouse, in dbt's tables of stored failures."
+)
+@click.option("--who", default="", help="Acknowledge the incidents in this name, so that no escalation clock starts.")
 @json_option
 def triage(target: str, project_dir: str | None, limit: int, keep_rows: bool, who: str, as_json: bool) -> None:
-    """Run the tests that failed last again, show what they find and what changed under them."""
+    """Run the tests again that failed last, and show the rows they find and what changed upstream."""
     with set_up(target):
         from flows.runbook.triage.flow import triage as look_again
 
@@ -52,9 +56,9 @@ def _print(found: Triage) -> None:
         echo(styled(each.name, fg="red", bold=True) + (" (critical)" if each.is_critical else ""))
         echo(f"  {each.failures or 0:,} rows. {' '.join(each.message.split())}")
         if each.owners or each.affects:
-            echo(f"  Whose: {', '.join(each.owners) or 'nobody'}. It hurts: {', '.join(each.affects) or 'nothing'}.")
+            echo(f"  Owner: {', '.join(each.owners) or 'none'}. Affects: {', '.join(each.affects) or 'nothing'}.")
         passed = each.changes.passed_at
-        since = f"since it passed at {passed[:16].replace('T', ' ')} UTC" if passed else "since it passed: not known"
+        since = f"since it passed at {passed[:16].replace('T', ' ')} UTC" if passed else "since it passed: unknown"
         echo(f"  Changed {since}")
         for change in each.changes.nodes:
             echo(f"    - {change}")
@@ -69,11 +73,11 @@ def _print(found: Triage) -> None:
             echo(f"  Rows: {each.hidden}")
         echo()
     if found.mended:
-        echo(f"Pass again: {', '.join(found.mended)}.")
+        echo(f"Passing again: {', '.join(found.mended)}.")
     if not found.failing:
         echo(f"No test fails on {found.target}.")
     elif found.clocks:
         echo(
-            "The escalation clock runs. When you look after it: "
+            "The escalation clock is running. To acknowledge: "
             f"python -m flows alerts acknowledge --all --target {found.target}"
         )

@@ -1,1 +1,1 @@
-"""What every run did, kept as one small Parquet file per run and read with SQL."""
+"""The history: what every run did, one small Parquet file per run, read with SQL."""

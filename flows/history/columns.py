@@ -5,7 +5,7 @@ A run without any node has one row whose unique_id is null. Times are UTC withou
 
 from __future__ import annotations
 
-# About the run. Parquet stores what repeats once, so these cost a few bytes per file.
+# About the run. Parquet stores repeated values once, so these cost a few bytes per file.
 RUN = {
     "run_id": "varchar",
     "flow_run_id": "varchar",
@@ -23,8 +23,8 @@ RUN = {
     "run_error": "varchar",
 }
 
-# About the node. `seconds` runs from its start to its end. `waited_for` is what it stands on that ended last, and
-# `queue_seconds` from then to its start, for want of a thread. `compile_seconds` and `execute_seconds` are dbt's own.
+# About the node. `seconds` runs from its start to its end. `waited_for` is its parent that ended last, and
+# `queue_seconds` from then to its start. `compile_seconds` and `execute_seconds` are dbt's own.
 NODE = {
     "unique_id": "varchar",
     "name": "varchar",
@@ -57,7 +57,7 @@ NODE = {
     "slot_milliseconds": "bigint",
     "query_id": "varchar",
     "message": "varchar",
-    # Of a source whose freshness was checked: how old it was, and what its owner promised.
+    # Of a source whose freshness was checked: its age, and the limits of its freshness.
     "max_loaded_at": "timestamp",
     "checked_at": "timestamp",
     "age_seconds": "double",

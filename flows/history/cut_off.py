@@ -1,4 +1,4 @@
-"""Runs whose process was killed: nobody was left to write them down, so the next run of the target does."""
+"""Runs whose process was killed: they could not record themselves, so the next run of the target does."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flows.engine.context.events import STARTED, NodeEvent
 from flows.engine.context.state import LEDGER, State
 from flows.engine.ledger.ledger import Ledger, read_ledger
 
-# A killed run is written down by the next one; further back there is nothing new.
+# The next run records a killed one; further back there is nothing new.
 _LOOKED_AT = 5
 _ENDS = frozenset({"end", "stopped", "recorded"})
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """A run that was killed: what its ledger knows of it, and how it is said."""
+    """A run that was killed, as its ledger has it, and the sentence about it."""
 
     command: DbtCommand
     result: DbtResult
@@ -29,12 +29,12 @@ class CutOff:
 
 
 def cut_off_runs(state: State, but_not: Path) -> Iterator[CutOff]:
-    """Yield the last runs that were killed before they could write themselves down, each of them once.
+    """Yield the last runs that were killed before they could record themselves, each of them once.
 
-    Call it while the target is held: a run that is still going on looks just like one that was killed.
+    Call it while the target is locked: a run in progress looks like one that was killed.
 
     Args:
-        but_not: the run that is being written down.
+        but_not: the run that is being recorded.
     """
     for run_path in state.runs()[-_LOOKED_AT:]:
         ledger = run_path / LEDGER

@@ -1,4 +1,4 @@
-"""The health checks: each a question to the history, judged by the thresholds; no effects, no clock of their own.
+"""The health checks: each queries the history and compares with the thresholds; no effects, no clock.
 
 Every function takes a connection with the views `runs`, `nodes` and `latest` of one project and target. Times in them
 are UTC without a zone, and so is `now`.
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 PASSED, WARNED, FAILED, NOT_RUN = "passed", "warned", "failed", "could not run"
-# Outcomes that are no good, worst last.
+# Outcomes other than passed, worst last.
 _ORDER = (PASSED, WARNED, NOT_RUN, FAILED)
 MAX_ITEMS = 20
-# Clocks of machines differ a little. What is later than this was not done yet, whatever its row says.
+# Clocks of machines differ a little. A time later than this is wrong, whatever its row says.
 _FUTURE_SECONDS = 300
 _ENDED_WELL = ("succeeded", "warned")
 
@@ -32,9 +32,9 @@ class Finding:
 
     Attributes:
         outcome: one of PASSED, WARNED, FAILED and NOT_RUN.
-        found: one sentence with the figure that was judged.
-        method: how it was found, so that somebody else can find it again.
-        items: what is not as it should be, worst first.
+        found: one sentence with the figure that was compared.
+        method: how it was found, so that the result can be reproduced.
+        items: what exceeds the thresholds, worst first.
     """
 
     outcome: str
@@ -44,7 +44,7 @@ class Finding:
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether nobody has to act; a check that could not run is no good sign."""
+        """Return whether no action is needed; a check that could not run is not healthy."""
         return self.outcome in (PASSED, WARNED)
 
 
@@ -52,7 +52,7 @@ Judge = Callable[["DuckDBPyConnection", Any, datetime], Finding]
 
 
 def source_freshness(history: DuckDBPyConnection, check: settings.Hours, now: datetime) -> Finding:
-    """Hold each source to its own promise, else to the limits of the check."""
+    """Compare each source's age with its own freshness, else with the limits of the check."""
     method = "dbt source freshness, the last result of every source"
     rows = _rows(
         history,
@@ -60,7 +60,7 @@ def source_freshness(history: DuckDBPyConnection, check: settings.Hours, now: da
         "finished_at from latest where resource_type = 'source' order by max_loaded_at nulls first",
     )
     if not rows:
-        return Finding(NOT_RUN, "No source was ever checked.", method)
+        return Finding(NOT_RUN, "The freshness of no source has been checked yet.", method)
     judged: list[tuple[str, str]] = []
     for name, source, loaded_at, warn_after, error_after, status, checked_at in rows:
         if loaded_at is None:
@@ -69,14 +69,14 @@ def source_freshness(history: DuckDBPyConnection, check: settings.Hours, now: da
         promised = warn_after or error_after
         warn = (warn_after or error_after) if promised else check.warn_hours * 3600
         fail = (error_after or float("inf")) if promised else check.fail_hours * 3600
-        # Older by now than it was when it was checked: a source may have been loaded since, so that time is not added.
+        # The age when it was checked; the time since is not added, as the source may have been loaded meanwhile.
         age = ((checked_at or now) - loaded_at).total_seconds()
         judged.append((_aged(age, warn, fail), f"{source}.{name} is {_old(age)}, promised {duration(warn)}"))
     return _all_of(judged, f"{len(rows)} sources", "fresh", method)
 
 
 def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) -> Finding:
-    """Look at the last build: its outcome and its age."""
+    """Check the outcome and the age of the last build."""
     method = "the last dbt build or run in the history"
     rows = _rows(
         history,
@@ -84,7 +84,7 @@ def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) 
         "order by run_started_at desc limit 1",
     )
     if not rows:
-        return Finding(NOT_RUN, "Nothing was ever built.", method)
+        return Finding(NOT_RUN, "Nothing has been built yet.", method)
     ((started_at, outcome, error),) = rows
     age = (now - started_at).total_seconds()
     ago = f"{duration(age)} {'ago' if age >= 0 else 'from now'}"
@@ -92,11 +92,11 @@ def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) 
         said = outcome or "has no outcome"
         return Finding(FAILED, f"The last run, {ago}, {said}.", method, (str(error),) if error else ())
     level = _aged(age, check.warn_hours * 3600, check.fail_hours * 3600)
-    return Finding(level, f"The last run, {ago}, ended well.", method)
+    return Finding(level, f"The last run, {ago}, succeeded.", method)
 
 
 def tests(history: DuckDBPyConnection, check: settings.PassRate, now: datetime) -> Finding:
-    """Judge the last result of every test by the share that passes; a critical one that did not pass is decisive."""
+    """Check the share of tests that passed last; a critical test that did not pass fails the check."""
     method = "the last result of every dbt test in the history"
     rows = _rows(
         history,
@@ -104,7 +104,7 @@ def tests(history: DuckDBPyConnection, check: settings.PassRate, now: datetime) 
         "order by is_critical desc nulls last, outcome, name",
     )
     if not rows:
-        return Finding(NOT_RUN, "No test was ever run.", method)
+        return Finding(NOT_RUN, "No test has been run yet.", method)
     bad = [row for row in rows if row[1] != "succeeded"]
     rate = 1 - len(bad) / len(rows)
     level = _level(-rate, -check.warn_pass_rate, -check.fail_pass_rate)
@@ -120,7 +120,7 @@ def _test_item(name: str, outcome: str, is_critical: bool | None, failures: int 
 
 
 def selected_tests(history: DuckDBPyConnection, check: settings.DbtTests, now: datetime) -> Finding:
-    """Judge tests of which none may find a row."""
+    """Check tests of which none may find a row."""
     method = f"the last result of the dbt tests of {check.select}"
     rows = _rows(
         history,
@@ -129,12 +129,12 @@ def selected_tests(history: DuckDBPyConnection, check: settings.DbtTests, now: d
         f"where {_selects(check.select)}))) order by outcome, name",
     )
     if not rows:
-        return Finding(NOT_RUN, f"No test of {check.select} was ever run.", method)
+        return Finding(NOT_RUN, f"No test of {check.select} has been run yet.", method)
     bad = [row for row in rows if row[1] != "succeeded"]
     if not bad:
         return Finding(PASSED, f"{len(rows)} tests found nothing.", method)
     found = sum(row[3] or 0 for row in bad)
-    # A test that did not run says nothing about the data, and that is no reason to trust it.
+    # A test that did not run says nothing about the data, so it does not count as passed.
     outcomes = {row[1] for row in bad}
     level = FAILED if "failed" in outcomes else WARNED if outcomes == {"warned"} else NOT_RUN
     if any(is_critical for _, _, is_critical, _ in bad):
@@ -144,7 +144,7 @@ def selected_tests(history: DuckDBPyConnection, check: settings.DbtTests, now: d
 
 
 def run_success(history: DuckDBPyConnection, check: settings.RunSuccess, now: datetime) -> Finding:
-    """Judge the share of builds that ended well; the commands of one flow run are one run."""
+    """Check the share of builds that succeeded; the commands of one flow run are one run."""
     method = f"flow runs of the last {check.days} days that built something, in the history"
     ((total, good),) = _rows(
         history,
@@ -157,11 +157,11 @@ def run_success(history: DuckDBPyConnection, check: settings.RunSuccess, now: da
     if not total:
         return Finding(NOT_RUN, f"There was no run in the last {check.days} days.", method)
     rate = good / total
-    return Finding(_level(-rate, -check.warn_rate, -check.fail_rate), f"{rate:.1%} of {total} runs ended well.", method)
+    return Finding(_level(-rate, -check.warn_rate, -check.fail_rate), f"{rate:.1%} of {total} runs succeeded.", method)
 
 
 def transformation_lag(history: DuckDBPyConnection, check: settings.Lag, now: datetime) -> Finding:
-    """Measure how long what a source loaded took, or is taking, to reach each model."""
+    """Measure how long the newest load of a source took, or has been taking so far, to reach each model."""
     method = "newest load of the sources upstream (dbt source freshness) to the first build of the model after it"
     wanted = _selects(check.select)
     rows = _rows(
@@ -189,13 +189,13 @@ def transformation_lag(history: DuckDBPyConnection, check: settings.Lag, now: da
         """,
     )
     if not rows:
-        return Finding(NOT_RUN, f"No model of {check.select} stands on a source whose age is known.", method)
+        return Finding(NOT_RUN, f"No model of {check.select} depends on a source whose age is known.", method)
     judged: list[tuple[str, str]] = []
     lags: list[float] = []
     for name, loaded_at, built_at in rows:
         seconds = ((built_at or now) - loaded_at).total_seconds()
         lags.append(seconds)
-        how = "took" if built_at else "has waited" if seconds >= 0 else "is still to come, in"
+        how = "took" if built_at else "has waited" if seconds >= 0 else "is dated in the future by"
         level = _aged(seconds, check.warn_hours * 3600, check.fail_hours * 3600)
         judged.append((level, f"{name}: the newest load {how} {duration(seconds)}"))
     longest = f" The longest lag is {duration(max(lags))}."
@@ -203,7 +203,7 @@ def transformation_lag(history: DuckDBPyConnection, check: settings.Lag, now: da
 
 
 def model_durations(history: DuckDBPyConnection, check: settings.Durations, now: datetime) -> Finding:
-    """Compare each model's last builds with those before."""
+    """Compare the seconds of each model's last builds with those of the builds before."""
     method = (
         f"median seconds of the last {check.recent} builds against the median of up to {check.baseline} before, "
         f"where they differ by more than {check.ignore_below_seconds:g} s"
@@ -228,7 +228,7 @@ def model_durations(history: DuckDBPyConnection, check: settings.Durations, now:
     )
     if not rows:
         needed = check.recent + 1
-        return Finding(PASSED, f"Still learning: no model was built {needed} times yet.", method)
+        return Finding(PASSED, f"Not enough data: no model has been built {needed} times yet.", method)
     judged: list[tuple[str, str]] = []
     for name, recent, usual in sorted(rows, key=lambda row: row[2] - row[1]):
         is_noise = recent - usual < check.ignore_below_seconds
@@ -239,8 +239,8 @@ def model_durations(history: DuckDBPyConnection, check: settings.Durations, now:
 
 
 def built_recently(history: DuckDBPyConnection, check: settings.BuiltRecently, now: datetime) -> Finding:
-    """Look at when each named model was last built well."""
-    method = "the last build of each model in the history that ended well"
+    """Check when each named model was last built successfully."""
+    method = "the last successful build of each model in the history"
     built = dict(
         _rows(
             history,
@@ -252,7 +252,7 @@ def built_recently(history: DuckDBPyConnection, check: settings.BuiltRecently, n
     judged: list[tuple[str, str]] = []
     for name in check.models:
         if name not in built:
-            judged.append((NOT_RUN, f"{name} was never built"))
+            judged.append((NOT_RUN, f"{name} has not been built yet"))
             continue
         age = (now - built[name]).total_seconds()
         judged.append((_aged(age, check.warn_hours * 3600, check.fail_hours * 3600), f"{name} is {_old(age)}"))
@@ -284,7 +284,7 @@ def row_counts(history: DuckDBPyConnection, check: settings.RowCounts, now: date
         check.measurements,
     )
     if not rows:
-        return Finding(NOT_RUN, "No table was ever counted.", method)
+        return Finding(NOT_RUN, "The rows of no table have been counted yet.", method)
     judged: list[tuple[str, str]] = []
     learning = 0
     for name, count, usual, spread, measurements in rows:
@@ -299,18 +299,18 @@ def row_counts(history: DuckDBPyConnection, check: settings.RowCounts, now: date
         if change <= check.ignore_below_share * usual:
             judged.append((PASSED, name))
             continue
-        # A table that never changed has no spread; one row is the least that a count can differ by.
+        # A table that never changed has a spread of 0; one row is the smallest difference of counts.
         score = 0.6745 * change / max(spread, 1.0)
         level = _level(score, check.warn_score, check.fail_score)
         judged.append((level, f"{name} has {count:,} rows, usually {usual:,.0f} (score {score:.1f})"))
-    told = f" {learning} are still being learnt." if learning else ""
+    told = f" {learning} have too few counts to compare." if learning else ""
     return _all_of(judged, f"{len(rows)} tables", "of their usual size", method, told)
 
 
 def schedule_lateness(
     history: DuckDBPyConnection, check: settings.Lateness, now: datetime, waiting: Sequence[tuple[str, datetime]]
 ) -> Finding:
-    """Judge how late scheduled runs began, and how late those are that have not begun.
+    """Check how late scheduled runs began, and how late those are that have not begun.
 
     Args:
         waiting: scheduled runs that should have begun: name, and when.
@@ -318,7 +318,7 @@ def schedule_lateness(
     method = f"runs of the last {check.days} days in the history, and late runs on the Prefect server"
     begun = _rows(
         history,
-        # A command that ended before its flow could be asked for has the start of dbt alone.
+        # Without the flow's start, the start of dbt counts.
         "select scheduled_at, coalesce(min(flow_started_at), min(run_started_at)) as began from runs "
         "where scheduled_at >= $1 group by flow_run_id, 1 having began is not null",
         now - timedelta(days=check.days),
@@ -339,7 +339,7 @@ def schedule_lateness(
     return _all_of(judged, f"{len(late)} scheduled runs", "in time", method)
 
 
-# What is judged by the history alone; lateness also needs the server.
+# The checks that need the history alone; lateness also needs the server.
 BY_HISTORY: Mapping[str, Judge] = {
     "source_freshness": source_freshness,
     "last_run": last_run,
@@ -355,7 +355,7 @@ BY_HISTORY: Mapping[str, Judge] = {
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it, such as "3 h" or "45 s"."""
+    """Return a duration in its largest unit, such as "3 h" or "45 s"."""
     seconds = abs(seconds)
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -364,7 +364,7 @@ def duration(seconds: float) -> str:
 
 
 def _all_of(judged: Sequence[tuple[str, str]], what: str, how: str, method: str, more: str = "") -> Finding:
-    """Return the worst of several judgements, with all that are no good."""
+    """Return a finding with the worst of several outcomes, and every item that did not pass."""
     worst = max((level for level, _ in judged), key=_ORDER.index)
     bad = sorted((entry for entry in judged if entry[0] != PASSED), key=lambda entry: -_ORDER.index(entry[0]))
     found = f"All {what} are {how}." if not bad else f"{len(bad)} of {what} are not {how}."
@@ -372,13 +372,13 @@ def _all_of(judged: Sequence[tuple[str, str]], what: str, how: str, method: str,
 
 
 def _level(value: float, warn: float, fail: float) -> str:
-    """Return what a value means that is the worse the larger it is."""
-    # Asked so that what is no number does not pass.
+    """Return the outcome of a value that is worse the larger it is."""
+    # In this order, NaN does not pass.
     return FAILED if not value <= fail else WARNED if not value <= warn else PASSED
 
 
 def _aged(seconds: float, warn: float, fail: float) -> str:
-    """Return what an age means; a moment that is still to come is no evidence of anything."""
+    """Return the outcome of an age; a moment in the future is a failure, as it proves nothing."""
     return NOT_RUN if seconds < -_FUTURE_SECONDS else _level(seconds, warn, fail)
 
 
@@ -387,7 +387,7 @@ def _old(seconds: float) -> str:
 
 
 def _selects(select: str) -> str:
-    """Return the condition on a row of the history that a dbt selection of tags and names stands for."""
+    """Return the SQL condition of a dbt selection of tags and names."""
     words = select.split()
     tags = [word.removeprefix("tag:") for word in words if word.startswith("tag:")]
     names = [word for word in words if not word.startswith("tag:")]

@@ -13,13 +13,13 @@ HEALTH_FILE = Path(__file__).with_name("health.yml")
 
 
 class HealthCheck(BaseModel):
-    """What every check says of itself."""
+    """What every check describes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     severity: Literal["critical", "error", "warning"] = "error"
-    normal: str = Field(min_length=1, description="What it looks like when all is well.")
-    action: str = Field(min_length=1, description="What to do when it does not.")
+    normal: str = Field(min_length=1, description="What the check expects.")
+    action: str = Field(min_length=1, description="What to do when the check fails.")
 
 
 class Hours(HealthCheck):
@@ -36,14 +36,14 @@ class DbtTests(HealthCheck):
 
 
 class PassRate(DbtTests):
-    """All tests, by the share of them that passes."""
+    """The share of all tests that pass."""
 
     warn_pass_rate: float = Field(default=1.0, ge=0, le=1)
     fail_pass_rate: float = Field(default=0.95, ge=0, le=1)
 
 
 class RunSuccess(HealthCheck):
-    """Runs, by the share of them that ends well."""
+    """The share of runs that succeed."""
 
     days: int = Field(default=30, gt=0)
     warn_rate: float = Field(default=0.99, ge=0, le=1)
@@ -51,7 +51,7 @@ class RunSuccess(HealthCheck):
 
 
 class RowCounts(HealthCheck):
-    """Rows of tables against their past."""
+    """Row counts of tables, compared with earlier counts."""
 
     select: str = Field(min_length=1)
     warn_score: float = Field(default=3.5, gt=0)
@@ -62,13 +62,13 @@ class RowCounts(HealthCheck):
 
 
 class Lag(Hours):
-    """From a source's load to the model that shows it."""
+    """The time from a source's load to the model that contains it."""
 
     select: str = Field(min_length=1)
 
 
 class Lateness(HealthCheck):
-    """From the scheduled moment to the start of a run."""
+    """The time from the scheduled moment to the start of a run."""
 
     days: int = Field(default=7, gt=0)
     warn_minutes: float = Field(gt=0)
@@ -76,7 +76,7 @@ class Lateness(HealthCheck):
 
 
 class Durations(HealthCheck):
-    """How long a model takes against its past."""
+    """Durations of models, compared with earlier builds."""
 
     recent: int = Field(default=3, gt=0)
     baseline: int = Field(default=20, gt=1)
@@ -86,13 +86,13 @@ class Durations(HealthCheck):
 
 
 class BuiltRecently(Hours):
-    """Models that have to be new."""
+    """Models that have to be built recently."""
 
     models: tuple[str, ...] = Field(min_length=1)
 
 
 class Health(BaseModel):
-    """All checks; one that is None is not made."""
+    """All checks; one that is None is skipped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,7 +109,7 @@ class Health(BaseModel):
     built_recently: BuiltRecently | None = None
 
     def checks(self) -> dict[str, HealthCheck]:
-        """Return the checks that are to be made, by name, in the order of the file's model."""
+        """Return the checks to run, by name, in the order of the model's fields."""
         return {name: check for name in Health.model_fields if (check := getattr(self, name)) is not None}
 
 

@@ -1,4 +1,4 @@
-"""SQL over the history, and its answer as a table, CSV or JSON."""
+"""Run SQL on the history and return the answer as documents or CSV."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES = {
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The columns and rows that a query gave."""
+    """The columns and rows of a query's answer."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -47,7 +47,7 @@ def ask(store: HistoryStore, sql: str) -> QueryResult:
     """Run a query on the views `runs` and `nodes`.
 
     Raises:
-        ConfigError: the SQL is wrong, or reaches for something else than the history.
+        ConfigError: the SQL is wrong, or reads something other than the history.
         UpstreamUnavailable: the history could not be read.
     """
     import duckdb
@@ -60,7 +60,7 @@ def ask(store: HistoryStore, sql: str) -> QueryResult:
         except duckdb.Error as exc:
             if isinstance(exc, (duckdb.IOException, duckdb.HTTPException)) or "Traceback" in str(exc):
                 raise
-            raise ConfigError(f"The history can't answer that. {_readable(str(exc))}") from exc
+            raise ConfigError(f"The query failed. {_readable(str(exc))}") from exc
 
 
 def column_names(store: HistoryStore) -> dict[str, Sequence[str]]:
@@ -73,7 +73,7 @@ def column_names(store: HistoryStore) -> dict[str, Sequence[str]]:
 
 
 def _readable(text: str) -> str:
-    # DuckDB shows the place with lines of its own; a sentence has only the first.
+    # DuckDB marks the place in further lines; the message keeps the first.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     hints = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
     return " ".join([*lines[:1], *hints[:1]])

@@ -1,4 +1,4 @@
-"""Write a finished command down: called at the end of each, and never the reason that one fails."""
+"""Record a finished command in the history; a failure to do so never fails the command."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def record(result: DbtResult, command: DbtCommand, profile: Profile, error: Exception | None = None) -> None:
-    """Add a run to the history, and to the table in the warehouse where one is wished; what fails is noted, not raised.
+    """Add a run to the history, and to the warehouse's table where that is set up; failures are noted, not raised.
 
-    A run before it that was killed is added as well. Call it while the target is held: it reads what dbt left in the
-    target's folder, and a run that is still going on looks like one that was killed.
+    An earlier run that was killed is added as well. Call it while the target is locked: it reads what dbt left in the
+    target's folder, and a run in progress looks like one that was killed.
 
     Args:
         error: what the command failed with; None when it did not.
@@ -43,7 +43,7 @@ def record(result: DbtResult, command: DbtCommand, profile: Profile, error: Exce
 def record_run(
     result: DbtResult, command: DbtCommand, project: str, warehouse: str, error: Exception | None = None
 ) -> list[Row]:
-    """Add a run to the history alone, wherever dbt ran, and return its rows; none when that failed, which is noted."""
+    """Add a run to the history and return its rows; no rows when that failed, which is noted."""
     try:
         state, store = State(result.target_path.parent), history_store(os.environ)
         manifest = result.artifacts.manifest_if_any
@@ -64,6 +64,6 @@ def _flow_times() -> FlowTimes | None:
     if context is None or context.flow_run is None:
         return None
     flow_run = context.flow_run
-    # Prefect expects every run at some moment; only that of a schedule is a promise.
+    # Every flow run has an expected start; only that of a schedule counts as a promise.
     scheduled_at = flow_run.expected_start_time if flow_run.auto_scheduled else None
     return FlowTimes(str(flow_run.id), context.start_time, scheduled_at)

@@ -1,4 +1,4 @@
-"""A finished dbt command as rows of the history: pure, from what the run left behind."""
+"""Turn a finished dbt command into rows of the history: pure functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class FlowTimes:
-    """When the flow around a run began, and when its schedule wanted it to; None for what nobody scheduled."""
+    """When the flow of a run began, and when it was scheduled; None for a run without a schedule."""
 
     id: str
     started_at: datetime | None = None
@@ -36,7 +36,7 @@ def rows_of(
     flow: FlowTimes | None = None,
     error: str | None = None,
 ) -> list[Row]:
-    """Return the rows of a run; one without a node where no node ran.
+    """Return the rows of a run; a single row without a node where no node ran.
 
     Args:
         freshness: what a freshness check found, by unique id.
@@ -76,7 +76,7 @@ def run_outcome(result: DbtResult, error: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a node stood on that ended last, and how long it waited for a free thread after that."""
+    """The parent of a node that ended last, and how long the node waited for a free thread after that."""
 
     waited_for: str | None
     queue_seconds: float
@@ -86,7 +86,7 @@ def waits(nodes: Iterable[NodeResult], manifest: Manifest, is_build: bool) -> di
     """Return what each node waited for.
 
     Args:
-        is_build: tests hold back what stands on the tested node, as in `dbt build`.
+        is_build: tests hold back what is downstream of the tested node, as in `dbt build`.
     """
     ran = {node.unique_id: node for node in nodes}
     begin = min((node.started_at for node in ran.values()), default=None)
@@ -155,7 +155,7 @@ def _node(node: NodeResult, manifest: Manifest) -> Row:
         "execute_seconds": node.execute_seconds,
         "rows_affected": _count(response.get("rows_affected")),
         "failures": node.failures,
-        # BigQuery says what it read and billed; Snowflake and BigQuery name the query.
+        # BigQuery reports bytes read and billed; Snowflake and BigQuery report the query id.
         "bytes_processed": _count(response.get("bytes_processed")),
         "bytes_billed": _count(response.get("bytes_billed")),
         "slot_milliseconds": _count(response.get("slot_ms")),
@@ -185,5 +185,5 @@ def _count(value: object) -> int | None:
 
 
 def utc(moment: datetime) -> datetime:
-    """Return a moment as the history has it: UTC, without a zone."""
+    """Return a moment as naive UTC."""
     return moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,4 +1,4 @@
-"""The files of the history: a folder or a bucket, a file per run, older files put together."""
+"""The files of the history, in a folder or a bucket: one per run, older ones merged."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 URL_VARIABLE = "TRIBUTARY_HISTORY"
-# The library that reads a kind of address, and what installs it; those of local files and memory are always there.
+# The library of each kind of address, and the extra that installs it; local files and memory need none.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 KEPT_DAYS = 400
 SEPARATE_HOURS = 24
-# How long a file stays after its rows were put together with others: nobody reads a history for longer.
+# How long a file stays after its rows were merged into another: no reader takes longer.
 GRACE = timedelta(hours=1)
 # Sorts after the names of single runs, which begin with a digit: readers take the last file that has a run.
 _TOGETHER = "together"
@@ -34,7 +34,7 @@ _TOGETHER = "together"
 
 @dataclass(frozen=True)
 class Compacted:
-    """How many files there were, and how many were made of others and removed."""
+    """How many files were found, how many merged files were written, and how many files were removed."""
 
     found: int
     made: int
@@ -82,10 +82,10 @@ class HistoryStore:
 
     @contextmanager
     def reading(self, project: str | None = None, target: str | None = None) -> Iterator[DuckDBPyConnection]:
-        """Yield a connection with the views of `create_views`, from which nothing but the history can be reached.
+        """Yield a connection with the views of `create_views` that can read nothing but the history.
 
         Args:
-            project, target: the views have runs of these only; of all when None.
+            project, target: limit the views to these; all when None.
 
         Raises:
             ConfigError: the address can't be read.
@@ -93,7 +93,7 @@ class HistoryStore:
         """
         with self._connection() as connection:
             with self.errors():
-                # What a query may touch is the history: neither other files of this machine nor other addresses.
+                # A query may read the history, but no other files of this machine and no other addresses.
                 connection.execute(f"set allowed_directories = [{', '.join(map(literal, self._spellings()))}]")
                 connection.execute("set enable_external_access = false")
                 connection.execute("set lock_configuration = true")
@@ -105,14 +105,13 @@ class HistoryStore:
     def compact(
         self, keep_days: int = KEPT_DAYS, separate_hours: int = SEPARATE_HOURS, now: datetime | None = None
     ) -> Compacted:
-        """Put the files of runs that started before a moment together, and drop what is too old.
+        """Merge the files of older runs into one per target and month, and delete what is too old.
 
-        There is one file per target and month in the end. It may run beside writers, readers and another compaction:
-        a file whose rows are in another one stays for GRACE, since somebody may be reading it, and readers take each
-        run from one file only.
+        It may run beside writers, readers and another compaction: a file whose rows were merged stays for GRACE, since
+        it may be being read, and readers take each run from one file only.
 
         Args:
-            keep_days: a file goes when even its newest run is older.
+            keep_days: a file is deleted when its newest run is older.
             separate_hours: younger runs keep a file of their own.
             now: for tests; the present moment when None.
         """
@@ -175,7 +174,7 @@ class HistoryStore:
             connection.close()
 
     def _spellings(self) -> list[str]:
-        """Return the address as it was given, and as libraries spell it that have no buckets."""
+        """Return the address as it was given, and with an empty bucket name, as some libraries spell it."""
         protocol, _, path = self.url.partition("://")
         return [self.url] if self._is_local else [self.url, f"{protocol}:///{path}"]
 
@@ -191,24 +190,24 @@ class HistoryStore:
             raise ConfigError(f"The history is at {self.url}, and {protocol}:// needs a library: {how}.") from exc
         except ValueError as exc:
             raise ConfigError(
-                f"{URL_VARIABLE} is {self.url!r}: {protocol}:// is no address that fsspec knows. "
+                f"{URL_VARIABLE} is {self.url!r}: fsspec does not know {protocol}://. "
                 "Give a folder, or an address such as s3://bucket/path or gs://bucket/path."
             ) from exc
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what a folder or bucket raises inside the block into the errors of this project."""
+        """Raise what a folder or bucket raises inside the block as errors of this project."""
         import duckdb
 
         try:
             yield
         except (PermissionError, FileNotFoundError) as exc:
             raise ConfigError(
-                f"The history at {self.url} can't be used: {exc}. Make it usable by this process, or name another "
+                f"The history at {self.url} can't be used: {exc}. Give this process access to it, or name another "
                 f"place with {URL_VARIABLE}."
             ) from exc
         except (OSError, duckdb.Error) as exc:
-            # What a library of fsspec raised inside DuckDB comes with its traceback, the reason on the last line.
+            # An error of fsspec inside DuckDB comes with a traceback; its last line is the reason.
             reason = str(exc).strip().splitlines()[-1 if "Traceback" in str(exc) else 0]
             raise UpstreamUnavailable(
                 f"The history at {self.url} could not be reached: {reason}. Try again later."
@@ -216,7 +215,7 @@ class HistoryStore:
 
 
 def history_store(environ: Mapping[str, str]) -> HistoryStore:
-    """Return the store that TRIBUTARY_HISTORY names, else a folder beside the other state."""
+    """Return the store that TRIBUTARY_HISTORY names, else one in the state folder."""
     return HistoryStore(environ.get(URL_VARIABLE) or str(state_root(environ) / "history"))
 
 
@@ -233,7 +232,7 @@ def _copy(connection: DuckDBPyConnection, query: str, address: str) -> None:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A file, the start of its newest run, and the file that has all of its runs by now; empty for none."""
+    """A file, the start of its newest run, and the merged file with all of its runs; empty for none."""
 
     name: str
     newest: datetime

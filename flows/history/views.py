@@ -1,4 +1,4 @@
-"""The views that queries of the history are written against: `nodes` and `runs`."""
+"""The views for queries of the history: `nodes`, `runs` and `latest`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUN_KEY = "project, target, run_id"
 
 
 def literal(text: str) -> str:
-    """Return a text as DuckDB's SQL writes it."""
+    """Return a text as a literal in DuckDB's SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -26,16 +26,16 @@ def parquet(files: Sequence[str]) -> str:
 def create_views(connection: DuckDBPyConnection, files: Sequence[str], where: str = "true") -> None:
     """Make the views over these files.
 
-    `nodes` has a row per node and run, `runs` a row per run, and `latest` the last result of every node that is still
-    in its project: one that a later build of everything no longer had is gone.
+    `nodes` has a row per node and run, `runs` a row per run, and `latest` the last result of every node in the project:
+    a node that a later build of everything did not have is left out.
 
     Args:
-        where: which rows the views have, such as those of one target.
+        where: a condition on the rows, such as those of one target.
     """
-    # A file that was written before a column was thought of has nulls in it.
+    # A file from before a column was added has nulls in it.
     rows = "select " + ", ".join(f"null::{kind} as {name}" for name, kind in COLUMNS.items()) + " limit 0"
     if files:
-        # A run stands in two files after files were put together, until the old ones go: it is taken from the last.
+        # After a merge, a run is in two files until the old one is deleted: it is read from the last.
         rows = (
             f"({rows}) union all by name select * exclude (filename) from {parquet(files)} semi join "
             f"(select {RUN_KEY}, max(filename) as filename from {parquet(files)} group by {RUN_KEY}) "

@@ -1,4 +1,4 @@
-"""The table `dbt_run_history` in the warehouse itself, for those who query there: a row per node and run."""
+"""The table `dbt_run_history` in the warehouse itself, one row per node and run."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ TABLE = RawTable("dbt_run_history", tuple((name, kind) for name, kind, _ in _COL
 
 
 def table_schema(environ: Mapping[str, str]) -> str | None:
-    """Return the schema that the table is wished in; None when it is not."""
+    """Return the schema for the table; None where it is not set up."""
     return environ.get(SCHEMA_VARIABLE) or None
 
 
 def add_run(profile: Profile, schema: str, rows: Sequence[Row]) -> int:
-    """Add the rows of one run to the table, which is made when it is missing; adding a run again replaces it.
+    """Add the rows of one run to the table, created when missing; adding a run again replaces its rows.
 
     Raises:
-        ConfigError: the warehouse is none that is written to, or refused.
+        ConfigError: this kind of warehouse is not supported, or it refused.
         UpstreamUnavailable: the warehouse did not answer.
     """
     with open_warehouse(profile, schema) as warehouse, warehouse.loading():

@@ -1,1 +1,1 @@
-"""What fills the raw schema: commits of git repositories, and sample data. Imports the warehouses, never the engine."""
+"""Fill the raw schema: with commits of git repositories, or sample data. Imports the warehouses, never the engine."""

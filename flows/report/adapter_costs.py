@@ -1,4 +1,4 @@
-"""What the warehouse says a node cost: rows, bytes, slot time and the id of its query."""
+"""What the warehouse reports about a node's cost: rows, bytes, slot time and query id."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _count(value: object) -> int | None:
 
 
 def cost_columns(node: NodeResult) -> dict[str, int | str]:
-    """Return what a table of nodes has besides where the warehouse says it: bytes, slot time, query id."""
+    """Return the further columns of a table of nodes: bytes, slot time and query id, where the warehouse gives them."""
     figures = figures_of(node)
     cells = {
         "bytes processed": figures.bytes_processed,
@@ -56,7 +56,7 @@ def cost_columns(node: NodeResult) -> dict[str, int | str]:
 
 
 def cost_sentence(nodes: Iterable[NodeResult]) -> str:
-    """Return what the nodes of a command cost together; empty where the warehouse gives no such figures."""
+    """Return a sentence on what the nodes of a command cost together; empty where the warehouse gives no figures."""
     found = [(node, figures_of(node)) for node in nodes]
     parts: list[str] = []
     for what, values in (
@@ -73,11 +73,11 @@ def cost_sentence(nodes: Iterable[NodeResult]) -> str:
         return ""
     most = max(found, key=lambda pair: pair[1].bytes_processed or 0)
     share = f"; most by `{most[0].name}`" if most[1].bytes_processed else ""
-    return f"The warehouse says: {', '.join(parts)}{share}."
+    return f"Reported by the warehouse: {', '.join(parts)}{share}."
 
 
 def readable_bytes(count: int) -> str:
-    """Return a number of bytes in the unit that people read."""
+    """Return a number of bytes in a readable unit."""
     size = float(count)
     for unit in _UNITS[:-1]:
         if size < 1024:

@@ -1,4 +1,4 @@
-"""A result as people read it: a table and a summary in the Prefect UI, and the same words elsewhere."""
+"""A result as artifacts in the Prefect UI, a table and a summary, and the sentences that other reports share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from infrastructure.plain_text import (
     sentence,
 )
 
-# The UI renders a table in one piece; failures come first, so that what is cut off is what went well.
+# The UI renders a table in one piece; failures come first, so that successes are cut off.
 MAX_ROWS = 2000
 SLOWEST = 5
 _ORDER = {"failed": 0, "skipped": 1, "warned": 2, "succeeded": 3}
@@ -43,7 +43,7 @@ def slowest(result: DbtResult, limit: int = SLOWEST) -> list[NodeResult]:
 
 
 def rows_affected(node: NodeResult) -> int | None:
-    """Return how many rows the warehouse says it wrote; None where it does not say."""
+    """Return how many rows the warehouse wrote; None where it does not report that."""
     return figures_of(node).rows
 
 
@@ -55,11 +55,11 @@ def rows_found(node: NodeResult | NodeEvent) -> str:
 def table_rows(result: DbtResult) -> list[dict[str, Any]]:
     """Return a row per node for the results table, failures first, then the slowest."""
     nodes = sorted(result.nodes, key=lambda node: (_ORDER[node.outcome], -node.seconds))[:MAX_ROWS]
-    # DuckDB and PostgreSQL give none of them.
+    # DuckDB and PostgreSQL report none of them.
     has_costs = any(any(cost_columns(node).values()) for node in nodes)
     return [
         {
-            # Names of tests are long, and what is right of them is out of sight.
+            # Last, because the names of tests are long.
             "outcome": node.outcome,
             "seconds": round(node.seconds, 2),
             "attempts": node.attempts,
@@ -88,10 +88,10 @@ def summary_markdown(result: DbtResult) -> str:
     if skipped:
         names = ", ".join(markdown_code(node.name) for node in skipped[:20])
         more = f" and {len(skipped) - 20} more" if len(skipped) > 20 else ""
-        lines += ["", f"### Not run ({len(skipped)})", "", f"They stand on what failed: {names}{more}"]
+        lines += ["", f"### Not run ({len(skipped)})", "", f"Downstream of what failed: {names}{more}"]
     retried = [node for node in result.nodes if node.earlier_messages]
     if retried:
-        lines += ["", f"### Tried again ({len(retried)})", ""]
+        lines += ["", f"### Retried ({len(retried)})", ""]
         lines += [
             f"- {markdown_code(node.name)}: {node.outcome} at attempt {node.attempts}, "
             f"after: {markdown_code(sentence(node.earlier_messages[-1]))}"
@@ -105,12 +105,12 @@ def summary_markdown(result: DbtResult) -> str:
 
 
 def _stopped(stopped: Stopped) -> list[str]:
-    lines = ["", f"### Stopped before its end: {markdown_text(str(stopped))}", ""]
-    for what, names in (("Cut off in their work", stopped.cut_off), ("Not begun", stopped.not_begun)):
+    lines = ["", f"### Stopped: {markdown_text(str(stopped))}", ""]
+    for what, names in (("Interrupted", stopped.cut_off), ("Not begun", stopped.not_begun)):
         if names:
             more = f" and {len(names) - 200} more" if len(names) > 200 else ""
             lines += [f"- {what}: {', '.join(markdown_code(name) for name in names[:200])}{more}"]
-    return [*lines, "- A run with `resume` does what is left."]
+    return [*lines, "- Run again with `resume` to do the rest."]
 
 
 def _section(title: str, nodes: Sequence[NodeResult]) -> list[str]:
@@ -120,7 +120,7 @@ def _section(title: str, nodes: Sequence[NodeResult]) -> list[str]:
     for number, node in enumerate(nodes[:20]):
         said = node.message.strip() or rows_found(node)
         if "\n" in said:
-            # The first ones in full: what failed later often failed for the same reason.
+            # The first ones in full: later ones often failed for the same reason.
             most, width = (20, 500) if number < 5 else (6, 300)
             lines += [f"- {markdown_code(node.name)}", "", markdown_block(said, most, width, TEXT_LOG, "  "), ""]
         else:
@@ -131,18 +131,18 @@ def _section(title: str, nodes: Sequence[NodeResult]) -> list[str]:
 
 
 def artifact_key(result: DbtResult, what: str) -> str:
-    """Return a key that stays the same from run to run, in the letters that Prefect allows."""
+    """Return an artifact key that is the same in every run, in the characters that Prefect allows."""
     return key_of(result.command, result.target, what)
 
 
 def key_of(*words: str) -> str:
-    """Join words to a key in the letters that Prefect allows."""
+    """Join words to a key in the characters that Prefect allows."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 
 @contextmanager
 def attaching() -> Iterator[None]:
-    """Note, and don't raise, what keeps the block from putting something into the Prefect UI."""
+    """Note, and do not raise, any error of a block that creates artifacts."""
     from flows.engine.context.reporting import current_reporter
 
     try:
@@ -152,7 +152,7 @@ def attaching() -> Iterator[None]:
 
 
 def publish(result: DbtResult) -> None:
-    """Put the table and the summary of a result into the Prefect UI; a server that is away is reported, not raised."""
+    """Create the table and the summary of a result as artifacts; a server that does not answer is noted, not raised."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     with attaching():
@@ -170,7 +170,7 @@ def publish(result: DbtResult) -> None:
 
 
 def as_document(results: Sequence[DbtResult]) -> dict[str, Any]:
-    """Return results as a document for a program: the counts of all, and every node of every command."""
+    """Return results as a JSON document: the counts of all, and every node of every command."""
     return {
         "counts": {outcome: sum(result.counts()[outcome] for result in results) for outcome in OUTCOMES},
         "commands": [

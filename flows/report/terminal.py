@@ -1,4 +1,4 @@
-"""A run on a terminal: progress while it goes on, and a result that a person wants to read."""
+"""Show a run on a terminal: its progress, and its result at the end."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _STYLES = {"succeeded": "green", "warned": "yellow", "failed": "red", "skipped": "bright_black"}
-# Without a live display, a line is printed each time so many of the nodes of a long command have ended.
+# Without a live display, a line is printed each time so many nodes of a long command have ended.
 _PLAIN_STEP = 50
 
 
 class TerminalReporter:
-    """Show what a run does: a bar on a terminal, a few lines where the output is a file or a pipe."""
+    """Show what a run does: a bar on a terminal, a few lines in a file or a pipe."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -87,7 +87,7 @@ class TerminalReporter:
 
 
 def print_result(console: Console, result: DbtResult) -> None:
-    """Print what came of a command: outcomes by type, what failed and why, what was slow."""
+    """Print the result of a command: outcomes by type, what failed and why, what was slow."""
     headline = Text.assemble((f"{result.command} on {result.target}", "bold"), f": {counts_sentence(result)}")
     headline.append(f", {result.seconds:.1f} s")
     console.print(headline)
@@ -116,7 +116,7 @@ def print_result(console: Console, result: DbtResult) -> None:
 
 
 def print_freshness(console: Console, result: DbtResult) -> None:
-    """Print how fresh the sources are: one line when all is well."""
+    """Print how fresh the sources are: one line when all are fresh."""
     warned = result.of("warned")
     sources = [node for node in result.nodes if node.resource_type == "source"]
     if not warned:
@@ -150,7 +150,7 @@ def _slowest_table(result: DbtResult) -> Table:
     table.add_column("slowest")
     table.add_column("seconds", justify="right")
     nodes = slowest(result)
-    # Not every warehouse says how many rows a statement wrote.
+    # Not every warehouse reports how many rows a statement wrote.
     rows = [rows_affected(node) for node in nodes]
     if any(count is not None for count in rows):
         table.add_column("rows", justify="right")
@@ -187,5 +187,5 @@ def _more(console: Console, count: int, shown: int, outcome: str) -> None:
 
 
 def print_log_path(console: Console, result: DbtResult) -> None:
-    """Print where the log of a run is, on a line of its own so that it can be copied."""
+    """Print the path of a run's log, on its own line so that it can be copied."""
     console.print(Text(f"Log: {log_of(result.run_path)}", style="bright_black"), soft_wrap=True)

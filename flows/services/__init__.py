@@ -1,4 +1,4 @@
-"""The services beside dbt and Prefect, each spoken to by one small client: Airbyte, Redis, dbt Cloud.
+"""Clients of the services beside dbt and Prefect: Airbyte, Redis and dbt Cloud.
 
 A client knows nothing of pipelines or of the report; `sync_health` alone describes incidents.
 """

@@ -1,4 +1,4 @@
-"""The cache that dashboards read: the rows of a table as one JSON document in Redis, under a time to live."""
+"""The cache that dashboards read: the rows of a table as one JSON document in Redis, with a time to live."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class RedisCache:
         self._target = target
 
     def key(self, name: str) -> str:
-        """Return the Redis key of a document, for readers that are no Python."""
+        """Return the Redis key of a document, which readers in other languages use too."""
         return f"tributary:{self._target}:dashboard:{name}"
 
     def replace(self, documents: Mapping[str, Mapping[str, Any]], hours: float) -> None:
-        """Put documents in the place of those of the same names: all of them at once, or none.
+        """Replace the documents of these names: all of them at once, or none.
 
-        A reader that comes meanwhile finds the old ones or the new ones and never some of each; what is not replaced
-        within these hours is gone, so that a dashboard asks the warehouse rather than show old figures for ever.
+        A reader finds the old ones or the new ones, never some of each. A document that is not replaced within these
+        hours expires, so that a dashboard queries the warehouse rather than show old figures for ever.
 
         Raises:
             UpstreamUnavailable: Redis does not answer.
@@ -46,7 +46,7 @@ class RedisCache:
             pipeline.execute()
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return a document; None when there is none, or its time is over.
+        """Return a document; None when there is none or it has expired.
 
         Raises:
             UpstreamUnavailable: Redis does not answer.
@@ -64,7 +64,7 @@ def open_cache(url: str, target: str) -> Iterator[RedisCache]:
         url: as in redis://:password@host:6379/0, or rediss:// for TLS.
 
     Raises:
-        ConfigError: the address is none, or the client is not installed.
+        ConfigError: the address is not valid, or the client is not installed.
     """
     try:
         from redis import Redis
@@ -75,7 +75,7 @@ def open_cache(url: str, target: str) -> Iterator[RedisCache]:
     except ValueError:
         # Not chained: the library's text can hold the address, and the address a password.
         raise ConfigError(
-            f"The block secret/{CACHE_BLOCK} holds no address of a Redis. It looks like redis://host:6379/0."
+            f"The block secret/{CACHE_BLOCK} has no valid Redis address. Write it like redis://host:6379/0."
         ) from None
     try:
         yield RedisCache(client, target)
@@ -104,6 +104,6 @@ def _in_words() -> Iterator[None]:
         yield
     except RedisError as exc:
         raise UpstreamUnavailable(
-            f"The dashboard cache does not take or give anything ({type(exc).__name__}): dashboards go on with what "
-            f"they have until its time is over. See whether the Redis of block secret/{CACHE_BLOCK} is up."
+            f"The dashboard cache can't be read or written ({type(exc).__name__}): dashboards show what they have "
+            f"until it expires. Check that the Redis of block secret/{CACHE_BLOCK} is up."
         ) from exc

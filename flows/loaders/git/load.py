@@ -1,4 +1,4 @@
-"""Loading repositories, contributors and commits of git repositories into the raw schema."""
+"""Load repositories, contributors and commits of git repositories into the raw schema."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RepositoryResult:
-    """Say what a load did to one repository.
+    """What a load did to one repository.
 
     Attributes:
         commit_count: commits there are now; `added` and `removed` are those this load wrote and deleted.
@@ -95,7 +95,7 @@ class RepositoryResult:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """Say what a load did, repository by repository in the order they were given."""
+    """What a load did, by repository in the order in which they were given."""
 
     repositories: tuple[RepositoryResult, ...]
 
@@ -128,10 +128,10 @@ def ingest_git(
     A date that git cannot read, or beyond the year 9999, is stored as 1970-01-01, as `git log` shows it.
 
     Args:
-        report: is told of progress in plain sentences.
+        report: called with a sentence about each step.
 
     Raises:
-        ConfigError: an argument is no repository, one cannot be read, or the warehouse refuses.
+        ConfigError: an argument is not a repository, one cannot be read, or the warehouse refuses.
         UpstreamUnavailable: a server does not answer, or the DuckDB file is in use.
     """
     say = report or _silent
@@ -141,7 +141,7 @@ def ingest_git(
 
 
 def make_tables(profile: Profile, raw_schema: str = "raw") -> None:
-    """Make the raw tables of source `github` where they are missing, so that dbt can build on no commits at all."""
+    """Create the raw tables of source `github` where they are missing, so that dbt can build without any commits."""
     with open_warehouse(profile, raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare(TABLES)
 
@@ -223,7 +223,7 @@ def _load(warehouse: Warehouse, repository: Repository, say: Report) -> Reposito
 
 
 def _stored_identities(warehouse: Warehouse, repository: Repository) -> dict[str, Identity | None]:
-    """Return who is stored for each hash; None for a hash that is stored twice, which makes it differ."""
+    """Return the stored author and committer of each hash; None for a hash that is stored twice, so that it differs."""
     columns = ("hash", "author_name", "author_email", "committer_name", "committer_email")
     stored: dict[str, Identity | None] = {}
     known: dict[Identity, Identity] = {}
@@ -235,7 +235,7 @@ def _stored_identities(warehouse: Warehouse, repository: Repository) -> dict[str
 
 
 def _is_comparable(warehouse: Warehouse, repository: Repository) -> bool:
-    """Say whether stored commits can be kept; the oldest ones of a shallow clone may change."""
+    """Return whether stored commits can be kept; the oldest ones of a shallow clone may change."""
     at = {"repository_id": repository.repository_id}
     was_shallow = [flag for (flag,) in warehouse.select(REPOSITORIES, ("is_shallow",), at)]
     return not repository.is_shallow and not any(was_shallow)
@@ -300,15 +300,17 @@ def _repository_row(repository: Repository, commit_count: int, now: datetime) ->
 
 def _notes(repository: Repository, bad_dates: int) -> Iterator[str]:
     if repository.head_hash is None:
-        yield f"{repository.name} has no commit yet, so there is nothing of it to load but its name."
+        yield f"{repository.name} has no commits yet: only its name is loaded."
     if repository.is_shallow:
         yield (
             f"{repository.name} is a shallow clone: only the commits in it were loaded, and its oldest ones "
-            f"count every line as new. To have all: git -C {repository.folder} fetch --unshallow"
+            f"count every line as new. To load all: git -C {repository.folder} fetch --unshallow"
         )
     if bad_dates:
-        yield (f"{bad_dates:,} commits of {repository.name} have a date that cannot be read; 1970-01-01 stands for it.")
+        yield (
+            f"{bad_dates:,} commits of {repository.name} have a date that cannot be read; it is stored as 1970-01-01."
+        )
 
 
 def _silent(_: str) -> None:
-    """Tell nobody."""
+    """Ignore a message."""

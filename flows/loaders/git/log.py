@@ -1,4 +1,4 @@
-"""Reading the commits of a git repository as a stream that nothing in a commit can confuse."""
+"""Read the commits of a git repository as a stream that no text in a commit can confuse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Identity = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Hold one commit; times are naive UTC, None where git can read no date or Python can hold none."""
+    """One commit; times are naive UTC, None where git or Python cannot read the date."""
 
     hash: str
     parent_count: int
@@ -44,7 +44,7 @@ class Commit:
 
     @property
     def identity(self) -> Identity:
-        """Return who wrote and who committed it."""
+        """Return its author and committer."""
         return self.author_name, self.author_email, self.committer_name, self.committer_email
 
 
@@ -107,7 +107,7 @@ def split_records(chunks: Iterable[bytes], separator: bytes, width: int) -> Iter
 
 
 def count_lines(numstat: bytes) -> tuple[int, int, int]:
-    """Add up what --numstat -z says of a commit: files, inserted and deleted lines."""
+    """Return the files, inserted lines and deleted lines of a commit from --numstat -z."""
     files = insertions = deletions = 0
     entries = iter(numstat.strip(b"\n\0").split(b"\0") if len(numstat) > 1 else ())
     for entry in entries:
@@ -123,14 +123,14 @@ def count_lines(numstat: bytes) -> tuple[int, int, int]:
 
 
 def decoded(text: bytes) -> str:
-    """Decode what git printed; NUL and what is no UTF-8 become U+FFFD, a name git cannot read empty."""
+    """Decode git's output; NUL and invalid UTF-8 become U+FFFD, a name that git cannot read becomes empty."""
     value = text.decode("utf-8", errors="replace").replace("\0", "\ufffd")
     # git prints the placeholder itself where a commit's author line cannot be read.
     return "" if value in IDENTITY_FIELDS else value
 
 
 def utc_time(seconds: bytes) -> datetime | None:
-    """Turn git's seconds since 1970 into a naive UTC time; None for a date nobody can read or hold."""
+    """Turn git's seconds since 1970 into a naive UTC time; None for a date that Python cannot represent."""
     if not seconds.isdigit() or int(seconds) > LAST_SECOND:
         return None
     return EPOCH + timedelta(seconds=int(seconds))
@@ -141,8 +141,7 @@ def _read(
 ) -> Iterator[list[bytes]]:
     if repository.head_hash is None or (hashes is not None and not hashes):
         return
-    # A message may hold any byte that somebody hopes to be taken for a separator. This one is drawn anew for
-    # every call, so no commit can know it.
+    # A message may contain any byte, so the separator is random for every call: no commit can contain it.
     separator = secrets.token_hex(8)
     form = separator + separator.join(fields) + separator
     which = [repository.head_hash] if hashes is None else ["--no-walk=unsorted", "--stdin"]
@@ -166,7 +165,7 @@ def _read(
             chunks = iter(lambda: output.read(CHUNK_BYTES), b"")
             yield from split_records(chunks, separator.encode(), len(fields) + 1)
         finally:
-            # Also reached when the reader stops early: a git that has nobody to write to ends.
+            # Also reached when the reader stops early: git ends when its pipe is closed.
             output.close()
             process.wait()
         if process.returncode:

@@ -1,4 +1,4 @@
-"""Running git so that it asks nobody, and nothing in a repository can make it run anything else."""
+"""Run git without prompts, and so that nothing in a repository can make it run another program."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ NETWORK_OPTIONS = (
     *("-c", "http.lowSpeedTime=60"),
     *("-c", "gc.autoDetach=false"),
 )
-# Of git's variables only those that say how to reach a server, or hold the user's own settings, are passed
+# Of git's variables only those that say how to reach a server, or contain the user's own settings, are passed
 # on: inside a git hook, GIT_DIR and its like would point every command at the hook's repository.
 KEPT_VARIABLES = re.compile(
     r"GIT_(EXEC_PATH|ASKPASS|SSH\w*|SSL_\w+|PROXY_\w+|HTTP_\w+|CEILING_DIRECTORIES"
     r"|CONFIG_(GLOBAL|COUNT|KEY_\d+|VALUE_\d+))"
 )
-# How a user's own ssh and credential helpers sign in to a server.
+# For the user's own ssh and credential helpers.
 SIGN_IN_VARIABLES = re.compile(
     r"SSH_AUTH_SOCK|SSH_AGENT_PID|SSH_ASKPASS\w*|DISPLAY|WAYLAND_DISPLAY|DBUS_SESSION_BUS_ADDRESS|GNUPGHOME|GCM_\w+"
     r"|(GH|GITHUB|GITLAB|GITEA|BITBUCKET)_(TOKEN|HOST)|CI_JOB_TOKEN|SYSTEM_ACCESSTOKEN"
@@ -52,7 +52,7 @@ CREDENTIAL_HELPER = (
 
 @dataclass(frozen=True)
 class Location:
-    """Say where a repository is, from what a person wrote.
+    """Where a repository is, as parsed from an argument.
 
     Attributes:
         address: the path, or the URL without what must stay secret; safe to print and to store.
@@ -70,7 +70,7 @@ class Location:
 
 
 class GitFailed(Exception):
-    """Carry what git said when a command failed, to the place that knows what it means."""
+    """Carry the error output of git to the caller, which knows what it means."""
 
     def __init__(self, stderr: str) -> None:
         super().__init__(stderr)
@@ -79,7 +79,7 @@ class GitFailed(Exception):
 
 
 def git_environment(environ: Mapping[str, str], location: Location | None = None) -> dict[str, str]:
-    """Build the environment that git runs in; it may use the network only for the location given."""
+    """Return git's environment variables; git may use the network only for the given location."""
     kept = for_any_program(environ) | {k: v for k, v in environ.items() if KEPT_VARIABLES.fullmatch(k)}
     if location:
         kept |= {k: v for k, v in environ.items() if SIGN_IN_VARIABLES.fullmatch(k)}
@@ -117,12 +117,12 @@ def git_environment(environ: Mapping[str, str], location: Location | None = None
 
 
 def git_command(arguments: Sequence[str], folder: Path | None = None) -> list[str]:
-    """Build the argv of a git command."""
+    """Return the argv of a git command."""
     return ["git", *(["-C", str(folder)] if folder else []), *SAFE_OPTIONS, *arguments]
 
 
 def run_git(arguments: Sequence[str], folder: Path | None = None, location: Location | None = None) -> str:
-    """Run a short git command and return what it printed; only with a location it may use the network.
+    """Run a short git command and return its output; it may use the network only with a location.
 
     Raises:
         GitFailed: git ended with an error.

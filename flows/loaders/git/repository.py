@@ -1,4 +1,4 @@
-"""Finding a git repository by path or URL, and fetching it when it is far away."""
+"""Find a git repository by its path, or fetch it by its URL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from infrastructure.private_files import private_folder
 
 FETCHED_HEAD = "refs/tributary/head"
 
-# What git, ssh and the large hosts say.
+# Error messages of git, ssh and the large hosts.
 NO_ENTRY = re.compile(
     r"could not read (Username|Password)|Authentication failed|Permission denied|returned error: 40[13]"
 )
@@ -30,7 +30,7 @@ NO_REPOSITORY = re.compile(
 
 @dataclass(frozen=True)
 class Repository:
-    """Hold what is known about a repository before its commits are read.
+    """What is known about a repository before its commits are read.
 
     Attributes:
         repository_id: stays the same for one path or URL; all worktrees of a clone share one.
@@ -55,13 +55,13 @@ def parse_location(text: str) -> Location:
     """Read a repository argument: a path, a URL, or host:path as ssh has it.
 
     Raises:
-        ConfigError: it would be an option of git, or make git run a program, or is no URL git can fetch.
+        ConfigError: it would be an option of git, would make git run a program, or is not a URL that git can fetch.
     """
     if not text or text.startswith("-") or any(character in text for character in "\0\r\n"):
-        # A secret with a line break at its end is a usual slip, so what may be one is not shown.
+        # A secret pasted with its line break is a common mistake, so such text is not shown.
         shown = re.sub(r"//.*@", "//***@", text, flags=re.DOTALL)
         raise ConfigError(
-            f"{shown!r} is no repository: give a path, with ./ before it if it begins with a dash, or a URL "
+            f"{shown!r} is not a repository: give a path, with ./ before it if it begins with a dash, or a URL "
             "without line breaks."
         )
     if helper := re.match(r"[A-Za-z0-9+.-]+::", text):
@@ -74,7 +74,7 @@ def parse_location(text: str) -> Location:
     is_drive = re.match(r"[A-Za-z]:[\\/]", text)
     if not is_drive and (ssh := re.match(r"(?:[^/:@]+@)?([^/:]+):", text)):
         if ssh[1].startswith("-"):
-            raise ConfigError(f"{text!r} is no repository: a host name does not begin with a dash.")
+            raise ConfigError(f"{text!r} is not a repository: a host name does not begin with a dash.")
         if ssh[1].lower() in URL_SCHEMES or "@" in text[ssh.end() :].split("/")[0]:
             raise ConfigError(
                 "A repository address cannot be read: a URL begins with https:// or ssh://, and host:path "
@@ -100,9 +100,11 @@ def _parse_url(text: str, scheme: str) -> Location:
             "password as %XX, or leave them out and let git ask its credential helper."
         ) from None
     if parts.query or parts.fragment:
-        raise ConfigError(f"The URL of {host}{parts.path} has a ? or # part, which repositories have not: remove it.")
+        raise ConfigError(
+            f"The URL of {host}{parts.path} has a ? or # part, which repository addresses do not have: remove it."
+        )
     if host.startswith("-") or (scheme != "file" and not host):
-        raise ConfigError(f"{scheme}://{host}{parts.path} is no repository: the name of a host is expected.")
+        raise ConfigError(f"{scheme}://{host}{parts.path} is not a repository: the name of a host is missing.")
     netloc = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
     if scheme == "ssh" and parts.username:
         netloc = f"{parts.username}@{netloc}"
@@ -121,7 +123,7 @@ def open_repository(location: Location, report: Callable[[str], None]) -> Reposi
     """
     if shutil.which("git") is None:
         raise ConfigError(
-            "git is not installed, or not on the PATH, and repositories are read with it. Install it: "
+            "git, which reads repositories, is not installed or not on the PATH. Install it: "
             "apt-get install git, dnf install git, brew install git, or from https://git-scm.com/downloads"
         )
     return _fetch(location, report) if location.is_url else _open_local(location)
@@ -170,8 +172,8 @@ def _fetch(location: Location, report: Callable[[str], None]) -> Repository:
         run_git(["init", "--quiet", "--bare", "--template=", "--", str(folder)])
     except (OSError, GitFailed) as exc:
         raise ConfigError(
-            f"The folder {folder}, where fetched repositories are kept, cannot be written. Give yourself the "
-            "right to, or set XDG_CACHE_HOME to a folder of yours."
+            f"The folder {folder}, where fetched repositories are kept, cannot be written. Give this user "
+            "write access, or set XDG_CACHE_HOME to another folder."
         ) from exc
     report(f"Fetching {address} into {folder}.")
     try:
@@ -180,7 +182,7 @@ def _fetch(location: Location, report: Callable[[str], None]) -> Repository:
         has_commits = re.search(r"^[0-9a-f]{40,}\tHEAD$", remote, re.MULTILINE) is not None
         if remote and not has_commits:
             raise ConfigError(
-                f"{address} has branches, but its HEAD names none of them, so what to load is not known. "
+                f"{address} has branches, but its HEAD names none of them, so that it is unknown which one to load. "
                 "Choose a default branch on the server: git symbolic-ref HEAD refs/heads/NAME"
             )
         if has_commits:
@@ -215,12 +217,12 @@ def cache_folder() -> Path:
 
 
 def local_error(folder: Path, exc: GitFailed) -> TributaryError:
-    """Say why a local repository cannot be read, and what to do."""
+    """Return the error for a local repository that cannot be read, with what to do."""
     text = str(exc)
     if "dubious ownership" in text:
         owned = re.search(r"safe\.directory (.+)", text)
         return ConfigError(
-            f"The repository {folder} belongs to another user, and git does not read it for you. If you "
+            f"The repository {folder} belongs to another user, so git refuses to read it. If you "
             f"trust it: git config --global --add safe.directory {owned[1] if owned else folder}"
         )
     if "not a git repository" in text:
@@ -230,11 +232,11 @@ def local_error(folder: Path, exc: GitFailed) -> TributaryError:
             f"The repository {folder} is a partial clone: the file contents that changed lines are counted "
             "from are not all in it. Give its URL instead, which fetches all of them."
         )
-    return ConfigError(f"git cannot read the repository {folder} ({exc.message}). Look at it: git -C {folder} fsck")
+    return ConfigError(f"git cannot read the repository {folder} ({exc.message}). Check it: git -C {folder} fsck")
 
 
 def fetch_error(location: Location, folder: Path, exc: GitFailed) -> TributaryError:
-    """Say why a URL could not be fetched, and what to do."""
+    """Return the error for a URL that could not be fetched, with what to do."""
     text = str(exc)
     address = location.address
     if NO_ENTRY.search(text):
@@ -245,12 +247,12 @@ def fetch_error(location: Location, folder: Path, exc: GitFailed) -> TributaryEr
     if "dubious ownership" in text:
         return local_error(Path(urlsplit(address).path), exc)
     if NO_REPOSITORY.search(text):
-        return ConfigError(f"There is no git repository at {address} ({exc.message}): look at the URL.")
+        return ConfigError(f"There is no git repository at {address} ({exc.message}): check the URL.")
     if "Could not read from remote" in text or "unable to access" in text or "Could not resolve" in text:
         return UpstreamUnavailable(f"{address} does not answer ({exc.message}). Try: git ls-remote {address}")
     return UpstreamUnavailable(
-        f"{address} could not be fetched ({exc.message}). Try again; if it stays so, remove the copy and "
-        f"fetch anew: rm -r {folder}"
+        f"{address} could not be fetched ({exc.message}). Try again; if that does not help, delete the copy and "
+        f"fetch it again: rm -r {folder}"
     )
 
 

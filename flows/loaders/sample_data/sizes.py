@@ -1,4 +1,4 @@
-"""How many campaigns, days, concerts and seats come to a wanted number of rows."""
+"""Compute the campaigns, days, concerts and seats that give a number of rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESTATED_LATER = 0.02 * 1.1
 
 @dataclass(frozen=True)
 class Sizes:
-    """Hold the numbers that the SQL of the sample data reads as variables.
+    """The numbers that the SQL of the sample data reads as variables.
 
     Attributes:
         first_concert, last_concert: numbers counted from 2000-01-01, see payroll.sql.
@@ -43,7 +43,7 @@ class Sizes:
 
 
 def sizes_for(rows: int, today: date) -> Sizes:
-    """Choose sizes that come to about so many rows; below 100 as for 100.
+    """Return sizes that give about so many rows; below 100 as for 100.
 
     Small data is a short history of few things, larger data a longer one up to two years of concerts and one
     of advertising, and what is larger still has more concerts a week and more campaigns.
@@ -84,7 +84,7 @@ def _campaigns_and_days(rows: int) -> tuple[int, int]:
 
 
 def _advertising_rows(campaigns: int, days: int) -> float:
-    """Expect rows of a platform: its campaigns, their days (see the view campaigns) and restatements."""
+    """Return the expected rows of a platform: campaigns, their days (see the view campaigns) and restatements."""
     total = float(campaigns)
     for kind in range(10):
         alike = (campaigns - kind) // 10 + (1 if kind else 0)

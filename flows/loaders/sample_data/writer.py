@@ -1,4 +1,4 @@
-"""Writing sample data into the raw schema of a target, in one transaction."""
+"""Write sample data into the raw schema of a target, in one transaction."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FIRST_YEAR, LAST_YEAR = 2005, 2200
 
 @dataclass(frozen=True)
 class SampleDataResult:
-    """Say what was written.
+    """What was written.
 
     Attributes:
         tables: rows by table.
-        now: the moment (naive UTC) that the data's dates relate to.
+        now: the moment (naive UTC) to which the data's dates relate.
     """
 
     raw_schema: str
@@ -40,7 +40,7 @@ class SampleDataResult:
 
     @property
     def rows(self) -> int:
-        """Return the rows of all tables together."""
+        """Return the number of rows in all tables."""
         return sum(self.tables.values())
 
 
@@ -52,29 +52,29 @@ def write_sample_data(
     raw_schema: str = "raw",
     report: Callable[[str], None] | None = None,
 ) -> SampleDataResult:
-    """Replace the raw tables of marketing and payroll by generated ones, all or none of them.
+    """Replace the raw tables of marketing and payroll with generated ones, all or none of them.
 
-    The same seed and moment give the same rows, on every warehouse and machine. Seen from a later moment a
-    concert, a campaign or a day is the same as before as far as it has not gone on, so that writing again on
-    another day looks like a source that lives. Tables that hold anything but sample data are left alone.
+    The same seed and moment give the same rows, on every warehouse and machine. With a later moment, what was complete
+    stays the same and the rest has gone on, so that writing again on another day looks like a live source. Tables with
+    other rows than sample data are left alone.
 
     Args:
         rows: wanted over all tables; met within a few percent, and a hundred at least.
-        now: the moment that dates relate to; naive means UTC, None means the present.
-        report: is told of progress in plain sentences.
+        now: the moment to which dates relate; naive means UTC, None means the present.
+        report: called with a sentence about each step.
 
     Raises:
-        ConfigError: `rows` or `now` cannot be, a table holds other data, or the warehouse refuses.
+        ConfigError: `rows` or `now` is out of range, a table has other data, or the warehouse refuses.
         UpstreamUnavailable: the server does not answer, or the DuckDB file is in use.
     """
     say = report or _silent
     if not 1 <= rows <= MAX_ROWS:
-        raise ConfigError(f"{rows:,} rows of sample data cannot be made: choose a number from 1 to {MAX_ROWS:,}.")
+        raise ConfigError(f"{rows:,} rows of sample data cannot be generated: choose a number from 1 to {MAX_ROWS:,}.")
     moment = (now or datetime.now(UTC)).replace(microsecond=0)
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
-        raise ConfigError(f"Sample data for {moment:%Y-%m-%d} cannot be made: choose a year from 2005 to 2200.")
+        raise ConfigError(f"Sample data for {moment:%Y-%m-%d} cannot be generated: choose a year from 2005 to 2200.")
     variables = {"seed": scrambled_seed(seed), "now": moment, "today": moment.date()}
     variables |= asdict(sizes_for(rows, moment.date()))
     written: dict[str, int] = {}
@@ -105,7 +105,7 @@ def count_sample_rows(profile: Profile, raw_schema: str = "raw") -> int:
 
 
 def scrambled_seed(seed: int) -> int:
-    """Spread seeds over 32 bits, so that neighbouring ones give data that is not alike."""
+    """Spread seeds over 32 bits, so that neighbouring seeds give different data."""
     value = (seed * 2654435761 + 97) & 0xFFFFFFFF
     for _ in range(2):
         value = (value ^ (value >> 16)) * 73244475 & 0xFFFFFFFF
@@ -116,11 +116,11 @@ def _refuse_foreign_rows(warehouse: Warehouse, raw_schema: str, tables: Sequence
     foreign = [table.name for table in tables if warehouse.note(table) != NOTE and warehouse.count(table, {})]
     if foreign:
         raise ConfigError(
-            f"{preview([f'{raw_schema}.{name}' for name in foreign])} of this target hold rows that are not "
-            "sample data, so nothing was replaced. Use a target of your own, or another schema "
+            f"{preview([f'{raw_schema}.{name}' for name in foreign])} of this target have rows that are not "
+            "sample data, so nothing was replaced. Use another target, or another schema "
             "(--raw-schema NAME)."
         )
 
 
 def _silent(_: str) -> None:
-    """Tell nobody."""
+    """Ignore a message."""

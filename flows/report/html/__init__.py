@@ -1,1 +1,1 @@
-"""The report that people look at: one HTML file, made from the history alone."""
+"""The HTML report: one file, made from the history alone."""

@@ -22,7 +22,7 @@ OUTCOME_COLOURS = {
 }
 CRITICAL = "critical path"
 WIDTH = 1000
-# A bar of the last run is worth so many pixels on average; a chart that is wider than the page is scrolled.
+# Average pixels of a bar of the last run; a chart that is wider than the page can be scrolled.
 _PIXELS_PER_NODE = 4
 _MAX_WIDTH = 6000
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
@@ -41,7 +41,7 @@ _CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
     },
 }
-# What Vega says of each mark beside its label: five thousand times nothing new.
+# What Vega adds to each mark beside its label, the same five thousand times.
 _CHATTER = re.compile(r' (?:role="graphics-symbol"|aria-roledescription="[^"]*"|stroke-miterlimit="10")')
 
 
@@ -115,7 +115,7 @@ def gantt_width(contents: Contents) -> int:
 
 
 def gantt_chart(contents: Contents) -> str:
-    """Draw when each node of the last build ran, a lane per thread, the critical path on top of the rest."""
+    """Draw when each node of the last build ran, one lane per thread, with the critical path on top."""
     critical = {node["unique_id"] for node in contents.critical_path}
     threads = sorted({node["thread"] or "" for node in contents.nodes}, key=_thread_number)
     lanes = {thread: f"thread {number}" for number, thread in enumerate(threads, start=1)}
@@ -171,7 +171,7 @@ def _bar(node: Mapping[str, Any], lane: str, is_critical: bool) -> dict[str, Any
 
 
 def trend_chart(seconds: Sequence[float]) -> str:
-    """Draw the durations of a model's last builds as a line the height of a word; empty where there is no line."""
+    """Draw the durations of a model's last builds as a small line; empty for fewer than two builds."""
     if len(seconds) < 2:
         return ""
     values = [{"build": number, "seconds": value} for number, value in enumerate(seconds)]
@@ -199,7 +199,7 @@ def trend_chart(seconds: Sequence[float]) -> str:
 
 
 def _bar_width(runs: int) -> float:
-    # One run alone is no reason for a bar as wide as the page.
+    # A single run must not become a bar as wide as the page.
     return min(32.0, 0.75 * WIDTH / max(runs, 1))
 
 

@@ -1,4 +1,4 @@
-"""What the report says: questions to the history, as plain values for the page."""
+"""The contents of the report: queries of the history, as plain values for the page."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Contents:
         last: the last build; None before the first.
         runs: the last builds, oldest first.
         nodes: those of the last build, in the order in which they began.
-        critical_path: those that the last build could not have been quicker than, in their order.
-        failing: what is not as it should be now, with `since` and `times`.
-        price_per_tebibyte: what the warehouse takes for what it bills; None where nobody said.
+        critical_path: the chain of nodes that decided how long the last build took, in order.
+        failing: what fails or warns now, with `since` and `times`.
+        price_per_tebibyte: what the warehouse charges; None where it was not given.
     """
 
     project: str
@@ -56,7 +56,7 @@ class Contents:
 
     @property
     def status(self) -> str:
-        """Return how things are in one word: failing, warnings, healthy or unknown."""
+        """Return the status in one word: failing, warnings, healthy or unknown."""
         if self.last is None:
             return "unknown"
         is_stale = any(source["outcome"] == "failed" for source in self.sources)
@@ -75,11 +75,11 @@ def read_contents(
     days: int,
     price_per_tebibyte: float | None = None,
 ) -> Contents:
-    """Ask the history everything that the report shows.
+    """Query the history for everything that the report shows.
 
     Args:
         history: a connection whose views have this project and target only.
-        days: how far back success, durations and costs are looked at.
+        days: how far back success, durations and costs count.
     """
     since = now - timedelta(days=days)
     runs = _documents(
@@ -110,11 +110,11 @@ def read_contents(
 
 
 def critical_path(nodes: Sequence[Document]) -> list[Document]:
-    """Return the chain that ended last, each node with the one that it waited for: more threads don't shorten it."""
+    """Return the chain of nodes, each waiting for the one before, that ended last: more threads don't shorten it."""
     by_id = {node["unique_id"]: node for node in nodes}
     node = max(nodes, key=lambda each: each["finished_at"], default=None)
     path: list[Document] = []
-    # A file of another version could hold a circle; a node is taken once.
+    # A file of another version could contain a circle; each node is taken once.
     while node is not None and node not in path:
         path.append(node)
         node = by_id.get(node["waited_for"] or "")
@@ -122,7 +122,7 @@ def critical_path(nodes: Sequence[Document]) -> list[Document]:
 
 
 def _nodes_of(history: DuckDBPyConnection, run: Mapping[str, Any]) -> list[Document]:
-    # What a resumed run took over from an earlier one began before it, and is no part of its time.
+    # Nodes that a resumed run took over began before it and do not count into its time.
     found = _documents(
         history,
         "select unique_id, name, resource_type, outcome, thread, started_at, finished_at, seconds, queue_seconds, "
@@ -186,7 +186,7 @@ def _models(history: DuckDBPyConnection, since: datetime) -> list[Document]:
 
 
 def _regressions(history: DuckDBPyConnection) -> dict[str, str]:
-    """Return what got slower, by the rule of the health check: name and the sentence about it."""
+    """Return the models that got slower, by the rule of the health check: name → sentence."""
     check = Durations(normal="as before", action="look")
     finding = health_checks.model_durations(history, check, datetime.min)
     return {name: text for name, _, text in (item.partition(": ") for item in finding.items)}

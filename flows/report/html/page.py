@@ -1,4 +1,4 @@
-"""The page: contents and charts put into one HTML file that loads nothing from anywhere."""
+"""Render contents and charts as one HTML file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 
 DAYS = 30
-# Enough to see what is wrong; a run in which everything failed has thousands.
+# Enough to see the cause; a run in which everything failed has thousands.
 SHOWN_FAILING = 100
 SHOWN_PATH = 30
 _HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def write_report(
     days: int = DAYS,
     price_per_tebibyte: float | None = None,
 ) -> Contents:
-    """Write the report of a project on a target whole or not at all, and return what it says.
+    """Write the report of a project on a target, whole or not at all, and return its contents.
 
     Raises:
         ConfigError: the file can't be written, the history can't be read, or the library that draws is missing.
@@ -102,7 +102,7 @@ def render(contents: Contents) -> str:
 
 
 def _longest(contents: Contents) -> list[Document]:
-    """Return the critical path, in its order; only its longest nodes where it has too many to read."""
+    """Return the critical path in order; only its longest nodes where it has too many."""
     longest = sorted(contents.critical_path, key=lambda node: -node["seconds"])[:SHOWN_PATH]
     shown = {node["unique_id"] for node in longest}
     return [node for node in contents.critical_path if node["unique_id"] in shown]

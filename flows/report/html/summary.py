@@ -1,4 +1,4 @@
-"""How a target is doing, as Markdown in the Prefect UI: the report in a few lines, after every build."""
+"""The report in a few lines: Markdown in the Prefect UI after every build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARKS = {"succeeded": "✓", "warned": "!", "failed": "✗"}
 
 
 def publish_overview(project: str, target: str) -> None:
-    """Put the overview of a target into the Prefect UI; what keeps it from being made is reported, not raised."""
+    """Create the overview of a target as an artifact; errors are noted, not raised."""
     from prefect.artifacts import create_markdown_artifact
 
     with attaching():
@@ -44,7 +44,7 @@ def overview_markdown(contents: Contents) -> str:
         f"The last {len(contents.runs)} runs, newest last: "
         + "".join(_MARKS.get(run["run_outcome"], "?") for run in contents.runs),
         "",
-        f"- {share(success['good'], success['total'])} of {success['total']} runs in {contents.days} days ended well",
+        f"- {share(success['good'], success['total'])} of {success['total']} runs in {contents.days} days succeeded",
         f"- {share(tests['passed'], tests['total'])} of {tests['total']} tests pass",
         f"- {fresh} of {len(contents.sources)} sources are fresh",
     ]
@@ -52,13 +52,13 @@ def overview_markdown(contents: Contents) -> str:
         (node["name"], node["outcome"], ago(node["since"], contents.now), node["times"], node["owner"] or "")
         for node in contents.failing
     ]
-    lines += _table("Not well, and since when", ("node", "outcome", "since", "runs", "owner"), failing)
+    lines += _table("Failing or warning, and since when", ("node", "outcome", "since", "runs", "owner"), failing)
     late = [
         (source["name"], clock(source["age_seconds"]) or "not checked", clock(source["promised_seconds"]))
         for source in contents.sources
         if source["outcome"] != "succeeded"
     ]
-    lines += _table("Sources that are late", ("source", "age", "promised"), late)
+    lines += _table("Late sources", ("source", "age", "promised"), late)
     path = sorted(contents.critical_path, key=lambda node: -node["seconds"])
     rows = [(node["name"], clock(node["seconds"]), clock(node["queue_seconds"])) for node in path]
     took = clock(sum(node["seconds"] for node in path))

@@ -1,4 +1,4 @@
-"""Figures as the report says them."""
+"""Figures of the report in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def clock(seconds: float | None) -> str:
-    """Return a duration with as much detail as helps, such as "0.35 s", "12.3 s", "3 min 05 s" or "2 h 10 min"."""
+    """Return a duration with fitting detail, such as "0.35 s", "12.3 s", "3 min 05 s" or "2 h 10 min"."""
     if seconds is None:
         return ""
     if seconds < 0.005:
@@ -56,7 +56,7 @@ def size(count: float | None) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Return a percentage that says 100 only when nothing is missing."""
+    """Return a percentage that is 100 only when nothing is missing."""
     if not whole:
         return "–"
     percent = 100 * part / whole
@@ -64,9 +64,9 @@ def share(part: float, whole: float) -> str:
 
 
 def headline(contents: Contents) -> str:
-    """Return in a few words what somebody has to know first."""
+    """Return the most important fact in a few words."""
     if contents.last is None:
-        return "Nothing was run yet"
+        return "Nothing has been run yet"
     outcomes = [node["outcome"] for node in contents.failing]
     ages = [source["outcome"] for source in contents.sources]
     parts = [

@@ -1,7 +1,7 @@
-"""Airbyte's public API, as far as syncs go: what ran, what came of it, start one, wait for one.
+"""A client of Airbyte's public API for syncs: list them, start one, wait for one.
 
-The same for Airbyte Cloud (https://api.airbyte.com/v1) and a server of one's own (<url>/api/public/v1), with sign-in or
-without. Why a sync failed is only in the Config API, which servers of one's own have.
+It works with Airbyte Cloud (https://api.airbyte.com/v1) and a self-managed server (<url>/api/public/v1), with or
+without sign-in. The reason of a failure is only in the Config API, which self-managed servers have.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 JobStatus = Literal["pending", "queued", "running", "incomplete", "failed", "succeeded", "cancelled"]
 JobType = Literal["sync", "reset", "refresh", "clear"]
 ENDED: frozenset[JobStatus] = frozenset({"failed", "succeeded", "cancelled"})
-# The types of job that bring data. A refresh does too, and no webhook ever tells of one.
+# The types of job that bring data. A refresh does too, and no webhook announces one.
 LOADING: frozenset[JobType] = frozenset({"sync", "refresh"})
 
 _PUBLIC_PATH = "/api/public/v1"
@@ -35,7 +35,7 @@ _CONFIG_PATH = "/api/v1"
 _PAGE = 100
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
-# Tries of one request: Airbyte sheds load with 429 and gives no time to come back after.
+# Attempts of one request: Airbyte sheds load with 429 and sends no Retry-After.
 _TRIES = 4
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 _PASSING = frozenset({429, 500, 502, 503, 504})
@@ -74,12 +74,12 @@ class Job(_Document):
 
     @property
     def loads_data(self) -> bool:
-        """Return whether it brings data, rather than takes it away."""
+        """Return whether it brings data, rather than deletes it."""
         return self.job_type in LOADING
 
 
 class Schedule(_Document):
-    """When a connection is to run by itself; the cron expression is Quartz's, with seconds first."""
+    """The schedule of a connection; the cron expression is Quartz's, with seconds first."""
 
     schedule_type: Literal["manual", "cron", "basic"]
     cron_expression: str | None = None
@@ -87,7 +87,7 @@ class Schedule(_Document):
 
 
 class AirbyteConnection(_Document):
-    """One connection as it is set up; its status is a setting, and says nothing about its syncs."""
+    """The settings of one connection; its status is a setting too, and says nothing about its syncs."""
 
     connection_id: str
     name: str
@@ -130,7 +130,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class AirbyteClient:
-    """Ask Airbyte about syncs, and start them; one per server, to be closed."""
+    """Query and start syncs on one Airbyte server; close it at the end."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class AirbyteClient:
             ConfigError: there is no such connection, or the credentials are refused.
             UpstreamUnavailable: Airbyte does not answer.
         """
-        # The order is always said: the description promises the newest first, and the server gives the oldest.
+        # The order is always given: the documentation promises the newest first, and the server sends the oldest.
         query = {"connectionId": connection_id, "limit": "20", "orderBy": "createdAt|DESC"}
         return next((job for job in self._read(_Jobs, "GET", "/jobs", query).data if job.loads_data), None)
 
@@ -247,14 +247,14 @@ class AirbyteClient:
             if left <= 0:
                 raise UpstreamUnavailable(
                     f"Airbyte's job {job.job_id} of connection {job.connection_id} is {job.status} after "
-                    f"{waited:.0f} s of waiting for it. Look at it in Airbyte; what stands on it is not built."
+                    f"{waited:.0f} s of waiting for it. Look at it in Airbyte; what depends on its data is not built."
                 )
             patience.sleep(min(patience.pause_seconds(waited), left))
             job = self.job(job.job_id)
         return job
 
     def failure_reason(self, job_id: int) -> str | None:
-        """Return why a job failed, in Airbyte's words; None where it does not say, as on Airbyte Cloud."""
+        """Return why a job failed, in Airbyte's words; None where it gives no reason, as on Airbyte Cloud."""
         if not self._base.endswith(_PUBLIC_PATH):
             return None
         url = f"{self._base.removesuffix(_PUBLIC_PATH)}{_CONFIG_PATH}/jobs/get_without_logs"
@@ -263,7 +263,7 @@ class AirbyteClient:
             attempts = answer.json()["attempts"] if answer.is_success else []
             failures = [f for a in attempts for f in (a["attempt"].get("failureSummary") or {}).get("failures") or ()]
         except (ConfigError, UpstreamUnavailable, ValueError, KeyError, TypeError, AttributeError):
-            # It is asked for to make a message better, and Airbyte promises nobody that it answers.
+            # It only improves a message, and not every Airbyte answers it.
             return None
         told = [str(failure["externalMessage"]) for failure in failures if failure.get("externalMessage")]
         return told[-1] if told else None
@@ -287,13 +287,13 @@ class AirbyteClient:
         except ValidationError as exc:
             where = ", ".join(".".join(str(part) for part in error["loc"]) for error in exc.errors()[:3])
             raise ConfigError(
-                f"What answers {url} is not Airbyte's public API, or one that is not known here"
+                f"{url} is not Airbyte's public API, or a version that is not supported"
                 f"{f' (see {where})' if where else ''}. Its address is https://api.airbyte.com/v1 or "
                 f"<your server>{_PUBLIC_PATH}; put it into AIRBYTE_API_URL and set up again."
             ) from exc
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401  (httpx's own options)
-        """Send a request, again when it fails for a passing reason, and once more with a new token after a 401."""
+        """Send a request; repeat it after a transient failure, and once with a new token after a 401."""
         answer = self._try(method, path, self._signed_in(), **options)
         if answer.status_code == _UNAUTHORIZED and self._client:
             self._token = None
@@ -334,7 +334,7 @@ class AirbyteClient:
         )
 
     def _signed_in(self) -> dict[str, str]:
-        """Return the header that signs a request in, with a token that is still good; none without credentials."""
+        """Return the authorization header with a valid token; no header without credentials."""
         if self._client is None:
             return {}
         if self._token is None or self._patience.clock() >= self._token_ends_at:
@@ -348,7 +348,7 @@ class AirbyteClient:
 
 
 def load_airbyte(patience: SyncPatience | None = None) -> AirbyteClient:
-    """Return the Airbyte that the blocks on the Prefect server name.
+    """Return a client for the Airbyte that the blocks on the Prefect server name.
 
     Raises:
         ConfigError: the block airbyte-api-url is missing.
@@ -365,7 +365,7 @@ def load_airbyte(patience: SyncPatience | None = None) -> AirbyteClient:
 
 
 def find_airbyte(patience: SyncPatience | None = None) -> AirbyteClient | None:
-    """Return the Airbyte that the blocks on the Prefect server name; None where none is set up.
+    """Return a client for the Airbyte that the blocks on the Prefect server name; None where none is set up.
 
     Raises:
         UpstreamUnavailable: the Prefect server does not answer.
@@ -382,7 +382,7 @@ def find_airbyte(patience: SyncPatience | None = None) -> AirbyteClient | None:
 
 
 def _problem(answer: httpx.Response) -> str:
-    """Return what a problem document says."""
+    """Return the message of an error document."""
     try:
         document = answer.json()
         data = document.get("data") or {}

@@ -1,9 +1,9 @@
-"""A finished Airbyte sync, and the rule by which it becomes a run: the same for the receiver and the reconciler.
+"""A finished Airbyte sync, and the rule by which it starts a run: the same for the receiver and the reconciler.
 
-Pure and cheap: no client, no clock and no environment of its own, so that both can be sure to follow one rule.
+Pure and cheap: no client, no clock and no environment, so that both follow one rule.
 
-A run is tagged with every sync that it stands for. Prefect keeps an idempotency key for ever, but the key of a union is
-not that of its parts; so whoever starts runs looks for the tags first, and gives the key to be safe from itself.
+A run is tagged with every sync that it covers. Prefect keeps an idempotency key for ever, but the key of a union is not
+that of its parts. So the starter looks for the tags first, and gives the key against starting the same union twice.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from infrastructure.errors import ConfigError, preview
 
 # The deployment that finished syncs start, as <flow>/<deployment>.
 DEPLOYMENT = "dbt-transformation-flow/production"
-# Held by whoever looks for the tags of syncs and then starts a run of them: a global concurrency limit of one.
+# Held while looking for the tags of syncs and then starting a run of them: a global concurrency limit of one.
 START_LIMIT = "airbyte-sync-runs"
-# The Prefect variable in which it shows that it lives.
+# The Prefect variable with the heartbeat of its holder.
 START_SIGN = "airbyte_sync_runs_starter"
 # The setting under a source's `meta` that says which connections load it: one id, or a list of them.
 CONNECTION_KEY = "airbyte_connection_id"
@@ -51,12 +51,12 @@ class AirbyteSync:
 
     @property
     def tag(self) -> str:
-        """Return the tag of the run that stands for this sync."""
+        """Return the tag of the run that covers this sync."""
         return f"{_TAG}:{self.connection_id}:{self.job_id}"
 
 
 def sync_of(connection_id: object, job_id: object) -> AirbyteSync | None:
-    """Return the sync that two values from outside name, however they are spelt; None when they name none."""
+    """Return the sync with these ids from outside, in any spelling; None when they are not valid."""
     try:
         connection = str(UUID(str(connection_id)))
         job = int(cast(Any, job_id)) if not isinstance(job_id, (bool, float)) else 0
@@ -66,7 +66,7 @@ def sync_of(connection_id: object, job_id: object) -> AirbyteSync | None:
 
 
 def syncs_of(tags: Iterable[str]) -> list[AirbyteSync]:
-    """Return the syncs that a run stands for, by its tags."""
+    """Return the syncs that a run covers, by its tags."""
     found = (tag.split(":") for tag in tags if tag.startswith(f"{_TAG}:"))
     read = (sync_of(parts[1], parts[2]) for parts in found if len(parts) == 3)
     return sorted(sync for sync in read if sync)
@@ -85,7 +85,7 @@ def idempotency_key(syncs: Iterable[AirbyteSync], deployment: str = DEPLOYMENT) 
 
 
 def sources_of(syncs: Iterable[AirbyteSync], connections: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the dbt sources that these syncs load, each once; connections that are not known load none."""
+    """Return the dbt sources that these syncs load, each once; unknown connections load none."""
     return sorted({source for sync in syncs for source in connections.get(sync.connection_id, ())})
 
 
@@ -94,7 +94,7 @@ def run_parameters(
 ) -> dict[str, Any]:
     """Return the parameters of `dbt_transformation_flow` for the union of these syncs.
 
-    A connection's newest job stands for its earlier ones.
+    A connection's newest job covers its earlier ones.
     """
     each = sorted(set(syncs))
     newest = {sync.connection_id: sync.job_id for sync in each}
@@ -102,9 +102,9 @@ def run_parameters(
 
 
 def connections_of(project: Path, environ: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the dbt sources by the Airbyte connection that loads them, as the project's YAML files say.
+    """Return the dbt sources by the Airbyte connection that loads them, from the project's YAML files.
 
-    They are read without starting dbt, so that a receiver needs the project's folder and nothing else. `env_var()` is
+    They are read without dbt, so that a receiver needs the project's folder and nothing else. `env_var()` is
     looked up in `environ`; other Jinja in a connection's id is an error.
 
     Raises:
@@ -131,7 +131,7 @@ def connections_of(project: Path, environ: Mapping[str, str]) -> dict[str, tuple
 
 
 def freshness_hours_of(project: Path) -> dict[str, float]:
-    """Return how many hours the sources may go without new data, by name, for those whose meta says so.
+    """Return how many hours the sources may go without new data, by name, for those whose meta sets it.
 
     Raises:
         ConfigError: the project or one of its files can't be read.
@@ -184,7 +184,7 @@ def _ids(source: Mapping[str, Any]) -> list[str]:
 
 
 def _meta(owner: Mapping[str, Any], key: str) -> list[Any]:
-    """Return what stands at a key under `config: meta:` and under the older `meta:`."""
+    """Return the values of a key under `config: meta:` and under the older `meta:`."""
     places = [owner, owner.get("config")]
     metas = [cast(dict[str, Any], place).get("meta") for place in places if isinstance(place, dict)]
     return [cast(dict[str, Any], meta)[key] for meta in metas if isinstance(meta, dict) and key in meta]

@@ -1,4 +1,4 @@
-"""How a connection's syncs are doing, and what people are told when they do badly: pure functions."""
+"""The health of a connection's syncs, and the incidents of unhealthy ones: pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flows.services.airbyte.client import AirbyteConnection, Job
 
 # well      the newest sync succeeded, or the next one is under way in time
 # failed    the newest one failed
-# cancelled somebody stopped the newest one: Airbyte tells nobody
+# cancelled the newest one was stopped by a user: Airbyte sends no notification
 # silent    none has succeeded for too long, and none has failed either: nothing runs, or something runs for ever
 # off       Airbyte does not run it any more, by hand or after too many failures
 # missing   Airbyte has no such connection
@@ -29,7 +29,7 @@ _SEVERITIES: dict[State, Severity] = {
 
 @dataclass(frozen=True)
 class SyncHealth:
-    """How one connection is doing.
+    """The health of one connection.
 
     Attributes:
         sources: the dbt sources that it loads.
@@ -89,7 +89,7 @@ def health_of(
 
 
 def incident_key(connection_id: str) -> str:
-    """Return the key of a connection's incident: one, whatever is wrong and whoever notices it."""
+    """Return the key of a connection's incident: one, whatever is wrong and whichever check finds it."""
     return f"airbyte sync/{connection_id}"
 
 
@@ -102,20 +102,20 @@ def sync_incident(
 
 
 def health_incident(health: SyncHealth, target: str) -> Incident:
-    """Return the incident of a connection that does not do well."""
+    """Return the incident of an unhealthy connection."""
     who = health.name or ", ".join(health.sources) or health.connection_id
     job = health.newest
     number = f" {job.job_id}" if job else ""
     match health.state:
         case "cancelled":
             title = f"Airbyte's sync{number} of {who} was cancelled"
-            text = "What it had loaded until then may be in the raw tables, and is not in the marts."
+            text = "What it had loaded until then may be in the raw tables, but not in the marts."
         case "silent":
             title = f"No sync of {who} has succeeded for {_hours(health.silent_after)}"
             text = f"{_last_success(health)} {_now_running(job)}"
         case "off":
-            title = f"Airbyte does not sync {who} any more"
-            text = "The connection is switched off; Airbyte does that by itself after too many failures. Switch it on."
+            title = f"Airbyte no longer syncs {who}"
+            text = "The connection is disabled; Airbyte does that itself after too many failures. Enable it."
         case "missing":
             title = f"Airbyte has no connection {health.connection_id}"
             text = f"The meta of source {', '.join(health.sources)} names it. Was it deleted, or is the id a mistake?"
@@ -141,7 +141,7 @@ def _hours(span: timedelta) -> str:
 
 def _last_success(health: SyncHealth) -> str:
     if health.succeeded_at is None:
-        return "When the last one did is not known, or long ago."
+        return "When the last one did is unknown, or long ago."
     return f"The last one did at {health.succeeded_at:%Y-%m-%d %H:%M} UTC."
 
 

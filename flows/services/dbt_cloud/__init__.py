@@ -1,1 +1,1 @@
-"""dbt Cloud's administrative API: signing in, staying under its limits, and asking again without doing twice."""
+"""A client of dbt Cloud's administrative API that stays under its limits and never does a thing twice."""

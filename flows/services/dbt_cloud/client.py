@@ -1,4 +1,4 @@
-"""What is asked of dbt Cloud: jobs, their environment variables, runs and artifacts."""
+"""Read and write dbt Cloud's jobs, environment variables, runs and artifacts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 # dbt Cloud refuses larger pages.
 PAGE_SIZE = 100
-# A list that shrinks while it is read may have lost an entry between two pages: read again, so often.
+# A list that shrinks while it is read may lose an entry between two pages: it is read again, so often.
 READINGS = 3
 NOT_FOUND = 404
 
@@ -24,7 +24,7 @@ SUCCESS, ERROR, CANCELLED = 10, 20, 30
 
 
 class CloudClient:
-    """Speak to one account of dbt Cloud; use it with `async with`."""
+    """Work with one dbt Cloud account; use it with `async with`."""
 
     def __init__(self, settings: CloudSettings, bucket: TokenBucket | None = None) -> None:
         self.settings = settings
@@ -53,7 +53,7 @@ class CloudClient:
 
         Args:
             name_contains: regardless of case.
-            with_variables: with the environment variables each job overrides, where dbt Cloud says them in the list.
+            with_variables: with the environment variables each job overrides, where dbt Cloud includes them.
         """
         params: dict[str, str | int] = {"order_by": "id"}
         if projects := sorted(set(project_ids)):
@@ -80,7 +80,7 @@ class CloudClient:
         """Create a job and return it.
 
         Raises:
-            AnswerLost: it may have been created or not; look before you ask again.
+            AnswerLost: it may have been created or not; look before you try again.
         """
         return await self.transport.write(f"{self._v2}/jobs/", job, repeatable=False)
 
@@ -120,7 +120,7 @@ class CloudClient:
         path = f"{self._v3}/projects/{project_id}/environment-variables/"
         if variable_id is not None:
             path += f"{variable_id}/"
-        # A new override of the same name and job is looked up by the caller before it is asked for again.
+        # The caller looks up a new override of the same name and job before it repeats the request.
         await self.transport.write(path, body, repeatable=variable_id is not None)
 
     async def delete_variable(self, project_id: int, variable_id: int) -> bool:
@@ -151,12 +151,12 @@ class CloudClient:
         """Start a run of a job and return it.
 
         Raises:
-            AnswerLost: it may have started or not; look for its cause before you ask again.
+            AnswerLost: it may have started or not; look for its cause before you try again.
         """
         return await self.transport.write(f"{self._v2}/jobs/{job_id}/run/", body, repeatable=False)
 
     async def retry(self, run_id: int) -> Json:
-        """Start a run that does what a failed one left undone, and return it.
+        """Start a run that does the rest of a failed one, and return it.
 
         Raises:
             AnswerLost: it may have started or not.
@@ -200,7 +200,7 @@ class CloudClient:
             )
             totals = [total, *(later for _, later in rest)]
             found = {item["id"]: item for page in (first, *(page for page, _ in rest)) for item in page}
-            # New entries come at the end, by id. One that goes moves those behind it to an earlier page, where they
+            # New entries come at the end, by id. A deleted one moves those behind it to an earlier page, where they
             # may have been read already or not.
             if min(totals) == total and len(found) >= total:
                 return [found[key] for key in sorted(found)]

@@ -1,4 +1,4 @@
-"""Start a run of a dbt Cloud job once, whatever happens on the way, and see it to its end."""
+"""Start a run of a dbt Cloud job exactly once, and follow it to its end."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 _log = logging.getLogger(__name__)
 
 SENDS = 4
-# A trigger whose answer was lost is looked for this often before it is sent again.
+# How often a run is looked for, after a lost answer to its trigger, before the trigger is sent again.
 LOOKS = 3
 LAST_POLL_SECONDS = 15.0
 POLL_GROWTH = 1.5
-# A run goes on while dbt Cloud's API is away; it is given up only after so many polls in a row.
+# A run goes on while dbt Cloud's API does not answer; polling ends after so many failures in a row.
 UNANSWERED_POLLS = 20
 
 STATUS_WORDS = {1: "queued", 2: "starting", 3: "running", SUCCESS: "succeeded", ERROR: "failed", CANCELLED: "cancelled"}
 
 
 def marker(key: str) -> str:
-    """Return what is put into a run's cause, so that it can be found again: dbt Cloud has no other place for it."""
+    """Return the text in a run's cause by which it is found again: dbt Cloud has no other place for it."""
     return f"[tributary {key}]"
 
 
 @dataclass
 class Followed:
-    """A run and those that retried it, as far as they are known; filled in while it is followed.
+    """A run and its retries, filled in while it is followed.
 
     Attributes:
         runs: oldest first; the last one counts.
-        was_adopted: whether the first was there already.
+        was_adopted: whether the first run existed already.
     """
 
     job: Json
@@ -50,7 +50,7 @@ class Followed:
 
     @property
     def unfinished(self) -> int | None:
-        """Return the id of a run that may still be going on."""
+        """Return the id of a run that may still be in progress."""
         return int(self.last["id"]) if self.runs and not is_finished(self.last) else None
 
 
@@ -78,14 +78,14 @@ async def find_job(client: CloudClient, job: str | int, project_id: int | None =
         names = ", ".join(repr(it["name"]) for it in near[:5])
         raise ConfigError(f"dbt Cloud has no job {job!r}.{f' There is {names}.' if near else ''}")
     ids = ", ".join(f"{it['id']} in project {it['project_id']}" for it in named[:5])
-    raise ConfigError(f"dbt Cloud has {len(named)} jobs {job!r}: {ids}. Say which by id.")
+    raise ConfigError(f"dbt Cloud has {len(named)} jobs {job!r}: {ids}. Give the id.")
 
 
 async def start_or_adopt(client: CloudClient, followed: Followed, key: str, request: Mapping[str, Any]) -> None:
-    """Find the run with this key, with all that retried it; start one when there is none.
+    """Find the run with this key and its retries; start one when there is none.
 
     Raises:
-        UpstreamUnavailable: it can't be said whether it was started.
+        UpstreamUnavailable: it is unknown whether it was started.
     """
     job_id = int(followed.job["id"])
     if chain := await _chain(client, job_id, key):
@@ -108,7 +108,7 @@ async def start_or_adopt(client: CloudClient, followed: Followed, key: str, requ
 async def follow(
     client: CloudClient, followed: Followed, retries: int = 0, say: Callable[[str], None] | None = None
 ) -> Json:
-    """Wait for the end of a run; one that failed is taken up again from where it failed, this often.
+    """Wait for the end of a run; retry a failed one from its point of failure, up to `retries` times.
 
     Returns:
         The last run, with its steps, whatever its status.
@@ -119,11 +119,11 @@ async def follow(
         if not is_retryable:
             return run
         if say:
-            say(f"Run {run['id']} failed; dbt Cloud goes on from where it failed.")
+            say(f"Run {run['id']} failed; dbt Cloud retries it from the point of failure.")
         try:
             followed.runs.append(await _retry(client, followed))
         except RequestRefused as exc:
-            # What can be retried is for dbt Cloud to say, such as that a newer run is there.
+            # dbt Cloud decides what can be retried; it refuses, for example, when there is a newer run.
             if say:
                 say(f"Run {run['id']} is not retried: {exc}")
             return run
@@ -154,7 +154,7 @@ async def _until_finished(client: CloudClient, run_id: int, say: Callable[[str],
             unanswered += 1
             if unanswered >= UNANSWERED_POLLS:
                 raise
-            _log.warning("Run %s can't be looked at: %s", run_id, exc)
+            _log.warning("The status of run %s can't be read: %s", run_id, exc)
         else:
             if run.get("status") != status:
                 status, wait = int(run.get("status") or 0), client.settings.poll_seconds

@@ -1,4 +1,4 @@
-"""What a run in dbt Cloud came to, in the same form as a run on this machine."""
+"""The result of a run in dbt Cloud, in the same form as that of a local run."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ from infrastructure.errors import ConfigError
 
 DEFAULT_HOST = "https://cloud.getdbt.com"
 
-# The first name is the one to use; the others are those of dbt-jobs-as-code, whose users have them already.
+# The first name is the documented one; the others are those of dbt-jobs-as-code.
 TOKEN_NAMES = ("DBTCLOUD_TOKEN", "DBT_API_KEY")
 HOST_NAMES = ("DBTCLOUD_HOST_URL", "DBT_BASE_URL")
 ACCOUNT_NAMES = ("DBTCLOUD_ACCOUNT_ID", "DBT_ACCOUNT_ID")
 RATE_NAME = "DBTCLOUD_REQUESTS_PER_MINUTE"
 
-# dbt Cloud allows 5,000 a minute for all of an account, and answers what goes over with five minutes of nothing.
+# dbt Cloud allows 5,000 a minute per account, and refuses all requests for five minutes when that is exceeded.
 ACCOUNT_LIMIT_PER_MINUTE = 5000
 REQUESTS_PER_MINUTE = 4000
 
@@ -28,10 +28,10 @@ class CloudSettings:
     Attributes:
         host: address without a path or a slash at the end.
         requests_per_minute: this process' share of the account's limit.
-        cooldown_seconds: how long the account stays closed after it was over its limit, where it does not say.
+        cooldown_seconds: how long to pause after the limit was exceeded, where dbt Cloud sends no Retry-After.
         timeout_seconds: how long one answer may take.
-        poll_seconds: between the first two looks at a run; later ones are further apart.
-        attempts: how often a request that can be repeated is sent before it is given up.
+        poll_seconds: between the first two polls of a run; later ones are further apart.
+        attempts: how often a repeatable request is sent at most.
     """
 
     account_id: int
@@ -48,10 +48,10 @@ class CloudSettings:
 def settings_from(
     environ: Mapping[str, str], *, account_id: int | None = None, token: str | None = None
 ) -> CloudSettings:
-    """Read the settings of the account; what is given here goes before the environment.
+    """Read the settings of the account; arguments take precedence over the environment.
 
     Raises:
-        ConfigError: something is missing or not of its form; all of it is named at once.
+        ConfigError: lists every setting that is missing or malformed.
     """
     wrong: list[str] = []
     account_text = str(account_id) if account_id is not None else _first(environ, ACCOUNT_NAMES)
@@ -63,13 +63,15 @@ def settings_from(
     if not secret:
         wrong.append(f"{TOKEN_NAMES[0]} is not set: a service token that may write jobs")
     elif not secret.isascii() or any(letter.isspace() for letter in secret):
-        wrong.append(f"{TOKEN_NAMES[0]} holds a space or a letter that no token has; was it copied whole?")
+        wrong.append(
+            f"{TOKEN_NAMES[0]} contains a space or a character that no token has; check that it was copied whole"
+        )
     host = (_first(environ, HOST_NAMES) or DEFAULT_HOST).rstrip("/")
     parts = urlsplit(host)
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.path:
         wrong.append(f"{HOST_NAMES[0]} has to be an address such as {DEFAULT_HOST}, not {host!r}")
     elif parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        wrong.append(f"{HOST_NAMES[0]} is {host!r}: the token would cross the network in clear; use https")
+        wrong.append(f"{HOST_NAMES[0]} is {host!r}: the token would cross the network unencrypted; use https")
     rate_text = environ.get(RATE_NAME) or str(REQUESTS_PER_MINUTE)
     if not rate_text.isdigit() or int(rate_text) == 0:
         wrong.append(f"{RATE_NAME} has to be a number above 0, not {rate_text!r}")

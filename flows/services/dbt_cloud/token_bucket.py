@@ -7,7 +7,7 @@ import time
 
 
 class TokenBucket:
-    """Let requests through one by one at a rate; whoever comes when it is empty waits in line.
+    """Let requests through at a rate; a request that finds it empty waits in line.
 
     Its own clock is never behind: a place is given out when it is asked for, so that no waiter has to be woken.
     """
@@ -25,19 +25,19 @@ class TokenBucket:
         wait = self.reserve(began)
         if wait > 0:
             await asyncio.sleep(wait)
-        # The account may have been closed while this request waited for its place.
+        # A pause may have begun while this request waited for its place.
         while (closed := self._open_at - time.monotonic()) > 0:  # noqa: ASYNC110  (a time is waited for, no event)
             await asyncio.sleep(closed)
         return time.monotonic() - began
 
     def pause(self, seconds: float) -> None:
-        """Let nobody through for this long; the longest pause counts. Whoever comes next finds no burst saved up."""
+        """Let no request through for this long; the longest pause counts. After it, there is no saved burst."""
         self._open_at = max(self._open_at, time.monotonic() + seconds)
         self._free = min(self._free, 1.0)
         self._counted_at = max(self._counted_at, self._open_at)
 
     def reserve(self, now: float) -> float:
-        """Give a place away and return in how many seconds it is."""
+        """Reserve a place and return in how many seconds it comes."""
         if now > self._counted_at:
             self._free = min(self.burst, self._free + (now - self._counted_at) * self.per_second)
             self._counted_at = now

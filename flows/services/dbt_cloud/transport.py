@@ -23,19 +23,19 @@ Found = TypeVar("Found")
 
 _log = logging.getLogger(__name__)
 
-# Answers that say "not now": the request was not carried out (429), or it is not known whether it was.
+# Transient answers: the request was not carried out (429), or it is unknown whether it was.
 TOO_MANY = 429
 PASSING = frozenset({408, 500, 502, 503, 504})
 
 # At once per process: enough to fill a 260 ms round trip at the account's limit, few enough for its gateway.
 CONNECTIONS = 32
 MAX_BACKOFF_SECONDS = 30.0
-# A burst may take this share of a minute's requests, so that listing an account is not held up.
+# A burst may take this share of a minute's requests, so that listing an account is quick.
 BURST_SHARE = 0.1
 
 
 class RequestRefused(ConfigError):
-    """Say that dbt Cloud understood a request and would not do it.
+    """Say that dbt Cloud understood a request and refused it.
 
     Attributes:
         status: the HTTP status.
@@ -112,7 +112,7 @@ class Transport:
                 for the caller to look up; a request that was certainly not carried out is still repeated.
 
         Raises:
-            RequestRefused: dbt Cloud would not do it.
+            RequestRefused: dbt Cloud refused it.
             ConfigError: the token does not sign in.
             AnswerLost: the answer to a request that can't be repeated did not come.
             UpstreamUnavailable: dbt Cloud did not answer, or is over its limit for too long.
@@ -166,11 +166,11 @@ class Transport:
         if answer.status_code not in PASSING:
             raise _refusal(what, answer.status_code, failure)
         if not repeatable:
-            raise AnswerLost(f"dbt Cloud answered {what} with {failure}: it may have been done or not.")
+            raise AnswerLost(f"dbt Cloud answered {what} with {failure}: it is unknown whether it was carried out.")
         raise _NotNowError(failure)
 
     async def read(self, path: str, params: Mapping[str, str | int] | None = None) -> dict[str, Any]:
-        """Return what a GET answers, envelope included."""
+        """Return the document of a GET, envelope included."""
         return self._document(path, await self.send("GET", path, params=params))
 
     async def write(self, path: str, body: Mapping[str, Any] | None, *, repeatable: bool) -> dict[str, Any]:
@@ -189,17 +189,19 @@ class Transport:
             document = orjson.loads(content)
         except orjson.JSONDecodeError as exc:
             raise UpstreamUnavailable(
-                f"{self.settings.host}{path} answered with something other than JSON. Is it the address of dbt Cloud?"
+                f"{self.settings.host}{path} did not answer with JSON. Check that it is the address of dbt Cloud."
             ) from exc
         if not isinstance(document, dict):
-            raise UpstreamUnavailable(f"{self.settings.host}{path} answered with JSON of another shape.")
+            raise UpstreamUnavailable(
+                f"{self.settings.host}{path} did not answer with a JSON object. Is it the address of dbt Cloud?"
+            )
         return cast(dict[str, Any], document)
 
     def _pause(self, answer: httpx.Response) -> None:
         told = answer.headers.get("Retry-After", "")
         seconds = float(told) if told.isdigit() else self.settings.cooldown_seconds
-        _log.warning("The dbt Cloud account is over its limit of requests; going on in %.0f s.", seconds)
-        # All requests of this process, and a little apart from those of others who were told the same.
+        _log.warning("The dbt Cloud account has exceeded its request limit; pausing for %.0f s.", seconds)
+        # All requests of this process, with jitter against other processes that got the same answer.
         self._bucket.pause(seconds * random.uniform(1.0, 1.1))  # noqa: S311
 
     def _delay_seconds(self, state: RetryCallState) -> float:
@@ -234,7 +236,7 @@ async def look_for(find: Callable[[], Awaitable[Found | None]], times: int, paus
 
 
 def _said(answer: httpx.Response) -> str:
-    """Return an error answer in words; its `data` may be text, a mapping of fields, or nothing."""
+    """Return the text of an error answer; its `data` may be text, a mapping of fields, or nothing."""
     try:
         document: Any = orjson.loads(answer.content)
         status = document["status"]
@@ -258,8 +260,8 @@ def _refusal(what: str, status: int, said: str) -> ConfigError:
         )
     if status in (403, 404):
         return RequestRefused(
-            f"dbt Cloud answered {what} with {said}. It is not there, or the token may not see it: "
+            f"dbt Cloud answered {what} with {said}. It does not exist, or the token has no access: "
             "jobs need a service token with Job Admin on the project.",
             status,
         )
-    return RequestRefused(f"dbt Cloud would not do {what}: {said}", status)
+    return RequestRefused(f"dbt Cloud refused {what}: {said}", status)

@@ -121,7 +121,7 @@ def test_wrong_use_and_wrong_settings_are_said_and_end_with_1(cloud: Cloud, tfva
     assert "no environment 23" in cloud.command("validate", *config, "--online", code=2, ENVIRONMENT_ID="23").output
     assert "There is no file nowhere.tfvars" in cloud.command("plan", "--config", "nowhere.tfvars", code=2).output
     said = cloud.command("plan", *config, code=2, DBTCLOUD_HOST_URL="http://cloud.example.org").output
-    assert "the token would cross the network in clear" in said
+    assert "the token would cross the network unencrypted" in said
     error = json.loads(cloud.command("plan", *config, "--json", code=2, DBTCLOUD_TOKEN="").output)
     assert error["kind"] == "ConfigError"
 

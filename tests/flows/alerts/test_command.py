@@ -23,7 +23,7 @@ def test_a_test_message_goes_along_the_routes_and_a_page_is_resolved_at_once(
     assert (done.exit_code, done.stdout) == (0, "on-call: sent\nteam: sent\n")
     assert headers(team) == [f"🔴 {fresh}: This is a test of the alerts; nothing is wrong"]
     assert [event["event_action"] for event in on_call.bodies] == ["trigger", "resolve"]
-    assert run("show", "--target", fresh).stdout.endswith(f"Nothing is known to be wrong on {fresh}.\n")
+    assert run("show", "--target", fresh).stdout.endswith(f"No incident is open on {fresh}.\n")
 
 
 def test_a_test_message_that_does_not_arrive_says_why_and_fails(
@@ -38,7 +38,7 @@ def test_a_target_that_nobody_hears_of_is_said(routes: WriteRoutes, fresh: str) 
     routes(routes=[])
     done = run("test", "--target", fresh)
     assert done.exit_code == 0
-    assert f"No route leads anywhere for error on {fresh}." in done.stdout
+    assert f"No route matches severity error on {fresh}." in done.stdout
 
 
 def test_what_is_owed_is_shown_and_sent_and_an_incident_is_closed_by_hand(

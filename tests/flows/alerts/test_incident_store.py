@@ -141,7 +141,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_a_lock_that_somebody_holds_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     with (
         file_lock(tmp_path / "lock", 1.0),
-        pytest.raises(TimeoutError, match="held by somebody else"),
+        pytest.raises(TimeoutError, match="locked by another process"),
         file_lock(tmp_path / "lock", 0.05),
     ):
         pass

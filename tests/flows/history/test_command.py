@@ -58,7 +58,7 @@ def test_an_answer_is_a_table_csv_or_json(history: str) -> None:
 def test_a_wrong_question_is_a_sentence_and_exit_code_2(history: str) -> None:
     done = flows("select nothing")
     assert done.exit_code == 2
-    assert "The history can't answer that. Binder Error" in done.stderr
+    assert "The query failed. Binder Error" in done.stderr
     assert json.loads(flows("select nothing", "--format", "json").stdout)["kind"] == "ConfigError"
 
 

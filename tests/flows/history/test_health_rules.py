@@ -128,7 +128,7 @@ def test_the_commands_of_one_flow_run_are_one_run(tmp_path: Path) -> None:
         return [seeded, run([node("a", outcome)], at + timedelta(minutes=1), flow_run_id=f"f{number}")]
 
     runs = [rows for number in range(19) for rows in day(number)]
-    assert judged(tmp_path / "1", "run_success", runs).found == "100.0% of 19 runs ended well."
+    assert judged(tmp_path / "1", "run_success", runs).found == "100.0% of 19 runs succeeded."
     one_bad = [*runs, *day(19, "failed")]
     assert judged(tmp_path / "2", "run_success", one_bad).outcome == WARNED, "95.0 % is not under 95 %"
     assert judged(tmp_path / "3", "run_success", [*one_bad, *day(20, "failed")]).outcome == FAILED
@@ -199,7 +199,7 @@ def test_a_model_that_got_slower_is_found_and_noise_is_not(tmp_path: Path) -> No
 def test_what_money_depends_on_is_new(tmp_path: Path) -> None:
     models = ("pay", "never")
     finding = judged(tmp_path, "built_recently", [run([node("pay")])], AT + timedelta(hours=30), models=models)
-    assert (finding.outcome, finding.items) == (NOT_RUN, ("never was never built", "pay is 30 h old"))
+    assert (finding.outcome, finding.items) == (NOT_RUN, ("never has not been built yet", "pay is 30 h old"))
     assert judged(tmp_path, "built_recently", [], models=("pay",)).outcome == PASSED
 
 

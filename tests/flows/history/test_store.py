@@ -149,21 +149,19 @@ def test_a_query_reaches_nothing_but_the_history(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
     for query in (f"from '{secret}'", f"copy (select 1) to '{tmp_path}/out.csv'", "set enable_external_access = true"):
-        with pytest.raises(ConfigError, match="The history can't answer that"):
+        with pytest.raises(ConfigError, match="The query failed"):
             ask(store, query)
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_a_wrong_query_is_answered_with_what_is_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r'The history can\'t answer that\. Binder Error.*"nam".*Candidate.*"name"'
-    ) as caught:
+    with pytest.raises(ConfigError, match=r'The query failed\. Binder Error.*"nam".*Candidate.*"name"') as caught:
         ask(stored(tmp_path, run([node("a")])), "select nam from nodes")
     assert "\n" not in str(caught.value)
 
 
 def test_an_address_that_cannot_be_used_is_said_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere:// is no address that fsspec knows"):
+    with pytest.raises(ConfigError, match="fsspec does not know nowhere://"):
         history_store({"TRIBUTARY_HISTORY": "nowhere://bucket/x"}).write(run([node("a")]))
     (tmp_path / "file").write_text("")
     with pytest.raises(UpstreamUnavailable, match="could not be reached"):

@@ -191,7 +191,7 @@ def test_a_cache_folder_that_cannot_be_written_is_explained(
 ) -> None:
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
-    with pytest.raises(ConfigError, match="or set XDG_CACHE_HOME to a folder of yours"):
+    with pytest.raises(ConfigError, match="or set XDG_CACHE_HOME to another folder"):
         load(duckdb_raw, origin.folder.as_uri())
 
 

@@ -401,19 +401,19 @@ def test_nothing_that_a_repository_configures_is_run(
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--upload-pack=touch x", "is no repository: give a path"),
-        ("", "is no repository: give a path"),
-        ("a\nb", "is no repository: give a path"),
+        ("--upload-pack=touch x", "is not a repository: give a path"),
+        ("", "is not a repository: give a path"),
+        ("a\nb", "is not a repository: give a path"),
         ("ext::sh -c touch% x", "Repositories behind ext:: are refused"),
         ("fd::17", "Repositories behind fd:: are refused"),
         ("ftp://example.org/x", "cannot be fetched over ftp. Use a path, or a URL that begins with http"),
-        ("ssh://-oProxyCommand=touch/x", "the name of a host is expected"),
-        ("https://u:t0ken\n@example.org/x", "is no repository: give a path"),
+        ("ssh://-oProxyCommand=touch/x", "the name of a host is missing"),
+        ("https://u:t0ken\n@example.org/x", "is not a repository: give a path"),
         ("https:/u:t0ken@example.org/x", "a URL begins with https://"),
         ("u:t0ken@example.org:x", "host:path takes no password"),
-        ("-oProxyCommand=touch:x", "is no repository: give a path"),
+        ("-oProxyCommand=touch:x", "is not a repository: give a path"),
         ("git@-oProxyCommand=touch:x", "a host name does not begin with a dash"),
-        ("https:///nohost", "the name of a host is expected"),
+        ("https:///nohost", "the name of a host is missing"),
         ("https://example.org/x?token=t0ken", "has a [?] or # part"),
         (
             "https://someone:t0/ken@example.org/x",
@@ -446,7 +446,7 @@ def test_a_missing_git_says_how_to_install_it(
     duckdb_raw: RawData, small: GeneratedRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing here"))
-    with pytest.raises(ConfigError, match=r"git is not installed.*apt-get install git"):
+    with pytest.raises(ConfigError, match=r"git, which reads repositories, is not installed.*apt-get install git"):
         load(duckdb_raw, small.folder)
 
 

@@ -362,7 +362,7 @@ def test_tables_with_rows_of_somebody_else_are_left_alone(raw: RawData) -> None:
     with open_warehouse(raw.profile, raw.raw_schema) as warehouse, warehouse.loading():
         warehouse.prepare([campaigns])
         warehouse.append(campaigns, [theirs])
-    with pytest.raises(ConfigError, match=r"google_ads_campaigns of this target hold rows that are not sample data"):
+    with pytest.raises(ConfigError, match=r"google_ads_campaigns of this target have rows that are not sample data"):
         write(raw, 100)
     assert raw.rows("google_ads_campaigns") == [theirs]
 

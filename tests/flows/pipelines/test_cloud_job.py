@@ -196,5 +196,5 @@ def test_a_job_is_found_by_id_or_a_name_that_is_there_once(account: Account) -> 
     with pytest.raises(ConfigError, match=r"no job 'night'. There is 'nightly'"):
         without_flow(lambda client: find_job(client, "night"))
     other = account.create(job_body("nightly"))
-    with pytest.raises(ConfigError, match=f"2 jobs 'nightly': .*{other['id']} in project 11. Say which by id"):
+    with pytest.raises(ConfigError, match=f"2 jobs 'nightly': .*{other['id']} in project 11. Give the id"):
         without_flow(lambda client: find_job(client, "nightly"))

@@ -26,7 +26,9 @@ COPIED = node("copied", code="SUCCESS", rows_affected=-1, query_id="01b2-0815")
 def test_the_costs_of_a_command_are_added_up() -> None:
     sentence = cost_sentence([ORDERS, STAGED])
 
-    assert sentence == ("The warehouse says: 3.0 GiB processed, 4.0 GiB billed, 90.5 slot seconds; most by `orders`.")
+    assert sentence == (
+        "Reported by the warehouse: 3.0 GiB processed, 4.0 GiB billed, 90.5 slot seconds; most by `orders`."
+    )
 
 
 def test_a_warehouse_that_says_nothing_of_costs_gets_no_sentence() -> None:

@@ -73,8 +73,8 @@ def test_a_summary_says_what_a_stopped_run_left_undone() -> None:
     stopped = Stopped(done_count=5, cut_off=("slow_one",), not_begun_count=2, not_begun=("late", "later"))
     text = summary_markdown(replace(MIXED, stopped=stopped))
     assert (
-        "### Stopped before its end: 5 of 8 nodes were done, 1 cut off (slow_one), 2 not begun (late, later)\n\n"
-        "- Cut off in their work: `slow_one`\n- Not begun: `late`, `later`\n- A run with `resume`"
+        "### Stopped: 5 of 8 nodes were done, 1 cut off (slow_one), 2 not begun (late, later)\n\n"
+        "- Interrupted: `slow_one`\n- Not begun: `late`, `later`\n- Run again with `resume`"
     ) in text
     assert str(Stopped(0)) == "no node had begun"
     assert str(Stopped(3, not_begun_count=4)) == "3 of 7 nodes were done, 4 not begun"
@@ -82,7 +82,7 @@ def test_a_summary_says_what_a_stopped_run_left_undone() -> None:
 
 def test_a_summary_says_what_was_tried_again_and_why() -> None:
     text = summary_markdown(result(node("busy", attempts=3, earlier_messages=("deadlock", "too many\nconnections"))))
-    assert "### Tried again (1)\n\n- `busy`: succeeded at attempt 3, after: `too many connections`" in text
+    assert "### Retried (1)\n\n- `busy`: succeeded at attempt 3, after: `too many connections`" in text
 
 
 def test_an_artifact_key_is_in_prefects_letters_and_stays_the_same() -> None:

@@ -46,7 +46,7 @@ def test_what_is_healthy_passes_with_figures_from_the_warehouse(healthy: HealthR
         ("last_run", "tests", "row_counts", "schedule_lateness"), PASSED
     )
     found = {checked.name: checked.finding.found for checked in healthy.checks}
-    assert found["row_counts"] == "All 2 tables are of their usual size. 2 are still being learnt."
+    assert found["row_counts"] == "All 2 tables are of their usual size. 2 have too few counts to compare."
     assert healthy.sentence() == f"Health of target {healthy.target}: 4 passed."
 
 

@@ -241,7 +241,9 @@ def test_a_status_that_airbyte_does_not_document_is_not_guessed_at(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
     job_id = airbyte.add_job(airbyte.add_connection(), "cancelling")
-    with pytest.raises(ConfigError, match=r"not Airbyte's public API, or one that is not known here \(see status\)"):
+    with pytest.raises(
+        ConfigError, match=r"not Airbyte's public API, or a version that is not supported \(see status\)"
+    ):
         client.job(job_id)
     airbyte.mistakes.clear()
 

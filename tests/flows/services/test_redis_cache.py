@@ -55,7 +55,7 @@ def test_readers_never_see_some_old_and_some_new_documents(cache: RedisCache, re
 def test_a_redis_that_is_away_is_an_upstream_failure() -> None:
     with (
         open_cache(f"redis://:a-secret@127.0.0.1:{free_port()}/0", "prod") as cache,
-        pytest.raises(UpstreamUnavailable, match=r"cache does not take or give anything \(ConnectionError\)") as raised,
+        pytest.raises(UpstreamUnavailable, match=r"cache can't be read or written \(ConnectionError\)") as raised,
     ):
         cache.read("daily")
     assert "a-secret" not in str(raised.value)
@@ -63,7 +63,7 @@ def test_a_redis_that_is_away_is_an_upstream_failure() -> None:
 
 def test_an_address_that_is_none_is_a_setting_to_mend_and_is_not_repeated() -> None:
     with (
-        pytest.raises(ConfigError, match=r"holds no address of a Redis") as raised,
+        pytest.raises(ConfigError, match=r"has no valid Redis address") as raised,
         open_cache("host:a-secret", "prod"),
     ):
         pass

@@ -23,8 +23,8 @@ def contents(folder: Path, *runs: Sequence[Row], **options: Any) -> Contents:
 
 def test_a_history_without_runs_says_so(tmp_path: Path) -> None:
     empty = contents(tmp_path)
-    assert (empty.status, headline(empty), empty.critical_path) == ("unknown", "Nothing was run yet", [])
-    assert "Nothing was run yet" in overview_markdown(empty)
+    assert (empty.status, headline(empty), empty.critical_path) == ("unknown", "Nothing has been run yet", [])
+    assert "Nothing has been run yet" in overview_markdown(empty)
 
 
 def test_a_failure_is_dated_from_the_first_time_after_it_was_last_good(tmp_path: Path) -> None:
