@@ -1,4 +1,4 @@
-"""What every command says and how it ends: sentences, JSON documents, and one table of exit codes.
+"""How every command prints and ends: sentences, JSON documents, and one table of exit codes.
 
 Every entry point is an `EntryCommand` or an `EntryGroup`. Its body raises; here the error becomes a sentence on stderr,
 or one JSON document on stdout, and the code of `infrastructure.errors.ExitCode`. Colours are for terminals: click and
@@ -24,12 +24,12 @@ from infrastructure.plain_text import json_text, one_line
 from infrastructure.screen import echo, styled
 
 _AS_JSON = "infrastructure.console.as_json"
-# What the machine refuses, and a person has to mend.
+# Errors of the machine that a person has to fix.
 _REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class EntryCommand(click.Command):
-    """A command that people or programs start: whatever happens in it ends in words, with a code of the table."""
+    """A command for people or programs: every error in it ends in a sentence and an exit code of the table."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class EntryCommand(click.Command):
         self._stopped = stopped
 
     def main(self, *arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
-        """Run as a program; click's own codes for an output that nobody reads and for Ctrl-C become the table's."""
+        """Run as a program; replace click's exit codes for a closed output and for Ctrl-C with those of the table."""
         try:
             return super().main(*arguments, **settings)
         except (SystemExit, BrokenPipeError) as exc:
-            # Click and rich end the process themselves when nobody reads, with 1.
+            # Click and rich end the process with 1 when the output is closed.
             found = exc.__context__ if isinstance(exc, SystemExit) else exc
             if not isinstance(found, (BrokenPipeError, click.Abort)):
                 raise
@@ -59,12 +59,12 @@ class EntryCommand(click.Command):
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        """Do what is asked for, and end the process with a code of the table where it does not end well."""
+        """Run the command; end the process with an exit code of the table if it fails."""
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:
             answer = super().invoke(ctx)
-            # What is left for the end of the process would break the pipe there, where nobody can catch it.
+            # Output left for the end of the process would break the pipe there, where it can't be caught.
             sys.stdout.flush()
             return answer
         except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit):
@@ -78,7 +78,7 @@ class EntryCommand(click.Command):
         sys.exit(code)
 
     def _end(self, exc: BaseException, as_json: bool) -> ExitCode:
-        """Say what happened, and return the exit code, which is the same when nobody reads."""
+        """Print the error, and return the exit code, which is the same when the output is closed."""
         if isinstance(exc, KeyboardInterrupt):
             code, sentence = ExitCode.STOPPED, self._stopped
         elif isinstance(exc, TributaryError):
@@ -97,7 +97,7 @@ class EntryCommand(click.Command):
         return code
 
     def tell(self, error: TributaryError, as_json: bool) -> None:
-        """Say an error of ours; the entry point that has more to say of some of them does so."""
+        """Print an error of this project; entry points override it to add to some."""
         _say_error(str(error), type(error).__name__, as_json)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -108,11 +108,11 @@ class EntryCommand(click.Command):
 
 
 class EntryGroup(EntryCommand, click.Group):
-    """The same for commands of one name."""
+    """A group of such commands."""
 
 
 def answer_in_json(ctx: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401  (the option's)
-    """Note that a program reads, so that an error is a document, too: for the callback of an option."""
+    """Note that errors are printed as JSON, too; the callback of an option."""
     if value in (True, "json"):
         ctx.meta[_AS_JSON] = True
     return value
@@ -124,7 +124,7 @@ json_option = click.option(
 
 
 def let_go(error: BaseException) -> None:
-    """Empty the frames that an error came through, and those of what caused it, once it has been dealt with.
+    """Clear the frames of an error and its causes, once it has been handled.
 
     They hold connections, and Prefect's threads hold the error: DuckDB prints a page about that when Python ends.
     """
@@ -139,17 +139,17 @@ def let_go(error: BaseException) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line for a person, beside what a program reads."""
+    """Print a line for a person to stderr, beside what a program reads."""
     echo(text, err=True)
 
 
 def say_aside(text: str) -> None:
-    """Tell a person what takes long, or what is out of the ordinary."""
+    """Print a dimmed note to stderr about something slow or unusual."""
     echo(styled(text, dim=True), err=True)
 
 
 def silent(_: str) -> None:
-    """Tell nobody."""
+    """Ignore a message."""
 
 
 def dumps(document: object) -> str:
@@ -161,7 +161,7 @@ def dumps(document: object) -> str:
 
 def quiet_prefect() -> None:
     """Keep Prefect's own lines off the terminal; call it before Prefect is imported."""
-    # Its console lines repeat what is shown anyway; what is sent to the server stays as it is.
+    # Its console lines repeat what is shown anyway; what it sends to the server is not affected.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_CLI_PROMPT", "false")
 
@@ -174,16 +174,16 @@ def _say_error(sentence: str, kind: str, as_json: bool) -> None:
 
 
 def _unforeseen(exc: BaseException) -> tuple[ExitCode, str]:
-    """Return the code and the sentence for an error that is none of ours."""
-    said = one_line(str(exc), 500) or "it says nothing"
+    """Return the exit code and the sentence for an error that is not one of this project's."""
+    said = one_line(str(exc), 500) or "no message"
     if isinstance(exc, OSError) and exc.errno in _REFUSED:
         where = f" ({exc.filename})" if exc.filename else ""
         return ExitCode.USAGE, f"{exc.strerror}{where}. Free or allow it on this machine, and run again."
     if type(exc).__module__.partition(".")[0] in ("httpx", "httpcore") and _is_away(exc):
-        return ExitCode.TRY_AGAIN, f"A server that this asks did not answer ({type(exc).__name__}: {said}). Try again."
+        return ExitCode.TRY_AGAIN, f"A server did not answer ({type(exc).__name__}: {said}). Try again."
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return ExitCode.UNFORESEEN, (
-        f"Nobody foresaw this: {type(exc).__name__}: {said} ({Path(frame.filename).name}, line {frame.lineno}). "
+        f"Unexpected error: {type(exc).__name__}: {said} ({Path(frame.filename).name}, line {frame.lineno}). "
         f"{_written_down(exc)}"
     )
 
@@ -195,18 +195,18 @@ def _is_away(exc: BaseException) -> bool:
 
 
 def _written_down(exc: BaseException) -> str:
-    """Keep where an error came from, for whoever mends it, in a file that its owner alone can read."""
+    """Write an error's traceback to a file that its owner alone can read, and return a sentence that names it."""
     try:
         handle, name = tempfile.mkstemp(prefix="tributary-error-", suffix=".txt")
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(traceback.format_exception(exc))
     except OSError:
-        return "There is no room to write down where it came from."
+        return "Its traceback could not be written to a file."
     return f"Report it with {name}."
 
 
 def _is_unread() -> bool:
-    """Say whether nobody reads stdout or stderr any more; where so, give it an end that takes what is left."""
+    """Return whether stdout or stderr is closed; a closed one is replaced with the null device."""
     found = False
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

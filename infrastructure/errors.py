@@ -1,16 +1,16 @@
-"""The errors a caller can act on, and the codes that commands end with.
+"""The errors that a caller can act on, and the exit codes of commands.
 
     TributaryError
     ├── ConfigError          2   settings, a block or a file is wrong: mend it, never retry
-    ├── DbtRunFailed         1   data or SQL failed; 75 where every cause is transient, and a later try may do
-    │   └── RunTimedOut      1   it took longer than it was given: look at what is slow, or give it more
-    ├── RunStopped         130   somebody stopped it: run again, with --resume to do what is left
+    ├── DbtRunFailed         1   data or SQL failed; 75 where every cause is transient and a retry may succeed
+    │   └── RunTimedOut      1   it took longer than its timeout: find what is slow, or raise the timeout
+    ├── RunStopped         130   a signal stopped it: run again, with --resume to do the rest
     ├── UpstreamUnavailable 75   a server, a warehouse or a repository did not answer: retry
-    ├── DriftError           3   what was planned is no longer what is there: plan again
-    ├── RefreshUndone        1   what was rebuilt was not as it should be: the old tables are back, look at what differs
+    ├── DriftError           3   the server changed since the plan was made: plan again
+    ├── RefreshUndone        1   the rebuilt tables failed a check: the old ones are restored, see what differs
     ├── AuditFailed          1   an audit found errors in the data: each finding names its key or row
-    ├── HealthCheckFailed    1   the data or its runs are not as they should be: each check says what to do
-    └── PayrollStopped       1   money must not be paid like this: the message names every reason
+    ├── HealthCheckFailed    1   a health check failed: each check says what to do
+    └── PayrollStopped       1   the payments must not be made: the message names every reason
 
 A message says what failed, which one, what was expected and what to do. It never holds a secret.
 """
@@ -27,10 +27,10 @@ MAX_NAMED = 5
 
 
 class ExitCode(IntEnum):
-    """How a command ends: one table for every entry point.
+    """The exit codes of commands: one table for every entry point.
 
     Attributes:
-        meaning: what `--help` and the README say of it.
+        meaning: the text in `--help` and the README.
     """
 
     meaning: str
@@ -46,26 +46,26 @@ class ExitCode(IntEnum):
     USAGE = 2, "usage, settings or files are wrong: mend them first"
     CHANGES = 3, "there are changes, or a plan is out of date"
     # 70 and 75 are EX_SOFTWARE and EX_TEMPFAIL of BSD's sysexits.h.
-    UNFORESEEN = 70, "nobody foresaw this: the message names a file to report"
-    TRY_AGAIN = 75, "something did not answer or is held by another run: try again later"
+    UNFORESEEN = 70, "an unexpected error: the message names a file to report"
+    TRY_AGAIN = 75, "a server did not answer, or another run holds a lock: try again later"
     STOPPED = 130, "stopped by Ctrl-C, a signal or a no"
     # What a shell says of a program that SIGPIPE ended.
-    UNREAD = 141, "whoever read the output stopped reading, as `head` does"
+    UNREAD = 141, "the reader closed the output, as `head` does"
 
 
 class TributaryError(Exception):
-    """Stand above every error that this project raises on purpose.
+    """The root of every error that this project raises on purpose.
 
     Attributes:
-        is_told: whether incidents have been opened for what it says, so that the flow that ends with it adds none.
-        exit_code: what a command ends with that ends with it.
+        is_told: whether incidents were opened for it already, so that the flow that fails with it opens none.
+        exit_code: of a command that ends with this error.
     """
 
     is_told: bool = False
     exit_code: ExitCode = ExitCode.FAILED
 
     def __init__(self, *said: object) -> None:
-        # A message often repeats what a database, git or a server said.
+        # A message often repeats text from a database, git or a server.
         super().__init__(*(plain(each) if isinstance(each, str) else each for each in said))
 
 
@@ -82,7 +82,7 @@ class UpstreamUnavailable(TributaryError):
 
 
 class DriftError(TributaryError):
-    """Say that what a plan was made from has changed since, so that it has to be made again."""
+    """Say that the server has changed since a plan was made, so that it has to be made again."""
 
     exit_code = ExitCode.CHANGES
 
@@ -94,7 +94,7 @@ class DbtRunFailed(TributaryError):
         failed: unique ids of the nodes that failed; empty when dbt failed before any node ran.
         skipped: unique ids of the nodes that did not run because of them.
         is_transient: whether every cause is one that a retry can mend.
-        result: what came of each node, where dbt got as far as running them.
+        result: the outcome of each node, where dbt got as far as running them.
     """
 
     def __init__(
@@ -115,15 +115,15 @@ class DbtRunFailed(TributaryError):
 
     @property
     def told_by_nodes(self) -> Any:  # noqa: ANN401  (a DbtResult, which is above this module)
-        """Return the result of a dbt that got to its end, so that its failed nodes are all that is wrong.
+        """Return the result of a dbt command that finished, so that its failed nodes are all that is wrong.
 
-        None for one that crashed or was cut short, whatever became of the nodes before: the others prove nothing.
+        None for one that crashed or was interrupted: the nodes that did not run may be wrong as well.
         """
         return self.result if self.failed and self.result is not None and self.result.stopped is None else None
 
 
 class RunTimedOut(DbtRunFailed, TimeoutError):
-    """Say that a run was stopped because it took longer than it was given; Prefect shows it as TimedOut."""
+    """Say that a run was stopped because it took longer than its timeout; Prefect shows it as TimedOut."""
 
 
 class RunStopped(TributaryError):
@@ -133,7 +133,7 @@ class RunStopped(TributaryError):
 
 
 class HealthCheckFailed(TributaryError):
-    """Say that something is not as it should be, or could not be looked at.
+    """Say that a health check failed or could not run.
 
     Attributes:
         report: what every check found.
@@ -148,7 +148,7 @@ class HealthCheckFailed(TributaryError):
 
 
 class RefreshUndone(TributaryError):
-    """Say that a full refresh gave other tables than is allowed, and that the old ones are back."""
+    """Say that the tables of a full refresh failed a check, and that the old ones are restored."""
 
     # It is an incident of its own.
     is_told = True
@@ -167,7 +167,7 @@ class AuditFailed(TributaryError):
 
 
 class PayrollStopped(TributaryError):
-    """Say that a payroll can't go on: the data, a test, a signature or an earlier payment stands against it."""
+    """Say that a payroll can't go on because of the data, a test, a signature or an earlier payment."""
 
 
 def preview(names: Sequence[str], limit: int = MAX_NAMED) -> str:

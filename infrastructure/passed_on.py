@@ -1,7 +1,7 @@
-"""Which environment variables a child process is given: those that it needs, and none that it could only leak.
+"""Select the environment variables of a child process: those that it needs, and none that it could leak.
 
-A process that holds many secrets starts programs that need few: dbt, which runs a project's and its packages' code and
-writes logs, and git. So each is given what is on a list, and a project's own look-ups; the rest stays here.
+A process with many secrets starts programs that need few: git, and dbt, which runs the code of a project and its
+packages and writes logs. So each gets what is on a list, and what the project looks up; nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What any program needs: itself, the user, places for files, words and clocks, the way to the network, and Python.
+# What any program needs: paths, the user, folders for files, language and time zone, proxies, and Python.
 _SYSTEM = (
     r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TEMP|TMP|XDG_\w+|TERM|COLUMNS|LINES|NO_COLOR|FORCE_COLOR|CI",
     r"LANG|LANGUAGE|LC_\w+|TZ|TZDIR|HOSTNAME|SOURCE_DATE_EPOCH",
@@ -22,7 +22,7 @@ _SYSTEM = (
     r"ADBC_DRIVER_PATH",
     r"LD_LIBRARY_PATH|LD_PRELOAD|DYLD_\w+|MALLOC_\w+|OMP_NUM_THREADS|PYTHON\w*|VIRTUAL_ENV|COVERAGE_\w+",
 )
-# What a warehouse's client reads by itself. Never an address or a key: those come with the profile.
+# What a warehouse's client reads itself. Never an address or a key: those come with the profile.
 _ADAPTERS: Mapping[str, tuple[str, ...]] = {
     "duckdb": (r"DUCKDB_\w+", r"(?i:motherduck_token)"),
     "postgres": (
@@ -39,11 +39,11 @@ _ADAPTERS: Mapping[str, tuple[str, ...]] = {
     "athena": (r"AWS_\w+",),
     "glue": (r"AWS_\w+",),
 }
-# Where a machine says who it is, for the targets that sign in as one.
+# A machine's own identity, for the targets that sign in with it.
 _IDENTITIES = {"AWS": r"AWS_\w+", "AZURE": r"IDENTITY_\w+|MSI_\w+|AZURE_\w+", "GCP": r"GCE_METADATA_\w+"}
-# A project that looks one of these up by name is given it all the same; so are dbt's own flags told from secrets.
+# A project that looks one of these up by name gets it all the same; by this, dbt's flags differ from secrets.
 _DBT = r"DBT_(?!ENV_SECRET_|CLOUD_|ACCOUNT_ID|BASE_URL)(?!\w*(SECRET|TOKEN|PASSWORD|API_KEY|PRIVATE_KEY))\w+"
-# What the orchestrator signs in with: given to a project that looks it up only when `pass_env` names it too.
+# The orchestrator's credentials: passed to a project that looks them up only when `pass_env` names them too.
 _ORCHESTRATORS = (
     r"PREFECT_\w+|TRIBUTARY_(WEBHOOK|SOURCE_DATABASE|GIT|HISTORY|ALERT)\w*",
     r"AIRBYTE_\w*(CLIENT_ID|SECRET|TOKEN|PASSWORD)|SLACK_\w*(URL|WEBHOOK|TOKEN|SECRET)\w*|PAGERDUTY_\w+",
@@ -58,7 +58,7 @@ class LookUps:
     Attributes:
         names: in full.
         prefixes: how the names begin that are put together while dbt runs.
-        unknown_in: files that look up a variable whose name can't be told from their text.
+        unknown_in: files that look up a variable whose name is not in their text.
     """
 
     names: frozenset[str] = frozenset()
@@ -66,17 +66,17 @@ class LookUps:
     unknown_in: tuple[str, ...] = ()
 
     def ask_for(self, name: str) -> bool:
-        """Say whether the project looks a variable up."""
+        """Return whether the project looks a variable up."""
         return name in self.names or any(name.startswith(prefix) for prefix in self.prefixes)
 
 
 @dataclass(frozen=True)
 class PassedOn:
-    """What a dbt child is given.
+    """The environment of a dbt child.
 
     Attributes:
         environment: the variables.
-        kept_back: names of those that the project looks up, that are set, and that it is not given.
+        kept_back: names of variables that are set, that the project looks up, and that are not passed.
     """
 
     environment: Mapping[str, str]
@@ -84,12 +84,12 @@ class PassedOn:
 
 
 def for_any_program(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what every program needs of an environment: nothing in it is secret, save in a proxy's address."""
+    """Return the variables that every program needs: none is secret, except perhaps a proxy's address."""
     return _matching(environ, _SYSTEM)
 
 
 def for_client(environ: Mapping[str, str], output: Mapping[str, Any], pass_env: Iterable[str] = ()) -> dict[str, str]:
-    """Return what a warehouse's client needs.
+    """Return the variables that a warehouse's client needs.
 
     Args:
         output: dbt's output for the warehouse.
@@ -99,7 +99,7 @@ def for_client(environ: Mapping[str, str], output: Mapping[str, Any], pass_env: 
     if identity := _IDENTITIES.get(str(output.get("workload_identity_provider")).upper()):
         wanted.append(identity)
     if output.get("type") == "postgres" and not (output.get("password") or output.get("pass")):
-        # Without a password of its own, a target signs in as libpq is told to.
+        # Without a password in the target, libpq's own settings apply.
         wanted.append("PGPASSWORD")
     return _matching(environ, [*wanted, *map(_pattern, pass_env)])
 
@@ -111,10 +111,10 @@ def for_dbt(
     look_ups: LookUps,
     of_others: Iterable[str] = (),
 ) -> PassedOn:
-    """Return what a dbt child is given of an environment.
+    """Return the variables to pass to a dbt child.
 
     Args:
-        output: dbt's output for the target; it is given what that looks up.
+        output: dbt's output for the target; what it looks up is passed.
         pass_env: see `for_client`.
         of_others: variables that hold secrets of other targets and services.
     """

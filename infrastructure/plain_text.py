@@ -1,8 +1,8 @@
-"""Text of others made safe for where it is shown: a terminal, a log line, Markdown, Slack, HTML. Pure functions.
+"""Make text from outside safe for a terminal, a log line, Markdown, Slack or HTML: pure functions.
 
 A database's error, a test's name or a server's answer is text: it never moves a cursor, names a window, becomes a link
-or a picture, and never fills a screen. What shows text calls one of these, and `tests/test_printers.py` looks for what
-does not.
+or a picture, and never fills a screen. Code that shows text calls one of these functions; `tests/test_printers.py`
+finds code that does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _MARKUP = re.compile(
     r"([\\`*\[\]<>|~&@]|(?<!\w)_|_(?!\w)|(?<=www)\.|:(?=//)|^[-+#=](?=[-+#=\s])|^\d+(?=[.)](?:\s|$)))", re.IGNORECASE
 )
-# What dbt says around the sentence of a database, and says elsewhere too.
+# Lines that dbt adds around a database's message, and that repeat what is shown elsewhere.
 _HEADS = re.compile(
     r"unhandled error while executing\b.*|(?:\w+ )*error in \w+ .*\(.+\)|exception on worker thread\. (?P<rest>.*)",
     re.IGNORECASE,
@@ -36,7 +36,7 @@ _KINDS = re.compile(r"(?:(?:Runtime|Database) Error|dbt1\d{3}:)\s*", re.IGNORECA
 
 
 def plain(text: str) -> str:
-    """Return a text without anything that a terminal obeys or a reader can't see; lines and tabs stay."""
+    """Return a text without control sequences and invisible characters; lines and tabs stay."""
     if text.isascii() and text.isprintable():
         return text
     text = _LINE_ENDS.sub("\n", _SEQUENCES.sub("", text))
@@ -47,7 +47,7 @@ def cut(text: str, limit: int, where: str = "") -> str:
     """Return the beginning of a text that is too long, with its length and where the whole of it is.
 
     Args:
-        where: such as "run.log"; nothing is said of a place when empty.
+        where: such as "run.log"; no place is named when empty.
     """
     if len(text) <= limit:
         return text
@@ -75,12 +75,12 @@ def log_line(text: str, width: int = 4000, most: int = 60) -> str:
 
 
 def sentence(message: str, limit: int = 600) -> str:
-    """Return what the database, or dbt, said of a failure, on one line: without the heads and tails that dbt adds."""
+    """Return a failure's message on one line, without the lines that dbt adds around it."""
     return one_line(" ".join(said_lines(message)), limit)
 
 
 def said_lines(message: str) -> list[str]:
-    """Return the lines of a failure's message without the heads and tails that dbt adds to what a database said."""
+    """Return the lines of a failure's message without those that dbt adds around it."""
     kept: list[str] = []
     for line in plain(message).splitlines():
         head = _HEADS.fullmatch(line.strip())
@@ -131,7 +131,7 @@ def html_text(text: str) -> str:
 
 
 def json_text(document: str) -> str:
-    """Return a JSON document that is shown as it is and holds the same: what a terminal obeys is written as \\u…."""
+    """Return a JSON document of the same value that is safe to show: control characters are escaped as \\u…."""
     return re.sub(
         "[\x7f-\x9f\u061c\u2028\u2029\u202a-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", document
     )

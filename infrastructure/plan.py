@@ -1,7 +1,7 @@
-"""What is to change and why, for setup, deployments and dbt Cloud alike: one model, one look, one exit code.
+"""What is to change and why, for setup, deployments and dbt Cloud alike: one model, one format, one exit code.
 
-A room compares what is declared with what is there, and makes changes of it, with what it needs to carry them out. Here
-they are counted, shown to people and given to programs. Nothing here asks a server.
+Each of them compares what is declared with what exists, and subclasses `Change` with what applying it needs. This
+module counts the changes and formats them for people and programs. It never asks a server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from infrastructure.errors import ExitCode
 from infrastructure.screen import styled
 
 UNCHANGED = "unchanged"
-# Action → its colour, and its word once it is done. Those that change nothing by themselves have none of the latter.
+# Action → its colour, and its past participle. Actions that change nothing have no participle.
 _COLOURS = {
     "create": "green",
     "update": "yellow",
@@ -39,19 +39,19 @@ class FieldChange:
     new: Any
 
     def text(self) -> str:
-        """Return the difference as people read it."""
+        """Return the difference as a line for people."""
         if self.old is None:
             return styled(f"+ {self.path}: {_text(self.new)}", fg="green")
         if self.new is None:
             return styled(f"- {self.path}: {_text(self.old)}", fg="red")
-        # What differs and reads alike is a secret.
+        # Values that differ but read the same are secrets.
         values = "changed (secret)" if self.old == self.new else f"{_text(self.old)} → {_text(self.new)}"
         return styled(f"~ {self.path}: {values}", fg="yellow")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What has to happen to one thing; a kind of thing has a class of its own, with what carrying it out takes.
+    """One thing to change; each kind of thing has a subclass with what applying it needs.
 
     Attributes:
         name: as the server knows it.
@@ -67,20 +67,20 @@ class Change:
 
     @property
     def title(self) -> str:
-        """Return what a person calls the thing."""
+        """Return the name of the thing for people."""
         return self.name
 
     @property
     def is_change(self) -> bool:
-        """Tell whether carrying it out changes something."""
+        """Return whether applying it changes something."""
         return self.action in _DONE
 
     def details(self) -> list[str]:
-        """Return what differs, a line each."""
+        """Return the differences, a line each."""
         return [field.text() for field in self.fields]
 
     def as_document(self, key: str = "name") -> dict[str, Any]:
-        """Return the change for a program to read, under the key that names such things."""
+        """Return the change as a JSON document, with its name under this key."""
         fields = [{"path": it.path, "old": it.old, "new": it.new} for it in self.fields]
         return {key: self.name, "action": self.action, "fields": fields, "reason": self.reason}
 
@@ -93,7 +93,7 @@ class Plan:
     """The changes that bring a server to what is declared, in the order in which they are shown.
 
     Attributes:
-        notes: sentences about what works and will give trouble.
+        notes: warnings, as sentences.
     """
 
     changes: tuple[Change, ...] = ()
@@ -105,12 +105,12 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether everything is as declared; what is blocked is not."""
+        """Return whether everything is as declared; blocked changes count as different."""
         return not any(change.is_change or change.action == "blocked" for change in self.changes)
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return what a command ends with that was asked whether there is something to change."""
+        """Return the exit code of a command that checks whether there is something to change."""
         return ExitCode.DONE if self.is_empty else ExitCode.CHANGES
 
     def counts(self) -> Counter[str]:
@@ -118,12 +118,12 @@ class Plan:
         return Counter(change.action for change in self.changes)
 
     def lines(self, is_done: bool = False, details: bool = True, without: Iterable[str] = ()) -> list[str]:
-        """Return the changes as people read them.
+        """Return the changes as lines for people.
 
         Args:
-            is_done: say that they were made.
-            details: what differs, too.
-            without: actions that are not shown; what is unchanged never is, other than counted.
+            is_done: use the past tense.
+            details: include what differs.
+            without: actions to leave out; unchanged things are only counted.
         """
         found: list[str] = []
         for change in self.changes:
@@ -135,7 +135,7 @@ class Plan:
         return found
 
     def unchanged_line(self) -> list[str]:
-        """Return the line that counts what is as it should be; none where nothing is."""
+        """Return the line that counts unchanged things; empty where there are none."""
         count = self.counts()[UNCHANGED]
         return [f"  {UNCHANGED:9}  {count}"] if count else []
 
@@ -146,7 +146,7 @@ class Plan:
 
 
 def line(change: Change, is_done: bool = False) -> str:
-    """Return a change in one line, as people read it."""
+    """Return a change as one line for people."""
     word = _DONE.get(change.action, change.action) if is_done else change.action
     reason = f": {change.reason}" if change.reason else ""
     return f"  {styled(f'{word:9}', fg=_COLOURS.get(change.action))}  {change.title}{reason}"

@@ -1,4 +1,4 @@
-"""Files and folders for this user alone: what we write holds deliveries, incidents, addresses, SQL and rows of data."""
+"""Write files and folders for this user alone: they hold deliveries, incidents, addresses, SQL and rows of data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FOLDER_MODE = 0o700
 
 
 def private_folder(folder: Path, within: Path | None = None) -> Path:
-    """Make a folder, and those above it that are missing, for this user alone; return it.
+    """Create a folder and its missing parents for this user alone; return it.
 
-    A folder that is there may be anybody's, and is left as it is.
+    The mode of a folder that exists stays as it is.
 
     Args:
-        within: a folder whose every subfolder is ours: those that an older version left open on the way are shut.
+        within: a folder whose subfolders are all ours: open ones of an older version are made private.
 
     Raises:
         OSError: it can't be made.
@@ -33,7 +33,7 @@ def private_folder(folder: Path, within: Path | None = None) -> Path:
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a file that is made for this user alone: `open(path, "ab", opener=opener)`."""
+    """Open a file, created for this user alone: `open(path, "ab", opener=opener)`."""
     return os.open(path, flags, FILE_MODE)
 
 
@@ -41,7 +41,7 @@ def write_whole(path: Path, content: bytes, keeps_mode: bool = False) -> None:
     """Write a file for this user alone, whole or not at all.
 
     Args:
-        keeps_mode: leave the mode of a file that is there: of reports, which people open to others on purpose.
+        keeps_mode: keep the mode of an existing file: for reports, which users may have shared on purpose.
 
     Raises:
         OSError: it can't be written.
@@ -60,8 +60,8 @@ def write_whole(path: Path, content: bytes, keeps_mode: bool = False) -> None:
 
 
 def shut(path: Path) -> None:
-    """Take from everybody else what they may do with a file or folder of this user's."""
+    """Remove the access of all other users to a file or folder."""
     found = path.stat()
     if found.st_mode & 0o077 and found.st_uid == os.geteuid():
-        with suppress(OSError):  # Some disks of containers know no modes.
+        with suppress(OSError):  # Some file systems of containers have no modes.
             path.chmod(found.st_mode & 0o700)

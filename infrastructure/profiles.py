@@ -1,4 +1,4 @@
-"""A target as a dbt profile: a profiles.yml that looks its secrets up, and the secrets to be found there."""
+"""A target as a dbt profile: a profiles.yml that looks up its secrets, and those secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from infrastructure.yaml_file import meant
 if TYPE_CHECKING:
     from infrastructure.server.client import Server
 
-# dbt looks for a profiles.yml in the folder that it is started in.
+# dbt looks for a profiles.yml in its working folder.
 LOCAL_PROFILES = ROOT / "dbt" / "profiles.yml"
 
 _MARK = "# Written by `uv run python -m infrastructure.setup_profiles` from infrastructure/targets.yml."
@@ -54,7 +54,7 @@ class Profile:
     Attributes:
         target: the dbt target.
         name: the dbt profile.
-        output: what stands under `outputs.<target>`; secrets as `{{ env_var('DBT_ENV_SECRET_…') }}`.
+        output: the settings under `outputs.<target>`; secrets as `{{ env_var('DBT_ENV_SECRET_…') }}`.
         secrets: the values of those variables.
         pass_env: names of environment variables that dbt is given besides those it needs.
         dbt: which one builds the target, as targets.yml names it; None where it does not.
@@ -92,7 +92,7 @@ class Profile:
         return self.secrets | {name: path_of_key(self.secrets[name]) for name in keys}
 
     def connection(self) -> dict[str, Any]:
-        """Return the output with the secrets put in, for a Python client of the warehouse.
+        """Return the output with the secrets filled in, for a Python client of the warehouse.
 
         Raises:
             ConfigError: it looks up a variable that is none of this profile's secrets.
@@ -128,7 +128,7 @@ def profile_of(target_name: str, target: Target, secrets: Mapping[str, str], pro
 
 
 def declared_profile(target: str) -> Profile | None:
-    """Return the profile of a target as targets.yml has it; None when it is not there or needs a secret.
+    """Return the profile of a target from targets.yml; None when it is not there or needs a secret.
 
     Raises:
         ConfigError: targets.yml can't be read.
@@ -169,14 +169,14 @@ def _missing_profile(target: str, blocks: list[str], address: str | None) -> Con
     there = f" It has the targets {preview(saved)}{meant(target, saved) or '.'}" if saved else ""
     return ConfigError(
         f"Target {target!r} is not set up on {where}: it has no block {PROFILE_TYPE}/{profile_block(target)}."
-        f"{there} Make it with: {_setup_command(target)}"
+        f"{there} Create it with: {_setup_command(target)}"
     )
 
 
 def _read_profile(
     target: str, saved: SavedDocument
 ) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...], str | None]:
-    """Take a saved profile block apart: dbt's output, the places of its secrets, what else dbt is given, which dbt."""
+    """Return the parts of a saved profile block: dbt's output, the places of its secrets, `pass_env`, and which dbt."""
     configs = saved.data.get("target_configs")
     inside: list[str] = []
     if isinstance(configs, Reference):
@@ -188,7 +188,7 @@ def _read_profile(
     if inside:
         raise ConfigError(
             f"The block {PROFILE_TYPE}/{profile_block(target)} holds credentials itself ({preview(inside)}), "
-            "and Prefect shows what is in such a block to everybody who can read its API. "
+            "and Prefect shows the content of such a block to every reader of its API. "
             f"{_again(target)} Then change those credentials."
         )
     plain = cast(dict[str, Any], configs)
@@ -236,7 +236,7 @@ def _fetch(server: Server, target: str, sources: Mapping[str, str]) -> dict[str,
 def _value_at(data: object, path: str) -> str | None:
     for part in path.split("."):
         if isinstance(data, str):
-            # Typed into the UI, the JSON of a key file can be kept as text.
+            # The JSON of a key file that was typed into the UI may be saved as text.
             try:
                 data = json.loads(data)
             except ValueError:
@@ -246,7 +246,7 @@ def _value_at(data: object, path: str) -> str | None:
 
 
 def require_adapter(warehouse: str, target: str, dbt: str | None = None) -> Program:
-    """Return the dbt of a target, after making sure that it can speak to the target's kind of warehouse.
+    """Return the dbt of a target; raise an error if it has no adapter for the target's warehouse.
 
     Args:
         dbt: which one, as targets.yml names it.
@@ -269,14 +269,14 @@ def located(output: dict[str, Any]) -> dict[str, Any]:
 def _absolute(path: str) -> str:
     if is_env_var(path):
         return path
-    # md:, s3://, ducklake: and their like name something else than a file of this machine.
+    # md:, s3://, ducklake: and the like are not files of this machine.
     if re.match(r"[a-z0-9+]{2,}:", path):
         return path
     return str(ROOT / Path(path).expanduser())
 
 
 def make_folder(profile: Profile) -> None:
-    """Make the folder that a DuckDB file is to be in, which DuckDB does not do."""
+    """Create the folder of a DuckDB file, which DuckDB does not do."""
     path = Path(profile.output["path"]) if profile.warehouse == "duckdb" else None
     if path and path.is_absolute():
         private_folder(path.parent)
@@ -291,7 +291,7 @@ def local_profiles_text(targets: Targets) -> str:
 
 
 def local_profiles_action(path: Path, text: str) -> Literal["create", "update", "unchanged", "not ours"]:
-    """Say what writing the local profiles.yml would do; a file that setup did not write is left alone."""
+    """Return what writing the local profiles.yml would do; a file that setup did not write is left alone."""
     if not path.exists():
         return "create"
     found = path.read_text(encoding="utf-8")
@@ -309,4 +309,4 @@ def _setup_command(target: str) -> str:
 
 
 def _again(target: str) -> str:
-    return f"Make it anew: {_setup_command(target)}."
+    return f"Create it again: {_setup_command(target)}."

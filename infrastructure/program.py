@@ -1,4 +1,4 @@
-"""Which dbt works for a target: that of this environment, or a program elsewhere; its version, and what it can't do."""
+"""The dbt of a target: in this environment, or a program elsewhere; its version, and what it can't do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from infrastructure.errors import ConfigError
 from infrastructure.passed_on import for_any_program
 from infrastructure.private_files import private_folder, write_whole
 
-# In place of what every target says, for one run; `--dbt` sets it.
+# Overrides the dbt of every target for one run; `--dbt` sets it.
 PROGRAM_VARIABLE = "TRIBUTARY_DBT"
 OLDEST = (1, 8)
 _NEWEST_GENERATION = 2
@@ -37,9 +37,9 @@ class Program:
     """One dbt.
 
     Attributes:
-        path: of the program; None for dbt 1 of this very environment.
-        version: as it says it.
-        adapters: what it has adapters for; None where that can't be told, as of dbt 2, which brings its own.
+        path: of the program; None for dbt 1 of this environment.
+        version: as `--version` prints it.
+        adapters: the warehouses of its adapters; None where that is unknown, as for dbt 2, which includes them.
     """
 
     path: str | None
@@ -54,7 +54,7 @@ class Program:
 
     @property
     def generation(self) -> int:
-        """Return 1 for dbt in Python, 2 for the dbt that followed it."""
+        """Return 1 for dbt in Python, 2 for dbt in Rust."""
         return self.numbers[0]
 
     @property
@@ -69,7 +69,7 @@ class Program:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """Return what it can't do, as ends of a sentence that begins with "it can't"."""
+        """Return what it can't do, each as the rest of a sentence that begins with "it can't"."""
         found = [] if self.has_freshness else ["check how fresh sources are (run with --no-freshness)"]
         if not self.has_docs:
             found.append("make the documentation site")
@@ -88,13 +88,13 @@ class Program:
 
 
 def find_program(named: str | None = None, environ: Mapping[str, str] | None = None) -> Program:
-    """Return the dbt that is named, or that of this environment; its version is asked for once.
+    """Return the dbt that is named, or that of this environment; its version is read once.
 
     Args:
         named: a program, the folder of a virtual environment, or a name on the PATH; TRIBUTARY_DBT comes before it.
 
     Raises:
-        ConfigError: there is none, it is too old, or it is not known.
+        ConfigError: there is none, or its version is not supported.
     """
     environ = os.environ if environ is None else environ
     named = environ.get(PROGRAM_VARIABLE) or named
@@ -128,8 +128,8 @@ def _path_of(named: str, environ: Mapping[str, str]) -> Path:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
     raise ConfigError(
-        f"No dbt is found as {named!r}. Give `dbt` of the target in infrastructure/targets.yml, --dbt or "
-        f"{PROGRAM_VARIABLE} a program, the folder of a virtual environment, or a name on the PATH."
+        f"No dbt is found as {named!r}. Set `dbt` of the target in infrastructure/targets.yml, --dbt or "
+        f"{PROGRAM_VARIABLE} to a program, the folder of a virtual environment, or a name on the PATH."
     )
 
 
@@ -139,13 +139,15 @@ def _fit(program: Program) -> Program:
             f"{program} is too old: Tributary runs dbt from {OLDEST[0]}.{OLDEST[1]} on. Install a newer one."
         )
     if program.generation > _NEWEST_GENERATION:
-        raise ConfigError(f"{program} is newer than this Tributary knows: name a dbt 1 or 2, or update Tributary.")
+        raise ConfigError(
+            f"{program} is newer than this version of Tributary supports: use dbt 1 or 2, or update Tributary."
+        )
     return program
 
 
 @lru_cache(maxsize=32)
 def _asked(path: str, changed_ns: int, size_bytes: int) -> Program:
-    """Ask a program for its version, which takes dbt 1 some seconds, or read what it said before."""
+    """Run a program for its version, which takes dbt 1 some seconds, or read its answer from the cache."""
     kept = _kept_in(os.environ)
     key = f"{path}\n{changed_ns}\n{size_bytes}"
     try:
@@ -180,26 +182,28 @@ def _ask(path: str) -> Program:
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired as exc:
-        raise ConfigError(f"{path} did not say its version within {_SECONDS:.0f} s. Is it dbt?") from exc
+        raise ConfigError(f"{path} did not print its version within {_SECONDS:.0f} s. Check that it is dbt.") from exc
     except OSError as exc:
-        raise ConfigError(f"{path} can't be started: {exc.strerror}. Is it dbt, and for this machine?") from exc
+        raise ConfigError(
+            f"{path} can't be started: {exc.strerror}. Check that it is dbt, for this kind of machine."
+        ) from exc
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     if found := _INSTALLED.search(said):
         return Program(path, found[1], tuple(_PLUGIN.findall(said.partition("Plugins:")[2])))
     if found := _ONE_LINE.search(said):
         return Program(path, found[1])
     first = next((line.strip() for line in said.splitlines() if line.strip()), "nothing")
-    raise ConfigError(f"{path} is no dbt that Tributary knows: to --version it said {first[:120]!r}.")
+    raise ConfigError(f"{path} is not a dbt that Tributary supports: --version printed {first[:120]!r}.")
 
 
 def require_adapter(program: Program, warehouse: str, target: str, remedy: str) -> None:
-    """Make sure that dbt can speak to a kind of warehouse, without importing its client.
+    """Raise an error if dbt has no adapter for a warehouse, without importing its client.
 
     Args:
         remedy: the command that installs the adapter here.
 
     Raises:
-        ConfigError: it can't.
+        ConfigError: it has none.
     """
     if program.path is None:
         if find_spec(f"dbt.adapters.{warehouse}") is None:

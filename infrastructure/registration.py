@@ -1,4 +1,4 @@
-"""What targets.yml asks a Prefect server to hold, how that differs from what it holds, and the change."""
+"""Compare what targets.yml declares with a Prefect server, and apply the changes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WRITERS_PER_TARGET = 1
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A target or service that is not set up, and the variables that it waits for."""
+    """A target or service that is not set up, and the variables that are missing for it."""
 
     name: str
     variables: tuple[str, ...]
@@ -51,14 +51,14 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class DeclaredSetup:
-    """Everything that can be set up with the secrets at hand.
+    """Everything that can be set up with the secrets that are set.
 
     Attributes:
         documents: the blocks, each after those that it refers to.
         limits: the names of the concurrency limits.
         targets: the targets and services behind them.
-        warnings: sentences about what works and will give trouble.
-        automations: what the server is to watch, once there is somebody to tell.
+        warnings: sentences about settings that work but will cause problems.
+        automations: what the server watches; empty without a destination for alerts.
     """
 
     documents: tuple[BlockDocument, ...]
@@ -87,16 +87,16 @@ class LimitChange(Change):
 
 
 def limit_name(target: str) -> str:
-    """Return the name of the concurrency limit that whoever writes to a target holds."""
+    """Return the name of the concurrency limit that a writer to a target holds."""
     return f"dbt-{target}"
 
 
 def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = ()) -> DeclaredSetup:
-    """Work out what can be set up.
+    """Return what can be set up.
 
     Args:
         environ: where secrets are looked up.
-        only: the targets that are asked for by name; when empty, all of them and the services.
+        only: the names of the targets to set up; when empty, all of them and the services.
 
     Raises:
         ConfigError: a target that is asked for does not exist or lacks variables, or a secret is not what its
@@ -174,7 +174,7 @@ def _lacking(passed_over: Sequence[PassedOver]) -> ConfigError:
 
 
 def plan(server: Server, declared: DeclaredSetup) -> Plan:
-    """Compare what is declared with what a server holds; changes nothing."""
+    """Compare what is declared with a server; change nothing."""
     blocks = [change_of(doc, server.read_block(doc.type_slug, doc.name)) for doc in declared.documents]
     limits = [_limit_change(name, server.read_limit(name)) for name in declared.limits]
     automations = [change_of_automation(doc, server.read_automation(doc.name)) for doc in declared.automations]
@@ -188,7 +188,7 @@ def _limit_change(name: str, size: int | None) -> LimitChange:
 
 
 def apply(server: Server, planned: Plan) -> None:
-    """Make the changes of a plan: limits first, so that a profile that can be loaded has its limit.
+    """Apply a plan: limits first, so that every profile that can be loaded has its limit.
 
     Automations come last, as they refer to blocks.
     """

@@ -1,4 +1,4 @@
-"""The one way to a person's screen: what comes from others is text there, and colours are ours alone."""
+"""Print to a terminal: text from outside is shown as plain text, and colours come from this project alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from infrastructure.plain_text import log_line, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What stands for a colour until it is shown; nobody else's text can hold it, as it is another in every process.
+# Marks a colour until it is shown. It is random in every process, so that text from outside can't contain it.
 _OURS = f"<{secrets.token_hex(8)}:"
 _COLOUR = re.compile(re.escape(_OURS) + r"([\d;]*)>")
 _SGR = re.compile(r"\x1b\[([\d;]*)m")
 
 
 def styled(text: str, **style: Any) -> str:  # noqa: ANN401  (click.style's)
-    """Return a text that `echo` shows in a style; see `click.style` for what there is."""
+    """Return a text that `echo` shows in a style of `click.style`."""
     begin, end = click.style("\0", **style).split("\0")
     return _SGR.sub(rf"{_OURS}\1>", begin) + plain(text) + _SGR.sub(rf"{_OURS}\1>", end)
 
@@ -36,12 +36,12 @@ def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
 
 
 def screen(stderr: bool = False, width: int | None = None) -> Console:
-    """Return a console for tables and progress, which takes nothing in a text for markup or for a command."""
+    """Return a console for tables and progress that ignores markup and control sequences in text."""
     return _console_class()(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 class LogFormatter(logging.Formatter):
-    """Format records so that what others said stays within its own lines."""
+    """Format records so that text from outside stays within its own record."""
 
     def format(self, record: logging.LogRecord) -> str:
         return log_line(super().format(record))
@@ -55,7 +55,7 @@ def _console_class() -> type[Console]:
     from rich.segment import Segment
 
     class Screen(Console):
-        """Clean every piece of text when it is laid out, whatever it was made of."""
+        """Clean every piece of text when it is rendered."""
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):

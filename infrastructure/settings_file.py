@@ -1,4 +1,4 @@
-"""A YAML file of settings as one typed model, with every mistake named by its line."""
+"""Read a YAML file of settings into a typed model, and name every mistake by its line."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def read_settings(path: Path, model: type[Model]) -> Model:
 
 
 def _names_beside(model: type[BaseModel], place: Place) -> list[str]:
-    """Return the settings that are allowed where a place is."""
+    """Return the settings that are allowed beside a place."""
     annotation: Any = model
     for part in place[:-1]:
         fields = annotation.model_fields if _is_model(annotation) else None
-        # A number in a list and a name that a person chose lead to the same kind of settings.
+        # A number in a list and a name that a person chose both lead to the same kind of settings.
         annotation = _inside(fields[part].annotation if fields and part in fields else annotation)
     return field_names(annotation) if _is_model(annotation) else []
 
 
-def _inside(annotation: Any) -> Any:  # noqa: ANN401  (whatever stands in an annotation)
-    """Return what a list or a mapping holds, and what an optional value is when it is there."""
+def _inside(annotation: Any) -> Any:  # noqa: ANN401  (any annotation)
+    """Return the type of the entries of a list or mapping, or of an optional value."""
     if _is_model(annotation) or get_origin(annotation) is None:
         return annotation
     return next((found for found in map(_inside, get_args(annotation)) if _is_model(found)), annotation)

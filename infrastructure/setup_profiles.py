@@ -1,4 +1,4 @@
-"""Set up what targets.yml says: Prefect blocks, concurrency limits and a local profiles.yml."""
+"""Set up what targets.yml declares: Prefect blocks, concurrency limits and a local profiles.yml."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ Examples:
   {_COMMAND} --plan
       show what would change on the server, and change nothing
   {_COMMAND}
-      set up every target whose secrets are at hand
+      set up every target whose secrets are set
   uv run --env-file .env python -m infrastructure.setup_profiles --target prod
       set up one target, with the secrets of a file that git ignores
   {_COMMAND} --check
-      see whether dbt can connect
+      check whether dbt can connect
   {_COMMAND} --plan --exit-code
       for CI: exit code 3 when there is something to change
 
@@ -73,13 +73,15 @@ this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAM
     "--plan",
     "plan_only",
     is_flag=True,
-    help="Show what would change; change nothing. Secrets are never shown.",
+    help="Show what would change, and change nothing. Secrets are never shown.",
 )
-@click.option("--check", "check_only", is_flag=True, help="Connect to each target with dbt; change nothing.")
-@click.option("--blocks-only", is_flag=True, help="Set up blocks and limits, and leave profiles.yml alone.")
-@click.option("--profiles-only", is_flag=True, help="Write profiles.yml alone; needs no server.")
 @click.option(
-    "-t", "--target", "only", multiple=True, metavar="T", help="This target alone; may be given more than once."
+    "--check", "check_only", is_flag=True, help="Check that dbt can connect to each target, and change nothing."
+)
+@click.option("--blocks-only", is_flag=True, help="Set up blocks and limits, but do not write profiles.yml.")
+@click.option("--profiles-only", is_flag=True, help="Write only profiles.yml, which needs no server.")
+@click.option(
+    "-t", "--target", "only", multiple=True, metavar="T", help="Only this target; may be given more than once."
 )
 @click.option("--exit-code", is_flag=True, help="With --plan: exit with 3 when there is something to change.")
 @json_option
@@ -108,12 +110,12 @@ def main(
 ) -> None:
     """Set up the environments of infrastructure/targets.yml.
 
-    Registers, for every target whose secrets are at hand, its credentials, target configs and dbt profile as
+    Registers, for every target whose secrets are set, its credentials, target configs and dbt profile as
     Prefect blocks, and a concurrency limit; writes a dbt/profiles.yml that holds no secret. A second run
     changes nothing.
     """
     if plan_only and check_only:
-        raise click.UsageError("--plan and --check are two things to do: give one of them.")
+        raise click.UsageError("--plan and --check exclude each other: give one of them.")
     if blocks_only and profiles_only:
         raise click.UsageError("--blocks-only and --profiles-only exclude each other: give one of them, or neither.")
     if exit_code and not plan_only:
@@ -136,18 +138,18 @@ def main(
 
 @dataclass(frozen=True)
 class FileChange(Change):
-    """What has to happen to the local profiles.yml; one that setup did not write is left alone."""
+    """The change to the local profiles.yml; a file that setup did not write is left alone."""
 
     @property
     def title(self) -> str:
-        """Return the file, and that it may be shown."""
+        """Return the file's name, and that it holds no secret."""
         path = Path(self.name)
         shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
         return f"{shown}{'' if self.reason else ' (holds no secret)'}"
 
 
 class _Outcome:
-    """What one run found and did."""
+    """What one run of setup found and did."""
 
     def __init__(self, declared: DeclaredSetup, only: Sequence[str]) -> None:
         self.declared = declared
@@ -210,12 +212,12 @@ class _Outcome:
 
     def _next_steps(self, targets: Targets) -> str:
         ready = [name for name in self.declared.targets if name in targets.targets]
-        head = "Nothing to change: everything is as targets.yml says." if self.plan.is_empty else ""
+        head = "Nothing to change: everything is as in targets.yml." if self.plan.is_empty else ""
         if not ready:
             return head
         default = targets.default if targets.default in ready else ready[0]
         commands = {
-            f"{self.command} --check": "see whether dbt can connect",
+            f"{self.command} --check": "check whether dbt can connect",
             f"uv run python -m flows run --target {default} --data": "load sample data, build and test",
         }
         width = max(map(len, commands))
@@ -226,10 +228,10 @@ class _Outcome:
 
 
 def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
-    """Try every target that is set up or could be, and print one sentence for each; return the exit code.
+    """Check every target that is set up or could be, and print one sentence for each; return the exit code.
 
     Raises:
-        ConfigError: a target that is asked for is neither set up nor has its variables set.
+        ConfigError: a named target is not set up, and its variables are not set.
     """
     checks: list[Check] = []
     programs: dict[str, Program] = {}
@@ -240,7 +242,7 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
         except ConfigError as exc:
             if only:
                 raise
-            notes.append(f"{name} is not tried. {exc}")
+            notes.append(f"{name} is not checked. {exc}")
             continue
         notes += [note] if note else []
         if not as_json:
@@ -270,33 +272,33 @@ def _check(targets: Targets, only: Sequence[str], as_json: bool) -> ExitCode:
 
 
 def _profile_to_check(targets: Targets, name: str, report: Callable[[str], None] | None) -> tuple[Profile, str | None]:
-    """Return the profile that targets.yml declares, or the saved one where its secrets are not at hand."""
+    """Return the profile that targets.yml declares, or the saved one where its secrets are not set."""
     from infrastructure.server.client import connect
 
     known = targets.targets.get(name)
     if name in targets.unset or (known and read_secrets(known, os.environ)[1]):
-        # Else there is nothing to try, and declare() says what is lacking.
+        # Else there is nothing to check, and declare() says what is missing.
         with suppress(ConfigError):
             return load_profile(name), None
     declared = declare(targets, os.environ, [name])
     with connect(report) as server:
         is_saved = plan(server, declared).is_empty
-    note = f"{name}: the saved blocks are not as targets.yml says; run setup to bring them there."
+    note = f"{name}: the saved blocks differ from targets.yml; run setup to update them."
     target = targets.find(name)
     secrets, _ = read_secrets(target, os.environ)
     return profile_of(name, target, secrets, targets.profile), None if is_saved else note
 
 
 def ensure_target(target: str, report: Callable[[str], None] | None = None) -> list[str]:
-    """Make the blocks and the limit of a target that needs no secret, when they are missing.
+    """Create the blocks and the limit of a target that needs no secret, when they are missing.
 
-    A read of each block when they are there.
+    When they exist, it only reads each block.
 
     Args:
-        report: told when something takes long.
+        report: called with a sentence when something takes long.
 
     Returns:
-        Sentences for the user: what was made, or that the saved profile is not what targets.yml says.
+        Sentences for the user: what was created, or that the saved profile differs from targets.yml.
 
     Raises:
         ConfigError: the target is not set up and needs secrets, or does not exist.
@@ -312,18 +314,18 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
         variables = list(targets.find(target).secret_variables().values())
         if variables:
             raise ConfigError(
-                f"Target {target} is not set up yet, and its secrets have to be saved for it first. Set "
+                f"Target {target} is not set up yet, and needs secrets. Set "
                 f"{all_of(variables)}, then run: {_COMMAND} --target {target}"
             )
         planned = plan(server, declare(targets, os.environ, [target]))
         apply(server, planned)
     made = [change.name for change in planned.only(BlockChange) if change.is_change]
-    return [f"Made the blocks of target {target}: {', '.join(made)}."]
+    return [f"Created the blocks of target {target}: {', '.join(made)}."]
 
 
 def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
-    """Say when the blocks of a target without secrets were saved from other settings than today's."""
-    # What is saved counts, so that a mistake in targets.yml is no reason not to run.
+    """Return a note if the saved blocks of a target without secrets differ from targets.yml."""
+    # The saved blocks count, so that a mistake in targets.yml does not keep a run from starting.
     with suppress(ConfigError):
         targets = load_targets()
         settings = targets.targets.get(target)
@@ -333,8 +335,8 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
             changes.append(change_of(last, profile))
             if any(change.is_change for change in changes):
                 return [
-                    f"The saved blocks of target {target} are not as infrastructure/targets.yml says; "
-                    f"`{_COMMAND} --target {target}` brings them there."
+                    f"The saved blocks of target {target} differ from infrastructure/targets.yml; "
+                    f"`{_COMMAND} --target {target}` updates them."
                 ]
     return []
 

@@ -45,7 +45,7 @@ _LOOKS_SECRET = re.compile(r"pass|secret|token|key|credential|url", re.IGNORECAS
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing a person has to mend, and where."""
+    """One mistake in a file, and where."""
 
     place: Place
     text: str
@@ -53,7 +53,7 @@ class Mistake:
 
 @dataclass
 class YamlFile:
-    """What a YAML file holds, and the line on which each part of it begins."""
+    """The content of a YAML file, and the line on which each part of it begins."""
 
     path: Path
     data: dict[str, Any]
@@ -66,10 +66,10 @@ class YamlFile:
         return self.lines.get(place, 1)
 
     def place_of(self, error: ErrorDetails, steps: Collection[str] = ()) -> Place:
-        """Return where in the file an error is, without the steps that only pydantic knows.
+        """Return where in the file an error is, without the steps that only pydantic adds.
 
         Args:
-            steps: tags of unions, which pydantic names as if they stood in the file.
+            steps: tags of unions, which pydantic adds to the place.
         """
         place: Place = ()
         for part in error["loc"]:
@@ -88,7 +88,7 @@ class YamlFile:
         hints: Mapping[str, str] | None = None,
         steps: Collection[str] = (),
     ) -> dict[Place, Mistake]:
-        """Say what a model has against the file, once for each place; see `mistake_of` and `place_of`."""
+        """Return the mistakes that a model finds in the file, one per place; see `mistake_of` and `place_of`."""
         found: dict[Place, Mistake] = {}
         for each in error.errors():
             place = self.place_of(each, steps)
@@ -102,31 +102,31 @@ class YamlFile:
         listed = [
             f"  line {self.line_of(mistake.place)}, {_dotted(mistake.place)}: {mistake.text}" for mistake in ordered
         ]
-        return ConfigError("\n".join([f"{_shown(self.path)} has {count}:", *listed]))
+        return ConfigError("\n".join([f"{_relative(self.path)} has {count}:", *listed]))
 
 
 def read_yaml(path: Path) -> YamlFile:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        ConfigError: the file is not there, is not YAML, repeats a key or is no mapping.
+        ConfigError: the file does not exist, is not YAML, repeats a key or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
-        raise ConfigError(f"There is no file {_shown(path)}.") from exc
+        raise ConfigError(f"There is no file {_relative(path)}.") from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{_shown(path)} cannot be read: {exc}") from exc
+        raise ConfigError(f"{_relative(path)} cannot be read: {exc}") from exc
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "an unknown place"
-        raise ConfigError(f"{_shown(path)} is not valid YAML, at {where}: {exc.problem or exc.context}.") from exc
+        raise ConfigError(f"{_relative(path)} is not valid YAML, at {where}: {exc.problem or exc.context}.") from exc
     except yaml.YAMLError as exc:
-        raise ConfigError(f"{_shown(path)} is not valid YAML: {exc}") from exc
+        raise ConfigError(f"{_relative(path)} is not valid YAML: {exc}") from exc
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{_shown(path)} must hold settings as `name: value`, and holds none.")
+        raise ConfigError(f"{_relative(path)} must contain settings as `name: value`.")
     lines: dict[Place, int] = {}
     repeated: list[Mistake] = []
     data = cast(dict[str, Any], _construct(node, (), lines, repeated))
@@ -140,7 +140,7 @@ def _construct(node: yaml.Node, place: Place, lines: dict[Place, int], repeated:
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         _note_repeated(node, place, repeated)
-        # Puts what `<<: *anchor` brings in front, so that the mapping's own keys win.
+        # Puts the keys of `<<: *anchor` in front, so that the mapping's own keys win.
         yaml.SafeLoader("").flatten_mapping(node)
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
@@ -176,7 +176,7 @@ def put_in_variables(file: YamlFile, environ: Mapping[str, str]) -> tuple[dict[s
     """Replace every `${NAME}` and `${NAME:-default}` in the texts of a file.
 
     Returns:
-        The data, and per place the variables that are not set and have no default: there the text stays.
+        The data, and per place the variables that are not set and have no default, whose text stays.
     """
     unset: dict[Place, list[str]] = {}
 
@@ -197,7 +197,7 @@ def put_in_variables(file: YamlFile, environ: Mapping[str, str]) -> tuple[dict[s
 
 
 def unset_mistakes(unset: Mapping[Place, Sequence[str]]) -> dict[Place, Mistake]:
-    """Say of every place which variables it waits for."""
+    """Return a mistake for every place that needs variables which are not set."""
     return {
         place: Mistake(place, f"set {all_of(names)}, or give a default as in ${{NAME:-default}}")
         for place, names in unset.items()
@@ -210,7 +210,7 @@ def mistake_of(
     known: Callable[[Place], Sequence[str]],
     hints: Mapping[str, str] | None = None,
 ) -> Mistake:
-    """Say one pydantic error in words: what was expected, and what may have been meant.
+    """Return one pydantic error as a mistake: what was expected, and what may have been meant.
 
     Args:
         place: where it is in the file.
@@ -247,16 +247,16 @@ def meant(name: str, allowed: Sequence[str]) -> str:
 
 
 def all_of(names: Sequence[str]) -> str:
-    """Return names as a sentence has them: "A", "A and B", "A, B and C"."""
+    """Join names for a sentence: "A", "A and B", "A, B and C"."""
     return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
-    """Return the names of a model's settings as they are written in a file."""
+    """Return the names of a model's settings as written in a file."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
-def _shown(path: Path) -> Path:
+def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -91,7 +91,7 @@ ENDINGS: list[tuple[BaseException, ExitCode, str]] = [
     (RunStopped("stopped by SIGTERM"), ExitCode.STOPPED, "Error: stopped by SIGTERM"),
     (KeyboardInterrupt(), ExitCode.STOPPED, "Stopped."),
     (click.Abort(), ExitCode.STOPPED, "Aborted!"),
-    (KeyError("sources"), ExitCode.UNFORESEEN, "Nobody foresaw this: KeyError: 'sources' (test_exit_codes.py, line"),
+    (KeyError("sources"), ExitCode.UNFORESEEN, "Unexpected error: KeyError: 'sources' (test_exit_codes.py, line"),
 ]
 
 

@@ -32,7 +32,7 @@ PASSED_KEY = "pass_env"
 # The key that says which dbt builds the target.
 PROGRAM_KEY = "dbt"
 
-# Names under which people keep secrets in blocks made by hand: what stands there is compared, never shown.
+# Names under which people keep secrets in blocks made by hand: their values are compared, never shown.
 _NEVER_SHOWN = {*SECRET_SETTINGS, "keyfile_json", "service_account_info", "secrets", "url", "value"}
 
 
@@ -61,7 +61,7 @@ class BlockDocument:
 
     @property
     def slug(self) -> str:
-        """Return the name by which Prefect's command line and UI know the block."""
+        """Return the name of the block in Prefect's command line and UI."""
         return f"{self.type_slug}/{self.name}"
 
     @property
@@ -137,7 +137,7 @@ def pagerduty_documents(pagerduty: PagerDuty, secrets: Mapping[str, str]) -> lis
 
 
 def airbyte_documents(airbyte: Airbyte, secrets: Mapping[str, str]) -> list[BlockDocument]:
-    """Return the blocks by which Airbyte is reached: one text each.
+    """Return the blocks with Airbyte's address and credentials: one text each.
 
     They are not kept as one object: Prefect 3.8.8 shows the fields of an object in a Secret block in clear.
     """
@@ -154,7 +154,7 @@ def cache_documents(cache: DashboardCache, secrets: Mapping[str, str]) -> list[B
 
 def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
     # The target configs are inline and of the plain type: prefect-dbt 0.7.25 loses what a profile refers to.
-    # It also shows what stands in a profile to every reader of the API, so that nothing secret stands in it.
+    # Prefect shows a profile to every reader of the API, so it contains no secret.
     outer = ("type", "schema", "threads")
     extras = {key: value for key, value in output.settings.items() if key not in outer}
     if output.sources:
@@ -303,14 +303,14 @@ def _reference(document: BlockDocument) -> Reference:
 
 
 def merge(documents: Sequence[BlockDocument]) -> list[BlockDocument]:
-    """Return the documents without those that several targets share, in the same order."""
+    """Return the documents without duplicates, which targets that share a block have, in the same order."""
     return list({document.slug: document for document in documents}.values())
 
 
 def change_of(document: BlockDocument, saved: SavedDocument | None) -> BlockChange:
     """Compare a declared block with what a server has."""
     if saved is None:
-        fields = [FieldChange(path, None, _shown(document, path, value)) for path, value in _flat(document.data)]
+        fields = [FieldChange(path, None, _text_of(document, path, value)) for path, value in _flat(document.data)]
         return BlockChange(document.slug, "create", tuple(fields), document=document)
     declared, found = dict(_flat(document.data)), dict(_flat(saved.data))
     # A document that was saved by its class or in the UI holds the defaults of its type, and ours does not.
@@ -329,7 +329,7 @@ def change_of(document: BlockDocument, saved: SavedDocument | None) -> BlockChan
 def _field_change(
     document: BlockDocument, path: str, found: Mapping[str, Any], declared: Mapping[str, Any]
 ) -> FieldChange:
-    old, new = (_shown(document, path, values[path]) if path in values else None for values in (found, declared))
+    old, new = (_text_of(document, path, values[path]) if path in values else None for values in (found, declared))
     return FieldChange(path, old, new)
 
 
@@ -345,7 +345,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return flat
 
 
-def _shown(document: BlockDocument, path: str, value: object) -> str:
+def _text_of(document: BlockDocument, path: str, value: object) -> str:
     if document.type.is_secret(path) or (_NEVER_SHOWN.intersection(path.split(".")) and not is_env_var(value)):
         return "(secret)"
     return str(value)

@@ -1,1 +1,1 @@
-"""Whether dbt can connect to a target and build there, in one sentence. Door: `check`."""
+"""Check whether dbt can connect to a target and build there. Door: `check`."""

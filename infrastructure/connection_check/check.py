@@ -1,4 +1,4 @@
-"""Try whether dbt can connect to a target and build there, and say in one sentence why not and what to do."""
+"""Check whether dbt can connect to a target and build there; if not, say why and what to do."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from infrastructure.profiles import Profile, make_folder, require_adapter
 # Drivers try more than once, each time for tens of seconds.
 CHECK_SECONDS = 120.0
 
-# Runs dbt commands one after the other, for as long as they end well: in this process, or a program of its own each.
+# Runs dbt commands one after the other until one fails: within one Python process, or as programs.
 _DBT = "import json, sys; from dbt.cli.main import dbtRunner as dbt; " + (
     "sys.exit(not all(dbt().invoke(command).success for command in json.loads(sys.argv[1])))"
 )
 _PROGRAM = "import json, subprocess, sys; " + (
     "sys.exit(any(subprocess.call([sys.argv[2], *command]) for command in json.loads(sys.argv[1])))"
 )
-# Where connecting says nothing about the place that dbt is to build in.
+# Warehouses where a connection does not prove that dbt can build in its schema.
 _LOOKED_AT = ("snowflake", "bigquery")
 _LOOK = Path(__file__).with_name("check_location.sql")
 _NO_DATASET = re.compile(r"running operation: .*Not found: Dataset", re.IGNORECASE | re.DOTALL)
@@ -43,7 +43,7 @@ def _correct(settings: str) -> str:
 
 _SET_SECRET = "Set its variable to the right one, then run setup again."
 
-# What a driver says, the cause, and what to do; the first match counts. Under "" is what any driver says.
+# By warehouse: a driver's message, its cause, and what to do; the first match counts. Those under "" are for all.
 _CAUSES: dict[str, list[tuple[str, str, str]]] = {
     "duckdb": [
         (
@@ -55,7 +55,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"[Ee]xtension \W?(\w+)\W",
             "the DuckDB extension {} cannot be loaded",
-            "DuckDB downloads it when it is first used, so that this machine needs the network then.",
+            "DuckDB downloads it at its first use, for which this machine needs a network.",
         ),
     ],
     "postgres": [
@@ -66,7 +66,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (r"server does not support SSL", "the server does not speak SSL", _correct("`sslmode`")),
         (
             r"no pg_hba.conf entry for (.+)",
-            "the server lets nobody in this way: {}",
+            "the server does not allow this connection: {}",
             "Add a line to the server's pg_hba.conf.",
         ),
         (r"too many (?:connections|clients)", "the server has no connection left", "Try again later."),
@@ -88,7 +88,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"250001.*Could not connect|250003.*[Ff]ailed to (?:connect|execute)",
             "the account's host does not answer",
-            "Correct `account`, `host` and `port` in infrastructure/targets.yml, or look for a firewall in between.",
+            "Correct `account`, `host` and `port` in infrastructure/targets.yml, or check for a firewall in between.",
         ),
         (r"404 Not Found|290404", "there is no such account", _correct("`account`")),
         (r"[Rr]ole '(\S+?)'", "the user cannot take role {}", _correct("`role`")),
@@ -104,7 +104,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         ),
         (
             r"IP (?:address )?\S+ is not allowed",
-            "the account's network policy keeps this machine out",
+            "the account's network policy blocks this machine",
             "Have its address added to the policy, or run where it is allowed.",
         ),
     ],
@@ -112,7 +112,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"expired or revoked",
             "the token has expired or been revoked",
-            "Sign in anew for another one (`gcloud auth`), set its variable to it and run setup again.",
+            "Sign in again for a new one (`gcloud auth`), set its variable to it and run setup again.",
         ),
         (
             r"invalid_grant|Invalid JWT Signature",
@@ -122,7 +122,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"refresh the access token|[Ii]nvalid authentication credentials|invalid_client|unauthorized_client",
             "the token has expired or is not valid",
-            "Set its variable to a new one, or sign in in a way that lasts; then run setup again.",
+            "Set its variable to a new one, or use a way to sign in that does not expire; then run setup again.",
         ),
         (
             r"default credentials were not found",
@@ -168,7 +168,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"timeout expired|timed out",
             "the server does not answer in time",
-            "Look for a firewall or VPN in between, or correct `host` in infrastructure/targets.yml.",
+            "Check for a firewall or VPN in between, or correct `host` in infrastructure/targets.yml.",
         ),
         (
             r"permission denied|[Ii]nsufficient privileges",
@@ -179,18 +179,18 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
 }
 
 
-# How the causes above, and those of infrastructure.connection_check.reachability, say that nobody answered.
+# How the causes above, and those of infrastructure.connection_check.reachability, say that nothing answered.
 _AWAY = re.compile(r"does not answer|there is no (?:answer|host)|nothing listens")
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one try.
+    """The outcome of one check.
 
     Attributes:
         cause: empty when the connection works.
         mend: what to do about the cause.
-        note: what a person may want to know though the connection works.
+        note: a hint for the user where the connection works.
     """
 
     target: str
@@ -200,17 +200,17 @@ class Check:
 
     @property
     def is_ok(self) -> bool:
-        """Tell whether dbt could connect."""
+        """Return whether dbt could connect."""
         return not self.cause
 
     @property
     def is_away(self) -> bool:
-        """Tell whether nothing answered, so that a later try may do better; all else is there and says no."""
+        """Return whether nothing answered, so that a later try may succeed; other failures are refusals."""
         return _AWAY.search(self.cause) is not None
 
 
 def check(profile: Profile, timeout_seconds: float = CHECK_SECONDS) -> Check:
-    """Run `dbt debug` for a profile in a process and a folder of its own, and look at the place that dbt builds in.
+    """Run `dbt debug` for a profile in its own process and folder, and check the schema that dbt builds in.
 
     Raises:
         ConfigError: the adapter of the warehouse is not installed.
@@ -236,7 +236,7 @@ def check(profile: Profile, timeout_seconds: float = CHECK_SECONDS) -> Check:
             address = address_of(profile.output)
             answer = f"answer from {address[0]}" if address else "answer"
             cause = f"there is no {answer} within {timeout_seconds:.0f} seconds"
-            return Check(profile.target, cause, "Look for a firewall or VPN between here and there.")
+            return Check(profile.target, cause, "Check for a firewall or VPN in between.")
         finally:
             _end(child)
     found = re.search(r"^(?:[\d:]+\s+)?found: (\{.*\})$", text, re.MULTILINE)
@@ -250,7 +250,7 @@ def check(profile: Profile, timeout_seconds: float = CHECK_SECONDS) -> Check:
 
 
 def _commands(profile: Profile, folder: Path) -> list[list[str]]:
-    """Write a project that has nothing in it, and return the commands to be run there."""
+    """Write an empty project, and return the commands to run in it."""
     (folder / "profiles.yml").write_text(profile.profiles_yml("check"), encoding="utf-8")
     project = {"name": "connection_check", "profile": "check", "version": "1.0.0"}
     (folder / "dbt_project.yml").write_text(yaml.safe_dump(project), encoding="utf-8")
@@ -265,10 +265,10 @@ def _commands(profile: Profile, folder: Path) -> list[list[str]]:
 
 
 def judge(profile: Profile, found: Mapping[str, Any]) -> Check:
-    """Say whether what was found in the warehouse is what the target asks for.
+    """Return whether the warehouse has what the target needs.
 
     Args:
-        found: what the macro in look.sql returns.
+        found: what the macro in check_location.sql returns.
     """
     output = profile.output
     if profile.warehouse == "snowflake":
@@ -281,7 +281,7 @@ def judge(profile: Profile, found: Mapping[str, Any]) -> Check:
     wanted = output.get("location")
     if not found["location"]:
         where = f"in {wanted}" if wanted else "in US, as the target has no `location`"
-        note = f"there is no dataset {place} yet: the first run makes it {where}, if the account may"
+        note = f"there is no dataset {place} yet: the first run creates it {where}, if the account may"
         return Check(profile.target, note=note)
     if wanted and wanted.upper() != found["location"].upper():
         cause = f"dataset {place} is in location {found['location']}, not in {wanted}"
@@ -322,5 +322,5 @@ def explain(warehouse: str, text: str) -> tuple[str, str]:
     for pattern, cause, mend in _CAUSES.get(warehouse, []) + _CAUSES[""]:
         if match := re.search(pattern, message):
             return cause.format(*match.groups()), mend
-    first = next((line.strip() for line in message.splitlines() if line.strip()), "dbt said nothing")
-    return f"dbt could not connect: {first}", "Compare the target's settings in infrastructure/targets.yml."
+    first = next((line.strip() for line in message.splitlines() if line.strip()), "dbt printed nothing")
+    return f"dbt could not connect: {first}", "Check the target's settings in infrastructure/targets.yml."

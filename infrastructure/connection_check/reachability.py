@@ -1,4 +1,4 @@
-"""Whether anything answers where a warehouse should be: asked in seconds, where its client would try for minutes."""
+"""Check within seconds whether a warehouse's host answers, as its client would try for minutes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SETTINGS = {"snowflake": "`account`, `host` or `port`", "bigquery": "`api_endpo
 
 
 def address_of(output: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return host and port of a dbt output's warehouse; None for warehouses whose drivers say so by themselves."""
+    """Return host and port of a dbt output's warehouse; None for warehouses whose drivers report an absent host."""
     if output["type"] == "bigquery":
         endpoint = str(output.get("api_endpoint") or _BIGQUERY)
         parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
@@ -28,7 +28,7 @@ def address_of(output: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def why_unreachable(output: Mapping[str, Any], timeout_seconds: float = CONNECT_SECONDS) -> tuple[str, str] | None:
-    """Return why no connection to a warehouse can be made, and what to do; None where one can, or a proxy makes it."""
+    """Return why a warehouse's host can't be reached, and what to do; None where it can, or where a proxy is used."""
     address = address_of(output)
     if address is None or _goes_through_proxy(output, address[0]):
         return None
@@ -37,27 +37,27 @@ def why_unreachable(output: Mapping[str, Any], timeout_seconds: float = CONNECT_
     try:
         socket.create_connection(address, timeout=timeout_seconds).close()
     except socket.gaierror:
-        return f"there is no host {host}", f"Look whether this machine has a network, or {settings}."
+        return f"there is no host {host}", f"Check that this machine has a network, or {settings}."
     except ConnectionRefusedError:
         return f"nothing listens at {host}:{port}", f"Start the server, or {settings}."
     except OSError:
         cause = f"{host}:{port} does not answer"
-        return cause, f"Look for a firewall or VPN between here and there, or {settings}."
+        return cause, f"Check for a firewall or VPN in between, or {settings}."
     return None
 
 
 def require_reachable(target: str, output: Mapping[str, Any]) -> None:
-    """Make sure that something answers where a warehouse should be, before its client tries for minutes.
+    """Raise an error if a warehouse's host does not answer, before its client tries for minutes.
 
     Raises:
-        UpstreamUnavailable: nothing does; says why, and what to do.
+        UpstreamUnavailable: it does not; says why, and what to do.
     """
     if unreachable := why_unreachable(output):
         raise UpstreamUnavailable(f"Target {target}: {unreachable[0]}. {unreachable[1]}")
 
 
 def _snowflake_host(account: str) -> str:
-    # As the connector makes it of the account's name.
+    # As Snowflake's connector derives it from the account's name.
     account = account.replace("_", "-").removesuffix(".us-west-2")
     return f"{account}.snowflakecomputing.{'cn' if '.cn-' in account else 'com'}"
 

@@ -1,1 +1,1 @@
-"""The Prefect server: its client, what it watches by itself, and a local one. Door: `client`."""
+"""The Prefect server: its client, its automations and slots, and a local server. Door: `client`."""

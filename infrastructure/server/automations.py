@@ -1,7 +1,7 @@
-"""What the Prefect server says by itself, because whoever should have said it is dead.
+"""The automations with which the Prefect server sends alerts for processes that can't.
 
-A flow tells how it ended (flows/alerts/hooks.py). A process that was killed, a run that nobody picks up and a work pool
-without workers can't. For these the server has automations, which tell the same Slack webhook and PagerDuty service.
+A flow sends its own alerts (flows/alerts/hooks.py). A process that was killed, a run that no worker picks up and a work
+pool without workers can't. For these the server has automations, with the same Slack webhook and PagerDuty service.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, cast
 from infrastructure.blocks.documents import Reference
 from infrastructure.plan import Change, FieldChange
 
-# A flow that has told how it ended says so with the first, so that the server need not; with the second, that it
-# could not, so that the server does. Their resource is the flow run.
+# A flow emits the first event when it has sent its alert, so that the server need not; and the second when it could
+# not, so that the server does. Their resource is the flow run.
 TOLD_EVENT = "tributary.alert.told"
 UNSENT_EVENT = "tributary.alert.unsent"
 
-# Setup knows its own by this, and leaves all others alone.
+# Setup recognises its own automations by this prefix, and leaves all others alone.
 PREFIX = "Tributary: "
 
 _ENDED = tuple(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut"))
@@ -32,14 +32,14 @@ _ESCAPED = '{% filter replace("&", "&amp;")|replace("<", "&lt;")|replace(">", "&
 
 @dataclass(frozen=True)
 class Patience:
-    """How long, in seconds, the server waits before it calls something wrong.
+    """How long, in seconds, the server waits before it sends an alert.
 
     Attributes:
-        told: for a crashed run's process to have told it itself.
+        told: for the process of a crashed run to send the alert itself.
         late: after a run is late (15 s after its time, by default) for it to start.
         unhealthy: for a pool without workers to have one again; the server calls a worker gone after three
             heartbeats, which is a minute and a half.
-        silent: for the next sign of life of a run. Runs give one every three minutes.
+        silent: for the next heartbeat of a run. Runs send one every three minutes.
         stuck: for a run to end.
     """
 
@@ -56,7 +56,7 @@ class AutomationDocument:
 
     Attributes:
         trigger: as Prefect's API has it, whole, so that it can be compared.
-        actions: likewise; a `Reference` stands where the API has a block's id.
+        actions: likewise, with a `Reference` in place of a block's id.
     """
 
     name: str
@@ -70,7 +70,7 @@ class SavedAutomation:
     """One automation as a server has it.
 
     Attributes:
-        doubles: ids of others with the same name, which Prefect allows and nobody wants.
+        doubles: ids of others with the same name, which Prefect allows; they are deleted.
     """
 
     id: str
@@ -83,10 +83,10 @@ class SavedAutomation:
 
 @dataclass(frozen=True)
 class AutomationChange(Change):
-    """What has to happen to one automation.
+    """The change to one automation.
 
     Attributes:
-        document: as it should be; None for one that is to be removed.
+        document: as it should be; None for one to remove.
         saved: as the server has it; None where it has none.
     """
 
@@ -95,14 +95,14 @@ class AutomationChange(Change):
 
     @property
     def title(self) -> str:
-        """Return what a person calls the automation."""
+        """Return the automation's name for people."""
         return f'automation "{self.name}"' if " " in self.name else f"automation {self.name}"
 
 
 def automation_documents(
     slack: Reference | None, pagerduty: Reference | None, patience: Patience | None = None
 ) -> list[AutomationDocument]:
-    """Return what the server is to watch; nothing where there is nobody to tell.
+    """Return the automations for these destinations; none without a destination.
 
     Args:
         slack: a block of type webhook.
@@ -126,7 +126,7 @@ def automation_documents(
     documents = [
         document(
             "crashed",
-            "A run crashed, and its process could not tell so itself.",
+            "A run crashed, and its process could not send the alert.",
             _expecting([TOLD_EVENT], after=["prefect.flow-run.Crashed"], within=patience.told),
             f"{run} crashed",
             f"{state}\n{link}",
@@ -135,7 +135,7 @@ def automation_documents(
             "alert not sent",
             "A run could not reach the destinations of its alert.",
             _meeting([UNSENT_EVENT]),
-            f"{run} ended badly and could not tell so",
+            f"{run} failed and could not send its alerts",
             "{{ event.payload.text }}\n" + link,
         ),
         document(
@@ -147,7 +147,7 @@ def automation_documents(
         ),
         document(
             "no worker",
-            "A work pool has no worker that is alive.",
+            "A work pool has no running worker.",
             _expecting(
                 ["prefect.work-pool.ready"],
                 after=["prefect.work-pool.not-ready"],
@@ -155,26 +155,26 @@ def automation_documents(
                 match=_WORK_POOL,
             ),
             "Work pool {{ work_pool.name }} has no worker",
-            "Its last worker has given no sign of life, so that scheduled runs do not start. Start one: "
+            "Its last worker sends no heartbeat, so scheduled runs do not start. Start a worker: "
             "uv run prefect worker start --pool {{ work_pool.name }}",
         ),
         document(
             "silent from the start",
-            "A run has begun and never given a sign of life, so that nobody knows whether it lives.",
+            "A run has begun and sent no heartbeat, so it is unknown whether its process is running.",
             _expecting([_HEARTBEAT, *_ENDED], after=["prefect.flow-run.Running"], within=patience.silent),
-            f"{run} has given no sign of life since it began",
-            f"Its process may be gone: see its worker. Where PREFECT_FLOWS_HEARTBEAT_FREQUENCY is off, this tells "
+            f"{run} has sent no heartbeat since it began",
+            f"Its process may be gone: see its worker. Where PREFECT_FLOWS_HEARTBEAT_FREQUENCY is off, this means "
             f"nothing.\n{link}",
         ),
         document(
             "stuck",
-            "A run is still going on long after any run should have ended.",
+            "A run is still running long after any run should have ended.",
             _expecting(_ENDED, after=["prefect.flow-run.Running"], within=patience.stuck),
             f"{run} has been running for {patience.stuck // 3600} hours",
             f"See what it waits for, or cancel it.\n{link}",
         ),
     ]
-    # It lived and its process is gone: the run is called crashed, and "crashed" tells it.
+    # Its process is gone: the run is marked as crashed, and the automation "crashed" sends the alert.
     silent = AutomationDocument(
         f"{PREFIX}no sign of life",
         "A run whose process is gone is marked as crashed.",
@@ -184,7 +184,7 @@ def automation_documents(
                 "type": "change-flow-run-state",
                 "name": None,
                 "state": "CRASHED",
-                "message": f"It gave no sign of life for {patience.silent // 60} minutes: its process is gone.",
+                "message": f"It sent no heartbeat for {patience.silent // 60} minutes: its process is gone.",
                 "force": False,
             },
         ),
@@ -200,7 +200,7 @@ def late_document(
     slack: Reference | None,
     pagerduty: Reference | None,
 ) -> AutomationDocument:
-    """Return what tells that a run of one deployment has not begun in time.
+    """Return the automation for runs of one deployment that do not begin in time.
 
     Args:
         deployment: <flow>/<name>, for people.
@@ -233,8 +233,8 @@ def change_of_automation(document: AutomationDocument, saved: SavedAutomation | 
         fields.append(FieldChange("of this name", str(1 + len(saved.doubles)), "1"))
     for name, old, new in (
         ("description", saved.description, document.description),
-        ("trigger", _plain(saved.trigger), _plain(document.trigger)),
-        ("actions", _plain(saved.actions), _plain(document.actions)),
+        ("trigger", _comparable(saved.trigger), _comparable(document.trigger)),
+        ("actions", _comparable(saved.actions), _comparable(document.actions)),
     ):
         if old != new:
             fields += _differences(name, old, new)
@@ -254,23 +254,23 @@ def _differences(name: str, old: object, new: object) -> list[FieldChange]:
     if isinstance(old, list) and isinstance(new, list) and len(cast(list[object], old)) == len(cast(list[object], new)):
         pairs = enumerate(zip(cast(list[object], old), cast(list[object], new), strict=True), start=1)
         return [change for number, (a, b) in pairs if a != b for change in _differences(f"{name} {number}", a, b)]
-    return [FieldChange(name, *(None if value is None else _shown(value) for value in (old, new)))]
+    return [FieldChange(name, *(None if value is None else _text_of(value) for value in (old, new)))]
 
 
-def _shown(value: object) -> str:
+def _text_of(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def _plain(value: object) -> object:
-    """Return a value in a form that compares: no tuples, references by name, no settings that are not there."""
+def _comparable(value: object) -> object:
+    """Return a value for comparison: lists for tuples, names for references, no settings that are None."""
     if isinstance(value, Reference):
         return str(value)
     if isinstance(value, Mapping):
         entries = cast(Mapping[str, object], value).items()
-        return {name: _plain(inner) for name, inner in entries if inner is not None}
+        return {name: _comparable(inner) for name, inner in entries if inner is not None}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in cast(Sequence[object], value)]
+        return [_comparable(inner) for inner in cast(Sequence[object], value)]
     return value
 
 

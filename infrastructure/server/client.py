@@ -1,4 +1,4 @@
-"""The Prefect server: its blocks, limits and runs, and its failures in plain words.
+"""Read and write a Prefect server's blocks, limits, automations and runs, with readable errors.
 
 Importing this module imports Prefect, which takes about 2 s: do it where a server is needed.
 """
@@ -36,13 +36,13 @@ from infrastructure.errors import ConfigError, DriftError, UpstreamUnavailable
 from infrastructure.server.automations import AutomationDocument, SavedAutomation
 
 _CONNECT_SECONDS = 10.0
-# For a temporary server to start. Prefect allows 20 s, which a machine with other work does not keep.
+# For a temporary server to start. Prefect allows 20 s, which is too short on a busy machine.
 _START_SECONDS = 120
 _ANSWER_SECONDS = 60.0
 _NO_CONTENT = 204
-# Refusals that pass: a time-out, and too many requests.
+# Transient refusals: a timeout, and too many requests.
 _PASSING = (408, 429)
-# A page of flow runs, and tags in one question: what the server allows, and what fits into a query.
+# Flow runs per page, which the server limits, and tags per query, which a query can hold.
 _PAGE = 200
 _TAGS_AT_ONCE = 100
 
@@ -57,7 +57,7 @@ class Server:
 
     @property
     def client(self) -> SyncPrefectClient:
-        """Return the client itself, for what only one module of another layer reads and writes."""
+        """Return Prefect's client, for what only one other module reads or writes."""
         return self._client
 
     def read_block(self, type_slug: str, name: str) -> SavedDocument | None:
@@ -98,7 +98,7 @@ class Server:
             try:
                 created = self._client.create_block_document(create)
             except ObjectAlreadyExists:
-                pass  # Somebody else made it since: it is brought to what is declared.
+                pass  # Another process created it since: it is updated to what is declared.
             else:
                 self._document_ids[document.type_slug, document.name] = created.id
                 return
@@ -118,7 +118,7 @@ class Server:
         return limit.limit if limit.active else None
 
     def save_limit(self, name: str, limit: int) -> None:
-        """Create a global concurrency limit, or correct and activate the one that is there."""
+        """Create a global concurrency limit, or correct and activate the existing one."""
         try:
             self._client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
         except ObjectAlreadyExists:
@@ -143,7 +143,7 @@ class Server:
         )
 
     def save_automation(self, document: AutomationDocument, saved: SavedAutomation | None) -> None:
-        """Create an automation, or bring the saved one to what is declared; its blocks have to be there."""
+        """Create an automation, or update the saved one; its blocks must exist."""
         automation = AutomationCore.model_validate(
             {
                 "name": document.name,
@@ -163,12 +163,12 @@ class Server:
             self._client.delete_automation(UUID(double))
 
     def delete_automation(self, name: str) -> None:
-        """Delete every automation of a name; none is no error."""
+        """Delete every automation of a name, if there are any."""
         for automation in self._client.read_automations_by_name(name):
             self._client.delete_automation(automation.id)
 
     def _named_block(self, action: dict[str, Any]) -> dict[str, Any]:
-        """Return an action with the name of its block in the place of the id, where that block is there."""
+        """Return an action with the name of its block in place of the id, where that block exists."""
         block_id = action.get("block_document_id")
         if block_id is None:
             return action
@@ -272,11 +272,11 @@ def connect(report: Callable[[str], None] | None = None, answer_seconds: float =
     """Open the Prefect server that the current settings name; without one, Prefect starts a temporary one.
 
     Args:
-        report: told when something takes long.
-        answer_seconds: how long each answer is waited for.
+        report: called with a sentence when something takes long.
+        answer_seconds: how long to wait for each answer.
 
     Raises:
-        ConfigError: what answers is no Prefect API, or it refuses the credentials.
+        ConfigError: the address is not a Prefect API, or it refuses the credentials.
         UpstreamUnavailable: nothing answers, or the server fails.
     """
     address = api_address()
@@ -286,7 +286,7 @@ def connect(report: Callable[[str], None] | None = None, answer_seconds: float =
     if address is None and report:
         report(
             "No Prefect server is configured (PREFECT_API_URL is not set), so a temporary one is started. "
-            "This takes about 10 seconds; what it keeps stays on this machine."
+            "This takes about 10 seconds; its data stays on this machine."
         )
     with temporary_settings(set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _START_SECONDS}):
         client = _client(where, answer_seconds)
@@ -294,15 +294,15 @@ def connect(report: Callable[[str], None] | None = None, answer_seconds: float =
             with client:
                 yield Server(client)
         except httpx.HTTPError as exc:
-            # What is done in the block may speak to others, and their failures are not this server's.
+            # The block may send requests to other servers, whose failures are not this server's.
             if not _is_from(exc, client):
                 raise
-            # An answer that refuses is not chained: Prefect's text of it can repeat what was sent.
+            # A refusal is not chained: Prefect's text of it can repeat what was sent.
             raise in_words(exc) from (None if isinstance(exc, httpx.HTTPStatusError) else exc)
 
 
 def in_words(error: httpx.HTTPError) -> ConfigError | UpstreamUnavailable:
-    """Return what a failed request to the Prefect server means, as an error that says what to do."""
+    """Return the error for a failed request to the Prefect server, with what to do."""
     address = api_address()
     where = address or "this machine (a temporary one, as PREFECT_API_URL is not set)"
     if isinstance(error, httpx.HTTPStatusError):
@@ -314,7 +314,7 @@ def in_words(error: httpx.HTTPError) -> ConfigError | UpstreamUnavailable:
 
 
 def passes_by_itself(error: httpx.HTTPError) -> bool:
-    """Say whether a request that failed may be granted when it is sent again: no answer, or one that passes."""
+    """Return whether a failed request may succeed when repeated: no answer, or a transient one."""
     if not isinstance(error, httpx.HTTPStatusError):
         return True
     return error.response.is_server_error or error.response.status_code in _PASSING
@@ -322,7 +322,7 @@ def passes_by_itself(error: httpx.HTTPError) -> bool:
 
 def _client(where: str, answer_seconds: float) -> SyncPrefectClient:
     def require_json(answer: httpx.Response) -> None:
-        # A page of something else, with which Prefect's client would stumble over a character.
+        # Prefect's client would fail with a JSON error on the page of another server.
         kind = answer.headers.get("content-type", "")
         if answer.is_success and "json" not in kind and not _is_empty(answer):
             raise _not_an_api(where)
@@ -354,7 +354,7 @@ def _is_web_address(address: str) -> bool:
 
 
 def _is_from(error: httpx.HTTPError, client: SyncPrefectClient) -> bool:
-    """Say whether it was this server that was asked."""
+    """Return whether the failed request was one to this server."""
     try:
         asked, api = error.request.url, client.api_url
     except RuntimeError:
@@ -363,10 +363,10 @@ def _is_from(error: httpx.HTTPError, client: SyncPrefectClient) -> bool:
 
 
 def _how_to_start(address: str | None) -> str:
-    """Return how to start the server of an address, and "or"; for one elsewhere, what to do about that."""
+    """Return the beginning of an advice: how to start the server of an address, and "or"."""
     parts = urlsplit(address or "http://127.0.0.1:4200/api")
     if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        return "Start it where it belongs, or "
+        return "Start it on its machine, or "
     port = "" if parts.port in (None, 4200) else f" --port {parts.port}"
     return f"Start it with `uv run prefect server start{port}`, or "
 
@@ -379,7 +379,7 @@ def _gone(slug: str) -> DriftError:
 
 def _not_an_api(where: str) -> ConfigError:
     return ConfigError(
-        f"What answers at {where} is not the API of a Prefect server. PREFECT_API_URL ends in /api, as in "
+        f"{where} is not the API of a Prefect server. PREFECT_API_URL ends in /api, as in "
         "http://127.0.0.1:4200/api; `uv run prefect config view` shows where it is set."
     )
 
@@ -393,5 +393,5 @@ def _refused(where: str, status: int) -> ConfigError | UpstreamUnavailable:
     if status in (404, 405):
         return _not_an_api(where)
     return UpstreamUnavailable(
-        f"The Prefect server at {where} failed (HTTP {status}). Try again; if it stays so, look into its log."
+        f"The Prefect server at {where} failed (HTTP {status}). Try again; if it stays so, read its log."
     )

@@ -1,4 +1,4 @@
-"""The Prefect server of a laptop: the one that is configured, one that runs already, or a temporary one."""
+"""Find or start a Prefect server: the configured one, one on this machine, or a temporary one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PROBE_SECONDS = 1.0
 
 @contextmanager
 def prefect_server(report: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Iterator[str | None]:
-    """Make sure that there is a Prefect server for the time of the block, and yield its address.
+    """Provide a Prefect server while the block runs, and yield its address.
 
     None stands for a temporary one, which ends with this process and keeps its records in Prefect's own
     folder, where `prefect server start` finds them later.
 
     Args:
-        report: told when a server has to be started, which takes about ten seconds.
-        meanwhile: done while a temporary server starts, and only then.
+        report: called with a sentence when a server has to be started, which takes about ten seconds.
+        meanwhile: called while a temporary server starts, and only then.
 
     Raises:
         UpstreamUnavailable: a temporary server could not be started.
@@ -39,13 +39,13 @@ def prefect_server(report: Callable[[str], None], meanwhile: Callable[[], None] 
 
 @contextmanager
 def server_in_reach(report: Callable[[str], None]) -> Iterator[str | None]:
-    """Use the configured server for the time of the block, else one that runs on this machine; None without both."""
+    """Use the configured server while the block runs, else one on this machine; None where there is neither."""
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
     configured = PREFECT_API_URL.value()
-    # Where `prefect server start` listens on this machine: port 4200, unless Prefect is told otherwise.
+    # Where `prefect server start` listens on this machine: port 4200, unless Prefect's settings differ.
     local = f"http://127.0.0.1:{PREFECT_SERVER_API_PORT.value()}/api"
-    # What a temporary server would send home delays it on a machine without a network, and fills the screen.
+    # A temporary server's telemetry delays it on a machine without a network, and fills the screen.
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     if configured or not _answers(local):
         yield configured
@@ -56,7 +56,7 @@ def server_in_reach(report: Callable[[str], None]) -> Iterator[str | None]:
 
 
 def _answers(api: str) -> bool:
-    # A proxy that the environment names is for other machines, not for this one.
+    # Proxies of the environment are for other machines, not for this one.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{api}/health", timeout=_PROBE_SECONDS) as response:
@@ -72,7 +72,7 @@ def _temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
     # Prefect's clients use this very instance when no address is configured.
     server = SubprocessASGIServer()
     with ThreadPoolExecutor(1) as starter:
-        # The settings in force belong to the context of this thread.
+        # The current settings belong to the context of this thread.
         is_up = starter.submit(copy_context().run, server.start, timeout=90)
         try:
             meanwhile()
@@ -94,7 +94,7 @@ def _temporary_server(meanwhile: Callable[[], None]) -> Iterator[None]:
 
 
 def _deliver() -> None:
-    """Send what Prefect's client still holds back, before the server that is to have it is gone."""
+    """Send what Prefect's client has queued, before its temporary server is gone."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

@@ -1,10 +1,10 @@
-"""When a slot of a concurrency limit may be freed that nobody gives back: never while its lease can be alive.
+"""Free a slot of a concurrency limit whose holder is dead, but never while its lease can be alive.
 
 A Prefect server that is killed forgets the leases that it keeps in memory, and goes on counting their slots as taken.
-So who holds a slot leaves a sign of life in a Prefect variable, anew with each renewal; who waits takes a slot for dead
-that shows the same sign for as long as a lease lasts; and a holder that was not renewed in time does nothing any more.
+So a holder writes a heartbeat to a Prefect variable with each renewal. A waiting process takes a slot for dead when its
+heartbeat is the same for as long as a lease lasts; and a holder that was not renewed in time does nothing any more.
 
-Importing this module is cheap: Prefect is imported where a client of Prefect is at hand anyway.
+Importing this module is cheap: Prefect is imported in the functions that take its client.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ _LOCKED, _NOT_FOUND = 423, 404
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is agreed between those who hold a slot and those who wait for it, in seconds.
+    """The times, in seconds, on which holders of a slot and waiting processes agree.
 
     Attributes:
-        lease: how long the server keeps a slot for a holder that it does not hear of; 60 is the shortest it grants.
-        renew: how often a holder is heard of.
-        proven: how long after it sent the last request that was granted a holder may begin something; what it begins
-            has to be over before the lease is.
+        lease: how long the server keeps a slot without a renewal; 60 is the shortest that it grants.
+        renew: how often a holder renews.
+        proven: how long after its last granted request a holder may begin something; that has to end before the lease.
     """
 
     lease: float
@@ -46,12 +45,12 @@ class Terms:
     proven: float
 
 
-# For a look and a start, each a request that is waited for for 30 s at most.
+# For two requests, each with a timeout of 30 s.
 START_TERMS = Terms(lease=60.0, renew=10.0, proven=25.0)
 
 
 class Silence:
-    """Tell how long a slot that is taken has shown the same sign of life.
+    """Measure how long the heartbeat of a taken slot has been the same.
 
     Args:
         lease_seconds: how long the lease of the slot lasts.
@@ -63,33 +62,33 @@ class Silence:
         self._since: float | None = None
 
     def is_over(self, sign: object, now: float) -> bool:
-        """Take the sign that is there now; return whether it has been there for longer than any lease lasts.
+        """Note the current heartbeat; return whether it has been the same for longer than any lease lasts.
 
         Args:
-            now: by a clock that nobody sets, such as `time.monotonic`.
+            now: by a monotonic clock, such as `time.monotonic`.
         """
         if self._since is None or sign != self._sign:
             self._sign, self._since = sign, now
         return now - self._since > self._lease_seconds
 
     def begin_anew(self) -> None:
-        """Forget what was seen, as when the server was away: its signs can't be told from silence."""
+        """Begin again, as after a time in which the server did not answer and heartbeats could not be seen."""
         self._since = None
 
 
 @contextmanager
 def holding(server: Server, limit: str, sign: str, terms: Terms) -> Iterator[Callable[[], None]]:
-    """Hold a concurrency limit of one, made where it is not there, for the time of the block.
+    """Hold a concurrency limit of one, created when missing, while the block runs.
 
-    It keeps apart what takes a few seconds, and is not renewed. Yields a function that is called before anything is
-    begun that another may not do at the same time. The slot of another that shows no sign of life is freed.
-    Prefect's own way of waiting is not used: the server tells those who wait to come back after up to 30 s.
+    It is for a few seconds and is not renewed. Yields a function to call before anything that another holder must not
+    do at the same time. The slot of a holder without a heartbeat is freed. Prefect's own way of waiting is not used,
+    because with it a waiting process comes back only after up to 30 s.
 
     Args:
-        sign: the name of the variable for signs of life.
+        sign: the name of the variable for heartbeats.
 
     Raises:
-        UpstreamUnavailable: by the function yielded, when the slot is not sure to be held any more.
+        UpstreamUnavailable: by the function yielded, when it is no longer certain that the slot is held.
     """
     client = server.client
     if server.read_limit(limit) is None:
@@ -109,14 +108,14 @@ def holding(server: Server, limit: str, sign: str, terms: Terms) -> Iterator[Cal
     def require() -> None:
         if time.monotonic() > asked_at + terms.proven:
             raise UpstreamUnavailable(
-                f"The Prefect server took so long that its limit {limit} may be somebody else's by now. Try again."
+                f"The Prefect server took so long that another process may hold its limit {limit} by now. Try again."
             )
 
     try:
         show_sign(client, sign, {"lease": slot["lease_id"], "signs_of_life": 1})
         yield require
     finally:
-        with suppress(httpx.HTTPError):  # It runs out by itself.
+        with suppress(httpx.HTTPError):  # The lease expires by itself.
             client.release_concurrency_slots_with_lease(lease_id=UUID(slot["lease_id"]))
 
 
@@ -136,7 +135,7 @@ def take_slot(client: SyncPrefectClient, limit: str, lease_seconds: float) -> di
 
 
 def show_sign(client: SyncPrefectClient, sign: str, value: dict[str, Any]) -> None:
-    """Leave a sign of life of whoever holds a slot, in a variable."""
+    """Write the heartbeat of a slot's holder to a variable."""
     from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 
     try:
@@ -148,10 +147,10 @@ def show_sign(client: SyncPrefectClient, sign: str, value: dict[str, Any]) -> No
 
 
 def free_slot(client: SyncPrefectClient, limit: str, sign: str, seen: Variable | None) -> None:
-    """Have the server forget a slot whose holder is dead, unless it shows a sign after all or somebody else does so.
+    """Free a slot whose holder is dead, unless its heartbeat changed or another process has freed it.
 
     Args:
-        seen: the sign that it has shown for longer than a lease lasts.
+        seen: the heartbeat that has been the same for longer than a lease lasts.
     """
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, VariableCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -160,14 +159,14 @@ def free_slot(client: SyncPrefectClient, limit: str, sign: str, seen: Variable |
     if (now and (now.id, now.value)) != (seen and (seen.id, seen.value)):
         return
     if seen is None:
-        # Its holder died before it could say so. A name is given once: of those who see this, one alone goes on.
+        # Its holder died before its first heartbeat. Creating a variable succeeds once: one process alone goes on.
         try:
             client.create_variable(VariableCreate(name=sign, value={"lease": "freed"}))
         except ObjectAlreadyExists:
             return
     else:
         try:
-            # By its id, which is another one once somebody has freed the slot and a third has taken it.
+            # By its id, which changes once another process has freed the slot and a third has taken it.
             client.request("DELETE", "/variables/{id}", path_params={"id": seen.id})
         except httpx.HTTPStatusError as exc:
             if exc.response.status_code != _NOT_FOUND:

@@ -1,6 +1,6 @@
-"""Keys that a client wants as a file: in memory, under a path that this process and its children can open.
+"""Provide keys as files in memory, under a path that this process and its children can open.
 
-The kernel drops such a file with the process that made it, however that one ends, and it never was on a disk.
+The kernel drops such a file with the process that created it, however it ends, and it is never on a disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _in_memory(text: str) -> int:
 
 
 def _on_disk(text: str) -> Path:
-    """Write a private file where there are none in memory, such as on macOS; it goes with the end of this process."""
+    """Write a private file where files in memory do not exist, such as on macOS; it is deleted at exit."""
     descriptor, name = tempfile.mkstemp(prefix="tributary-key-", dir=os.environ.get("XDG_RUNTIME_DIR"))
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

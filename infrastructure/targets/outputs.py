@@ -1,4 +1,4 @@
-"""A target as dbt wants it: an output of profiles.yml in which every secret is an `env_var()`."""
+"""A target as an output of profiles.yml, in which every secret is an `env_var()`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from infrastructure.targets.warehouses import (
 # dbt replaces the values of variables with this prefix by ***** in everything that it logs.
 SECRET_PREFIX = "DBT_ENV_SECRET_"
 
-# What google-auth reads of a service account's key file. The first are secret; as dbt blanks out every secret
-# in its logs, no everyday word, such as the project's name, may be among them.
+# The fields of a service account's key file that google-auth reads. The first are secret. As dbt blanks out every
+# secret in its logs, no common word, such as the project's name, may be among them.
 KEYFILE_SECRETS = ("private_key", "private_key_id", "client_email")
 _KEYFILE_PLAIN = ("type", "token_uri", "universe_domain")
 
-# The settings under which dbt takes a secret: in a profile block, only an env_var() may stand there.
+# The settings in which dbt takes a secret: in a profile block, their value must be an env_var().
 SECRET_SETTINGS = frozenset(
     [
         *(
@@ -70,7 +70,7 @@ class Output:
     """A dbt output, the secrets that belong to it, and where Prefect keeps them.
 
     Attributes:
-        settings: what stands under `outputs.<target>` in a profiles.yml; secrets as `{{ env_var('…') }}`.
+        settings: the content of `outputs.<target>` in a profiles.yml; secrets as `{{ env_var('…') }}`.
         secrets: the value of each of those variables.
         sources: the place of each value, as `<block type>/<block name>#<field>`.
         pass_env: names of environment variables that dbt is given besides those it needs.
@@ -91,7 +91,7 @@ class Output:
 
 
 def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
-    """Put a target and its secrets together.
+    """Return the output of a target with its secrets.
 
     Args:
         secrets: value by environment variable, as `read_secrets` returns them.
@@ -99,7 +99,7 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
     Raises:
         ConfigError: a secret is not what its setting needs, such as a key file that is no JSON.
     """
-    settings = _plain(target)
+    settings = _plain_settings(target)
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
 
@@ -123,10 +123,10 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
 
 def local_settings(target: Target) -> dict[str, Any]:
     """Return a target's dbt output that looks up the variables of targets.yml, for a local profiles.yml."""
-    settings = _plain(target)
+    settings = _plain_settings(target)
     for setting, variable in target.secret_variables().items():
         if setting in KEYS_AS_FILES:
-            # Without the setting, libpq looks where a person keeps the own key: ~/.postgresql/postgresql.key.
+            # Without the setting, libpq would read the user's own key, ~/.postgresql/postgresql.key.
             continue
         _put(settings, setting, env_var(variable, " | as_native" if setting == "keyfile_json" else ""))
     return settings
@@ -134,7 +134,7 @@ def local_settings(target: Target) -> dict[str, Any]:
 
 def _put(settings: dict[str, Any], setting: str, value: str) -> None:
     if setting == "token_request_data":
-        # dbt-bigquery 1.12 knows one provider of identities.
+        # dbt-bigquery 1.12 supports one provider of identities.
         settings["token_endpoint"] = {"type": "entra", "request_url": settings.pop("token_request_url")}
         settings["token_endpoint"]["request_data"] = value
     else:
@@ -155,12 +155,12 @@ def blanked_names(profile: str, output: Output) -> list[str]:
 
 
 def env_var(variable: str, filters: str = "") -> str:
-    """Return the text by which dbt looks a variable up."""
+    """Return the Jinja text with which dbt looks up a variable."""
     return f"{{{{ env_var('{variable}'){filters} }}}}"
 
 
 def is_env_var(value: object) -> bool:
-    """Tell whether a setting is looked up in the environment by dbt."""
+    """Return whether dbt looks a setting up in the environment."""
     return isinstance(value, str) and value.lstrip().startswith("{{ env_var(")
 
 
@@ -222,7 +222,7 @@ def parse_private_key(target: Target, variable: str, text: str) -> str:
 _PATH_OF_KEY = {"postgres": "sslkey", "snowflake": "private_key_path"}
 
 
-def _plain(target: Target) -> dict[str, Any]:
+def _plain_settings(target: Target) -> dict[str, Any]:
     dumped = target.model_dump(exclude_none=True, mode="json")
     plain = {
         _RENAMED.get(name, name): value

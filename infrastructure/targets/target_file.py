@@ -1,6 +1,6 @@
 """The environments of infrastructure/targets.yml, read into typed models that hold no secret.
 
-`python -m infrastructure.targets.target_file` writes infrastructure/targets.schema.json anew, for editors.
+`python -m infrastructure.targets.target_file` writes infrastructure/targets.schema.json, for editors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA_FILE = ROOT / "infrastructure" / "targets.schema.json"
 SERVICES = ("slack_webhook", "pagerduty", "airbyte", "dashboard_cache")
 
 _NEVER_HERE = "no secret is written in this file: put it in an environment variable, and name that with `{}`"
-# What people try, because other tools call it so.
+# Names that other tools have for our settings.
 _HINTS = {
     "password": _NEVER_HERE.format("password_env"),
     "pass": _NEVER_HERE.format("password_env"),
@@ -70,7 +70,7 @@ class SlackWebhook(Settings):
 
 
 class PagerDuty(Settings):
-    """Whom critical alerts page: the block pagerduty."""
+    """The PagerDuty service that critical alerts page: the block pagerduty."""
 
     routing_key_env: Variable = Field(description="Variable that holds the integration key of a service (Events v2).")
     region: Literal["us", "eu"] = Field(default="us", description="Where the PagerDuty account is kept.")
@@ -91,13 +91,13 @@ class Airbyte(Settings):
 
 
 class DashboardCache(Settings):
-    """The Redis that dashboards read what was just built from."""
+    """The Redis from which dashboards read what was just built."""
 
     url_env: Variable = Field(description="Variable that holds its address, such as redis://:password@host:6379/0.")
 
 
 class Targets(Settings):
-    """Everything that infrastructure/targets.yml says."""
+    """The content of infrastructure/targets.yml."""
 
     profile: str = Field(
         default="tributary", min_length=1, description="Name of the dbt profile, as in dbt_project.yml."
@@ -115,12 +115,12 @@ class Targets(Settings):
 
     @property
     def unset(self) -> dict[str, tuple[str, ...]]:
-        """Return what had to be left out because its `${VARIABLE}` is not set: entry → variables."""
+        """Return the entries that are left out because a `${VARIABLE}` is not set: entry → variables."""
         return self._unset
 
     @property
     def names(self) -> list[str]:
-        """Return the names of all targets in the file, also of those that wait for a variable."""
+        """Return the names of all targets in the file, including those that lack a variable."""
         return [*self.targets, *(name for name in self._unset if name not in SERVICES)]
 
     def find(self, name: str) -> Target:
@@ -142,9 +142,9 @@ class Targets(Settings):
 
 
 def secrets_of_others(target: str, path: Path | None = None) -> frozenset[str]:
-    """Return the variables that targets.yml names for secrets, without those of one target; none where it has no file.
+    """Return the variables of secrets in targets.yml, without those of one target; none where there is no such file.
 
-    It is read as it stands: an entry that can't be used at present may well have its secret set.
+    The file is read without checks: an entry that can't be used may still have its secret set.
     """
     try:
         entries = read_yaml(path or TARGETS_FILE).data
@@ -197,7 +197,7 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
 
 
 def _misnamed(data: dict[str, Any], unset: Mapping[Place, list[str]]) -> list[Mistake]:
-    """Find names that are right by themselves, and wrong together with the rest of the file."""
+    """Find names that are valid, but contradict the rest of the file."""
     mistakes = [it for place, it in unset_mistakes(unset).items() if place[0] in ("profile", "default")]
     targets, default = data.get("targets"), data.get("default")
     if not isinstance(targets, dict):
@@ -207,13 +207,15 @@ def _misnamed(data: dict[str, Any], unset: Mapping[Place, list[str]]) -> list[Mi
         mistakes.append(Mistake(("targets",), "expected at least one target"))
     elif isinstance(default, str) and default not in names and ("default",) not in unset:
         mistakes.append(Mistake(("default",), f"there is no target {default!r}{meant(default, names)}"))
-    return mistakes + [Mistake(("targets", name), "is taken; name it otherwise") for name in names if name in SERVICES]
+    return mistakes + [
+        Mistake(("targets", name), "is a reserved name; choose another") for name in names if name in SERVICES
+    ]
 
 
 def _waiting(
     data: dict[str, Any], unset: Mapping[Place, list[str]], environ: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return what cannot be used because its settings name variables that are not set: entry → variables."""
+    """Return the entries whose settings name variables that are not set: entry → variables."""
     waiting: dict[str, dict[str, None]] = {}
     for place, variables in unset.items():
         entry = str(place[1]) if place[0] == "targets" else str(place[0])
@@ -241,7 +243,7 @@ def _known_names(data: dict[str, Any]) -> Callable[[Place], list[str]]:
 
 
 def _shared_in_vain(targets: Targets) -> list[Mistake]:
-    """Find targets that share a credentials block and do not agree on what is in it."""
+    """Find targets that share a credentials block but differ in its settings."""
     mistakes: list[Mistake] = []
     owners: dict[tuple[str, str], tuple[str, WarehouseTarget]] = {}
     for name, target in targets.targets.items():
@@ -271,7 +273,7 @@ def schema_text() -> str:
 
 
 def _or_variable(setting: dict[str, Any]) -> dict[str, Any]:
-    """Let a setting that is no text also be written as `${NAME}` or `${NAME:-default}`."""
+    """Return the schema of a setting that may also be written as `${NAME}` or `${NAME:-default}`."""
     kinds = setting.get("anyOf", [setting])
     if not any(kind.get("type") in ("integer", "boolean") or "enum" in kind for kind in kinds):
         return setting

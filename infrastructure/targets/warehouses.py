@@ -1,4 +1,4 @@
-"""What a target can say about its warehouse: one class per warehouse, with every way of signing in."""
+"""The settings of a target's warehouse: one class per warehouse, with every way of signing in."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseModel):
-    """Refuse every setting that is not known, so that a typo is found at once."""
+    """A model that refuses unknown settings, so that a typo is found at once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def secret_variables(self) -> dict[str, str]:
-        """Return the environment variable of each secret, by the name that dbt has for the secret."""
+        """Return the environment variable of each secret, by dbt's name of the secret."""
         fields = type(self).model_fields
         return {
             name.removesuffix("_env"): getattr(self, name)
@@ -62,9 +62,9 @@ class Settings(BaseModel):
 
 
 class WarehouseTarget(Settings):
-    """Hold what every target has."""
+    """The settings of every target."""
 
-    # The settings that the credentials block is made of: targets that share a block must agree on them.
+    # The settings in the credentials block: targets that share a block must agree on them.
     credential_settings: ClassVar[tuple[str, ...]] = ()
     default_credentials_block: ClassVar[str] = ""
 
@@ -267,7 +267,7 @@ def _not_scrubbed(variable: str | None) -> str | None:
     return variable
 
 
-# The setting by which each way of signing in to BigQuery is known, and dbt-bigquery's name for the way.
+# The setting that selects each way of signing in to BigQuery, and dbt-bigquery's name of the way.
 BIGQUERY_WAYS = {
     "keyfile_json_env": "service-account-json",
     "keyfile": "service-account",
@@ -308,7 +308,7 @@ class BigQueryTarget(WarehouseTarget):
     refresh_token_env: Variable | None = Field(
         default=None, description="Variable that holds an OAuth refresh token; needs client_id and client_secret_env."
     )
-    client_id: str | None = Field(default=None, description="Client of the refresh token.")
+    client_id: str | None = Field(default=None, description="Client id that the refresh token belongs to.")
     client_secret_env: Variable | None = None
     token_uri: str | None = Field(default=None, description="Where a refresh token is exchanged, if not at Google.")
     workload_pool_provider_path: str | None = Field(
@@ -334,7 +334,7 @@ class BigQueryTarget(WarehouseTarget):
     quota_project: str | None = None
     priority: Literal["interactive", "batch"] | None = None
     maximum_bytes_billed: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="A query above it fails unbilled."
+        default=None, description="A query that would bill more fails, and costs nothing."
     )
     job_execution_timeout_seconds: Seconds | None = None
     job_creation_timeout_seconds: Seconds | None = None

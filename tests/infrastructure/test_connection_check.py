@@ -127,7 +127,7 @@ _HBA = 'connection failed: FATAL:  no pg_hba.conf entry for host "10.1.2.3", SSL
         (
             "postgres",
             f"Database Error\n  {_HBA}",
-            'the server lets nobody in this way: host "10.1.2.3", SSL off',
+            'the server does not allow this connection: host "10.1.2.3", SSL off',
         ),
         (
             "postgres",
@@ -144,7 +144,7 @@ _HBA = 'connection failed: FATAL:  no pg_hba.conf entry for host "10.1.2.3", SSL
             "Database Error\n  nobody foresaw this\n  more",
             "dbt could not connect: nobody foresaw this",
         ),
-        ("postgres", "", "dbt could not connect: dbt said nothing"),
+        ("postgres", "", "dbt could not connect: dbt printed nothing"),
     ],
 )
 def test_the_cause_is_read_from_what_dbt_prints(warehouse: str, text: str, cause: str) -> None:
@@ -205,7 +205,7 @@ _BIGQUERY = {"type": "bigquery", "project": "acme", "schema": "marts"}
         (_BIGQUERY, {"location": "EU"}, "", ""),
         (_BIGQUERY | {"location": "eu"}, {"location": "EU"}, "", ""),
         (_BIGQUERY | {"location": "US"}, {"location": "EU"}, "dataset acme.marts is in location EU, not in US", ""),
-        (_BIGQUERY, {"location": None}, "", "there is no dataset acme.marts yet: the first run makes it in US"),
+        (_BIGQUERY, {"location": None}, "", "there is no dataset acme.marts yet: the first run creates it in US"),
     ],
 )
 def test_the_place_that_dbt_builds_in_is_judged(

@@ -231,7 +231,7 @@ def test_an_address_that_is_no_prefect_api_is_named(prefect_server: str, wrong: 
     address = prefect_server.removesuffix("/api") + wrong
     with (
         temporary_settings({PREFECT_API_URL: address}),
-        pytest.raises(ConfigError, match=f"What answers at {address} is not the API of a Prefect server"),
+        pytest.raises(ConfigError, match=f"{address} is not the API of a Prefect server"),
     ):
         load_profile("dev")
 

@@ -63,7 +63,7 @@ def test_what_somebody_else_fails_with_is_not_the_servers(prefect_server: str, e
 def test_a_page_for_people_is_not_the_api_of_a_server(page: str) -> None:
     with (
         temporary_settings({PREFECT_API_URL: f"{page}/api"}),
-        pytest.raises(ConfigError, match=f"What answers at {page}/api is not the API of a Prefect server"),
+        pytest.raises(ConfigError, match=f"{page}/api is not the API of a Prefect server"),
         connect() as server,
     ):
         server.read_limit("dbt-dev")

@@ -66,7 +66,7 @@ def test_a_first_run_says_what_it_made_and_a_second_that_nothing_changed(
     assert f"created    concurrency limit dbt-{fresh}: 1 run at a time" in first.stdout
     assert f"Passed over:\n  {fresh}b: PG_PASSWORD is not set" in first.stdout
     assert f"uv run python -m flows run --target {fresh}" in first.stdout
-    assert "Nothing to change: everything is as targets.yml says." in second.stdout
+    assert "Nothing to change: everything is as in targets.yml." in second.stdout
     assert "created" not in second.stdout
     assert list(yaml.safe_load(profiles_file.read_text())["tributary"]["outputs"]) == [fresh, f"{fresh}b"]
     assert load_profile(fresh).output["path"] == duckdb_target["path"]
@@ -198,7 +198,7 @@ def test_check_says_for_each_target_whether_dbt_can_connect(
     assert result.exit_code == 75
     assert f"{fresh}: ok" in result.stdout
     assert f"{fresh}b: failed, nothing listens at that host and port. Start the server" in result.stdout
-    assert f"{fresh}: the saved blocks are not as targets.yml says" in result.stdout
+    assert f"{fresh}: the saved blocks differ from targets.yml" in result.stdout
     assert "geheim" not in result.output
 
 
@@ -244,7 +244,7 @@ def test_ensure_makes_what_is_missing_once(
     declared(**{fresh: duckdb_target})
 
     (sentence,) = ensure_target(fresh)
-    assert sentence.startswith(f"Made the blocks of target {fresh}: ")
+    assert sentence.startswith(f"Created the blocks of target {fresh}: ")
     assert ensure_target(fresh) == []
     assert load_profile(fresh).output["path"] == duckdb_target["path"]
 
@@ -287,7 +287,7 @@ def test_ensure_says_when_targets_yml_has_changed_since(
     declared(**{fresh: duckdb_target | change})
 
     (sentence,) = ensure_target(fresh)
-    assert sentence.startswith(f"The saved blocks of target {fresh} are not as infrastructure/targets.yml says")
+    assert sentence.startswith(f"The saved blocks of target {fresh} differ from infrastructure/targets.yml")
     assert load_profile(fresh).output["threads"] == 4
 
 

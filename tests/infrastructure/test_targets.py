@@ -210,7 +210,7 @@ def test_targets_that_share_a_credentials_block_have_to_agree(file: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "must hold settings as `name: value`"),
+        ("", "must contain settings as `name: value`"),
         ("default: dev\ntargets: [", "is not valid YAML, at line 2"),
         (
             "default: dev\ntargets:\n" + DEV + DEV,

@@ -132,7 +132,7 @@ def test_what_is_wrong_with_the_settings_for_bigquery_is_said_in_a_sentence(seen
         "revoked refresh token": "the token has expired or been revoked",
         "expired token": "the token has expired or is not valid",
         "wrong region": "dataset demo-project.dev is in location US, not in EU",
-        "missing dataset": f"there is no dataset {nowhere} yet: the first run makes it in US, if the account may",
+        "missing dataset": f"there is no dataset {nowhere} yet: the first run creates it in US, if the account may",
         "unreachable host": "nothing listens at 127.0.0.1:9",
         "unknown host": "there is no host no-such-endpoint.invalid",
         "access token": "",

@@ -125,7 +125,7 @@ def test_a_killed_run_is_told_by_its_worker_and_a_killed_worker_by_the_server(
     both = f"🔴 {fresh}-both (sleeper) crashed"
     wait_until(lambda: {no_worker, both} <= set(headers(ops)), "the server tells that the worker was killed", _SECONDS)
     said = str(ops.bodies)
-    assert "It gave no sign of life" in said
+    assert "It sent no heartbeat" in said
     assert f"uv run prefect worker start --pool {fresh}" in said
     # That the worker has told it keeps the server from telling it as well, as long as it comes in time.
     told = [event["resource"]["prefect.resource.id"] for event in events(prefect_server, TOLD_EVENT)]

@@ -162,8 +162,8 @@ def test_a_program_is_known_by_its_version_and_found_by_its_environments_folder(
     ("said", "sentence"),
     [
         ("Core:\n  - installed: 1.7.20\n", r"dbt 1\.7\.20 \(.*\) is too old: Tributary runs dbt from 1\.8 on"),
-        ("dbt-core 3.0.0", "is newer than this Tributary knows"),
-        ("dbt Cloud CLI - 0.38.8 (abc)", "is no dbt that Tributary knows: to --version it said 'dbt Cloud CLI"),
+        ("dbt-core 3.0.0", "is newer than this version of Tributary supports"),
+        ("dbt Cloud CLI - 0.38.8 (abc)", "is not a dbt that Tributary supports: --version printed 'dbt Cloud CLI"),
     ],
 )
 def test_a_dbt_that_is_too_old_or_unknown_gets_one_sentence(
