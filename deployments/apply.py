@@ -1,4 +1,4 @@
-"""Bring a Prefect server to what schedules.yml says: `python -m deployments.apply plan | apply | destroy | next`."""
+"""Deploy schedules.yml to a Prefect server: `python -m deployments.apply plan | apply | destroy | next`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Examples:
   {_COMMAND} apply --prune
       make the changes, and remove deployments that the file no longer has
   {_COMMAND} next --after 2026-03-28 --count 3
-      when everything runs, here across a change of the clock
+      when everything runs next, here across a change of the clock
 
 The server, of one's own or Prefect Cloud, is named by PREFECT_API_URL and PREFECT_API_KEY, or by the Prefect profile
 in use.
 """
 
-_target = click.option("--target", "-t", metavar="T", help="The deployments of this target alone.")
-_prune = click.option("--prune", is_flag=True, help="Remove deployments of ours that the file no longer has.")
+_target = click.option("--target", "-t", metavar="T", help="Only the deployments of this target.")
+_prune = click.option("--prune", is_flag=True, help="Remove deployments of this file that it no longer has.")
 _file = click.option(
     "--file",
     "path",
@@ -60,7 +60,7 @@ def main() -> None:
 @json_option
 @_file
 def plan(target: str | None, prune: bool, exit_code: bool, as_json: bool, path: Path | None) -> None:
-    """Show what apply would change, field by field; change nothing."""
+    """Show what apply would change, field by field, and change nothing."""
     planned = _reconcile(path, target, prune, as_json, apply_it=False)
     if exit_code:
         sys.exit(planned.exit_code)
@@ -72,17 +72,17 @@ def plan(target: str | None, prune: bool, exit_code: bool, as_json: bool, path: 
 @json_option
 @_file
 def apply(target: str | None, prune: bool, as_json: bool, path: Path | None) -> None:
-    """Show the changes and make them; a second time there are none."""
+    """Show the changes and apply them; a second run changes nothing."""
     _reconcile(path, target, prune, as_json, apply_it=True)
 
 
 @main.command()
 @_target
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Remove without a confirmation.")
 @json_option
 @_file
 def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> None:
-    """Remove every deployment that this file has put on the server; work pools and the history of runs stay."""
+    """Remove every deployment of this file from the server; work pools and the history of runs stay."""
     from deployments.schedules.prefect_deployments import destroy as destroy_deployments
     from deployments.schedules.prefect_deployments import read_saved
     from deployments.schedules.schedule_file import load_schedules
@@ -103,25 +103,31 @@ def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> 
         return
     for name in names:
         echo(line(Change(name, "remove"), is_done=True))
-    echo(f"{len(names)} deployments removed." if names else f"Nothing carries the tag {schedules.marker}.")
+    echo(f"{len(names)} deployments removed." if names else f"No deployment has the tag {schedules.marker}.")
 
 
 def _confirm(found: Sequence[Saved], as_json: bool) -> None:
     if as_json:
-        raise ConfigError("With --json nobody is asked: give --yes as well.")
+        raise ConfigError("With --json there is no confirmation: give --yes as well.")
     for deployment in found:
         echo(line(Change(deployment.full_name, "remove")))
-    click.confirm(f"Remove {len(found)} deployments, with the runs that are planned?", abort=True)
+    click.confirm(f"Remove {len(found)} deployments and their scheduled runs?", abort=True)
 
 
 @main.command("next")
 @_target
-@click.option("--count", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs of each deployment.")
+@click.option(
+    "--count",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="How many runs to show of each deployment.",
+)
 @click.option(
     "--after",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
     metavar="TIME",
-    help="Look from this moment on, in UTC; now when left out.",
+    help="Show runs after this moment, in UTC; default: now.",
 )
 @json_option
 @_file
@@ -183,11 +189,11 @@ def _summary(planned: Plan, command: str, is_applied: bool) -> str:
     from deployments.schedules.plan import PoolChange
 
     if planned.is_empty:
-        return "Nothing to change: the server is as deployments/schedules.yml says."
+        return "Nothing to change: the server is as in deployments/schedules.yml."
     if not is_applied:
         return f"Nothing has been changed yet. To make these changes: {command}"
     workers = [f"  uv run prefect worker start --pool {pool.name}" for pool in planned.only(PoolChange)]
-    return "\n".join([f"Done: {planned.done()}.", "Runs start where a worker is:", *workers])
+    return "\n".join([f"Done: {planned.done()}.", "To run them, start a worker:", *workers])
 
 
 def _as_document(planned: Plan, address: str | None, is_applied: bool) -> dict[str, Any]:

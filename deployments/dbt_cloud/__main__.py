@@ -39,7 +39,7 @@ _COMMAND = "python -m deployments.dbt_cloud"
 
 @click.group(
     cls=EntryGroup,
-    stopped="Stopped. What was done stands in the journal; deploy again to do the rest.",
+    stopped="Stopped. The journal lists what was done; deploy again to do the rest.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 def main() -> None:
@@ -48,9 +48,9 @@ def main() -> None:
 
 @main.command("validate")
 @options.together(options.config_option, options.vars_option, options.where_options, options.only_option, json_option)
-@click.option("--online", is_flag=True, help="Also look in dbt Cloud whether environments and variables are there.")
+@click.option("--online", is_flag=True, help="Also check that environments and variables exist in dbt Cloud.")
 def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
-    """Check the files; without --online nothing but the files is needed."""
+    """Check the files; only --online needs dbt Cloud."""
     config = load(_request(asked), os.environ)
     found = warnings_of(config)
     if online:
@@ -62,7 +62,7 @@ def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa
         return
     for warning in found:
         echo(styled(f"  ! {warning}", fg="yellow"))
-    echo(f"{described(config.jobs)}: nothing wrong{' with dbt Cloud either' if online else ''}.")
+    echo(f"{described(config.jobs)}: no mistakes{', and dbt Cloud has what they need' if online else ''}.")
 
 
 @main.command("plan")
@@ -75,9 +75,9 @@ def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa
     options.allowed_options,
     json_option,
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Keep the plan for `deploy --plan`.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan for `deploy --plan`.")
 def plan_command(out: Path | None, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
-    """Show what a deployment would change; exit code 3 when that is anything."""
+    """Show what a deployment would change; exit code 3 when there are changes."""
     changes = _planned(asked)
     if out is not None:
         out.write_text(json.dumps(changes.as_document(), indent=2), encoding="utf-8")
@@ -98,7 +98,12 @@ def plan_command(out: Path | None, as_json: bool, **asked: Any) -> None:  # noqa
     options.details_option,
     json_option,
 )
-@click.option("--plan", "plan_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Do only this.")
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Apply this plan; fail if the changes would differ from it.",
+)
 def deploy_command(
     max_deletions: int,
     dry_run: bool,
@@ -107,7 +112,7 @@ def deploy_command(
     plan_file: Path | None,
     **asked: Any,  # noqa: ANN401
 ) -> None:
-    """Create, change and delete jobs until dbt Cloud is as the files say."""
+    """Create, change and delete jobs in dbt Cloud as the files declare."""
     if dry_run:
         changes = _planned(asked)
         check_budget(changes, max_deletions)
@@ -142,12 +147,12 @@ def deploy_command(
     default=OLDER_THAN_DAYS,
     show_default=True,
     metavar="DAYS",
-    help="Delete branch jobs whose last deployment is older.",
+    help="Delete branch jobs that were last deployed earlier than this.",
 )
 @click.option(
     "--deleted-branches", metavar="REMOTE", help="Also delete jobs of branches that this git remote does not have."
 )
-@click.option("--force", is_flag=True, help="Delete what somebody changed by hand, too.")
+@click.option("--force", is_flag=True, help="Also delete jobs that were changed by hand.")
 def cleanup_command(
     older_than: float,
     deleted_branches: str | None,
@@ -158,7 +163,7 @@ def cleanup_command(
     as_json: bool,
     **asked: Any,  # noqa: ANN401
 ) -> None:
-    """Delete old branch jobs of a team; whatever can't be proven to be one is left alone."""
+    """Delete old branch jobs of a team; jobs without a valid stamp are left alone."""
     request = _request(asked)
     team = team_of(request, os.environ)
     branches = git_branches(deleted_branches) if deleted_branches else None
@@ -183,7 +188,7 @@ def cleanup_command(
 
 @main.command("list")
 @options.together(options.team_option, options.where_options, options.details_option, json_option)
-@click.option("--all", "all_jobs", is_flag=True, help="Jobs of others too.")
+@click.option("--all", "all_jobs", is_flag=True, help="List all jobs of the account.")
 def list_command(all_jobs: bool, details: bool, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
     """List the jobs of a team."""
     request = _request(asked)
@@ -208,12 +213,14 @@ def list_command(all_jobs: bool, details: bool, as_json: bool, **asked: Any) -> 
 
 @main.command("import")
 @options.together(options.where_options, options.team_option, json_option)
-@click.option("--filter", "filters", multiple=True, metavar="REGEX", help="Only jobs whose names match.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="REGEX", help="Only jobs whose names match this regular expression."
+)
 @click.option("--branch", help="Only jobs of this branch; with --user.")
 @click.option("--user", help="See --branch.")
 @click.option("--format", "form", type=click.Choice(["tfvars", "yaml"]), default="tfvars", show_default=True)
-@click.option("--linked", is_flag=True, help="YAML: with the ids, so that a deployment takes the jobs over.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: print it.")
+@click.option("--linked", is_flag=True, help="YAML: include the ids, so that a deployment takes the jobs over.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; default: print it.")
 def import_command(
     filters: tuple[str, ...],
     form: str,
@@ -222,7 +229,7 @@ def import_command(
     as_json: bool,
     **asked: Any,  # noqa: ANN401
 ) -> None:
-    """Write the jobs that are in dbt Cloud as a file."""
+    """Export the jobs in dbt Cloud to a file."""
     from deployments.dbt_cloud.files.importing import import_jobs, only
     from deployments.dbt_cloud.files.job_yaml import write_job_yaml
     from deployments.dbt_cloud.files.tfvars import write_tfvars
@@ -257,12 +264,14 @@ def import_command(
 
 @main.command("restore")
 @options.together(options.account_option, options.dry_run_option, json_option)
-@click.option("--journal", type=click.Path(exists=True, path_type=Path), required=True, help="A file, or a folder.")
-@click.option("--name", "names", multiple=True, help="Only these jobs; all that were deleted by default.")
+@click.option(
+    "--journal", type=click.Path(exists=True, path_type=Path), required=True, help="A journal, or a folder of journals."
+)
+@click.option("--name", "names", multiple=True, help="Only these jobs; default: all deleted ones.")
 def restore_command(
     journal: Path, names: tuple[str, ...], dry_run: bool, as_json: bool, account_id: int | None
 ) -> None:
-    """Put deleted jobs back, from the journal of the deployment or cleanup that deleted them."""
+    """Restore deleted jobs from the journal of the deployment or cleanup that deleted them."""
     from deployments.dbt_cloud.apply.journal import Journal, cloud_folder, deleted_jobs, read_journal
     from deployments.dbt_cloud.apply.restoring import restore
 
@@ -280,14 +289,18 @@ def restore_command(
     for entry in entries:
         new = restored.get(entry["name"])
         echo(f"  + {entry['name']} (was {entry['job_id']}{f', is {new}' if new else ''})")
-    echo(f"{described(entries)} {'to put back' if dry_run else 'put back'}.")
+    echo(f"{described(entries)} {'to restore' if dry_run else 'restored'}.")
 
 
 @main.command("schedules")
 @options.together(options.config_option, options.vars_option, options.where_options)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Such as utc.auto.tfvars.json.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write, such as utc.auto.tfvars.json; default: print it.",
+)
 def schedules_command(out: Path | None, **asked: Any) -> None:  # noqa: ANN401
-    """Write the UTC cron lines of jobs with a time zone for Terraform, which can't work them out."""
+    """Write the UTC cron lines of jobs with a time zone for Terraform, which can't compute them."""
     from datetime import UTC, datetime
 
     from deployments.dbt_cloud.model.time_zones import utc_cron
@@ -335,7 +348,7 @@ def _print_plan(changes: ChangeSet, as_json: bool, details: bool) -> None:
 
 
 def _finish(changes: ChangeSet, applied: Applied, journal: Path, as_json: bool, details: bool) -> None:
-    """Say what came of it, and end with the exit code that goes with it."""
+    """Print the result, and end with its exit code."""
     is_well = not applied.failed and not changes.of(BLOCKED)
     if as_json:
         from dataclasses import asdict
@@ -355,7 +368,7 @@ def _finish(changes: ChangeSet, applied: Applied, journal: Path, as_json: bool, 
         + (f". Journal: {journal}" if journal.exists() else ".")
     )
     if applied.deleted:
-        echo(f"To put back what was deleted: {_COMMAND} restore --journal {journal}")
+        echo(f"To restore what was deleted: {_COMMAND} restore --journal {journal}")
     sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
 
 

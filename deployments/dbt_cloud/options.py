@@ -1,4 +1,4 @@
-"""The options of the command line, each written once."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def together(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
-    """Put several options on a command, in this order."""
+    """Return a decorator that adds several options to a command, in this order."""
 
     def add(function: Function) -> Function:
         for option in reversed(options):
@@ -23,9 +23,15 @@ def together(*options: Callable[[Function], Function]) -> Callable[[Function], F
     return add
 
 
-config_option = click.option("--config", "files", multiple=True, metavar="FILE", help="May be given more than once.")
+config_option = click.option(
+    "--config",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="A job file, folder or pattern; may be given more than once.",
+)
 vars_option = click.option(
-    "--vars-yml", "variable_files", multiple=True, metavar="FILE", help="Values of YAML templates."
+    "--vars-yml", "variable_files", multiple=True, metavar="FILE", help="A YAML file with values for templates."
 )
 account_option = click.option("--account-id", type=int, help="Default: the file's, or DBTCLOUD_ACCOUNT_ID.")
 where_options = together(
@@ -38,7 +44,7 @@ who_options = together(
     team_option,
     click.option("--branch", help="Default: CI_COMMIT_REF_NAME, or CI_COMMIT_REF_SLUG."),
     click.option("--user", help="Default: GITLAB_USER_LOGIN."),
-    click.option("--production", "is_production", is_flag=True, help="The team's own jobs, not a branch's."),
+    click.option("--production", "is_production", is_flag=True, help="The team's production jobs, not a branch's."),
 )
 only_option = click.option(
     "--limit-environment",
@@ -46,15 +52,19 @@ only_option = click.option(
     type=int,
     multiple=True,
     metavar="ID",
-    help="Of YAML files: only jobs in this environment.",
+    help="Only jobs of YAML files in this environment.",
 )
 allowed_options = together(
-    click.option("--force", is_flag=True, help="Overwrite and delete what somebody changed by hand."),
-    click.option("--adopt", is_flag=True, help="Take over jobs of the right name that were not deployed from here."),
-    click.option("--write-secrets", is_flag=True, help="Send secrets again; they can't be compared."),
+    click.option("--force", is_flag=True, help="Overwrite and delete jobs that were changed by hand."),
+    click.option("--adopt", is_flag=True, help="Take over jobs of the same name that were not deployed by this tool."),
+    click.option("--write-secrets", is_flag=True, help="Send secrets again, as they can't be compared."),
 )
-details_option = click.option("--details", is_flag=True, help="Say all there is to say.")
+details_option = click.option("--details", is_flag=True, help="Show all details.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 max_deletions_option = click.option(
-    "--max-deletions", type=click.IntRange(0), default=MAX_DELETIONS, show_default=True, help="Refuse to delete more."
+    "--max-deletions",
+    type=click.IntRange(0),
+    default=MAX_DELETIONS,
+    show_default=True,
+    help="Refuse to delete more.",
 )

@@ -1,4 +1,4 @@
-"""What a deployment of schedules.yml should be on a server, worked out from the file and the flow itself."""
+"""The declared form of a deployment of schedules.yml, from the file and the flow itself."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class DeclaredDeployment:
 
     Attributes:
         entrypoint: module and function; never a file, which Prefect would import a second time under another name.
-        parameter_schema: JSON Schema of the flow's parameters, which the server holds runs against.
+        parameter_schema: JSON Schema of the flow's parameters, by which the server validates runs.
         limit: runs at once; None for no limit.
-        when_busy: ENQUEUE or CANCEL_NEW, as Prefect has it.
+        when_busy: ENQUEUE or CANCEL_NEW, as in Prefect.
         pull_steps: what a worker does before it imports the flow.
-        late_after_seconds: None where nobody is to be told.
+        late_after_seconds: None for no alert about late runs.
     """
 
     flow_name: str
@@ -58,12 +58,12 @@ class DeclaredDeployment:
 
     @property
     def full_name(self) -> str:
-        """Return <flow>/<name>, as commands name a deployment."""
+        """Return <flow>/<name>, the deployment's name in commands."""
         return f"{self.flow_name}/{self.name}"
 
     @property
     def target(self) -> str | None:
-        """Return the target that it works on; None for a flow that takes none."""
+        """Return its target; None for a flow without one."""
         return self.parameters.get("target")
 
     @cached_property
@@ -73,14 +73,14 @@ class DeclaredDeployment:
         return getattr(import_module(module), function)
 
     def next_runs(self, after: datetime, count: int = 1) -> list[datetime]:
-        """Return when it runs next, on its own clock; nothing without a schedule or while it is paused."""
+        """Return its next runs in its time zone; none without a schedule or while it is paused."""
         return next_runs(self.cron, self.time_zone, after, count) if self.cron and not self.paused else []
 
 
 def next_runs(cron: str, time_zone: str, after: datetime, count: int) -> list[datetime]:
-    """Return the times of a cron line after a moment, as Prefect's own scheduler works them out.
+    """Return the times of a cron line after a moment, as Prefect's scheduler computes them.
 
-    Other readings of cron differ on the day that clocks change, and what runs is Prefect's.
+    Other cron libraries differ on the day that clocks change, and Prefect's decides when runs start.
     """
     import asyncio
     from zoneinfo import ZoneInfo
@@ -96,12 +96,12 @@ def next_runs(cron: str, time_zone: str, after: datetime, count: int) -> list[da
 
 
 def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[Mistake]:
-    """Work out what a deployment should be, or what is wrong with it; imports its flow."""
+    """Return a deployment's declared form, or its mistakes; imports its flow."""
     deployment = schedules.deployments[full_name]
     place: Place = ("deployments", full_name)
     flow_name, slash, name = full_name.partition("/")
     if not (flow_name and slash and name) or "/" in name:
-        return [Mistake(place, "is named as <flow>/<name>, such as dbt-full-pipeline/nightly")]
+        return [Mistake(place, "has to be named <flow>/<name>, such as dbt-full-pipeline/nightly")]
     entrypoint = present_entrypoint(deployment.flow)
     flow = _flow(entrypoint, (*place, "flow"))
     if isinstance(flow, Mistake):
@@ -120,11 +120,11 @@ def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[M
         mistakes.append(Mistake((*place, "target"), f"the flow {flow.name} takes no target"))
     mistakes += _wrong_parameters(flow, schema, parameters, (*place, "parameters"))
     if deployment.time_zone and not deployment.cron:
-        mistakes.append(Mistake((*place, "time_zone"), "says nothing without `cron`"))
+        mistakes.append(Mistake((*place, "time_zone"), "has no effect without `cron`"))
     pool_name = deployment.work_pool or schedules.defaults.work_pool
     pool = schedules.work_pools.get(pool_name)
     if mistakes or pool is None:
-        # A pool that is not there is named as a mistake of its own.
+        # An unknown pool is a mistake of its own.
         return mistakes
     concurrency = deployment.concurrency or schedules.defaults.concurrency
     return DeclaredDeployment(
@@ -186,7 +186,7 @@ def _wrong_parameters(
     for error in validate(known, schema, ignore_required=True):
         name = next(iter(error.absolute_path), "")
         if isinstance(name, str) and name in known:
-            mistakes.append(Mistake((*place, name), f"the flow {flow.name} does not take this: {error.message}"))
+            mistakes.append(Mistake((*place, name), f"the flow {flow.name} does not accept this: {error.message}"))
     return mistakes
 
 
@@ -202,12 +202,12 @@ def _job_variables(deployment: Deployment, pool: WorkPool) -> dict[str, Any]:
     variables = {**pool.job_variables, **deployment.job_variables}
     env = {**pool.job_variables.get("env", {}), **deployment.job_variables.get("env", {})}
     if deployment.retries:
-        # A deployment has no retries of its own on a server; a flow that says none takes them from these settings.
+        # Deployments have no retries on a server; a flow without retries takes them from these settings.
         env["PREFECT_FLOWS_DEFAULT_RETRIES"] = str(deployment.retries)
         env["PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS"] = f"{deployment.retry_delay_seconds:g}"
     return {**variables, "env": env} if env else variables
 
 
 def digest(document: object) -> str:
-    """Return a short text that differs when a document does."""
+    """Return a short digest of a document."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:8]

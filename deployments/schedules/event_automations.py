@@ -1,4 +1,4 @@
-"""The automations that start the transformation when an event tells of a finished Airbyte sync, as a plan has them."""
+"""The automations that start the transformation on the event of a finished Airbyte sync, and their plan."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def event_documents(
     connections = connections_of(project or ROOT / "dbt", environ)
     if not connections:
         raise ConfigError(
-            "`airbyte_events` has nothing to wait for: no source of the dbt project names an Airbyte connection under "
+            "`airbyte_events` has no connections: no source of the dbt project names an Airbyte connection under "
             "`config: meta: airbyte_connection_id:`."
         )
     found = cloud_documents(connections, deployment_id, transformation.target).automations
@@ -47,7 +47,7 @@ def event_documents(
 
 
 def _whole(automation: Mapping[str, Any]) -> AutomationDocument:
-    """Return an automation with every field that a server gives back, so that it can be compared."""
+    """Return an automation with every field that a server returns, so that it can be compared."""
     trigger = {"match_related": {}, "after": [], **automation["trigger"]}
     actions = tuple({"schedule_after": 0.0, **action} for action in automation["actions"])
     return AutomationDocument(automation["name"], automation["description"], trigger, actions)
@@ -59,7 +59,7 @@ def plan_events(
     """Compare the automations with what a server has.
 
     Args:
-        deployment_id: of the transformation; None where the server has none, and so no automation of ours.
+        deployment_id: of the transformation; None where the server has neither it nor an automation of ours.
     """
     changes = [change_of_automation(document, server.read_automation(document.name)) for document in documents]
     names = {it.name for it in documents}
@@ -72,9 +72,9 @@ def plan_events(
 
 
 def _is_ours(automation: Mapping[str, Any], deployment_id: str) -> bool:
-    """Tell whether an automation was made here: it is what we make for the connection that its name ends with.
+    """Return whether an automation was created by `apply`: it is as declared for the connection in its name.
 
-    The name alone is no proof: one that somebody made by hand, and that begins alike, is theirs.
+    The name alone is no proof: an automation made by hand may begin alike, and is left alone.
     """
     resource = dict(automation["trigger"].get("match") or {}).get("prefect.resource.id")
     starts = [action.get("deployment_id") for action in automation["actions"]]

@@ -1,6 +1,6 @@
-"""Where the flows are that earlier versions had elsewhere, so that an edited schedules file outlives an upgrade.
+"""The new modules of flows that earlier versions had elsewhere, so that an edited schedules file still works.
 
-A deployment on a server names a module as well: `deployments.apply plan` shows the difference, `apply` ends it.
+A deployment on a server names a module as well: `deployments.apply plan` shows the difference, `apply` updates it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FUNCTIONS = {"flows.pipelines.transform.full_dbt_refresh": "flows.pipelines.tra
 
 
 def present_entrypoint(entrypoint: str) -> str:
-    """Return the module and function of a flow today; what never moved is returned as it is."""
+    """Return the current module and function of a flow; one that never moved is returned unchanged."""
     module, _, function = entrypoint.rpartition(".")
     moved = f"{_MODULES.get(module, module)}.{function}"
     return _FUNCTIONS.get(moved, moved)

@@ -1,4 +1,4 @@
-"""How the deployments on a server differ from those of schedules.yml, field by field; changes nothing."""
+"""Compare the deployments on a server with those of schedules.yml, field by field; change nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Saved:
     """One deployment as a server has it.
 
     Attributes:
-        fields: what a plan compares, as `fields_of` returns it for a declared one.
+        fields: those that a plan compares, as `fields_of` returns them for a declared one.
         is_ours: whether it carries the marker of the schedules file.
     """
 
@@ -44,10 +44,10 @@ class SavedPool:
 
 @dataclass(frozen=True)
 class DeploymentChange(Change):
-    """What has to happen to one deployment.
+    """The change to one deployment.
 
     Attributes:
-        declared: None for one that is no longer in the file; without --prune, it is left.
+        declared: None for one that is no longer in the file; without --prune, it stays.
         saved: None for one that the server does not have.
     """
 
@@ -56,43 +56,43 @@ class DeploymentChange(Change):
 
     @property
     def next_run(self) -> datetime | None:
-        """Return when it runs next by itself; None for never."""
+        """Return its next scheduled run; None without a schedule."""
         return next(iter(self.declared.next_runs(datetime.now(UTC))), None) if self.declared else None
 
     def details(self) -> list[str]:
-        """Return what differs, and when it runs next."""
+        """Return the differences, and the next run."""
         at = self.next_run
         return [*super().details(), *([f"next run: {at:%a %Y-%m-%d %H:%M %Z}"] if at else [])]
 
     def as_document(self, key: str = "deployment") -> dict[str, Any]:
-        """Return the change for a program to read."""
+        """Return the change as a JSON document."""
         return {**super().as_document(key), "next_run": at.isoformat() if (at := self.next_run) else None}
 
 
 @dataclass(frozen=True)
 class PoolChange(Change):
-    """What has to happen to one work pool; pools are never removed, as workers hang on them."""
+    """The change to one work pool; pools are never removed, as workers depend on them."""
 
     pool: WorkPool = field(kw_only=True)
 
     @property
     def title(self) -> str:
-        """Return what a person calls the pool."""
+        """Return the pool's name for people."""
         return f"work pool {self.name}"
 
 
 @dataclass(frozen=True)
 class LateChange(Change):
-    """What has to happen to the automation that tells of a deployment's late runs; it bears the deployment's name."""
+    """The change to the automation that alerts about a deployment's late runs; its name is the deployment's."""
 
     @property
     def title(self) -> str:
-        """Return what a person calls the automation."""
-        return f"automation that tells when {self.name} is late"
+        """Return the automation's name for people."""
+        return f"automation that alerts when {self.name} is late"
 
 
 def fields_of(declared: DeclaredDeployment) -> dict[str, object]:
-    """Return what is compared of a deployment, in the order in which a plan shows it."""
+    """Return the fields of a deployment to compare, in the order in which a plan shows them."""
     return comparable(
         entrypoint=declared.entrypoint,
         description=declared.description,
@@ -126,7 +126,7 @@ def comparable(
     job_variables: Mapping[str, Any],
     pull_steps: Sequence[Mapping[str, Any]],
 ) -> dict[str, object]:
-    """Bring a deployment, from wherever, to the form in which two of them are compared."""
+    """Return the fields of a deployment in the form in which two of them are compared."""
     takes = ", ".join(cast(Mapping[str, Any], parameter_schema.get("properties") or {}))
     waits = "next is cancelled" if when_busy == "CANCEL_NEW" else "next waits"
     return {
@@ -147,14 +147,14 @@ def comparable(
 
 
 def schedule_text(cron: str, time_zone: str | None, is_active: bool = True) -> str:
-    """Return a schedule as plans show it."""
+    """Return a schedule as text for a plan."""
     return f"{cron} ({time_zone or 'UTC'})" + ("" if is_active else ", not active")
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[FieldChange, ...]:
     """Return the fields that differ, in the order of the new ones."""
     return tuple(
-        FieldChange(name, _shown(name, old.get(name)), _shown(name, new.get(name)))
+        FieldChange(name, _text_of(name, old.get(name)), _text_of(name, new.get(name)))
         for name in dict.fromkeys((*new, *old))
         if old.get(name) != new.get(name)
     )
@@ -166,9 +166,9 @@ def plan_deployments(
     """Compare what is declared with what a server has.
 
     Args:
-        saved: those with the marker, and those without it that bear a declared name.
-        prune: remove those of ours that the file no longer has.
-        target: look at the deployments of this target alone.
+        saved: those with the marker, and those without it that have a declared name.
+        prune: remove those with the marker that the file no longer has.
+        target: compare only the deployments of this target.
     """
     by_name = {deployment.full_name: deployment for deployment in saved}
     changes: list[DeploymentChange] = []
@@ -189,7 +189,7 @@ def plan_deployments(
             continue
         if target is not None and deployment.target != target:
             continue
-        reason = "not in the file any more" + ("" if prune else "; --prune removes it")
+        reason = "no longer in the file" + ("" if prune else "; --prune removes it")
         action = "remove" if prune else "left"
         changes.append(DeploymentChange(deployment.full_name, action, reason=reason, saved=deployment))
     return changes
@@ -197,7 +197,7 @@ def plan_deployments(
 
 _LOOKS_SECRET = re.compile(r"pass|secret|token|key|credential|auth|dsn|url", re.IGNORECASE)
 
-# Of a new deployment, what follows from the flow or is the same everywhere is not shown.
+# For a new deployment, fields that follow from the flow or are the same everywhere are not shown.
 _FROM_FLOW = ("description", "takes", "refuses other parameters", "tags", "before a run")
 
 
@@ -212,7 +212,7 @@ def plan_pool(name: str, pool: WorkPool, saved: SavedPool | None) -> PoolChange:
         return PoolChange(name, "create", differences({}, wanted), pool=pool)
     if saved.type != pool.type:
         raise ConfigError(
-            f"Work pool {name} on the server is of type {saved.type}, and deployments/schedules.yml says {pool.type}. "
+            f"Work pool {name} on the server is of type {saved.type}, but {pool.type} in deployments/schedules.yml. "
             "A pool can't change its type: name another one, or delete it when it has no workers: "
             f"uv run prefect work-pool delete {name}"
         )
@@ -223,10 +223,10 @@ def plan_pool(name: str, pool: WorkPool, saved: SavedPool | None) -> PoolChange:
 def plan_late(
     full_name: str, document: AutomationDocument | None, change: AutomationChange | None, is_there: bool
 ) -> LateChange | None:
-    """Say what has to happen to the automation of a deployment's late runs.
+    """Return the change to the automation for a deployment's late runs; None where there is none.
 
     Args:
-        document: as it should be; None where nobody is to be told.
+        document: as it should be; None for no alert.
         change: how the server's differs from it; None where there is no document.
         is_there: whether the server has one of its name.
     """
@@ -243,11 +243,11 @@ def used_pools(schedules: Schedules, declared: Sequence[DeclaredDeployment], tar
     return {name: schedules.work_pools[name] for name in sorted(names)}
 
 
-def _shown(name: str, value: object) -> str | None:
+def _text_of(name: str, value: object) -> str | None:
     if value is None:
         return None
     if name.startswith("job variables.env.") and _LOOKS_SECRET.search(name):
-        # It belongs into a block; where somebody puts it here all the same, plans are still printed in public places.
+        # A secret belongs in a block; if one is here all the same, it must not be printed, as plans are often public.
         return "(not shown)"
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= 200 else f"{text[:199]}…"

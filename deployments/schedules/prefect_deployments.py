@@ -48,12 +48,12 @@ from infrastructure.server.automations import (
 from infrastructure.server.client import Server
 
 _PAGE = 200
-# Stands for the id of a deployment that is still to be made.
+# The placeholder for the id of a deployment that does not exist yet.
 _NO_ID = UUID(int=0)
 
 
 def read_saved(server: Server, marker: str, names: Collection[str] = ()) -> list[Saved]:
-    """Return the deployments that carry a marker, and those that bear one of the names without it."""
+    """Return the deployments with a marker, and those with one of the names but without it."""
     client = server.client
     found: dict[UUID, DeploymentResponse] = {}
     marked = DeploymentFilter(tags=DeploymentFilterTags(all_=[marker]))
@@ -118,14 +118,14 @@ def plan(
     prune: bool,
     target: str | None = None,
 ) -> Plan:
-    """Compare the schedules file with a server; changes nothing.
+    """Compare the schedules file with a server; change nothing.
 
     Raises:
-        ConfigError: a work pool is of another type on the server, or nothing in the file is of the target.
+        ConfigError: a work pool has another type on the server, or the file has no deployment of the target.
     """
     if target is not None and not any(deployment.target == target for deployment in declared):
         there = sorted({deployment.target for deployment in declared if deployment.target})
-        raise ConfigError(f"No deployment of the schedules file is of target {target!r}; there is {', '.join(there)}.")
+        raise ConfigError(f"The schedules file has no deployment of target {target!r}; it has {', '.join(there)}.")
     pools = [
         plan_pool(name, pool, _read_pool(server, name))
         for name, pool in used_pools(schedules, declared, target).items()
@@ -139,7 +139,7 @@ def plan(
     notes: list[str] = []
     if wanting and not any(tellable):
         notes.append(
-            f"Nobody is told when runs of {', '.join(wanting)} are late: the server has neither the block "
+            f"No alert is sent when runs of {', '.join(wanting)} are late: the server has neither the block "
             "webhook/slack-webhook nor pager-duty-webhook/pagerduty. Set them up with infrastructure.setup_profiles."
         )
     return Plan((*pools, *changes, *late, *events), tuple(notes))
@@ -167,13 +167,13 @@ def _apply_events(server: Server, planned: Plan, ids: Mapping[str, str]) -> None
         if event.action == "remove":
             server.delete_automation(event.name)
         elif event.is_change and (document := event.document):
-            # The deployment that is to be started has its id only now.
+            # The id of the deployment to start is known only now.
             actions = tuple({**action, "deployment_id": ids[DEPLOYMENT]} for action in document.actions)
             server.save_automation(replace(document, actions=actions), event.saved)
 
 
 def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]:
-    """Make the changes of a plan: pools, then deployments, then what watches them; returns ids by full name."""
+    """Apply a plan: pools, then deployments, then their automations; return ids by full name."""
     for pool in planned.only(PoolChange):
         if pool.is_change:
             _save_pool(server, pool)
@@ -194,12 +194,12 @@ def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]
 
 
 def save(server: Server, declared: DeclaredDeployment) -> str:
-    """Create a deployment, or bring the one of its name to what is declared; return its id.
+    """Create a deployment, or update the one of its name; return its id.
 
     Every field is sent, as the server keeps those that are not.
 
     Raises:
-        ConfigError: the server refuses it, such as for job variables that its work pool does not take.
+        ConfigError: the server refuses it, such as for job variables that its work pool does not accept.
     """
     client = server.client
     flow_id = client.create_flow_from_name(declared.flow_name)
@@ -227,16 +227,16 @@ def save(server: Server, declared: DeclaredDeployment) -> str:
     except httpx.HTTPStatusError as exc:
         if exc.response.status_code not in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
             raise
-        # Of a deployment nothing is secret, so that what the server answers may be repeated.
+        # A deployment contains no secrets, so that the server's answer may be shown.
         raise ConfigError(
-            f"The Prefect server does not take the deployment {declared.full_name}: {exc.response.text[:500]} Its job "
-            f"variables have to be what the base job template of work pool {declared.work_pool} takes."
+            f"The Prefect server refuses the deployment {declared.full_name}: {exc.response.text[:500]} Its job "
+            f"variables have to match the base job template of work pool {declared.work_pool}."
         ) from exc
     return str(answer.json()["id"])
 
 
 def remove(server: Server, saved: Saved) -> None:
-    """Delete a deployment; one that is gone already is no error."""
+    """Delete a deployment, if it still exists."""
     try:
         server.client.delete_deployment(UUID(saved.id))
     except ObjectNotFound:
@@ -244,7 +244,7 @@ def remove(server: Server, saved: Saved) -> None:
 
 
 def destroy(server: Server, schedules: Schedules, saved: Sequence[Saved]) -> None:
-    """Delete deployments, and what watches or starts them."""
+    """Delete deployments and their automations."""
     for deployment in saved:
         server.delete_automation(late_name(schedules, deployment.full_name))
         if deployment.full_name == DEPLOYMENT:
@@ -254,7 +254,7 @@ def destroy(server: Server, schedules: Schedules, saved: Sequence[Saved]) -> Non
 
 
 def late_name(schedules: Schedules, full_name: str) -> str:
-    """Return the name of the automation that tells of a deployment's late runs."""
+    """Return the name of the automation that alerts about a deployment's late runs."""
     return f"{schedules.owner} schedules: {full_name} is late"
 
 
@@ -262,7 +262,7 @@ Destinations = tuple[Reference | None, Reference | None]
 
 
 def _destinations(server: Server) -> Destinations:
-    """Return the blocks that setup makes of a Slack webhook and a PagerDuty service, where they are there."""
+    """Return setup's blocks of a Slack webhook and a PagerDuty service, where they exist."""
     slack = Reference("webhook", "slack-webhook")
     pagerduty = Reference("pager-duty-webhook", "pagerduty")
     return (
@@ -307,7 +307,7 @@ def _apply_late(
         server.delete_automation(name)
         return
     declared = next(it.declared for it in planned.only(DeploymentChange) if it.name == late.name)
-    # Made again, as the deployment has its id only now.
+    # Built again, as the deployment's id is known only now.
     document = _late_document(schedules, declared, ids[late.name], tellable)
     if document:
         for reference in tellable:
@@ -345,6 +345,6 @@ def _job_template(pool_type: str) -> dict[str, Any]:
     template = asyncio.run(get_default_base_job_template_for_infrastructure_type(pool_type))
     if template is None:
         raise ConfigError(
-            f"Prefect knows no work pool of type {pool_type!r}. There is: uv run prefect work-pool create --help"
+            f"Prefect has no work pool of type {pool_type!r}. To list the types: uv run prefect work-pool create --help"
         )
     return template

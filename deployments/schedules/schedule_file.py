@@ -1,6 +1,6 @@
-"""What runs where and when, read from deployments/schedules.yml into typed models.
+"""Read and check deployments/schedules.yml.
 
-`python -m deployments.schedules.schedule_file` writes deployments/schedules.schema.json anew, for editors.
+`python -m deployments.schedules.schedule_file` writes deployments/schedules.schema.json, for editors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from infrastructure.yaml_file import (
 SCHEDULES_FILE = ROOT / "deployments" / "schedules.yml"
 SCHEMA_FILE = ROOT / "deployments" / "schedules.schema.json"
 
-# What people try, because Prefect or another tool calls it so.
+# Names that Prefect or another tool has for our settings.
 _HINTS = {
     "entrypoint": "is called `flow` here, and names a module: flows.pipelines.full.dbt_full_pipeline",
     "timezone": "is called `time_zone` here",
@@ -52,7 +52,7 @@ def load_schedules(
     Args:
         path: deployments/schedules.yml when None.
         environ: where `${NAME}` is looked up; the process environment when None.
-        targets: the targets there are; those of targets.yml when None.
+        targets: the names of all targets; those of targets.yml when None.
 
     Raises:
         ConfigError: lists every mistake in the file, with its line.
@@ -78,7 +78,7 @@ def load_schedules(
 
 
 def _misnamed(schedules: Schedules, targets: Collection[str] | None) -> list[Mistake]:
-    """Find names that are right by themselves, and wrong together with targets.yml or the rest of the file."""
+    """Find names that are valid, but contradict targets.yml or the rest of the file."""
     there = sorted(load_targets().names if targets is None else targets)
     places: list[tuple[Place, str | None, list[str], str]] = [
         (("defaults", "target"), schedules.defaults.target, there, "target"),
@@ -113,7 +113,7 @@ def schema_text() -> str:
 
 
 def _or_variable(setting: dict[str, Any]) -> dict[str, Any]:
-    """Let what is no free text also be written as `${NAME}` or `${NAME:-default}`."""
+    """Return the schema of a setting that may also be written as `${NAME}` or `${NAME:-default}`."""
     kinds = setting.get("anyOf", [setting])
     told = ("enum", "pattern")
     if not any(

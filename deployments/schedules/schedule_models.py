@@ -1,4 +1,4 @@
-"""What deployments/schedules.yml may say, as typed models."""
+"""The typed models of deployments/schedules.yml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGE_DIRECTORY = "/app"
 
 
 def _is_cron(text: str) -> str:
-    """Refuse what Prefect would refuse, and lines of six fields, which people mean otherwise."""
+    """Refuse what Prefect would refuse, and lines of six fields, whose meaning differs between tools."""
     from prefect.client.schemas.schedules import CronSchedule
 
     if len(text.split()) != 5:
@@ -23,7 +23,7 @@ def _is_cron(text: str) -> str:
         CronSchedule(cron=text)
     except ValidationError as exc:
         reason = str(exc.errors()[0].get("ctx", {}).get("error") or exc.errors()[0]["msg"])
-        raise ValueError(f"{text!r} is no cron line: {reason}") from exc
+        raise ValueError(f"{text!r} is not a cron line: {reason}") from exc
     return text
 
 
@@ -33,7 +33,7 @@ def _is_zone(name: str) -> str:
     zones = available_timezones()
     if name not in zones:
         near = meant(name, sorted(zones)) or "; write it as Europe/Berlin, America/New_York or UTC"
-        raise ValueError(f"{name!r} is no time zone{near}")
+        raise ValueError(f"{name!r} is not a time zone{near}")
     return name
 
 
@@ -42,16 +42,16 @@ Zone = Annotated[str, AfterValidator(_is_zone)]
 
 
 class Concurrency(Settings):
-    """How many runs of a deployment there may be at once, whatever workers there are."""
+    """How many runs of a deployment there may be at once, on all workers together."""
 
-    limit: int | None = Field(default=1, ge=1, description="Runs at once; null for as many as are asked for.")
+    limit: int | None = Field(default=1, ge=1, description="Runs at once; null for no limit.")
     when_busy: Literal["wait", "cancel"] = Field(
-        default="wait", description="What the next run does: waits for its turn, or is cancelled."
+        default="wait", description="What a run beyond the limit does: it waits, or is cancelled."
     )
 
 
 class WorkPool(Settings):
-    """The kind of workers that pick runs up; made on the server where it is not there."""
+    """A kind of worker that runs deployments; created on the server when missing."""
 
     type: str = Field(default="process", min_length=1, description="process, docker, kubernetes, …")
     concurrency: int | None = Field(
@@ -62,15 +62,15 @@ class WorkPool(Settings):
         description=f"Where workers find this repository: this checkout for a process pool, else {IMAGE_DIRECTORY}.",
     )
     job_variables: dict[str, Any] = Field(
-        default_factory=dict, description="What Prefect's base job template takes, for every deployment of the pool."
+        default_factory=dict, description="Variables of Prefect's base job template, for every deployment of the pool."
     )
 
 
 class Defaults(Settings):
-    """What holds for every deployment that does not say otherwise."""
+    """Defaults of every deployment."""
 
     target: Name = Field(default="prod", description="The target, as targets.yml names it.")
-    time_zone: Zone = Field(default="UTC", description="The clock that `cron` follows, also when clocks change.")
+    time_zone: Zone = Field(default="UTC", description="The time zone of `cron`, also when clocks change.")
     work_pool: str = Field(default="tributary", min_length=1, description="One of `work_pools`.")
     concurrency: Concurrency = Concurrency()
 
@@ -79,29 +79,29 @@ class Deployment(Settings):
     """One deployment of a flow."""
 
     flow: str = Field(min_length=1, description="Module and function: flows.pipelines.full.dbt_full_pipeline.")
-    description: str | None = Field(default=None, description="Shown in the UI; the flow's own when left out.")
-    target: Name | None = Field(default=None, description="Becomes the parameter `target` of flows that take it.")
-    cron: Cron | None = Field(default=None, description="When it runs by itself; never, when left out.")
-    time_zone: Zone | None = Field(default=None, description="The clock that `cron` follows.")
+    description: str | None = Field(default=None, description="Shown in the UI; default: the flow's own.")
+    target: Name | None = Field(default=None, description="The parameter `target` of flows that have it.")
+    cron: Cron | None = Field(default=None, description="The schedule; without it, it runs only on request.")
+    time_zone: Zone | None = Field(default=None, description="The time zone of `cron`.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the flow.")
     tags: list[str] = Field(default_factory=list, description="Tags of the deployment and of its runs.")
     concurrency: Concurrency | None = None
     work_pool: str | None = Field(default=None, min_length=1, description="One of `work_pools`.")
-    job_variables: dict[str, Any] = Field(default_factory=dict, description="As of the work pool; these go first.")
+    job_variables: dict[str, Any] = Field(default_factory=dict, description="These override the work pool's.")
     retries: int = Field(
         default=0,
         ge=0,
-        description="Further attempts of a whole run that failed; dbt's nodes have retries of their own.",
+        description="How often to retry a whole failed run; dbt's nodes have retries of their own.",
     )
-    retry_delay_seconds: float = Field(default=60, ge=0, description="From a failed attempt to the next.")
+    retry_delay_seconds: float = Field(default=60, ge=0, description="Seconds from a failed attempt to the next.")
     late_after_minutes: float | None = Field(
-        default=None, gt=0, description="Alert when a run has not begun so long after Prefect calls it late."
+        default=None, gt=0, description="Alert when a run has not begun this long after Prefect marks it late."
     )
-    paused: bool = Field(default=False, description="Keep the schedule, and make no runs of it.")
+    paused: bool = Field(default=False, description="Keep the schedule, but create no runs from it.")
 
 
 class Schedules(Settings):
-    """Everything that deployments/schedules.yml says."""
+    """The content of deployments/schedules.yml."""
 
     owner: Name = Field(
         default="tributary",
@@ -111,11 +111,11 @@ class Schedules(Settings):
     work_pools: dict[Name, WorkPool] = Field(default_factory=lambda: {"tributary": WorkPool()})
     airbyte_events: bool = Field(
         default=False,
-        description="Start the transformation on the events that Prefect Cloud's webhook makes of finished syncs.",
+        description="Start the transformation on the events of finished syncs from Prefect Cloud's webhook.",
     )
     deployments: dict[str, Deployment] = Field(description="The deployments, as <flow>/<name>.")
 
     @property
     def marker(self) -> str:
-        """Return the tag by which a deployment on the server is known to be of this file."""
+        """Return the tag that marks this file's deployments on the server."""
         return f"managed-by:{self.owner}"

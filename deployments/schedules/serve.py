@@ -28,10 +28,16 @@ if TYPE_CHECKING:
         "python -m flows serve --target prod --limit 2",
     )
 )
-@click.option("--target", "-t", metavar="T", help="The deployments of this target alone.")
-@click.option("--limit", type=click.IntRange(1), default=4, show_default=True, help="Runs at once, of all deployments.")
+@click.option("--target", "-t", metavar="T", help="Only the deployments of this target.")
 @click.option(
-    "--poll-seconds", type=click.IntRange(1), default=5, show_default=True, help="How often to look for runs."
+    "--limit",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="How many runs at once, of all deployments together.",
+)
+@click.option(
+    "--poll-seconds", type=click.IntRange(1), default=5, show_default=True, help="How often to poll for runs."
 )
 @click.option(
     "--file",
@@ -40,10 +46,10 @@ if TYPE_CHECKING:
     help="Read this file in place of deployments/schedules.yml.",
 )
 def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) -> None:
-    """Run what deployments/schedules.yml says, from this process, until Ctrl-C or SIGTERM.
+    """Run the deployments of deployments/schedules.yml in this process, until Ctrl-C or SIGTERM.
 
-    Needs a Prefect server that goes on running, and no worker. Stopping ends the runs that are going on, and pauses the
-    schedules until the next start.
+    Needs a Prefect server that keeps running, and no worker. Stopping ends the running flows, and pauses the schedules
+    until the next start.
     """
     import asyncio
 
@@ -55,16 +61,16 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
     chosen = [it for it in declared if target is None or it.target == target]
     if not chosen:
         there = sorted({it.target for it in declared if it.target})
-        raise ConfigError(f"No deployment of the schedules file is of target {target!r}; there is {there}.")
+        raise ConfigError(f"The schedules file has no deployment of target {target!r}; it has {there}.")
     with server_in_reach(say) as address:
         if address is None:
             raise ConfigError(
-                "No Prefect server is in reach, and schedules need one that goes on running. Start it in another "
+                "No Prefect server is running, and schedules need one that keeps running. Start it in another "
                 "window and leave it running: uv run prefect server start"
             )
         stops = (KeyboardInterrupt, asyncio.CancelledError)
         with connect(say) as server, suppress(*stops), _warm_children(chosen):
-            # A server that is away or refuses the credentials is told of before anything is promised.
+            # Fails here if the server does not answer or refuses the credentials, before anything is announced.
             server.client.read_flows(limit=1)
             _announce(chosen, address)
             asyncio.run(_serve(chosen, limit, poll_seconds))
@@ -85,12 +91,12 @@ def _announce(declared: Sequence[DeclaredDeployment], address: str) -> None:
 
 @contextmanager
 def _warm_children(declared: Sequence[DeclaredDeployment]) -> Iterator[None]:
-    """Have runs begin as forks of a process that has imported the flows, for the time of the block.
+    """Start runs as forks of a process that has imported the flows, while the block runs.
 
-    Prefect starts each as a new interpreter, which first spends seconds on imports. Measured on 21 November 2026, on a
-    machine with ten runnable processes per core: an empty run took 5.4 s in place of 9.6 s. Prefect asks
+    Prefect starts each run as a new interpreter, which first spends seconds on imports. Measured on 21 November 2026 on
+    a machine with ten runnable processes per core: an empty run took 5.4 s in place of 9.6 s. Prefect asks
     `multiprocessing` for the method by name and has no setting for it, so the answer is changed here, in this process
-    alone. On Linux only: elsewhere, system libraries do not bear a fork.
+    alone. On Linux only: elsewhere, system libraries do not survive a fork.
     """
     import multiprocessing
 
@@ -100,7 +106,7 @@ def _warm_children(declared: Sequence[DeclaredDeployment]) -> Iterator[None]:
     given = multiprocessing.get_context
     forking = multiprocessing.get_context("forkserver")
     modules = sorted({it.entrypoint.rpartition(".")[0] for it in declared})
-    # It starts with the first run; what can't be imported ahead is imported by the run.
+    # It starts with the first run; a module that can't be imported ahead is imported by the run.
     forking.set_forkserver_preload(["prefect.flow_engine", "prefect.task_engine", *modules])
 
     def get_context(method: str | None = None) -> BaseContext:

@@ -1,1 +1,1 @@
-"""dbt without a machine of one's own: streams and tasks inside Snowflake, written from the manifest."""
+"""Run dbt without a machine: streams and tasks inside Snowflake, written from the manifest."""

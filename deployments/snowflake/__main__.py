@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=EntryGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Run a dbt project inside Snowflake, started by its sources' new rows."""
+    """Run a dbt project inside Snowflake, started by new rows in its sources."""
 
 
 @main.command(
@@ -32,26 +32,27 @@ def main() -> None:
         "python -m deployments.snowflake render --target prod-snowflake --drop",
     )
 )
-@click.option(
-    "--target", "-t", required=True, help="The environment; also the target in the profiles.yml of the object."
-)
+@click.option("--target", "-t", required=True, help="The target, also in the profiles.yml of the dbt project object.")
 @click.option("--how", type=click.Choice(["dbt", "sql"]), default="dbt", show_default=True,
               help="One task that runs dbt, or a task per node.")  # fmt: skip
 @click.option("--manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="A manifest of the project on this target; by default that of the last run here.")  # fmt: skip
+              help="The project's manifest on this target; default: that of the last local run.")  # fmt: skip
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="By default the terminal."
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The file to write; default: print it.",
 )
-@click.option("--drop", is_flag=True, help="What removes the tasks and streams again.")
-@click.option("--schedule", default="5 MINUTE", show_default=True, help="How often the streams are looked at.")
+@click.option("--drop", is_flag=True, help="Write the script that removes the tasks and streams.")
+@click.option("--schedule", default="5 MINUTE", show_default=True, help="How often to check the streams for new rows.")
 @click.option("--warehouse", default="TRANSFORMING", show_default=True, help="The virtual warehouse of all tasks.")
 @click.option(
-    "--schema", default="TRIBUTARY", show_default=True, help="Where tasks, streams and the project object are."
+    "--schema", default="TRIBUTARY", show_default=True, help="The schema of tasks, streams and the project object."
 )
-@click.option("--database", help="Likewise; by default that of the models.")
+@click.option("--database", help="Their database; default: that of the models.")
 @click.option("--project-object", default="TRIBUTARY", show_default=True, help="Name of the dbt project object.")
-@click.option("--location", metavar="STAGE", help="What the object is made from, if it is not there yet.")
-@click.option("--error-integration", metavar="NAME", help="Whom failures are sent to.")
+@click.option("--location", metavar="STAGE", help="Where to create the object from, if it does not exist yet.")
+@click.option("--error-integration", metavar="NAME", help="The notification integration for failures.")
 @project_option
 def render(
     target: str,

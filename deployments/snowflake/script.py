@@ -1,8 +1,8 @@
-"""The task graph as SQL, with the streams that start it, and what removes it all.
+"""Write the task graph and the streams that start it as SQL, and the script that removes them.
 
-A stream forgets its changes as soon as a statement has read them. So the root task writes down which sources changed,
-in a table with a stream of its own, and only the last task reads that one: a graph that fails on the way finds its
-work again when it starts next.
+A stream forgets its changes as soon as a statement has read them. So the root task records which sources changed in a
+table with a stream of its own, which only the last task reads: a graph that fails finds its work again at the next
+start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graphlib import TopologicalSorter
 
 from deployments.snowflake.task_graph import LAST, ROOT, Task, TaskGraph, leaves, task_name, within_limits
 
-# After so many graphs in a row that failed, Snowflake suspends the root until somebody has looked.
+# After so many failed runs in a row, Snowflake suspends the root until a person resumes it.
 _FAILURES = 10
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 _QUOTED = re.compile(r'"(?:[^"]|"")+"')
@@ -22,13 +22,13 @@ _QUOTED = re.compile(r'"(?:[^"]|"")+"')
 
 @dataclass(frozen=True)
 class TaskPlace:
-    """Where the tasks live, and what they run with.
+    """Where the tasks are, and what they run with.
 
     Attributes:
         schedule: as Snowflake has it: "5 MINUTE", or "USING CRON 0 */6 * * * UTC".
         project: the dbt project object's name in the place's schema.
-        location: what the object is made from, such as a branch of a Git repository stage; made by others when None.
-        error_integration: the notification integration that failures are sent to; None for nobody.
+        location: the source of the object, such as a branch of a Git repository stage; None where it exists.
+        error_integration: the notification integration for failures; None for no notification.
     """
 
     database: str
@@ -41,12 +41,12 @@ class TaskPlace:
     timeout_minutes: int = 60
 
     def name(self, name: str) -> str:
-        """Return the whole name of something in here, quoted."""
+        """Return the full, quoted name of an object in this schema."""
         return ".".join(quoted(part) for part in (self.database, self.schema, name))
 
 
 def quoted(name: str) -> str:
-    """Return an identifier in quotes; a plain one means what it means without them, so it is in capitals."""
+    """Return a quoted identifier; a simple one in upper case, which means the same as without quotes."""
     if _QUOTED.fullmatch(name):
         return name
     return '"' + (name.upper() if _PLAIN.fullmatch(name) else name.replace('"', '""')) + '"'
@@ -58,7 +58,7 @@ def text(value: str) -> str:
 
 
 def create(found: TaskGraph, place: TaskPlace) -> Iterator[str]:
-    """Yield the statements that make everything, in their order; a second time they change what is different."""
+    """Yield the statements that create everything, in order; run again, they update what differs."""
     pending, finished = place.name("tributary pending"), place.name("tributary finished")
     columns = "(source VARCHAR, changes INTEGER, noticed_at TIMESTAMP_LTZ"
     yield f"CREATE SCHEMA IF NOT EXISTS {quoted(place.database)}.{quoted(place.schema)}"
@@ -69,7 +69,7 @@ def create(found: TaskGraph, place: TaskPlace) -> Iterator[str]:
     yield f"CREATE TABLE IF NOT EXISTS {finished} {columns}, finished_at TIMESTAMP_LTZ)"
     yield f"CREATE STREAM IF NOT EXISTS {place.name('tributary pending stream')} ON TABLE {pending} APPEND_ONLY = TRUE"
     for unique_id, relation in found.sources.items():
-        # Rows that are there already are a change, so that the first run builds them.
+        # Existing rows count as changes, so that the first run builds them.
         yield f"CREATE STREAM IF NOT EXISTS {_stream(unique_id, place)} ON TABLE {relation} SHOW_INITIAL_ROWS = TRUE"
     # A graph is changed while it is suspended.
     yield f"ALTER TASK IF EXISTS {place.name(ROOT)} SUSPEND"
@@ -80,7 +80,7 @@ def create(found: TaskGraph, place: TaskPlace) -> Iterator[str]:
 
 
 def drop(found: TaskGraph, place: TaskPlace) -> Iterator[str]:
-    """Yield the statements that remove all of it but the dbt project object and what was built."""
+    """Yield the statements that remove everything except the dbt project object and what was built."""
     yield f"ALTER TASK IF EXISTS {place.name(ROOT)} SUSPEND"
     tasks = in_order(_all(found, place, place.name("tributary finished")))
     for name in [*(task.name for task in reversed(tasks)), ROOT]:
@@ -99,13 +99,13 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
 
 
 def as_script(statements: Iterator[str], head: Sequence[str]) -> str:
-    """Return statements as a file, with lines at its head that say what it is."""
+    """Return statements as a script, with a comment at its head."""
     comments = "\n".join(f"-- {line}".rstrip() for line in head)
     return comments + "\n\n" + "\n\n".join(f"{statement};" for statement in statements) + "\n"
 
 
 def _all(found: TaskGraph, place: TaskPlace, finished: str) -> list[Task]:
-    """Return the tasks with the last one, which says that what was pending is done."""
+    """Return the tasks with the last one, which marks the pending changes as done."""
     stream = place.name("tributary pending stream")
     body = (
         f"INSERT INTO {finished} (source, changes, noticed_at, finished_at)\n"

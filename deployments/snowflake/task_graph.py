@@ -1,4 +1,4 @@
-"""The DAG of a dbt project as a graph of Snowflake tasks, within the limits that Snowflake sets."""
+"""Turn the DAG of a dbt project into a graph of Snowflake tasks, within Snowflake's limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PREDECESSORS = 100
 MAX_CHILDREN = 100
 _MAX_NAME = 200
 _NOTHING = "SELECT 1"
-# What a path in dbt's graph may consist of to be a selection.
+# The characters of a path in dbt's graph that can be used in a selection.
 _PLAIN = re.compile(r"[\w.-]+")
 
 ROOT = "tributary"
@@ -45,7 +45,7 @@ class TaskGraph:
     """The tasks between the root and the last one.
 
     Attributes:
-        sources: relation of each source table that something stands on, by unique id.
+        sources: relation of each source table with downstream nodes, by unique id.
         left_out: why a node has no task, by unique id.
     """
 
@@ -56,7 +56,7 @@ class TaskGraph:
 
 @dataclass(frozen=True)
 class DbtObject:
-    """The project inside Snowflake, and the target of its profiles.yml that it is run with."""
+    """The dbt project object in Snowflake, and the target of its profiles.yml."""
 
     name: str
     target: str
@@ -76,8 +76,8 @@ def whole(manifest: Manifest, dbt: DbtObject) -> TaskGraph:
 def node_by_node(manifest: Manifest, compiled: Mapping[str, Compiled], dbt: DbtObject) -> TaskGraph:
     """Return a graph with a task per node, and one for the tests of it, which stop what stands on them.
 
-    A view or table of plain SQL is a statement of its own. Whatever dbt does more for (incremental models, snapshots,
-    seeds, contracts, hooks, grants) is run by dbt, one node after the other: Snowflake runs a project once at a time.
+    A view or table of plain SQL is a statement of its own. Everything else (incremental models, snapshots, seeds,
+    contracts, hooks, grants) is run by dbt, one node after the other: Snowflake runs a project once at a time.
 
     Raises:
         ConfigError: the manifest has no compiled SQL.
@@ -120,10 +120,10 @@ def node_by_node(manifest: Manifest, compiled: Mapping[str, Compiled], dbt: DbtO
 
 
 def within_limits(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks with tasks between, which do nothing, where one has more before or after it than is allowed.
+    """Return the tasks with empty tasks in between where one has more predecessors or successors than allowed.
 
     Raises:
-        ConfigError: all in all they are more than a graph may have.
+        ConfigError: together they are more than a graph may have.
     """
     found: list[Task] = []
     for task in tasks:
@@ -136,7 +136,7 @@ def within_limits(tasks: Sequence[Task]) -> list[Task]:
     found = _with_relays(found)
     if len(found) + 1 > MAX_TASKS:
         raise ConfigError(
-            f"The graph has {len(found) + 1} tasks, and Snowflake takes {MAX_TASKS}. Render it with --how dbt, where "
+            f"The graph has {len(found) + 1} tasks, and Snowflake allows {MAX_TASKS}. Render it with --how dbt, where "
             "dbt itself follows the DAG in one task."
         )
     return found
@@ -161,14 +161,14 @@ def _with_relays(tasks: list[Task]) -> list[Task]:
 
 
 def leaves(tasks: Iterable[Task]) -> list[str]:
-    """Return the tasks that no other waits for."""
+    """Return the names of the tasks without successors."""
     tasks = list(tasks)
     waited_for = {name for task in tasks for name in task.after}
     return [task.name for task in tasks if task.name not in waited_for]
 
 
 def task_name(text: str) -> str:
-    """Return a name that Snowflake takes; what is too long ends in a fingerprint of the whole."""
+    """Return a name within Snowflake's limit; one that is too long ends in a digest."""
     if len(text) <= _MAX_NAME:
         return text
     return f"{text[: _MAX_NAME - 9]} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -187,7 +187,7 @@ def _statement(compiled: Compiled, node: Node) -> str | None:
 def _test_statement(tests: Sequence[tuple[str, Compiled]]) -> str:
     """Return a query that fails, naming the tests, when one of them fails.
 
-    A text that is no number cannot be cast to one: Snowflake fails the task, and its message holds the text.
+    A text that is not a number can't be cast to one: Snowflake fails the task, and its message contains the text.
     """
     each = "\nUNION ALL\n".join(_failures(name, compiled) for name, compiled in tests)
     return (
@@ -222,17 +222,17 @@ def _dbt_arguments(manifest: Manifest, key: str) -> str:
 def _selector(manifest: Manifest, key: str) -> str:
     """Return the selection that means one node; inside Snowflake there is no file that could name it.
 
-    Without a wildcard, `fqn:shop.orders` would also mean whatever is in a folder `orders`; with one, dbt matches the
-    path to its end.
+    Without a wildcard, `fqn:shop.orders` would also select what is in a folder `orders`; with one, dbt matches the
+    whole path.
 
     Raises:
-        ConfigError: its name has letters that mean something else in a selection.
+        ConfigError: its name has characters with another meaning in a selection.
     """
     node = manifest.nodes[key]
     if not _PLAIN.fullmatch(node.fqn):
         raise ConfigError(
-            f"{key} can't be run by a task of its own: in a dbt selection, {node.fqn!r} means other nodes or none. "
-            "Take spaces and signs out of the names of its file and folders, or render with --how dbt."
+            f"{key} can't have its own task: in a dbt selection, {node.fqn!r} selects other nodes or none. "
+            "Remove spaces and special characters from the names of its file and folders, or render with --how dbt."
         )
     folders, dot, name = node.fqn.rpartition(".")
     exact = f"fqn:{folders}{dot}[{name[:1]}]{name[1:]}"

@@ -1,1 +1,1 @@
-"""The receiver: takes what Airbyte says of a finished sync, keeps it safe, and starts one run of it."""
+"""The receiver of Airbyte's webhooks: stores each finished sync, and starts one run for it."""

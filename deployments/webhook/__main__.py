@@ -14,23 +14,25 @@ from infrastructure.console import EntryGroup
 from infrastructure.errors import ExitCode
 from infrastructure.screen import echo
 
-_project = click.option("--project-dir", metavar="FOLDER", help="The dbt project whose sources name connections.")
-_target = click.option("--target", "-t", help="The target that runs build; prod when left out.")
-_deployment = click.option("--deployment", metavar="FLOW/NAME", help="What a finished sync starts.")
+_project = click.option(
+    "--project-dir", metavar="FOLDER", help="The dbt project whose sources name Airbyte connections."
+)
+_target = click.option("--target", "-t", help="The target that the runs build; default: prod.")
+_deployment = click.option("--deployment", metavar="FLOW/NAME", help="The deployment that a finished sync starts.")
 
 
 @click.group(cls=EntryGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Take what Airbyte says of its syncs, and start one run per sync.
+    """Receive Airbyte's notifications of finished syncs, and start one run per sync.
 
-    Everything can also be set by a variable TRIBUTARY_WEBHOOK_<NAME>; docs/webhook.md lists them.
+    Every option can also be set by a variable TRIBUTARY_WEBHOOK_<NAME>; docs/webhook.md lists them.
     """
 
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8085, show_default=True, help="Port to listen on.")
-@click.option("--window-seconds", type=float, help="How long a sync waits for others, to be one run with them.")
+@click.option("--window-seconds", type=float, help="How long a sync waits for others, to share a run with them.")
 @_target
 @_deployment
 @_project
@@ -48,7 +50,7 @@ def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
     bounds = Bounds(settings.read_seconds, settings.max_connections, settings.max_per_peer)
     server = server_of(receiver.app(), host, port, bounds, lambda head: shows_secret(receiver.desk, head))
     echo(f"Receiving on http://{host}:{port}; runs of {settings.deployment} build {settings.target}.", err=True)
-    # Ctrl-C is how it ends; where it can't listen, it says why and ends the process with a code of its own.
+    # Ctrl-C ends it; where it can't listen, it logs why and ends the process with uvicorn's exit code.
     with suppress(KeyboardInterrupt, SystemExit):
         server.run()
     if not server.started:
@@ -56,10 +58,10 @@ def serve(host: str, port: int, **given: Any) -> None:  # noqa: ANN401
 
 
 @main.command()
-@click.option("--open", "only_open", is_flag=True, help="Only what is not yet dealt with.")
-@click.option("--limit", default=50, show_default=True, help="How many, the newest.")
+@click.option("--open", "only_open", is_flag=True, help="Only deliveries that are not processed yet.")
+@click.option("--limit", default=50, show_default=True, help="How many of the newest deliveries.")
 def events(only_open: bool, limit: int) -> None:
-    """List what was delivered, and what became of it."""
+    """List deliveries and their outcomes."""
     from deployments.webhook.inbox.spool import Spool
     from deployments.webhook.receive.settings import load_settings
 
@@ -91,9 +93,9 @@ def openapi() -> None:
 @_deployment
 @_project
 def cloud(**given: Any) -> None:  # noqa: ANN401
-    """Print what does the receiver's work on Prefect Cloud: a webhook and its automations, as JSON.
+    """Print the JSON of a webhook and automations that replace the receiver on Prefect Cloud.
 
-    The deployment is looked up on the Prefect server in use.
+    The deployment's id is read from the Prefect server in use.
     """
     from asyncio import run
     from os import environ

@@ -2,9 +2,9 @@
 
     Airbyte ── API Gateway ── this function ── SQS queue ── this function ── Prefect
 
-A function has no disk that outlives it, so a queue keeps what was delivered: the function answers when SQS has taken
-it, is called again with what is in the queue, and hands back to the queue what Prefect did not take. Every sync is a
-run of its own; syncs that end together are one run only where a spool is (`python -m deployments.webhook serve`).
+A function has no durable disk, so a queue keeps the deliveries: the function answers when SQS has stored one, is called
+again with messages of the queue, and returns to the queue those that Prefect did not accept. Every sync is a run of its
+own; only a spool (`python -m deployments.webhook serve`) combines syncs that end together into one run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from deployments.webhook.receive.settings import (
     load_settings,
 )
 from deployments.webhook.start.airbyte_jobs import find_jobs
-from deployments.webhook.start.alerts import tell_failed
+from deployments.webhook.start.alerts import SyncAlerts
 from deployments.webhook.start.dispatcher import DOUBT_SECONDS
 from deployments.webhook.start.prefect_api import PrefectApi, prefect_address
 from deployments.webhook.start.starter import Starter
@@ -62,12 +62,12 @@ class QueueInbox:
         return "accepted"
 
     def backlog(self) -> Backlog:
-        """Return nothing: SQS counts for itself."""
+        """Return an empty backlog: SQS has its own metrics."""
         return Backlog(0, None, None)
 
 
 def handler(event: Json, _: object) -> Json:
-    """Answer a request of API Gateway, or work off messages of SQS."""
+    """Answer a request of API Gateway, or process messages of SQS."""
     logging.getLogger().setLevel(logging.INFO)
     settings, desk = _receiver()
     if "Records" in event:
@@ -97,7 +97,7 @@ async def answer(event: Mapping[str, Any], settings: WebhookSettings, desk: Rece
 
 
 async def work_off(event: Mapping[str, Any], settings: WebhookSettings, desk: ReceiverDesk) -> Json:
-    """Deal with messages of the queue, and return those that it has to keep (needs ReportBatchItemFailures)."""
+    """Process messages of the queue, and return those that it has to keep (needs ReportBatchItemFailures)."""
     prefect = PrefectApi(prefect_address(), settings.deployment)
     starter = Starter(prefect, lambda: desk.connections, settings.target)
     left: list[Json] = []
@@ -126,7 +126,8 @@ async def _deal(
         delivery = verdict.delivery
         if verdict.action == "alert":
             logger.warning("Sync %s of %s failed: %s", delivery.job_id, delivery.connection_id, delivery.reason)
-            await asyncio.to_thread(tell_failed, delivery, delivery.reason, desk.connections, target)
+            alerts = SyncAlerts(lambda: desk.connections, target)
+            await asyncio.to_thread(alerts.open, delivery, delivery.reason)
         if verdict.action != "start":
             return
     (result,) = await starter.start([[AirbyteSync(delivery.connection_id, delivery.job_id or 0)]])
@@ -148,7 +149,7 @@ async def _read_secrets(desk: ReceiverDesk, settings: WebhookSettings) -> None:
 
 @cache
 def _receiver() -> tuple[WebhookSettings, ReceiverDesk]:
-    """Return what one instance of the function keeps from call to call."""
+    """Return what an instance of the function keeps between calls."""
     settings = load_settings()
     if not settings.queue_url:
         raise ConfigError(f"Set {PREFIX}QUEUE_URL to the address of the SQS queue that keeps deliveries.")

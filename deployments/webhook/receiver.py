@@ -1,4 +1,4 @@
-"""A whole receiver on one machine: the app, its spool, and what works the spool off."""
+"""A whole receiver on one machine: the app, its spool, and the dispatcher of the spool."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from starlette.applications import Starlette
 
 from deployments.webhook.inbox.inbox import SpoolInbox
 from deployments.webhook.inbox.metrics import Metrics
-from deployments.webhook.inbox.spool import Spool, SpooledDelivery
+from deployments.webhook.inbox.spool import Spool
 from deployments.webhook.receive.app import create_app, desk_of
 from deployments.webhook.receive.keys import Keys, keys_of
 from deployments.webhook.receive.settings import PREVIOUS_SECRET_BLOCK, SECRET_BLOCK, WebhookSettings
 from deployments.webhook.start.airbyte_jobs import find_jobs
-from deployments.webhook.start.alerts import tell_failed, tell_mended
+from deployments.webhook.start.alerts import SyncAlerts
 from deployments.webhook.start.dispatcher import Dispatcher
 from deployments.webhook.start.prefect_api import PrefectAddress, PrefectApi
 from deployments.webhook.start.starter import Starter
@@ -30,14 +30,14 @@ from infrastructure.errors import TributaryError
 
 logger = logging.getLogger(__name__)
 
-# How often changed secrets, changed sources and an Airbyte that is set up by now are looked for.
+# How often to look for changed secrets, changed sources and a newly set up Airbyte.
 _REFRESH_SECONDS = 60.0
 _DIGESTS = "digests of the secrets"
 _DAY_SECONDS = 86_400.0
 
 
 class Receiver:
-    """Hold what a receiver consists of, and keep it up to date."""
+    """The parts of a receiver, kept up to date."""
 
     def __init__(self, settings: WebhookSettings, address: PrefectAddress) -> None:
         """Open the spool and read the project.
@@ -58,18 +58,17 @@ class Receiver:
             self._spool,
             Starter(self._prefect, lambda: self.desk.connections, settings.target),
             metrics,
-            self._tell_failed,
-            self._tell_mended,
+            SyncAlerts(lambda: self.desk.connections, settings.target),
             as_union=settings.window_seconds > 0,
             longest_pause_seconds=settings.prefect_retry_seconds,
         )
 
     def app(self) -> Starlette:
-        """Return the app, which works the spool off for as long as it is served."""
+        """Return the app, which processes the spool while it is served."""
         return create_app(self.desk, self._lifespan)
 
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        # Before the first delivery is answered, if Prefect answers; without it later.
+        # Before the first delivery is answered, if Prefect answers; else later.
         await self._refresh()
         tasks = [asyncio.create_task(self._dispatcher.run()), asyncio.create_task(self._keep_fresh())]
         try:
@@ -90,7 +89,7 @@ class Receiver:
                 await asyncio.to_thread(self._read_project)
                 await asyncio.to_thread(self._spool.prune, time.time() - self._settings.keep_days * _DAY_SECONDS)
             except (TributaryError, OSError, sqlite3.Error) as exc:
-                logger.error("The receiver could not be brought up to date: %s", exc)
+                logger.error("The receiver could not be updated: %s", exc)
             await self._refresh()
 
     def _read_project(self) -> None:
@@ -101,7 +100,7 @@ class Receiver:
             self._project_changed_at = changed_at
 
     async def _refresh(self) -> None:
-        """Read what is kept on the Prefect server; what was read before stays in force while it is away."""
+        """Read secrets and Airbyte's blocks from the Prefect server; without an answer, the last values stay."""
         try:
             self._dispatcher.airbyte = await find_jobs(self._prefect)
             if not self._settings.secret:
@@ -110,23 +109,17 @@ class Receiver:
             logger.error("%s", exc)
         if not self.desk.keys:
             logger.error(
-                "No delivery is taken: set TRIBUTARY_WEBHOOK_SECRET, or save the Secret block %s.", SECRET_BLOCK
+                "No delivery is accepted: set TRIBUTARY_WEBHOOK_SECRET, or save the Secret block %s.", SECRET_BLOCK
             )
 
     async def _read_secrets(self) -> None:
         keys = keys_of([await self._prefect.read_secret(name) for name in (SECRET_BLOCK, PREVIOUS_SECRET_BLOCK)])
         if keys.digests != self.desk.keys.digests:
             self.desk.keys = keys
-            # A receiver that starts while Prefect is away knows by them who may deliver.
+            # A receiver that starts while Prefect does not answer checks senders with these.
             await asyncio.to_thread(self._spool.keep, _DIGESTS, json.dumps(keys.digests))
-
-    def _tell_failed(self, event: SpooledDelivery, reason: str) -> None:
-        tell_failed(event.delivery, reason, self.desk.connections, self._settings.target)
-
-    def _tell_mended(self, connection_id: str) -> None:
-        tell_mended(connection_id, self._settings.target)
 
 
 def _changed_at(project: Path) -> int:
-    """Return when a project's files last changed, in nanoseconds: reading them takes half a second, and this none."""
+    """Return when a project's files last changed, in nanoseconds, which is much cheaper than reading them."""
     return max((path.stat().st_mtime_ns for path in project.rglob("*.y*ml") if path.is_file()), default=0)

@@ -124,7 +124,7 @@ def test_a_plan_is_shown_applied_once_and_put_right_when_somebody_changes_the_se
     settings["job_variables"] = {"stream_output": "sometimes"}
     result = project.run("apply")
     assert result.exit_code == 2
-    assert f"does not take the deployment {project.full_name}" in result.output
+    assert f"refuses the deployment {project.full_name}" in result.output
     settings.pop("job_variables")
 
     # What the file no longer says goes: the server keeps what it is not told of.
@@ -172,7 +172,7 @@ def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
         assert f'~ tags: [] → ["managed-by:{project.name}"]' in project.run("apply").output
         settings = project.settings["deployments"].pop(project.full_name)
         result = project.run("apply")
-        assert f"left       {project.full_name}: not in the file any more; --prune removes it" in result.output
+        assert f"left       {project.full_name}: no longer in the file; --prune removes it" in result.output
         assert "Nothing to change" in result.output
         assert project.actions("apply", "--prune")[project.full_name] == "remove"
         with pytest.raises(ObjectNotFound):
@@ -218,7 +218,7 @@ def test_a_run_that_no_worker_picks_up_is_told_of(
     settings["late_after_minutes"] = 10 / 60
     with slack(client) as told:
         result = project.run("apply")
-        assert f"create     automation that tells when {project.full_name} is late" in result.output
+        assert f"create     automation that alerts when {project.full_name} is late" in result.output
         assert project.run("plan", "--exit-code").exit_code == 0
 
         deployment = client.read_deployment_by_name(project.full_name)

@@ -1,1 +1,1 @@
-"""What changes jobs in dbt Cloud, written down before and after. Door: `applying`."""
+"""Change jobs in dbt Cloud, with a journal. Door: `applying`."""

@@ -1,4 +1,4 @@
-"""Carry out a change set: create, look whether it is there, change, and only then delete."""
+"""Apply a change set: create jobs, verify them, change others, and only then delete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.services.dbt_cloud.client import CloudClient
 from flows.services.dbt_cloud.transport import AnswerLost, look_for
 from infrastructure.errors import ConfigError, DriftError, TributaryError, UpstreamUnavailable
 
-# A request whose answer was lost may still be on its way: it is looked for this often before it is sent again.
+# A request whose answer was lost may still arrive: its job is looked for this often before it is sent again.
 LOOKS = 2
 SENDS = 4
 MAX_DELETIONS = 50
@@ -27,7 +27,7 @@ MAX_DELETIONS = 50
 
 @dataclass
 class Applied:
-    """What came of a change set.
+    """The result of a change set.
 
     Attributes:
         failed: name of a job and why, in words.
@@ -44,7 +44,7 @@ class Applied:
 
 
 def check_budget(changes: ChangeSet, max_deletions: int) -> None:
-    """Refuse a change set that deletes more than was allowed, as a whole.
+    """Refuse a whole change set that deletes more jobs than allowed.
 
     Raises:
         ConfigError: it does.
@@ -58,10 +58,10 @@ def check_budget(changes: ChangeSet, max_deletions: int) -> None:
 
 
 def check_values(changes: ChangeSet) -> None:
-    """Refuse a change set with values that the environment was to hold and does not.
+    """Refuse a change set with values from environment variables that are not set.
 
     Raises:
-        ConfigError: with all of their names.
+        ConfigError: lists all of their names.
     """
     missing = {
         value.removeprefix(ENV_PREFIX)
@@ -75,7 +75,7 @@ def check_values(changes: ChangeSet) -> None:
 
 
 class Application:
-    """One change set being carried out."""
+    """One change set that is being applied."""
 
     def __init__(self, client: CloudClient, config: Config, scope: Scope, journal: Journal) -> None:
         self.client, self.config, self.scope, self.journal = client, config, scope, journal
@@ -84,10 +84,10 @@ class Application:
         self.done = Applied()
 
     async def apply(self, changes: ChangeSet, jobs: Sequence[Json], max_deletions: int = MAX_DELETIONS) -> Applied:
-        """Carry a change set out; what fails is said in the result, and then nothing is deleted.
+        """Apply a change set; failures are in the result, and after a failure nothing is deleted.
 
         Args:
-            jobs: what the change set was made from.
+            jobs: those that the change set was made from.
 
         Raises:
             ConfigError: it deletes more than it may, or a value of a secret is missing; nothing was changed.
@@ -102,7 +102,7 @@ class Application:
         if not self.done.failed:
             await self._all(changes.of(DELETE), self._delete)
         elif skipped := len(changes.of(DELETE)):
-            self.done.notes.append(f"{skipped} deletions were left undone, because something before them failed.")
+            self.done.notes.append(f"{skipped} deletions were skipped, because a change before them failed.")
         return self.done
 
     async def _all(self, changes: Sequence[JobChange], do: Callable[[JobChange], Awaitable[None]]) -> None:
@@ -156,7 +156,7 @@ class Application:
         return next(ours, None)
 
     async def _verify(self, wanted: Mapping[str, JobChange]) -> None:
-        """See that each created job is there, once; of two, the older one stays, whoever looks."""
+        """Verify that each created job exists once; of two, delete the newer one, in every process alike."""
         there = await self.scope.read(self.client)
         by_key: dict[str, list[Json]] = {}
         for job in there:
@@ -168,7 +168,7 @@ class Application:
             jobs = sorted(by_key.get(key, []), key=lambda job: job["id"])
             if not jobs:
                 self.done.failed[change.name] = (
-                    f"dbt Cloud said that it created {self.done.created[change.name]}, and does not list it."
+                    f"dbt Cloud reported job {self.done.created[change.name]} as created, but does not list it."
                 )
                 continue
             if (kept := jobs[0]["id"]) != self.done.created[change.name]:
@@ -179,7 +179,7 @@ class Application:
             for doubled in jobs[1:]:
                 await self._one(change, lambda change, job=doubled: self._remove(change, job))
             if different := differences(compared(self._document(replace(change, job_id=kept))), compared(jobs[0])):
-                self.done.notes.append(f"{change.name}: dbt Cloud keeps {', '.join(sorted(different))} otherwise.")
+                self.done.notes.append(f"{change.name}: dbt Cloud changed the value of {', '.join(sorted(different))}.")
 
     async def _remove(self, change: JobChange, job: Json) -> None:
         self.journal.write(INTENT, DELETE, change.name, job["id"], before=job, reason="a second job of the same name")
@@ -209,7 +209,7 @@ class Application:
         """Read a job again just before it is written.
 
         Raises:
-            DriftError: it is gone, or no longer what the change was made from.
+            DriftError: it was deleted or changed since the change set was made.
         """
         assert change.job_id is not None
         there = await self.client.job(change.job_id)
@@ -237,7 +237,7 @@ class Application:
         assert change.job_id is not None
         there = await self.client.job(change.job_id)
         if there is None:
-            self.done.notes.append(f"{change.name} ({change.job_id}) was gone already.")
+            self.done.notes.append(f"{change.name} ({change.job_id}) was already deleted.")
             return
         if version(there) != change.seen or there["name"] != change.name:
             raise DriftError(f"The job {change.name} ({change.job_id}) was changed meanwhile and is kept. Plan again.")

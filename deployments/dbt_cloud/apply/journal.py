@@ -1,4 +1,4 @@
-"""What was done to jobs, written down before and after, so that it can be read and undone."""
+"""The journal of changes to jobs, written before and after each, to read and to undo them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Journal:
                 file.write(orjson.dumps(entry, default=str) + b"\n")
                 file.flush()
                 if phase == INTENT and action == "delete":
-                    # The only copy of what is about to go.
+                    # The only copy of a job that is about to be deleted.
                     os.fsync(file.fileno())
         except OSError as exc:
             raise ConfigError(
-                f"The journal {self.path} can't be written: {exc.strerror}. Without it nothing is changed; "
+                f"The journal {self.path} can't be written: {exc.strerror}. Nothing was changed; "
                 f"choose a folder with {STATE_VARIABLE}."
             ) from exc
 
@@ -76,7 +76,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def deleted_jobs(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the deletions of journals that were carried out and not put back, each with the whole job."""
+    """Return the deletions of journals that were applied and not restored, each with the whole job."""
     before: Mapping[int, dict[str, Any]] = {
         it["job_id"]: it for it in entries if it["action"] == "delete" and it["phase"] == INTENT
     }

@@ -1,4 +1,4 @@
-"""One deployment at a time per job on this machine; on others, whoever creates second sees it and steps back."""
+"""Allow one deployment at a time per job on this machine; across machines, the second creator deletes its job."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 WAIT_SECONDS = 300.0
 _LOOK_AGAIN_SECONDS = 0.1
-# As many files, however many jobs there ever were; two jobs that share one wait for each other now and then.
+# A fixed number of files, whatever the number of jobs; two jobs may share one and then wait for each other.
 _DIGITS = 3
 
 
 @asynccontextmanager
 async def job_locks(folder: Path, names: Iterable[str], wait_seconds: float = WAIT_SECONDS) -> AsyncIterator[None]:
-    """Hold the locks of these jobs; they are taken in one order, so that no two deployments wait for each other.
+    """Hold the locks of these jobs; they are taken in one order, so that two deployments can't deadlock.
 
     Raises:
         UpstreamUnavailable: another deployment of one of them does not end.
@@ -37,7 +37,7 @@ async def job_locks(folder: Path, names: Iterable[str], wait_seconds: float = WA
 
 @asynccontextmanager
 async def _one(path: Path, deadline: float) -> AsyncIterator[None]:
-    # The system lets go of it when this process ends, however it ends.
+    # The system releases it when this process ends, however it ends.
     while (file := _locked(path)) is None:
         if time.monotonic() > deadline:
             raise UpstreamUnavailable(

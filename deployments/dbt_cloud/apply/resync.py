@@ -1,4 +1,4 @@
-"""Keep schedules that follow a local clock right when the clocks change: compile them again, and send what differs."""
+"""Correct schedules with a time zone when the clocks change: compile them again, and send those that differ."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from infrastructure.errors import ConfigError, TributaryError
 
 @dataclass(frozen=True)
 class Moved:
-    """A schedule that was moved, or was to be.
+    """A schedule that was moved, or should have been.
 
     Attributes:
-        problem: why it was not; empty when it was.
+        problem: why it was not moved; empty when it was.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Moved:
 def resync_cloud_schedules(project_ids: list[int] | None = None, dry_run: bool = False) -> list[Moved]:
     """Move the schedules of dbt Cloud jobs whose time zone has another offset at their next run.
 
-    Every job says itself, in its stamp, which clock it follows, so that no file is needed and branches are moved too.
+    The stamp of every job has its time zone, so that no file is needed and the jobs of branches are moved too.
     Run it every hour: a job that runs at most hourly then never runs at the wrong hour.
 
     Args:
@@ -69,7 +69,7 @@ def resync_cloud_schedules(project_ids: list[int] | None = None, dry_run: bool =
 async def move_schedules(
     client: CloudClient, now: datetime, project_ids: Sequence[int] = (), dry_run: bool = False
 ) -> list[Moved]:
-    """Move what is due and return it."""
+    """Move the schedules that are due and return them."""
     jobs = await client.jobs(project_ids=project_ids)
     due: list[tuple[Json, Stamp, Moved]] = []
     for job in jobs:

@@ -1,4 +1,4 @@
-"""What each command does, without the command line: read, plan, apply."""
+"""The work of each command, without the command line: read, plan, apply."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 
 def with_client(settings: CloudSettings, do: Callable[[CloudClient], Awaitable[Answer]]) -> Answer:
-    """Do something with a client of its own and return what came of it."""
+    """Run a coroutine with a new client and return its result."""
 
     async def run() -> Answer:
         async with CloudClient(settings) as client:
@@ -38,7 +38,7 @@ def with_client(settings: CloudSettings, do: Callable[[CloudClient], Awaitable[A
 async def planned(
     client: CloudClient, config: Config, scope: Scope, options: Options, now: datetime | None = None
 ) -> tuple[ChangeSet, Reading]:
-    """Return what has to change, and what that was worked out from."""
+    """Return the changes, and what they were computed from."""
     reading = await read(client, scope, config.jobs)
     now = now or datetime.now(UTC)
     return plan(client.settings.account_id, config, scope, reading, now, options), reading
@@ -53,13 +53,13 @@ async def deploy(
     max_deletions: int = MAX_DELETIONS,
     expected: ChangeSet | None = None,
 ) -> tuple[ChangeSet, Applied, Path]:
-    """Make dbt Cloud what the files say; nobody else on this machine does it to the same jobs meanwhile.
+    """Deploy the files to dbt Cloud while holding the locks of their jobs on this machine.
 
     Args:
-        expected: a plan that somebody looked at: anything else is refused.
+        expected: a plan that was reviewed: other changes are refused.
 
     Returns:
-        What was to change, what came of it, and the journal.
+        The changes, their result, and the journal.
 
     Raises:
         DriftError: the plan is not the one that was expected.
@@ -70,7 +70,7 @@ async def deploy(
     async with job_locks(folder / "locks", [scope.name_of(job) for job in config.jobs]):
         changes, reading = await planned(client, config, scope, options or Options())
         if expected is not None and expected.digest() != changes.digest():
-            raise DriftError("What would be done now is not what the plan says. Plan again, and look at it again.")
+            raise DriftError("The changes are no longer those of the plan. Plan again, and review it again.")
         application = Application(client, config, scope, journal)
         return changes, await application.apply(changes, reading.jobs, max_deletions), journal.path
 
@@ -78,7 +78,7 @@ async def deploy(
 async def clean(
     client: CloudClient, changes: ChangeSet, state_root: Path, max_deletions: int = MAX_DELETIONS
 ) -> tuple[Applied, Path]:
-    """Carry out a cleanup and return what came of it, and the journal."""
+    """Apply a cleanup and return its result, and the journal."""
     journal = Journal(cloud_folder(state_root, client.settings.account_id) / "journal")
     application = Application(client, Config(YAML, ()), IdentifierScope(frozenset()), journal)
     return await application.apply(changes, (), max_deletions), journal.path
@@ -92,7 +92,7 @@ async def cleanup_plan(
     branches: frozenset[str] | None,
     options: Options,
 ) -> ChangeSet:
-    """Return the branch jobs of a team that are to go."""
+    """Return the branch jobs of a team to delete."""
     jobs = await client.jobs(project_ids=project_ids, name_contains=f"{slug(team, MAX_TEAM)}-")
     account_id = client.settings.account_id
     return plan_cleanup(account_id, team, jobs, datetime.now(UTC), older_than_days, branches, options)

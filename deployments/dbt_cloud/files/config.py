@@ -1,4 +1,4 @@
-"""What the files of jobs say, whatever form they have; all mistakes of all files are named at once."""
+"""The content of job files of any form; all mistakes of all files are named at once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TFVARS, YAML = "tfvars", "yaml"
 
 @dataclass(frozen=True)
 class Config:
-    """What files say.
+    """The content of job files.
 
     Attributes:
         form: TFVARS or YAML; it decides how jobs are named in dbt Cloud.
-        account_id: None where the files leave it to the environment; likewise the next three.
+        account_id: None where the files do not set it; likewise the next three.
     """
 
     form: str
@@ -33,7 +33,7 @@ class Config:
 
 
 def definitions(entries: Iterable[tuple[str, object]]) -> tuple[JobDefinition, ...]:
-    """Make definitions of what stands in files, each with the place to name when it is wrong.
+    """Return definitions from the entries of files, each with the place to name in an error.
 
     Raises:
         ConfigError: with every mistake of every job.
@@ -52,7 +52,7 @@ def definitions(entries: Iterable[tuple[str, object]]) -> tuple[JobDefinition, .
 
 
 def check_jobs(jobs: Sequence[JobDefinition]) -> None:
-    """Check what no job shows alone: names that are there twice, and completion triggers that go in a circle.
+    """Check all jobs together: names must be unique, and completion triggers must not form a circle.
 
     Raises:
         ConfigError: with every mistake.
@@ -103,5 +103,5 @@ def _words(error: Any) -> str:  # noqa: ANN401  (pydantic's own mapping)
         return "is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
-    # What was given is shown where it is short; never a whole job, which may hold values of variables.
+    # A short value is shown; never a whole job, which may contain values of variables.
     return f"{message}, not {given!r}" if isinstance(given, int | str) and len(str(given)) < 60 else message

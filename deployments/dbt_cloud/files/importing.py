@@ -1,4 +1,4 @@
-"""Jobs that are in dbt Cloud already, as definitions for a file."""
+"""Turn jobs in dbt Cloud into definitions for a file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _WORDS = {number: word for word, number in reversed(STATUSES.items())}
 
 
 def definition_of(job: Mapping[str, Any], variables: Mapping[str, str], *, cron_only: bool, linked: bool) -> Json:
-    """Return the fields of a definition that stands for a job.
+    """Return the fields of a job's definition.
 
     Args:
-        cron_only: for YAML of dbt-jobs-as-code, which knows no other schedule.
+        cron_only: for YAML of dbt-jobs-as-code, which has no other schedule.
         linked: with the job's id, so that a deployment takes it over.
     """
     stamp = stamp_of(job)
@@ -64,7 +64,7 @@ def definition_of(job: Mapping[str, Any], variables: Mapping[str, str], *, cron_
             "project_id": condition.get("project_id"),
             "statuses": [_WORDS.get(number, number) for number in condition.get("statuses") or [10]],
         }
-    # A secret reads back as asterisks: its value is to come from the environment.
+    # A secret reads back as asterisks: its value has to come from the environment.
     out["environment_variables"] = {
         name: f"env:{name}" if name.startswith(SECRET_PREFIX) else value for name, value in variables.items()
     }
@@ -78,7 +78,7 @@ def definition_of(job: Mapping[str, Any], variables: Mapping[str, str], *, cron_
 def import_jobs(
     jobs: Sequence[Json], variables: Mapping[int, Mapping[str, str]], *, cron_only: bool = False, linked: bool = False
 ) -> tuple[tuple[JobDefinition, ...], list[str]]:
-    """Return definitions, and in words the jobs that no definition can stand for."""
+    """Return definitions, and a sentence for each job that can't have one."""
     found: list[JobDefinition] = []
     left: list[str] = []
     names = {job["id"]: job for job in jobs}
@@ -101,12 +101,12 @@ def only(jobs: Sequence[Json], owner: Owner | None, filters: Sequence[str]) -> l
     """Return the jobs of an owner, or of all, whose names match one of the patterns.
 
     Raises:
-        ConfigError: a pattern is none.
+        ConfigError: a pattern is not a regular expression.
     """
     try:
         patterns = [re.compile(pattern, re.IGNORECASE) for pattern in filters]
     except re.error as exc:
-        raise ConfigError(f"{exc.pattern!r} is no regular expression: {exc}.") from exc
+        raise ConfigError(f"{exc.pattern!r} is not a regular expression: {exc}.") from exc
     out: list[Json] = []
     for job in jobs:
         stamp = stamp_of(job)
@@ -159,7 +159,7 @@ def _identifier(name: str, job_id: int) -> str:
 
 
 def _apart(jobs: Sequence[JobDefinition]) -> tuple[JobDefinition, ...]:
-    """Give jobs of one name a number each, since a file has each name once."""
+    """Add a number to the names of jobs that share one, since a file has each name once."""
     seen: dict[str, int] = {}
     out: list[JobDefinition] = []
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Jobs in the YAML of dbt-jobs-as-code: its files are read as they are, templates, anchors and all."""
+"""Read and write jobs in the YAML of dbt-jobs-as-code, templates and anchors included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deployments.dbt_cloud.files.config import YAML, Config, definitions
 from deployments.dbt_cloud.model.definition import JobDefinition
 from infrastructure.errors import ConfigError
 
-# Keys that stand there for dbt Cloud's sake and say nothing that is not said elsewhere.
+# Keys that dbt Cloud needs and that repeat other keys.
 _PASSED_OVER = ("account_id", "deactivated", "generate_sources", "id", "run_failure_count", "state", "job_type")
 _SAME_NAME = (
     "name",
@@ -52,7 +52,7 @@ def read_job_yaml(files: Sequence[Path], variables: Mapping[str, Any]) -> Config
     """Read job files; jobs of a later file are added to those of an earlier one.
 
     Raises:
-        ConfigError: a file is no YAML, a template names an unknown variable, or a job is wrong.
+        ConfigError: a file is not YAML, a template names an unknown variable, or a job is wrong.
     """
     entries: list[tuple[str, object]] = []
     accounts: set[int] = set()
@@ -103,7 +103,7 @@ def _jobs_of(path: Path, variables: Mapping[str, Any]) -> list[tuple[str, dict[s
     for key, job in cast(dict[Any, Any], jobs).items():
         identifier = str(key)
         if not identifier or not all(letter.isalnum() or letter in "_-" for letter in identifier):
-            raise ConfigError(f"{path}: the identifier {identifier!r} may hold letters, digits, _ and - only.")
+            raise ConfigError(f"{path}: the identifier {identifier!r} may have letters, digits, _ and - only.")
         if not isinstance(job, dict):
             raise ConfigError(f"{path}: jobs.{identifier} has to be a mapping.")
         found.append((identifier, cast(dict[str, Any], job)))
@@ -120,19 +120,19 @@ def _rendered(path: Path, variables: Mapping[str, Any]) -> str:
     # None is written as YAML's null.
     values = {name: "null" if value is None else value for name, value in variables.items()}
     try:
-        # Job files are text, not markup, and the template is of the person who runs this.
+        # Job files are text, not markup, and the template belongs to the user who runs this.
         return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False).from_string(text).render(values)
     except UndefinedError as exc:
         raise ConfigError(f"{path} is a template, and {exc.message}. Give its values with --vars-yml FILE.") from exc
     except TemplateError as exc:
-        raise ConfigError(f"{path} is no template that can be read: {exc}.") from exc
+        raise ConfigError(f"{path} is not a valid template: {exc}.") from exc
 
 
 def _fields(path: Path, identifier: str, job: dict[str, Any]) -> dict[str, Any]:
     known = {*_PASSED_OVER, *_SAME_NAME, *_ELSEWHERE}
-    # A template inside quotes makes text of null.
+    # A template inside quotes turns null into text.
     out: dict[str, Any] = {name: job[name] for name in _SAME_NAME if job.get(name) not in (None, "null")}
-    # Passed on, so that it is named among the mistakes.
+    # Kept, so that it is named among the mistakes.
     out |= {name: value for name, value in job.items() if name not in known}
     out["identifier"] = identifier
     settings, triggers = _part(job, "settings"), _part(job, "triggers")
@@ -230,7 +230,7 @@ def _parse(path: object, text: str) -> object:
     try:
         return cast(object, yaml.safe_load(text))
     except yaml.YAMLError as exc:
-        raise ConfigError(f"{path} is no YAML: {exc}") from exc
+        raise ConfigError(f"{path} is not valid YAML: {exc}") from exc
 
 
 def _text(path: Path) -> str:

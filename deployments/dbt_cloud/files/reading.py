@@ -1,4 +1,4 @@
-"""Read the files that a person names, of one form or the other."""
+"""Read job files, as .tfvars or as YAML."""
 
 from __future__ import annotations
 

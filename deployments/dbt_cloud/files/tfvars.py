@@ -1,4 +1,4 @@
-"""Jobs in `.tfvars` files, the ones that Terraform reads too."""
+"""Read and write jobs in `.tfvars` files, which Terraform reads too."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from infrastructure.errors import ConfigError
 
 _NUMBERS = ("account_id", "project_id", "environment_id")
 _KNOWN = (*_NUMBERS, "team_name", "jobs", "utc_schedules")
-# An expression comes out of the parser as text of this form; `$${` is an escaped, literal one.
+# The parser returns an expression as text of this form; `$${` is an escaped, literal one.
 _EXPRESSION = re.compile(r"(?<!\$)\$\{|(?<!%)%\{")
 
 
 def read_tfvars(files: Sequence[Path]) -> Config:
-    """Read `.tfvars` and `.tfvars.json` files; as in Terraform, a later file takes the place of an earlier one.
+    """Read `.tfvars` and `.tfvars.json` files; as in Terraform, a later file overrides an earlier one.
 
     Raises:
-        ConfigError: a file is no HCL, sets a variable that is not known, or a job is wrong.
+        ConfigError: a file is not HCL, sets an unknown variable, or a job is wrong.
     """
     values: dict[str, Any] = {}
     source = ""
     for path in files:
         document = _read(path)
         if unknown := sorted(document.keys() - set(_KNOWN)):
-            raise ConfigError(f"{path} sets {', '.join(unknown)}, which nothing reads. Known are {', '.join(_KNOWN)}.")
+            raise ConfigError(f"{path} sets {', '.join(unknown)}, which is unknown. There is {', '.join(_KNOWN)}.")
         values |= document
         source = str(path) if "jobs" in document else source
     if not isinstance(values.get("jobs"), list):
@@ -45,11 +45,11 @@ def read_tfvars(files: Sequence[Path]) -> Config:
 
 
 def write_tfvars(jobs: Sequence[JobDefinition]) -> str:
-    """Return jobs as the text of a `.tfvars` file, with what is not the default."""
+    """Return jobs as the text of a `.tfvars` file, without default values."""
     lines = ["jobs = ["]
     for job in jobs:
         fields = job.model_dump(exclude_defaults=True, exclude={"identifier", "linked_id"})
-        # A schedule that stands for the default is still what a reader looks for first.
+        # The schedule is written even when it is the default, as readers look for it first.
         fields.setdefault("schedule_type", job.schedule_type)
         width = max(map(len, fields))
         lines.append("  {")
@@ -64,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
         try:
             return cast(dict[str, Any], json.loads(text))
         except json.JSONDecodeError as exc:
-            raise ConfigError(f"{path} is no JSON: {exc}.") from exc
+            raise ConfigError(f"{path} is not valid JSON: {exc}.") from exc
     try:
         import hcl2
         from lark.exceptions import LarkError
@@ -84,21 +84,21 @@ def _read(path: Path) -> dict[str, Any]:
         document = cast(dict[str, Any], hcl2.loads(text, serialization_options=options))
     except LarkError as exc:
         line = getattr(exc, "line", None)
-        raise ConfigError(f"{path} is no HCL{f' from line {line} on' if line else ''}: {_first_line(exc)}") from exc
-    return cast(dict[str, Any], _plain(document, str(path)))
+        raise ConfigError(f"{path} is not valid HCL{f', line {line}' if line else ''}: {_first_line(exc)}") from exc
+    return cast(dict[str, Any], _without_escapes(document, str(path)))
 
 
-def _plain(value: object, place: str) -> object:
-    """Return values without HCL's escapes; a `.tfvars` file holds no expressions, for Terraform neither."""
+def _without_escapes(value: object, place: str) -> object:
+    """Return values without HCL's escapes; a `.tfvars` file can't contain expressions, in Terraform neither."""
     if isinstance(value, dict):
         fields = cast(dict[str, object], value)
-        return {str(name).strip('"'): _plain(it, f"{place}: {name}") for name, it in fields.items()}
+        return {str(name).strip('"'): _without_escapes(it, f"{place}: {name}") for name, it in fields.items()}
     if isinstance(value, list):
-        return [_plain(it, f"{place}[{index}]") for index, it in enumerate(cast(list[object], value))]
+        return [_without_escapes(it, f"{place}[{index}]") for index, it in enumerate(cast(list[object], value))]
     if isinstance(value, str):
         if _EXPRESSION.search(value):
             raise ConfigError(
-                f"{place} is an expression, and variables files hold values only: {value!r}. "
+                f"{place} is an expression, and variables files have values only: {value!r}. "
                 "For a literal ${ write $${."
             )
         return _unescaped(value).replace("$${", "${").replace("%%{", "%{")
@@ -119,7 +119,7 @@ def _unescaped(text: str) -> str:
 
 
 def _without_nulls(job: object) -> object:
-    # To Terraform, null is the same as leaving it out.
+    # In Terraform, null is the same as leaving it out.
     if not isinstance(job, dict):
         return job
     return {name: value for name, value in cast(dict[str, Any], job).items() if value is not None}

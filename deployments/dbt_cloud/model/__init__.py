@@ -1,1 +1,1 @@
-"""A job of dbt Cloud as values: its definition, its name, its schedule, a change to it. No effects."""
+"""The values of a dbt Cloud job: its definition, name, schedule and changes. No effects."""

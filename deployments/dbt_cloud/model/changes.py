@@ -1,4 +1,4 @@
-"""What is to change in dbt Cloud: shown to people, kept for programs, and the same again when it is applied."""
+"""The changes to jobs in dbt Cloud, to show, to save and to apply."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _HIDDEN = "(secret)"
 
 @dataclass(frozen=True, kw_only=True)
 class JobChange(Change):
-    """What is to become of one job; its name is the one in dbt Cloud.
+    """The change to one job; its name is the one in dbt Cloud.
 
     Attributes:
-        action: one of ACTIONS. A refresh writes down that the job is still in use; a blocked job needs a person.
+        action: one of ACTIONS. A refresh records that the job is still in use; a blocked job needs a decision.
         key: the job's name in its file.
-        variables: environment variables: name to set or delete. Values are never part of it.
-        seen: fingerprint of the job as it was read; one that has another when it is written was changed meanwhile.
+        variables: environment variables: name to set or delete, never with a value.
+        seen: fingerprint of the job as it was read; another one at the time of writing means a change meanwhile.
         definition: None for a deletion.
     """
 
@@ -44,7 +44,7 @@ class JobChange(Change):
         return self.name if self.job_id is None else f"{self.name} ({self.job_id})"
 
     def details(self) -> list[str]:
-        """Return what differs, with the steps and the schedule of a new job."""
+        """Return the differences, with the steps and the schedule of a new job."""
         lines = [it.text() for it in sorted(self.fields, key=lambda it: it.path)]
         if self.action == CREATE and (job := self.definition) is not None:
             new = {"steps": list(job.execute_steps), "schedule": job.local_cron or job.schedule_type}
@@ -52,7 +52,7 @@ class JobChange(Change):
         return lines + shown_variables(self.variables)
 
     def as_document(self, key: str = "name") -> dict[str, Any]:
-        """Return the change for a program to read."""
+        """Return the change as a JSON document."""
         return {
             "action": self.action,
             "key": self.key,
@@ -69,7 +69,7 @@ class JobChange(Change):
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeSet(Plan):
-    """All that is to change in one account, within one scope."""
+    """All changes in one account, within one scope."""
 
     account_id: int
     scope: str
@@ -79,7 +79,7 @@ class ChangeSet(Plan):
         return [change for change in self.only(JobChange) if change.action in actions]
 
     def as_document(self) -> dict[str, Any]:
-        """Return the change set for a program to read, or for `ChangeSet.of_document`."""
+        """Return the change set as a JSON document, which `ChangeSet.of_document` reads."""
         counts = self.counts()
         return {
             "account_id": self.account_id,
@@ -90,7 +90,7 @@ class ChangeSet(Plan):
         }
 
     def digest(self) -> str:
-        """Return a digest of what would be done, so that a plan and what is applied can be held against each other."""
+        """Return a digest of the changes, to compare a plan with what would be applied."""
         done = [it.as_document() for it in self.changes if it.action not in (UNCHANGED, REFRESH)]
         done.sort(key=lambda it: (it["action"], it["name"], it["job_id"] or 0))
         content = orjson.dumps([self.account_id, self.scope, done], option=orjson.OPT_SORT_KEYS)
@@ -107,7 +107,7 @@ class ChangeSet(Plan):
         return cls(account_id=document["account_id"], scope=document["scope"], changes=tuple(changes))
 
     def text(self, details: bool = True) -> str:
-        """Return the change set as people read it."""
+        """Return the change set as text for people."""
         counts = self.counts()
         said = [f"{counts[action]} to {action}" for action in (CREATE, UPDATE, DELETE) if counts[action]]
         said += [f"{counts[BLOCKED]} blocked"] if counts[BLOCKED] else []
@@ -117,5 +117,5 @@ class ChangeSet(Plan):
 
 
 def shown_variables(names: Mapping[str, str]) -> list[str]:
-    """Return variables as they may be shown: what happens to them, never their values."""
+    """Return what happens to variables, never with their values."""
     return [f"{what} {name}{' ' + _HIDDEN if name.startswith(SECRET_PREFIX) else ''}" for name, what in names.items()]

@@ -1,4 +1,4 @@
-"""What a file says of a job: one form for `.tfvars` and YAML, checked as far as that is possible without dbt Cloud."""
+"""The definition of a job in a file: one form for `.tfvars` and YAML, checked as far as possible without dbt Cloud."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deployments.dbt_cloud.model.time_zones import check_cron, check_zone
 from infrastructure.errors import ConfigError
 
 ScheduleType = Literal["every_day", "days_of_week", "custom_cron", "interval_cron", "manual"]
-# How the types are called in files that were written for something else.
+# Names of the types in files for other tools.
 _SPELLINGS = {
     "daily": "every_day",
     "weekly": "days_of_week",
@@ -25,10 +25,10 @@ _SPELLINGS = {
 API_JOB_TYPES = ("ci", "scheduled", "other", "merge", "exposure_sync", "adaptive", "hybrid")
 STATUSES = {"success": 10, "error": 20, "canceled": 30, "cancelled": 30}
 SECRET_PREFIX = "DBT_ENV_SECRET_"
-# A value of this form is read from the environment of the deployment, so that a secret stands in no file.
+# A value of this form is read from the environment of the deployment, so that no file contains a secret.
 ENV_PREFIX = "env:"
 _VARIABLE_NAME = re.compile(r"DBT_[A-Z0-9_]+")
-# The first words of a step that dbt Cloud runs; a typing error would otherwise be found by the first night's run.
+# The commands of dbt Cloud's steps: a typing error is found now, not by the first run at night.
 _COMMANDS = frozenset(
     [
         "build",
@@ -57,7 +57,7 @@ _COMMANDS = frozenset(
 
 
 def _text_of_scalar(value: object) -> object:
-    # As Terraform does it: numbers and truth values become text where text is asked for.
+    # As in Terraform, numbers and booleans become text where text is expected.
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value
@@ -91,7 +91,7 @@ class RunAfter(BaseModel):
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
         if unknown := sorted(set(value) - STATUSES.keys()):
-            raise ValueError(f"no status is called {', '.join(unknown)}: use success, error, canceled")
+            raise ValueError(f"there is no status {', '.join(unknown)}: use success, error, canceled")
         return value
 
 
@@ -103,7 +103,7 @@ class JobDefinition(BaseModel):
         schedule_days: 1 is Monday. Sunday is 0 in dbt Cloud and 7 in many files; both are taken.
         schedule_tz: the time zone of `schedule_hours` and `schedule_cron`; UTC when left out.
         identifier: the key of a job of dbt-jobs-as-code.
-        linked_id: a job in dbt Cloud that is to become this one.
+        linked_id: a job in dbt Cloud to take over as this one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -230,17 +230,17 @@ class JobDefinition(BaseModel):
                 wrong.append(f"step {step!r}: {exc}")
                 continue
             if words[:1] != ["dbt"] or not _COMMANDS.intersection(words[1:]):
-                wrong.append(f"step {step!r} is no dbt command")
+                wrong.append(f"step {step!r} is not a dbt command")
         return wrong
 
     @property
     def is_scheduled(self) -> bool:
-        """Return whether dbt Cloud starts it by the clock."""
+        """Return whether dbt Cloud starts it on a schedule."""
         return self.schedule_type != "manual"
 
     @property
     def local_cron(self) -> str | None:
-        """Return the cron line of its own clock; None where it follows no time zone."""
+        """Return the cron line in its time zone; None where it has no time zone."""
         if not self.schedule_tz or not self.is_scheduled:
             return None
         if self.schedule_cron:
@@ -251,11 +251,11 @@ class JobDefinition(BaseModel):
 
     @property
     def key(self) -> str:
-        """Return what names it among the jobs of its file."""
+        """Return its key among the jobs of its file."""
         return self.identifier or self.name
 
     def with_values(self, environ: Mapping[str, str]) -> JobDefinition:
-        """Return the job with the values that the environment holds; what it does not hold stays as it is."""
+        """Return the job with values from the environment; a value whose variable is not set stays as it is."""
         if not any(value.startswith(ENV_PREFIX) for value in self.environment_variables.values()):
             return self
         values = {
@@ -265,7 +265,7 @@ class JobDefinition(BaseModel):
         return self.model_copy(update={"environment_variables": values})
 
     def secrets_in_clear(self) -> list[str]:
-        """Return the secrets whose values stand in the file itself."""
+        """Return the names of secrets whose values are in the file itself."""
         return [
             name
             for name, value in self.environment_variables.items()

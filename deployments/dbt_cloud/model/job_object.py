@@ -1,4 +1,4 @@
-"""A job as dbt Cloud has it: made from a definition, compared field by field, and given a fingerprint."""
+"""A job as dbt Cloud's API has it: built from a definition, compared field by field, and fingerprinted."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from deployments.dbt_cloud.model.time_zones import utc_cron
 Json = dict[str, Any]
 
 ACTIVE = 1
-# What stands for the job's own id before it has one.
+# The placeholder for the job's own id before it has one.
 SELF = "self"
-# dbt Cloud wants a schedule even of jobs that have none.
+# dbt Cloud requires a schedule even for jobs without one.
 _NO_SCHEDULE = {"cron": "0 0 1 1 *", "date": {"type": "custom_cron", "cron": "0 0 1 1 *"}}
 _EVERY_HOUR = {"type": "every_hour", "interval": 1}
-# Told apart by dbt Cloud from the triggers, and changed by it from one to the other.
+# Types that dbt Cloud derives from the triggers, and may change.
 _CLOCK_TYPES = ("scheduled", "other")
 # Fields that may be sent; the rest of what dbt Cloud returns is its own.
 WRITABLE = (
@@ -57,7 +57,7 @@ def schedule_of(job: JobDefinition, now: datetime) -> Json:
     """Return the schedule object of a job; `now` decides the offset of a time zone.
 
     Raises:
-        ConfigError: the local schedule is no single cron line in UTC.
+        ConfigError: the local schedule is not a single cron line in UTC.
     """
     if not job.is_scheduled:
         return {**_NO_SCHEDULE, "time": dict(_EVERY_HOUR)}
@@ -141,7 +141,7 @@ def sendable(observed: Mapping[str, Any], wanted: Mapping[str, Any]) -> Json:
     return {name: value for name, value in merged.items() if value is not None or name in _NULLABLE}
 
 
-# A job that is to lose one of these has to be told so.
+# To remove one of these, it has to be sent as null.
 _NULLABLE = (
     "dbt_version",
     "deferring_environment_id",
@@ -151,7 +151,7 @@ _NULLABLE = (
 
 
 def compared(job: Mapping[str, Any]) -> Json:
-    """Return the fields that a definition decides, in one form whatever dbt Cloud makes of them.
+    """Return the fields that a definition decides, in a normal form.
 
     The same for a job that is about to be sent and for one that was read back.
     """
@@ -198,7 +198,7 @@ def _compared_schedule(job: Mapping[str, Any]) -> Json:
     if kind == "custom_cron":
         return {"cron": date.get("cron") or schedule.get("cron")}
     if kind == "interval_cron":
-        # Minute and days stand in the cron line; the minute is dbt Cloud's to choose.
+        # The cron line has minute and days; dbt Cloud chooses the minute.
         return {"interval": (date.get("cron") or schedule.get("cron") or "").split(" ", 1)[-1]}
     days = sorted(date.get("days") or []) if kind == "days_of_week" else None
     if time.get("type") == "at_exact_hours":
@@ -214,22 +214,22 @@ def _compared_trigger(trigger: object) -> Json | None:
 
 
 def differences(wanted: Json, observed: Json) -> dict[str, tuple[Any, Any]]:
-    """Return the fields in which two compared jobs differ, each with what is there and what is to be."""
+    """Return the fields in which two compared jobs differ, each with its current and its wanted value."""
     found = {name: (observed.get(name), value) for name, value in wanted.items() if observed.get(name) != value}
-    # What dbt Cloud works out by itself is no difference where the file does not ask for one.
+    # A field that dbt Cloud computes is no difference where the file does not set it.
     if wanted.get("job_type") is None:
         found.pop("job_type", None)
     return found
 
 
 def fingerprint(job: Mapping[str, Any]) -> str:
-    """Return a short digest of what a definition decides of a job; the same after it was read back."""
-    # dbt Cloud works the type out by itself, and may do so anew.
+    """Return a short digest of the fields that a definition decides; the same when the job is read back."""
+    # dbt Cloud computes the type, and may change it.
     document = {name: value for name, value in compared(job).items() if name != "job_type"}
     return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:10]
 
 
 def version(job: Mapping[str, Any]) -> str:
-    """Return what tells a job that was read from the same job changed or deployed again since."""
+    """Return a digest that differs once a job was changed or deployed again."""
     description = hashlib.sha256(str(job.get("description") or "").encode()).hexdigest()[:6]
     return f"{fingerprint(job)}-{description}"

@@ -1,9 +1,9 @@
-"""Names of jobs that say whose they are, and the stamp in a job's description that proves it.
+"""Names of jobs with their owner, and the stamp in a job's description that proves it.
 
-A branch's job is named `{team}-{branch}-{user}-{job}`, one for production `{team}-{job}`. All parts may hold hyphens,
-so a name alone can't be taken apart. The stamp says how long each part is, when the job was last deployed and what it
-looked like then; its checksum ties it to the account, the project and the name. A job that was renamed or copied by
-hand no longer fits its stamp, and nothing here touches it.
+A branch's job is named `{team}-{branch}-{user}-{job}`, one for production `{team}-{job}`. All parts may have hyphens,
+so a name alone can't be split. The stamp has the length of each part, the time of the last deployment and a fingerprint
+of the job then; its checksum ties it to the account, the project and the name. A job that was renamed or copied by
+hand no longer matches its stamp, and is never changed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from urllib.parse import quote, unquote
 
 from infrastructure.errors import ConfigError
 
-# What dbt Cloud takes in a description; of a name its documentation says nothing, so the usual column's length.
+# dbt Cloud's limit of a description; for names it documents none, so the usual column length.
 MAX_DESCRIPTION = 255
 MAX_NAME = 255
 MAX_TEAM = 40
-# As long as GitLab's own CI_COMMIT_REF_SLUG, so that most names look as people know them.
+# The length of GitLab's CI_COMMIT_REF_SLUG, so that most names look familiar.
 MAX_BRANCH = 63
 MAX_USER = 40
 _MAX_ORIGINAL = 60
@@ -85,7 +85,7 @@ class Owner:
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """Return team, branch and user as they stand in names; empty for what production has not."""
+        """Return team, branch and user as in names; empty for those that production does not have."""
         return (
             slug(self.team, MAX_TEAM),
             branch_slug(self.branch) if self.branch is not None else "",
@@ -94,14 +94,14 @@ class Owner:
 
     @property
     def prefix(self) -> str:
-        """Return what the names of all these jobs begin with."""
+        """Return the prefix of the names of all these jobs."""
         return "-".join(part for part in self.parts if part) + "-"
 
     def job_name(self, job: str) -> str:
         """Return the name of a job in dbt Cloud.
 
         Raises:
-            ConfigError: it would be longer than dbt Cloud takes.
+            ConfigError: it would be longer than dbt Cloud allows.
         """
         name = self.prefix + job
         if len(name) > MAX_NAME:
@@ -113,14 +113,14 @@ class Owner:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a job's description says of its last deployment.
+    """The record of a job's last deployment in its description.
 
     Attributes:
         job: the name in the file: without team, branch and user.
         deployed_at: to the minute.
-        fingerprint: of the job as it was deployed; another one in dbt Cloud means that somebody changed it by hand.
-        original_branch: as git spells it, or `~` and a digest where that is long; None where the name itself says it.
-        schedule: `cron@time zone` of a schedule that follows a local clock.
+        fingerprint: of the job as it was deployed; if it differs in dbt Cloud, the job was changed by hand.
+        original_branch: as git spells it, or `~` and a digest where that is long; None where it follows from the name.
+        schedule: `cron@time zone` of a schedule with a time zone.
     """
 
     kind: str
@@ -152,25 +152,25 @@ def slug(text: str, limit: int) -> str:
     """Return a name's safe form: lower case letters of ASCII, digits and single hyphens.
 
     Raises:
-        ConfigError: nothing is left of it.
+        ConfigError: no letter or digit is left.
     """
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
     if not safe:
-        raise ConfigError(f"{text!r} has no letter or digit that a job's name could show.")
+        raise ConfigError(f"{text!r} has no letter or digit for a job's name.")
     if len(safe) > limit:
         return f"{safe[: limit - 7].rstrip('-')}-{_digest(text)}"
     return safe
 
 
 def unslug(safe: str) -> str:
-    """Return the branch that a slug most likely stands for: `feature-abc` was `feature/abc`."""
+    """Return the most likely branch of a slug: `feature-abc` was `feature/abc`."""
     found = _PREFIXED.fullmatch(safe)
     return f"{found[1]}/{found[2]}" if found else safe
 
 
 def branch_slug(branch: str) -> str:
-    """Return a branch's safe form, another one for every branch.
+    """Return a branch's safe form, which differs for every branch.
 
     `feature/abc` becomes `feature-abc`, from which it can be read back. Every branch that could not be (`feature-abc`,
     `Feature/ABC`, `a/b/c`) gets a few letters of its digest behind it, so that no two share a name.
@@ -182,12 +182,12 @@ def branch_slug(branch: str) -> str:
 
 
 def branch_of_slug(ref_slug: str) -> str:
-    """Return the branch to deploy for where only its slug is known, so that its name is the slug again."""
+    """Return a branch for a slug where the branch is unknown, so that its own slug is the same again."""
     return unslug(slug(ref_slug, MAX_BRANCH))
 
 
 def stamped(description: str, stamp: Stamp, account_id: int, project_id: int, name: str) -> str:
-    """Return a description with its stamp; a description too long for both is cut, and says so with an ellipsis."""
+    """Return a description with its stamp; one that is too long is cut and ends in an ellipsis."""
     lengths = f"{len(stamp.team)}.{len(stamp.branch)}.{len(stamp.user)}"
     words = [f"tributary {stamp.kind}", f"n={lengths}", f"at={stamp.deployed_at.astimezone(UTC).strftime(_TIME)}"]
     words.append(f"h={stamp.fingerprint}")
@@ -207,7 +207,7 @@ def stamped(description: str, stamp: Stamp, account_id: int, project_id: int, na
 
 
 def stamp_of(job: Mapping[str, Any]) -> Stamp | None:
-    """Return the stamp of a job in dbt Cloud, where it has one that is whole and fits its name."""
+    """Return the stamp of a job in dbt Cloud; None where it is missing, damaged or does not match the name."""
     description, name = str(job.get("description") or ""), str(job.get("name") or "")
     found = _STAMP.search(description)
     if found is None:
@@ -245,7 +245,7 @@ def without_stamp(description: str) -> str:
 
 
 def originals(owner: Owner) -> tuple[str | None, str | None]:
-    """Return branch and user for the stamp, each where the name alone does not say it."""
+    """Return branch and user for the stamp, each None where it follows from the name."""
     _, branch, user = owner.parts
     return (
         owner.branch if owner.branch is not None and unslug(branch) != owner.branch else None,

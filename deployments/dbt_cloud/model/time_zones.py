@@ -1,6 +1,6 @@
-"""Schedules on a local clock, as the UTC cron that dbt Cloud understands.
+"""Convert schedules with a time zone to the UTC cron lines that dbt Cloud has.
 
-dbt Cloud knows no time zone, so a schedule in one is right only until the clocks change. It is compiled with the
+dbt Cloud has no time zones, so a converted schedule is right only until the clocks change. It is compiled with the
 offset of its next run; `resync` compiles it again before the run after that.
 """
 
@@ -18,13 +18,13 @@ from infrastructure.errors import ConfigError
 _DAYS_A_WEEK = 7
 _MINUTES_A_DAY = 1440
 _LAST = "L"
-# Days of the month that every month has; beyond them, moving a date by a day means another thing in another month.
+# Days that every month has; beyond them, moving a date by a day differs from month to month.
 _SAFE_LAST_DAY = 28
 
 
 @dataclass(frozen=True)
 class _Fields:
-    """A cron line as the sets that it stands for; days of the month as text where they are none of numbers."""
+    """A cron line as sets of numbers; days of the month as text where they are not numbers."""
 
     minutes: frozenset[int]
     hours: frozenset[int]
@@ -45,7 +45,7 @@ def check_cron(cron: str) -> str:
     try:
         CronSim(cron.upper(), datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError as exc:
-        raise ConfigError(f"{cron!r} is no cron line: {str(exc).lower()}.") from exc
+        raise ConfigError(f"{cron!r} is not a cron line: {str(exc).lower()}.") from exc
     return cron
 
 
@@ -58,7 +58,7 @@ def check_zone(zone: str) -> ZoneInfo:
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise ConfigError(f"{zone!r} is no time zone. Write it as in Europe/London or America/New_York.") from exc
+        raise ConfigError(f"{zone!r} is not a time zone. Write it like Europe/London or America/New_York.") from exc
 
 
 def utc_cron(cron: str, zone: str, now: datetime) -> str:
@@ -68,7 +68,7 @@ def utc_cron(cron: str, zone: str, now: datetime) -> str:
     one. Until then it is the line with today's: a job that ran at 5:30 UTC would run at 6:30 UTC again.
 
     Raises:
-        ConfigError: a field is wrong, or no single cron line in UTC says the same.
+        ConfigError: a field is wrong, or it is not a single cron line in UTC.
     """
     check_cron(cron)
     local = now.astimezone(check_zone(zone))
@@ -129,7 +129,7 @@ def _moved_day(cron: str, zone: str, fields: _Fields, shift: int) -> str:
 
 def _read(cron: str) -> _Fields:
     minute, hour, day, month, weekday = cron.split()
-    # A field alone, on every day, so that the sets do not depend on how the days are combined.
+    # Each field alone, so that the sets do not depend on how cron combines the days.
     clock = CronSim(f"{minute} {hour} * * *", datetime(2026, 1, 1, tzinfo=UTC))
     week = CronSim(f"0 0 * * {weekday}".upper(), datetime(2026, 1, 1, tzinfo=UTC))
     weekdays = frozenset(number % _DAYS_A_WEEK for number in week.weekdays if isinstance(number, int))

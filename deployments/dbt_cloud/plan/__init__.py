@@ -1,1 +1,1 @@
-"""What files say against what dbt Cloud has; nothing is changed. Door: `planning`."""
+"""Compare job files with dbt Cloud; change nothing. Door: `planning`."""

@@ -1,4 +1,4 @@
-"""Which branch jobs are to go: old by their last deployment, or of a branch that git no longer has."""
+"""Plan the deletion of branch jobs: those last deployed long ago, or whose branch is gone from git."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.plan import UNCHANGED
 
 OLDER_THAN_DAYS = 7
-# A branch that was deployed before it was pushed is not in git yet, and not deleted either.
+# A branch may be deployed before it is pushed: such jobs are not deleted.
 DELETED_AFTER = timedelta(hours=1)
 _GIT_SECONDS = 60
 _TOKEN = re.compile(r"//[^/@\s]*@")
@@ -33,10 +33,10 @@ def plan_cleanup(
     branches: Collection[str] | None = None,
     options: Options | None = None,
 ) -> ChangeSet:
-    """Return the deletions, and the jobs that look like a team's branch jobs and can't be proven to be.
+    """Return the deletions, and the jobs named like a team's branch jobs but without a valid stamp.
 
     Args:
-        branches: all branches that git has; None where that is not known, in which case age alone decides.
+        branches: all branches in git; None where they are unknown, so that age alone decides.
     """
     options = options or Options()
     known = {branch_slug(branch) for branch in branches} if branches is not None else None
@@ -70,12 +70,12 @@ def git_branches(remote: str) -> frozenset[str]:
     """Return the branches that a remote has.
 
     Raises:
-        UpstreamUnavailable: git could not ask it.
-        ConfigError: it has none, which is what a wrong address looks like: nothing may be deleted for that.
+        UpstreamUnavailable: git can't reach it.
+        ConfigError: it has none, as with a wrong address, which must not delete anything.
     """
     if remote.startswith("-"):
-        raise ConfigError(f"{remote!r} is no git remote.")
-    # A pipeline's own address holds its token.
+        raise ConfigError(f"{remote!r} is not a git remote.")
+    # The remote's address in a CI pipeline contains its token.
     shown = _TOKEN.sub("//", remote)
     try:
         done = subprocess.run(
@@ -86,12 +86,12 @@ def git_branches(remote: str) -> frozenset[str]:
             timeout=_GIT_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        raise UpstreamUnavailable(f"git could not ask {shown} for its branches in time.") from exc
+        raise UpstreamUnavailable(f"git could not read the branches of {shown} in time.") from exc
     if done.returncode:
         raise UpstreamUnavailable(
-            f"git could not ask {shown} for its branches: {_TOKEN.sub('//', done.stderr).strip()[-300:]}"
+            f"git could not read the branches of {shown}: {_TOKEN.sub('//', done.stderr).strip()[-300:]}"
         )
     found = {line.partition("\t")[2].removeprefix("refs/heads/") for line in done.stdout.splitlines() if "\t" in line}
     if not found:
-        raise ConfigError(f"The git remote {shown} has no branches; that can't be right, so nothing is deleted.")
+        raise ConfigError(f"The git remote {shown} has no branches; is its address right? Nothing is deleted.")
     return frozenset(found)

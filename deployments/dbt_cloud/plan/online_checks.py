@@ -1,4 +1,4 @@
-"""What only dbt Cloud can tell of a file: whether the environments and variables that it names are there."""
+"""Check that the environments and variables of job files exist in dbt Cloud."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from infrastructure.errors import ConfigError
 
 
 async def check_online(client: CloudClient, config: Config) -> None:
-    """Look in dbt Cloud for what the jobs need.
+    """Check that dbt Cloud has what the jobs need.
 
     Raises:
-        ConfigError: with everything that is not there.
+        ConfigError: lists everything that is missing.
     """
     jobs = {job.key: (job, *places(job, config)) for job in config.jobs}
     projects = sorted({project for _, project, _ in jobs.values()})

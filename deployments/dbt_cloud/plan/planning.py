@@ -1,4 +1,4 @@
-"""Hold what files say against what dbt Cloud has; nothing is changed."""
+"""Compare job files with dbt Cloud and return the changes; change nothing."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from flows.services.dbt_cloud.client import CloudClient
 from infrastructure.errors import ConfigError
 from infrastructure.plan import UNCHANGED, FieldChange
 
-# That a branch is still in use is written into its jobs this seldom: cleanup counts in days.
+# How often the last use of a branch is written to its jobs: cleanup counts in days.
 REFRESH_AFTER = timedelta(hours=20)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person allows.
+    """What the user allows.
 
     Attributes:
-        force: overwrite and delete jobs that somebody changed by hand.
-        adopt: take over a job of the right name that was not deployed from here.
+        force: overwrite and delete jobs that were changed by hand.
+        adopt: take over a job of the same name that was not deployed by this tool.
         write_secrets: send secrets again, which can't be compared.
     """
 
@@ -55,11 +55,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Reading:
-    """What dbt Cloud has.
+    """The jobs in dbt Cloud.
 
     Attributes:
         jobs: all that were read, ours and others'.
-        variables: what our jobs override, by job id and name; values of secrets are masked.
+        variables: those that our jobs override, by job id and name; values of secrets are masked.
     """
 
     jobs: tuple[Json, ...]
@@ -67,7 +67,7 @@ class Reading:
 
 
 async def read(client: CloudClient, scope: Scope, jobs: Sequence[JobDefinition] = ()) -> Reading:
-    """Read the jobs of a scope and the variables they override: in the list where it says them, else one by one."""
+    """Read the jobs of a scope and the variables they override: from the list where it has them, else one by one."""
     found = await scope.read(client, with_variables=True)
     linked = {job.linked_id for job in jobs if job.linked_id is not None}
     missing = [job_id for job_id in linked if job_id not in {job["id"] for job in found}]
@@ -100,10 +100,10 @@ async def variables_of(client: CloudClient, jobs: Sequence[Json]) -> dict[int, d
 def plan(
     account_id: int, config: Config, scope: Scope, reading: Reading, now: datetime, options: Options | None = None
 ) -> ChangeSet:
-    """Return what has to change so that dbt Cloud is as the files say.
+    """Return the changes that bring dbt Cloud to what the files declare.
 
     Raises:
-        ConfigError: a job has no project or environment, or follows one that is not there.
+        ConfigError: a job has no project or environment, or follows a job that does not exist.
     """
     options = options or Options()
     observed = _by_key(scope, reading, config.jobs)
@@ -137,10 +137,10 @@ def plan(
 def wanted_object(
     job: JobDefinition, scope: Scope, account_id: int, change: JobChange, now: datetime, upstream_id: int | None
 ) -> Json:
-    """Return a job as it is to be, stamp included.
+    """Return a job as it should be, stamp included.
 
     Args:
-        upstream_id: of the job whose end starts this one; None where there is none, or it is not known yet.
+        upstream_id: of the job whose end starts this one; None where there is none, or it is unknown yet.
     """
     document = job_object(job, change.name, account_id, change.project_id, change.environment_id, now)
     if job.self_deferring:
@@ -186,7 +186,7 @@ def upstream_id(job: JobDefinition, config: Config, known: Mapping[str, int], ot
     if len(named) == 1:
         return named[0]
     raise ConfigError(
-        f"The job {job.key!r} is to run after {wanted!r}, of which there are {len(named)}: neither in the files nor "
+        f"The job {job.key!r} has to run after {wanted!r}, of which there are {len(named)}: neither in the files nor "
         "by that name in dbt Cloud. Write its name in the file, its full name in dbt Cloud, or its id."
     )
 
@@ -216,8 +216,8 @@ def _created(base: JobChange, scope: Scope, reading: Reading, options: Options) 
     stranger = strangers[0]
     taken = replace(base, job_id=stranger["id"], seen=version(stranger), variables=variables)
     if options.adopt:
-        return replace(taken, action=UPDATE, reason="taken over: it was not deployed from here")
-    reason = "a job of this name was not deployed from here, or was copied by hand; --adopt takes it over"
+        return replace(taken, action=UPDATE, reason="taken over: it was not deployed by this tool")
+    reason = "a job of this name was not deployed by this tool, or was copied by hand; --adopt takes it over"
     return replace(taken, action=BLOCKED, reason=reason)
 
 
@@ -245,7 +245,7 @@ def _kept(base: JobChange, document: Json, there: Json, reading: Reading, option
 
 
 def changed_by_hand(job: Mapping[str, Any]) -> str | None:
-    """Return since when somebody has changed a job, in words; None where nobody has, or where it has no stamp."""
+    """Return a note if a job was changed by hand since its deployment; None where it was not or has no stamp."""
     stamp = stamp_of(job)
     if stamp is None or stamp.fingerprint == fingerprint(job):
         return None

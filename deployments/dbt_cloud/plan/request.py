@@ -1,4 +1,4 @@
-"""Who deploys what: options, files and the environment put together, in this order of precedence."""
+"""Combine options, files and the environment, in this order of precedence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deployments.dbt_cloud.plan.scope import IdentifierScope, OwnerScope, Scope,
 from infrastructure.errors import ConfigError
 
 DEFAULT_TEAM = "analytics-team"
-# As GitLab and GitHub set them. The full name of a branch goes before its slug, from which it is guessed.
+# As GitLab and GitHub set them. The full name of a branch is preferred to its slug, from which it is guessed.
 _BRANCH_NAMES = ("CI_COMMIT_REF_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME")
 _SLUG_NAME = "CI_COMMIT_REF_SLUG"
 _USER_NAMES = ("GITLAB_USER_LOGIN", "GITHUB_ACTOR")
@@ -22,10 +22,10 @@ _USER_NAMES = ("GITLAB_USER_LOGIN", "GITHUB_ACTOR")
 
 @dataclass(frozen=True)
 class JobsRequest:
-    """What a person asked for on the command line; None and empty where nothing was said.
+    """The options of the command line; None and empty where an option was not given.
 
     Attributes:
-        is_production: the team's own jobs, not a branch's.
+        is_production: the team's production jobs, not a branch's.
         only_environments: of a YAML file's jobs, those in these environments.
     """
 
@@ -58,18 +58,18 @@ def load(request: JobsRequest, environ: Mapping[str, str]) -> Config:
 
 
 def with_values(config: Config, environ: Mapping[str, str]) -> Config:
-    """Return a config with the values of variables that the environment holds in place of `env:NAME`."""
+    """Return a config with the values of environment variables in place of `env:NAME`."""
     return replace(config, jobs=tuple(job.with_values(environ) for job in config.jobs))
 
 
 def team_of(request: JobsRequest, environ: Mapping[str, str], config: Config | None = None) -> str:
-    """Return the team: of the option, the file, TEAM_NAME, or the default."""
+    """Return the team from the option, the file, TEAM_NAME, or the default."""
     named = config.team_name if config is not None else None
     return request.team or named or environ.get("TEAM_NAME") or DEFAULT_TEAM
 
 
 def owner_of(request: JobsRequest, environ: Mapping[str, str], config: Config | None = None) -> Owner:
-    """Return whose jobs are meant.
+    """Return the owner of the jobs.
 
     Raises:
         ConfigError: the branch or the user is not known.
@@ -91,14 +91,14 @@ def owner_of(request: JobsRequest, environ: Mapping[str, str], config: Config | 
     ]
     if missing:
         raise ConfigError(
-            f"It is not known whose jobs these are: {' and '.join(missing)} is missing. "
-            "For the team's own jobs say --production."
+            f"The owner of the jobs is unknown: {' and '.join(missing)} is missing. "
+            "For the team's production jobs, give --production."
         )
     return Owner(team, branch, user)
 
 
 def scope_of(request: JobsRequest, environ: Mapping[str, str], config: Config) -> Scope:
-    """Return which jobs of dbt Cloud the files are about.
+    """Return the scope: which jobs of dbt Cloud the files describe.
 
     Files of dbt-jobs-as-code name jobs by identifier, unless a branch or --production is asked for by option.
 
@@ -108,11 +108,11 @@ def scope_of(request: JobsRequest, environ: Mapping[str, str], config: Config) -
     pairs = frozenset(places(job, config) for job in config.jobs)
     if config.form == YAML and not (request.branch or request.is_production):
         if not pairs:
-            raise ConfigError("The files hold no jobs, so that it is not known where there are to be none.")
+            raise ConfigError("The files have no jobs, so that the project whose jobs to delete is unknown.")
         return IdentifierScope(pairs)
     owner = owner_of(request, environ, config)
     if owner.branch is None:
-        # Two environments can hold a production job of one name each; a file is about its own.
+        # Two environments can each have a production job of one name; a file describes its own.
         return OwnerScope(owner, projects_of(config.jobs, config.project_id), frozenset(it for _, it in pairs))
     return OwnerScope(owner, projects_of(config.jobs, config.project_id))
 
@@ -121,7 +121,7 @@ def number(environ: Mapping[str, str], name: str) -> int | None:
     """Return a number of the environment; None when it is not set.
 
     Raises:
-        ConfigError: it is no number.
+        ConfigError: it is not a number.
     """
     text = environ.get(name)
     if not text:
@@ -132,9 +132,9 @@ def number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def warnings_of(config: Config) -> list[str]:
-    """Return what is not wrong and yet worth a second look."""
+    """Return warnings about jobs that are valid but may be a mistake."""
     found = [
-        f'{job.key}: the value of {name} stands in the file; write "env:NAME" and set NAME where it is deployed from'
+        f'{job.key}: the value of {name} is in the file; write "env:NAME" and set NAME where you deploy from'
         for job in config.jobs
         for name in job.secrets_in_clear()
     ]
@@ -146,7 +146,7 @@ def warnings_of(config: Config) -> list[str]:
     return found
 
 
-# What a usual stamp leaves of dbt Cloud's 255 letters.
+# The characters that a usual stamp leaves of dbt Cloud's 255.
 _ROOM = 170
 
 

@@ -1,4 +1,4 @@
-"""Which jobs of an account are ours to change: a branch's, a team's production, or those with an identifier."""
+"""Which jobs of an account may be changed: a branch's, a team's production, or those with an identifier."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from deployments.dbt_cloud.model.names import (
 )
 from flows.services.dbt_cloud.client import CloudClient
 
-# As long as a real one, so that the description is cut at the same letter.
+# As long as a real one, so that the description is cut at the same character.
 _ANY_FINGERPRINT = "0" * 10
 
 
 class Scope(Protocol):
-    """Tell our jobs from those of others, and name ours."""
+    """Distinguishes our jobs from others, and names ours."""
 
     @property
     def title(self) -> str:
@@ -38,7 +38,7 @@ class Scope(Protocol):
         ...
 
     def key_of(self, job: Mapping[str, Any]) -> str | None:
-        """Return the key of one of our jobs; None for a job that can't be proven to be ours."""
+        """Return the key of one of our jobs; None for a job without proof that it is ours."""
         ...
 
     def stamp(self, job: JobDefinition, document: Json, now: datetime) -> Json:
@@ -46,7 +46,7 @@ class Scope(Protocol):
         ...
 
     async def read(self, client: CloudClient, with_variables: bool = False) -> list[Json]:
-        """Return the jobs of dbt Cloud among which ours are."""
+        """Return the jobs of dbt Cloud that may include ours."""
         ...
 
 
@@ -127,7 +127,7 @@ class IdentifierScope:
         return split_identifier(str(job.get("name") or ""))[1]
 
     def stamp(self, job: JobDefinition, document: Json, now: datetime) -> Json:
-        """Return a job object with its stamp, which says what it was when it was deployed."""
+        """Return a job object with a stamp of its state at deployment."""
         schedule = _local_schedule(job)
         stamp = Stamp(IDENTIFIED, "", "", "", job.key, now, _ANY_FINGERPRINT, schedule=schedule)
         return with_stamp(document, job.description, stamp)
@@ -139,7 +139,7 @@ class IdentifierScope:
 
 
 def with_stamp(document: Json, description: str, stamp: Stamp) -> Json:
-    """Return a job object with a stamp that holds its own fingerprint."""
+    """Return a job object with a stamp that contains its fingerprint."""
     account, project, name = document["account_id"], document["project_id"], document["name"]
     draft = {**document, "description": stamped(description, stamp, account, project, name)}
     final = replace(stamp, fingerprint=fingerprint(draft))
@@ -147,7 +147,7 @@ def with_stamp(document: Json, description: str, stamp: Stamp) -> Json:
 
 
 def restamped(job: Mapping[str, Any], stamp: Stamp, changed: Mapping[str, Any]) -> Json:
-    """Return a job that was read with some fields changed and its stamp brought up to date."""
+    """Return a job with some fields changed and its stamp updated."""
     document = {**job, **changed}
     return with_stamp(document, without_stamp(str(job.get("description") or "")), stamp)
 

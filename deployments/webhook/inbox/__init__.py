@@ -1,1 +1,1 @@
-"""Where deliveries are kept until they are dealt with. Door: `inbox`."""
+"""Keep deliveries until they are processed. Door: `inbox`."""

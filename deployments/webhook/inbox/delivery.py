@@ -1,6 +1,6 @@
-"""What a request's body says: of which sync, and how it ended. Pure.
+"""Read a request's body: which sync, and how it ended. Pure functions.
 
-Two shapes are taken: what Airbyte sends, and the flat one that people write into templates of their own.
+Two forms are accepted: what Airbyte sends, and a flat one for custom templates.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
-# Longer texts are cut: they are only shown to people.
+# Longer texts are cut: they are only for people.
 _MAX_TEXT = 500
 _MAX_MISTAKES = 5
-# Airbyte's word in the title of the one message that has `success: false` without anything being wrong.
+# The title of Airbyte's only message with `success: false` that is not about a failure.
 _QUEUED = "sync queued"
 
 
 class BadBody(Exception):
-    """Say that a body is not one that a sync can be read from.
+    """Say that a body is not a notification of a sync.
 
     Attributes:
-        status: the HTTP status that says so.
+        status: the HTTP status of the answer.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -34,7 +34,7 @@ class BadBody(Exception):
 
 
 def _text(value: object) -> str:
-    """Return a text that is safe to log and to show: one line, no control characters, not too long."""
+    """Return a text that is safe to log and to show: one short line without control characters."""
     if not isinstance(value, str):
         return ""
     shown = "".join(char if char.isprintable() else " " for char in value[:_MAX_TEXT])
@@ -87,23 +87,23 @@ class Sync(_Shape):
 
 
 class Notification(_Shape):
-    """What Airbyte sends when a sync has ended, whether it went well or not."""
+    """What Airbyte sends when a sync has succeeded or failed."""
 
     data: Sync
 
 
 class FlatNotification(_Shape):
-    """What a template of one's own sends: without the number of the job, Airbyte is asked for the newest one."""
+    """What a custom template sends: without a job id, Airbyte is asked for the newest job."""
 
     data: None = None
     connection_id: UUID = Field(alias="connectionId")
-    status: str = Field(max_length=_MAX_TEXT, description="`succeeded`; anything else is not a success.")
+    status: str = Field(max_length=_MAX_TEXT, description="`succeeded` for a success; everything else is a failure.")
     job_id: JobId | None = Field(default=None, alias="jobId")
     source_name: Text = Field(default="", alias="sourceName")
 
 
 class Message(_Shape):
-    """What Airbyte sends about anything but a sync, such as a changed schema: taken and passed over."""
+    """What Airbyte sends about anything but a sync, such as a changed schema: accepted and ignored."""
 
     data: None = None
     connection_id: None = Field(default=None, alias="connectionId")
@@ -112,16 +112,16 @@ class Message(_Shape):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What was said of one sync.
+    """The notification of one sync.
 
     Attributes:
         connection_id: UUID in lower case.
-        job_id: None when the sender did not say.
-        succeeded: as it was said, which for a failure is not to be believed unseen.
-        queued: whether the message is about a sync that waits, not one that failed.
-        name: the connection as people know it.
+        job_id: None when the sender did not give it.
+        succeeded: as notified; a failure still has to be confirmed by Airbyte.
+        queued: whether the message is about a waiting sync, not a failed one.
+        name: the connection's name for people.
         reason: what went wrong.
-        digest: the same for the same body, to tell repeats of what has no job's number.
+        digest: of the body, to recognise repeats without a job id.
     """
 
     connection_id: str
@@ -134,16 +134,16 @@ class Delivery:
 
 
 def read_delivery(body: bytes) -> Delivery | None:
-    """Return what a request's body says; None when it is about something else than a sync.
+    """Return the delivery in a request's body; None when it is not about a sync.
 
     Raises:
-        BadBody: it is empty, no JSON, or of neither shape.
+        BadBody: it is empty, is not JSON, or has neither form.
     """
     if not body.strip():
         raise BadBody(
             400,
-            "The body is empty. Airbyte over plain http asks for HTTP/2, and a proxy or server that accepts without "
-            "being able to loses the body: serve with `python -m deployments.webhook serve`, or put TLS in front.",
+            "The body is empty. Airbyte over plain http asks for HTTP/2, and a proxy or server that agrees without "
+            "supporting it loses the body: serve with `python -m deployments.webhook serve`, or put TLS in front.",
         )
     try:
         document = orjson.loads(body)
@@ -191,7 +191,7 @@ def _of_template(fields: dict[str, Any], body: bytes) -> Delivery:
 
 
 def _title(fields: dict[str, Any]) -> str:
-    """Return the first words of a message: of its first block, else of its text."""
+    """Return the title of a message: from its first block, else from its text."""
     with suppress(KeyError, IndexError, TypeError):
         return _text(fields["blocks"][0]["text"]["text"])
     return _text(fields.get("text"))

@@ -1,4 +1,4 @@
-"""Where the receiver puts a delivery before it answers."""
+"""Store a delivery before the receiver answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from deployments.webhook.inbox.delivery import Delivery
 from deployments.webhook.inbox.spool import Backlog, Spool, Stored
 
-# Deliveries that are written in one transaction: one wait for the disk for all of them.
+# Deliveries written in one transaction, so that they share one wait for the disk.
 _BATCH = 500
 
 
@@ -21,7 +21,7 @@ class Inbox(Protocol):
         """Store a delivery; when this returns, it is safe.
 
         Raises:
-            Exception: it could not be stored; whatever it is, the sender is told to try again.
+            Exception: it could not be stored; the sender has to try again.
         """
         ...
 
@@ -31,7 +31,7 @@ class Inbox(Protocol):
 
 
 class SpoolInbox:
-    """Put deliveries into a spool, those that come together in one transaction."""
+    """Put deliveries into a spool; those that arrive together share a transaction."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class SpoolInbox:
         self._waiting.append((delivery, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        # The request may be given up; what was handed in is written all the same.
+        # The request may be cancelled; the delivery is written all the same.
         return await asyncio.shield(future)
 
     def backlog(self) -> Backlog:
@@ -66,7 +66,7 @@ class SpoolInbox:
             deliveries = [delivery for delivery, _ in batch]
             try:
                 stored = await asyncio.to_thread(self._spool.add, deliveries, self._clock(), self._window_seconds)
-            except Exception as exc:  # noqa: BLE001  (whoever waits for it is told)
+            except Exception as exc:  # noqa: BLE001  (raised in the requests that wait for it)
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(exc)

@@ -1,8 +1,8 @@
-"""What was delivered and is not yet dealt with, on disk: it outlives the process, and the machine's power.
+"""Store deliveries on disk until they are processed; they survive a killed process and a power cut.
 
-A SQLite file in WAL mode whose every commit is on the disk before it returns (`synchronous=full`), so what was answered
-with "accepted" is there after kill -9 and after a power cut. Several receivers may share one file: what they do with an
-event is idempotent.
+A SQLite file in WAL mode whose every commit is on the disk before it returns (`synchronous=full`), so an accepted
+delivery is there after kill -9 and after a power cut. Several receivers may share one file: processing an event is
+idempotent.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ create index event_digest on event (connection_id, digest, received_at) where jo
 create table kept (name text primary key, value text not null);
 pragma user_version = {_SCHEMA_VERSION};
 """
-# Without a job's number, the same words again within this time are taken for a repeat.
+# Without a job id, the same body within this time counts as a repeat.
 _SAME_WORDS_SECONDS = 600.0
 _BUSY_SECONDS = 10.0
-# The outcome of a failure that Airbyte did not confirm because the sync had not ended: it may yet fail.
+# The outcome of a failure that Airbyte did not confirm because the sync had not ended: it may still fail.
 NOT_ENDED = "not ended"
 
 Stored = Literal["accepted", "duplicate"]
@@ -83,19 +83,19 @@ class Backlog:
 
 
 class Spool:
-    """Store deliveries and what became of them; safe to use from several threads."""
+    """Store deliveries and their outcomes; safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or make it.
+        """Open the file, or create it.
 
         Raises:
-            ConfigError: it can't be written, or is no spool of this version.
+            ConfigError: it can't be written, or is not a spool of this version.
         """
         self._lock = threading.Lock()
         try:
             private_folder(path.parent)
             is_new = not path.exists()
-            # SQLite gives the files that it makes beside it the same mode.
+            # SQLite creates its other files with the same mode.
             os.close(opener(str(path), os.O_RDWR | os.O_CREAT))
             for file in (path, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))):
                 if file.exists():
@@ -110,12 +110,12 @@ class Spool:
                 _sync_folder(path.parent)
         except (OSError, sqlite3.Error) as exc:
             raise ConfigError(
-                f"The spool {path} can't be used: {exc}. Name a file in a folder that can be written to, on a disk of "
+                f"The spool {path} can't be used: {exc}. Name a file in a writable folder on a disk of "
                 "this machine (not a network folder), with TRIBUTARY_WEBHOOK_SPOOL."
             ) from exc
 
     def close(self) -> None:
-        """Close the file; what is in it stays."""
+        """Close the file."""
         with self._lock:
             self._connection.close()
 
@@ -123,34 +123,34 @@ class Spool:
         """Store deliveries in one transaction that is on the disk when this returns.
 
         Args:
-            window_seconds: how long a success waits for others, to become one run with them.
+            window_seconds: how long a success waits for others, to share a run with them.
         """
         return self._write(lambda: [self._add(delivery, now, window_seconds) for delivery in deliveries])
 
     def take(self, now: float, as_union: bool) -> list[list[SpooledDelivery]]:
-        """Return what is to be started now, each list as one run.
+        """Return the events to start now, each list as one run.
 
-        Which events are one run is written down first: after a crash they are still one run, under the same key.
+        Which events form one run is stored first: after a crash they are still one run, under the same key.
 
         Args:
-            as_union: all that wait become one run as soon as the first of them is due; otherwise each is one.
+            as_union: all waiting events become one run as soon as the first of them is due; otherwise each is one.
         """
         return self._write(lambda: self._take(now, as_union))
 
     def to_confirm(self, now: float) -> list[SpooledDelivery]:
-        """Return what Airbyte has to be asked about now."""
+        """Return the events that Airbyte has to confirm now."""
         return self._read("state = 'confirm' and due_at <= ? order by id", (now,))
 
     def finish(
         self, events: Iterable[SpooledDelivery], outcome: str, now: float, flow_run_id: str | None = None
     ) -> None:
-        """Write down what became of events, which ends them."""
+        """End events with an outcome."""
         rows = [(outcome, flow_run_id, now, event.id) for event in events]
         statement = "update event set state = 'done', outcome = ?, flow_run_id = ?, done_at = ? where id = ?"
         self._write(lambda: self._connection.executemany(statement, rows))
 
     def resolve(self, event: SpooledDelivery, delivery: Delivery, outcome: str, now: float) -> None:
-        """End an event, and store what it turned out to mean, as one step."""
+        """End an event and store the delivery that it turned out to be, in one transaction."""
 
         def both() -> None:
             self._add(delivery, now, 0.0)
@@ -161,13 +161,13 @@ class Spool:
         self._write(both)
 
     def postpone(self, events: Iterable[SpooledDelivery], due_at: float) -> None:
-        """Look at events again later."""
+        """Make events due later."""
         rows = [(due_at, event.id) for event in events]
         statement = "update event set due_at = ?, attempts = attempts + 1 where id = ?"
         self._write(lambda: self._connection.executemany(statement, rows))
 
     def had_failed(self, connection_id: str) -> bool:
-        """Return whether the last thing that people were told of a connection is that its sync failed."""
+        """Return whether the last alert about a connection says that its sync failed."""
         found = self._read(
             "connection_id = ? and state = 'done' and outcome in ('alerted', 'started') order by done_at desc, id desc",
             (connection_id,),
@@ -188,7 +188,7 @@ class Spool:
         return self._read("state <> 'done' or not ? order by id desc", (only_open,), limit)[::-1]
 
     def prune(self, before: float) -> int:
-        """Drop what was done before a moment; Prefect's own keys still keep its repeats from starting again."""
+        """Delete events that ended before a moment; Prefect's idempotency keys still prevent a second run."""
         statement = "delete from event where state = 'done' and done_at < ?"
         return self._write(lambda: self._connection.execute(statement, (before,)).rowcount)
 
@@ -210,7 +210,7 @@ class Spool:
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
             elif version != _SCHEMA_VERSION:
-                raise sqlite3.DatabaseError(f"it is of version {version}, and this program writes {_SCHEMA_VERSION}")
+                raise sqlite3.DatabaseError(f"it has version {version}, and this program writes {_SCHEMA_VERSION}")
 
         self._write(make)
 
@@ -218,7 +218,7 @@ class Spool:
         is_start = delivery.succeeded and delivery.job_id is not None
         if delivery.job_id is None and self._said_already(delivery, now):
             return "duplicate"
-        # A failure that was not confirmed, as the sync had not ended, is looked at again when it is said again.
+        # A failure that was not confirmed because the sync had not ended is checked again when it is delivered again.
         cursor = self._connection.execute(
             "insert into event (connection_id, job_id, succeeded, queued, name, reason, digest, received_at, state,"
             " due_at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -294,7 +294,7 @@ def _event(row: tuple[Any, ...]) -> SpooledDelivery:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make sure that a new file's name outlives a power cut: SQLite sees to what is in it."""
+    """Sync the folder of a new file, so that its name survives a power cut; SQLite syncs its content."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

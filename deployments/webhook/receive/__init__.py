@@ -1,1 +1,1 @@
-"""The receiver's HTTP side: who may say something, how much, and what is answered. Door: `app`."""
+"""The receiver's HTTP side: authentication, limits and answers. Door: `app`."""

@@ -1,4 +1,4 @@
-"""The receiver as an ASGI app: who may say something, how much, what is kept of it, and what is answered."""
+"""The receiver as an ASGI app: authentication, limits, storing of deliveries, and answers."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _RETRY_STORE_SECONDS = 5
 
 @dataclass
 class ReceiverDesk:
-    """What a receiver needs to know in order to answer.
+    """What a receiver needs to answer requests.
 
     Attributes:
         keys: replaced when secrets change.
         connections: the dbt sources by Airbyte connection; replaced when the project changes.
-        wrong_rate: how often a peer may show a wrong secret; the right one may be shown as often as one likes.
+        wrong_rate: how often a peer may send a wrong secret; requests with the right one are not limited.
     """
 
     inbox: Inbox
@@ -56,7 +56,7 @@ class ReceiverDesk:
 
 
 def desk_of(settings: WebhookSettings, inbox: Inbox, metrics: Metrics) -> ReceiverDesk:
-    """Return what the settings come to, with the secrets that they hold and the sources of their project.
+    """Return the desk for these settings, with their secrets and the sources of their project.
 
     Raises:
         ConfigError: a secret is too short, or the project can't be read.
@@ -77,7 +77,7 @@ Lifespan = Callable[[Starlette], AsyncIterator[None]]
 
 
 class DeliveryRefused(Exception):
-    """Say that a request is not taken, with the status and words that tell its sender."""
+    """Say that a request is refused, with the status and text of the answer."""
 
     def __init__(self, status: int, outcome: str, detail: str, retry_seconds: float = 0.0) -> None:
         super().__init__(detail)
@@ -119,7 +119,7 @@ def create_app(desk: ReceiverDesk, lifespan: Lifespan | None = None) -> Starlett
     async def show() -> bytes:
         return desk.metrics.show(await backlog.get())
 
-    # Anybody may ask for these pages, and they are dearer to make than a delivery is to take.
+    # These pages need no secret, and cost more than accepting a delivery.
     backlog = Seldom(lambda: run_in_threadpool(desk.inbox.backlog))
     shown = Seldom(show)
     return Starlette(
@@ -137,7 +137,7 @@ def create_app(desk: ReceiverDesk, lifespan: Lifespan | None = None) -> Starlett
 
 
 async def _receive(desk: ReceiverDesk, request: Request) -> tuple[int, str, str]:
-    """Return status, outcome and words for a delivery."""
+    """Return status, outcome and text of the answer to a delivery."""
     peer = peer_of(request.client.host if request.client else None)
     _let_in(desk, request, peer)
     body = await _read(desk, request)
@@ -147,10 +147,10 @@ async def _receive(desk: ReceiverDesk, request: Request) -> tuple[int, str, str]
         logger.warning("A delivery from %s can't be read: %s", peer, exc)
         raise DeliveryRefused(exc.status, "empty" if not body.strip() else "unreadable", str(exc)) from exc
     if delivery is None:
-        return 200, "passed over", "This is not about a sync that ended."
+        return 200, "passed over", "The message is not about a finished sync."
     if delivery.connection_id not in desk.connections:
         logger.warning(
-            "Nothing is done about job %s of connection %s (%r): no source of the project names it in its meta",
+            "Job %s of connection %s (%r) starts nothing: no source of the project names the connection in its meta",
             delivery.job_id,
             delivery.connection_id,
             delivery.name,
@@ -160,7 +160,7 @@ async def _receive(desk: ReceiverDesk, request: Request) -> tuple[int, str, str]
 
 
 def shows_secret(desk: ReceiverDesk, head: bytes) -> bool:
-    """Return whether a request that begins so shows a valid secret, and is served first; `_let_in` looks again."""
+    """Return whether the head of a request has a valid secret, so that it is served first; `_let_in` checks again."""
     line, _, headers = head.partition(b"\n")
     path = line.split(b" ")[1:2]
     in_path = path[0].partition(b"?")[0].removeprefix(PATH.encode() + b"/") if path else b""
@@ -177,8 +177,8 @@ def _let_in(desk: ReceiverDesk, request: Request, peer: str) -> None:
         wait_seconds = desk.wrong_rate.retry_after(peer)
         if wait_seconds:
             raise DeliveryRefused(429, "too many wrong", "Too many wrong secrets.", wait_seconds)
-        logger.warning("A delivery from %s shows %s", peer, "a wrong secret" if shown else "no secret")
-        raise DeliveryRefused(401, "wrong secret", f"Show the secret as the last part of the path, or as {KEY_HEADER}.")
+        logger.warning("A delivery from %s has %s", peer, "a wrong secret" if shown else "no secret")
+        raise DeliveryRefused(401, "wrong secret", f"Send the secret as the last part of the path, or as {KEY_HEADER}.")
 
 
 async def _read(desk: ReceiverDesk, request: Request) -> bytes:
@@ -196,7 +196,7 @@ async def _read(desk: ReceiverDesk, request: Request) -> bytes:
     except TimeoutError as exc:
         raise DeliveryRefused(408, "too slow", f"The body did not arrive within {desk.read_seconds:g} s.") from exc
     except ClientDisconnect as exc:
-        raise DeliveryRefused(400, "cut off", "The sender went away.") from exc
+        raise DeliveryRefused(400, "cut off", "The sender closed the connection.") from exc
     return bytes(parts)
 
 
@@ -212,7 +212,7 @@ async def _store(desk: ReceiverDesk, delivery: Delivery) -> tuple[int, str, str]
 
 
 async def _ready(desk: ReceiverDesk, backlog: Seldom[Backlog]) -> Response:
-    """Answer whether deliveries can be taken; Prefect is not needed for that, and may be away."""
+    """Answer whether deliveries can be accepted; Prefect is not needed for that."""
     missing: list[str] = []
     if not desk.keys:
         missing.append("the secret is not known")

@@ -1,8 +1,8 @@
-"""The door of the receiver: who connects is let in when the head of a request is there, senders before strangers.
+"""Accept connections: hand one to the server when the head of its request has arrived, senders before strangers.
 
-asyncio's own servers accept as many connections a turn of the loop as may wait to be accepted, and make a transport, a
-task and a timer for each before a byte has come. A flood of connections then makes turns of seconds (measured: 6,100
-open connections, an answer after 6 to 9 s). Here a connection that has said nothing costs a socket.
+asyncio's own servers accept a whole backlog of connections per turn of the loop, and create a transport, a task and a
+timer for each before a byte has arrived. With a flood of connections, a turn then takes seconds (measured: 6,100 open
+connections, an answer after 6 to 9 s). Here a connection without any data costs a socket.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from deployments.webhook.receive.limits import Lobby, peer_of
 logger = logging.getLogger(__name__)
 
 LONGEST_HEAD_BYTES = 16_384
-# What the system keeps for us between two turns of the loop, if it may. Who finds it full tries again after a second,
-# then three: longer than it takes to look at all of these.
+# The system's backlog between two turns of the loop. A client that finds it full tries again after one second, then
+# three: longer than it takes to accept all of these.
 _MAY_WAIT = 4096
-# What one turn of the loop may take on: a delivery that is being answered waits for a few turns.
+# How many connections one turn of the loop accepts: answering a delivery takes a few turns.
 _ACCEPTS_A_TURN = 64
 _STRANGERS_A_TURN = 8
 _PAUSE_SECONDS = 1.0
-# Linux keeps a connection to itself until its first byte has come, or for about so long.
+# Linux holds a connection back until its first byte has arrived, or for about so long.
 _DEFER_SECONDS = 5
-# Closed by a reset: nothing is kept of it, not even its port.
+# Closed by a reset: the system keeps no state of it.
 _AT_ONCE = struct.pack("ii", 1, 0)
 
 LetIn = Callable[[socket.socket, str, bytes], None]
@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """Return sockets that listen on every address of a host.
 
     Raises:
-        OSError: the host is not known, or somebody else listens there.
+        OSError: the host is unknown, or the port is in use.
     """
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
@@ -56,19 +56,19 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 class Door:
-    """Accept connections a few at a time, and let in those whose first request has begun whole.
+    """Accept connections a few at a time, and let in those whose first request head has arrived.
 
-    Who shows the secret is let in at once. Everybody else is let in a few per turn of the loop, in the order of their
-    coming, and is counted in the lobby until then.
+    A request with the secret is let in at once. Others are let in a few per turn of the loop, in the order of their
+    arrival, and count in the lobby until then.
     """
 
     def __init__(self, lobby: Lobby, read_seconds: float, is_sender: Callable[[bytes], bool], let_in: LetIn) -> None:
-        """Take what is needed to open.
+        """Prepare the door.
 
         Args:
-            read_seconds: time in which the first head has to be there.
-            is_sender: whether the head of a request shows the secret.
-            let_in: is given the connection, whom it is counted for, and what was read of it.
+            read_seconds: time in which the first head has to arrive.
+            is_sender: whether the head of a request has the secret.
+            let_in: called with the connection, the peer it counts for, and the bytes read.
         """
         self.lobby = lobby
         self.read_seconds = read_seconds
@@ -76,7 +76,7 @@ class Door:
         self._let_in = let_in
         self._listening: list[socket.socket] = []
         self._visitors: set[Visitor] = set()
-        # Those of them whose head is there, in the order of its coming.
+        # Those of them whose head has arrived, in the order of arrival.
         self._strangers: dict[Visitor, None] = {}
 
     def open(self, listening: Sequence[socket.socket]) -> None:
@@ -87,7 +87,7 @@ class Door:
             self.loop.add_reader(each, self._accept, each)
 
     def close(self) -> None:
-        """Accept nobody any more, and hang up on all that were not let in."""
+        """Stop accepting, and close all connections that were not let in."""
         for each in self._listening:
             self.loop.remove_reader(each)
             each.close()
@@ -99,7 +99,7 @@ class Door:
         """Return: nothing is left when it is closed."""
 
     def ask(self, visitor: Visitor) -> None:
-        """Let in a visitor whose head is there: a sender now, a stranger in turn."""
+        """Let in a visitor whose head has arrived: a sender now, a stranger in turn."""
         if self._is_sender(visitor.first):
             self._hand_over(visitor)
             return
@@ -108,7 +108,7 @@ class Door:
             self.loop.call_soon(self._let_strangers_in)
 
     def forget(self, visitor: Visitor) -> None:
-        """Let go of a visitor that is let in or gone."""
+        """Forget a visitor that was let in or is gone."""
         self._visitors.discard(visitor)
         self._strangers.pop(visitor, None)
         self.lobby.leave(visitor.peer, visitor)
@@ -120,8 +120,8 @@ class Door:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
-                # Out of files or memory; the socket would be ready again at once, and the loop do nothing else.
-                logger.error("Connections can't be accepted for a moment: %s", exc)
+                # Out of files or memory; without a pause, the loop would do nothing else.
+                logger.error("Connections can't be accepted at the moment: %s", exc)
                 self.loop.remove_reader(listening)
                 self.loop.call_later(_PAUSE_SECONDS, self._accept_again, listening)
                 return
@@ -156,7 +156,7 @@ class Visitor:
         self._waits: asyncio.TimerHandle | None = None
 
     def arrive(self) -> None:
-        """Read what has come with the connection, which is all for most, and wait for the rest."""
+        """Read what has arrived, which is usually all, and wait for the rest."""
         is_owing = self._read()
         if not self._is_here:
             return
@@ -166,7 +166,7 @@ class Visitor:
         self._door.lobby.enter(self.peer, self)
 
     def end_wait(self) -> None:
-        """Let it in if what has come meanwhile shows the secret; otherwise make its room free."""
+        """Let it in if it has sent the secret meanwhile; otherwise close it."""
         self._read()
         if self._is_here:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -178,7 +178,7 @@ class Visitor:
             self.leave().close()
 
     def leave(self) -> socket.socket:
-        """Return the connection, which is from now on the caller's alone."""
+        """Return the connection, which the caller owns from now on."""
         self._is_here = False
         if self._waits:
             self._waits.cancel()
@@ -191,7 +191,7 @@ class Visitor:
             self._door.loop.remove_reader(self._connection.fileno())
 
     def _read(self) -> bool:
-        """Take what has come; return whether the head is still owed."""
+        """Read what has arrived; return whether the head is incomplete."""
         if _is_whole(self.first):
             return False
         try:
@@ -211,6 +211,6 @@ class Visitor:
 
 
 def _is_whole(first: bytes) -> bool:
-    """Return whether the server can tell by this what is asked, or that nothing proper is."""
+    """Return whether this is a complete head, or certainly not HTTP."""
     is_no_text = first[:1] < b"!" and first != b""
     return b"\n\r\n" in first or b"\n\n" in first or is_no_text or len(first) >= LONGEST_HEAD_BYTES

@@ -1,4 +1,4 @@
-"""The secrets that a sender may show: the one in use and, while it is being changed, the one before."""
+"""The valid secrets of senders: the current one and, while it is being changed, the previous one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable
 
 from infrastructure.errors import ConfigError
 
-# What can't be guessed within any rate limit; `python -c "import secrets; print(secrets.token_urlsafe(32))"` has 43.
+# Too long to guess within any rate limit; `python -c "import secrets; print(secrets.token_urlsafe(32))"` has 43.
 _MIN_LENGTH = 20
 
 
 class Keys:
-    """Compare what a sender shows with the secrets that are valid.
+    """Compare a sender's secret with the valid ones.
 
-    Only digests are held: they are all of one length, so that comparing them tells nothing, and they can be kept for
-    the case that the secrets' own place can't be read.
+    Only digests are stored: they have one length, so that a comparison reveals nothing, and they can be saved for when
+    the secrets themselves can't be read.
     """
 
     def __init__(self, digests: Iterable[str] = ()) -> None:
@@ -26,14 +26,14 @@ class Keys:
         return bool(self.digests)
 
     def accept(self, shown: str) -> bool:
-        """Return whether this is one of the secrets, in a time that does not depend on which or how nearly."""
+        """Return whether this is one of the secrets, in constant time."""
         digest = _digest(shown)
-        # No short cut: every secret is compared, whatever the first one came to.
+        # No short cut: every secret is compared.
         return sum([hmac.compare_digest(digest, valid) for valid in self.digests]) > 0
 
 
 def keys_of(secrets: Iterable[str | None]) -> Keys:
-    """Return the keys for these secrets; what is not set is left out.
+    """Return the keys for these secrets; None is left out.
 
     Raises:
         ConfigError: one is so short that it could be guessed.

@@ -1,6 +1,6 @@
-"""How much is taken from whom: wrong secrets by a token bucket per peer, connections by who has owed a request longest.
+"""Limits per peer: wrong secrets by a token bucket, open connections by closing the one that waited longest.
 
-Nothing here ever counts against who shows the right secret: behind a proxy every sender has one address.
+Requests with the right secret never count: behind a proxy, all senders have one address.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Generic, Protocol, TypeVar
 
-# Peers that are remembered; who was quiet longest is forgotten first, and starts anew with a full bucket.
+# How many peers are remembered; the one that was quiet longest is forgotten first, and gets a full bucket again.
 _MAX_PEERS = 10_000
-# What one customer of a provider gets: a peer that counts as many if every address in it is one.
+# The network that a provider gives to one customer, which counts as one peer.
 _IPV6_PREFIX = 64
 
 Made = TypeVar("Made")
 
 
 def peer_of(host: str | None) -> str:
-    """Return whom an address is counted for: itself, the network of an IPv6 one, or one peer for all that have none."""
+    """Return the peer of an address: itself, its network for IPv6, or one peer for all without an address."""
     try:
         address = ip_address(host or "")
     except ValueError:
@@ -31,7 +31,7 @@ def peer_of(host: str | None) -> str:
 
 
 class RateLimit:
-    """Let each peer do `burst` things at once, and `per_second` in the long run."""
+    """Allow each peer `burst` actions at once, and `per_second` in the long run."""
 
     def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
@@ -53,7 +53,7 @@ class RateLimit:
 
 
 class Seldom(Generic[Made]):
-    """Make something anew a few times a second, and give the last one to whoever asks more often."""
+    """Compute a value at most a few times a second, and return the last one in between."""
 
     def __init__(
         self,
@@ -67,31 +67,31 @@ class Seldom(Generic[Made]):
         self._last: list[Made] = []
 
     async def get(self) -> Made:
-        """Return it; what making it raises is raised."""
+        """Return the value, or raise what computing it raises."""
         if not self._last or not self._rate.retry_after("anybody"):
             self._last = [await self._make()]
         return self._last[0]
 
 
 class Guest(Protocol):
-    """A connection that owes a request."""
+    """A connection whose request has not arrived."""
 
     def end_wait(self) -> None:
-        """Take what has come of the request for all of it, or hang up."""
+        """Go on with what has arrived of the request, or close the connection."""
         ...
 
 
 class Lobby:
-    """Hold the connections that owe a request, and bound them: in all, and of each peer.
+    """Hold the connections that wait for a request, and bound their number: in all, and per peer.
 
-    A connection owes a request until the head of one is there, and again from its answer on. The bounds are firm, and
-    yet nobody is kept out: for one too many, the wait of that one is ended which has owed longest.
+    A connection waits until the head of a request has arrived, and again after its answer. Beyond a bound, a new
+    connection is not refused: the one that has waited longest is closed.
     """
 
     def __init__(self, in_all: int, per_peer: int) -> None:
         self._in_all = in_all
         self._per_peer = per_peer
-        # Peer → its connections, the one that has owed longest first.
+        # Peer → its connections, the one that has waited longest first.
         self._peers: dict[str, dict[Guest, None]] = {}
         self._count = 0
 
@@ -99,7 +99,7 @@ class Lobby:
         return self._count
 
     def enter(self, peer: str, guest: Guest) -> None:
-        """Take in a connection that owes a request from now on."""
+        """Add a connection that waits for a request from now on."""
         self.leave(peer, guest)
         own = self._peers.setdefault(peer, {})
         own[guest] = None
@@ -110,7 +110,7 @@ class Lobby:
             self._make_room(self._most_crowded())
 
     def leave(self, peer: str, guest: Guest) -> None:
-        """Let go of a connection that owes nothing any more, or is gone."""
+        """Remove a connection whose request has arrived, or that is gone."""
         own = self._peers.get(peer, {})
         if guest in own:
             del own[guest]

@@ -1,4 +1,4 @@
-"""The receiver's own description of its API, made of the models that it reads bodies with."""
+"""The OpenAPI description of the receiver, made from the models that read its bodies."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ KEY_HEADER = "x-api-key"
 
 _TEMPLATE = "#/components/schemas/{model}"
 _OUTCOMES = {
-    "200": "Nothing is to be done: delivered before, not about a sync, or of a connection that no source names.",
+    "200": "Nothing to do: delivered before, not about a sync, or about a connection that no source names.",
     "202": "The delivery is stored, and a run follows.",
-    "400": "The body is empty, or no JSON.",
+    "400": "The body is empty, or is not JSON.",
     "401": "The secret is missing or wrong.",
     "408": "The body did not arrive in time.",
     "413": "The body is larger than {max_body_bytes} bytes.",
-    "422": "The body is JSON of no shape that is known.",
-    "429": "Too many wrong secrets; Retry-After says when to come back. Who shows the right one is never told so.",
-    "503": "It could not be stored; Retry-After says when to come back.",
+    "422": "The body is JSON of an unknown form.",
+    "429": "Too many wrong secrets; Retry-After says when to try again. A request with the right one never gets this.",
+    "503": "The delivery could not be stored; Retry-After says when to try again.",
 }
 
 
 class Answer(BaseModel):
-    """What a sender is told."""
+    """The answer to a sender."""
 
-    outcome: str = Field(description="What became of the delivery, in a word or two.")
-    detail: str = Field(description="The same for a person.")
+    outcome: str = Field(description="The outcome of the delivery, in a word or two.")
+    detail: str = Field(description="The outcome as a sentence.")
 
 
 class Readiness(BaseModel):
-    """Whether deliveries can be taken."""
+    """Whether deliveries can be accepted."""
 
     status: str
-    missing: list[str] = Field(description="What keeps the receiver from taking deliveries.")
-    waiting: int | None = Field(default=None, description="Events that are not yet dealt with.")
+    missing: list[str] = Field(description="What keeps the receiver from accepting deliveries.")
+    waiting: int | None = Field(default=None, description="Events that are not processed yet.")
 
 
 @cache
@@ -54,12 +54,12 @@ def description(max_body_bytes: int) -> dict[str, Any]:
         for status, text in _OUTCOMES.items()
     }
     deliver = {
-        "summary": "Take what Airbyte says of a sync.",
+        "summary": "Deliver Airbyte's notification of a sync.",
         "requestBody": {"required": True, "content": _json(body)},
         "responses": answers,
     }
     secret = {"name": "secret", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    ready = {"description": "Whether deliveries can be taken.", "content": _json(_ref(Readiness))}
+    ready = {"description": "Whether deliveries can be accepted.", "content": _json(_ref(Readiness))}
     return {
         "openapi": "3.1.0",
         "info": {

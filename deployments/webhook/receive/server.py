@@ -1,7 +1,7 @@
-"""The HTTP server around the app: uvicorn with h11, hardened against what an app can't see.
+"""The HTTP server of the app: uvicorn with h11, hardened against what an app can't see.
 
-h11 and not httptools: Airbyte over plain http asks for an upgrade to HTTP/2 (`Upgrade: h2c`), which httptools takes
-for granted, and the body is lost; measured with uvicorn 0.54 and Java's client. h11 answers in HTTP/1.1, body whole.
+h11 and not httptools: Airbyte over plain http asks for an upgrade to HTTP/2 (`Upgrade: h2c`), which httptools assumes
+to happen, and the body is lost; measured with uvicorn 0.54 and Java's client. h11 answers in HTTP/1.1, body whole.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _CANT_LISTEN = 3
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one may claim of the server who has not shown the secret.
+    """The limits of connections without the secret.
 
     Attributes:
-        read_seconds: time in which the head of each request has to arrive, and what is left of a body once its
-            request is answered. Until then it is the app that waits for the body, of senders with the secret alone.
-        in_all: how many connections may owe a request at once; of more, the wait of that one is ended which has owed
-            longest.
+        read_seconds: time in which the head of each request has to arrive, and the rest of a body once its request is
+            answered. Before that, the app waits for the body, only for requests with the secret.
+        in_all: how many connections may wait for a request at once; beyond it, the one that has waited longest is
+            closed.
         per_peer: the same for one address.
     """
 
@@ -51,7 +51,7 @@ class Bounds:
 
 
 class ReceiverServer(uvicorn.Server):
-    """Serve who comes through the door."""
+    """Serve the connections that the door lets in."""
 
     def __init__(self, config: uvicorn.Config, bounds: Bounds, is_sender: Callable[[bytes], bool]) -> None:
         super().__init__(config)
@@ -88,15 +88,15 @@ class ReceiverServer(uvicorn.Server):
 
         try:
             await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
-        except OSError:  # It is gone by now.
+        except OSError:  # It is closed by now.
             connection.close()
 
 
 class Conversation(H11Protocol):
-    """Hang up on who keeps us waiting, and pass over every wish to speak another protocol."""
+    """Close connections that are too slow, and ignore every request to upgrade the protocol."""
 
     def begin_with(self, lobby: Lobby, read_seconds: float, peer: str, first: bytes) -> None:
-        """Say where to wait and how long, who is there, and what was said already."""
+        """Set the lobby, the time to wait, the peer and the bytes that were read already."""
         self._lobby, self._read_seconds = lobby, read_seconds
         self._peer, self._first = peer, first
         self._deadline: asyncio.TimerHandle | None = None
@@ -114,23 +114,23 @@ class Conversation(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        # It is None until the first head is there, and that of the request before until the next one is.
+        # It is None until the first head has arrived, and that of the previous request until the next head has.
         if self.cycle is not None and not self.cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison]
             self._owe_nothing()
         elif self._is_last_call:
             self.hang_up()
 
     def on_response_complete(self) -> None:
-        # Also where the server has closed the connection: what is not read by the peer keeps it open.
+        # Also where the server has closed the connection: data that the peer does not read keeps it open.
         self._owe()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        # Answers are short: only who asks again and again without reading any lets them pile up.
+        # Answers are short: they pile up only for a peer that keeps sending without reading.
         self.hang_up()
 
     def end_wait(self) -> None:
-        """Hang up, unless something has come that this turn of the loop or the next reads: then see what it is."""
+        """Close the connection, unless data has arrived that is read in this turn of the loop or the next."""
         arrived = select.poll()
         arrived.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._is_last_call = True
@@ -138,12 +138,12 @@ class Conversation(H11Protocol):
             self.hang_up()
 
     def hang_up(self) -> None:
-        """Close the connection, whether or not what is written to it is read."""
+        """Close the connection, whether or not the peer has read everything."""
         self.transport.abort()
 
     def _owe(self) -> None:
         self._owe_nothing()
-        # The whole time, however often a byte comes: uvicorn's own timer ends with the first.
+        # For the whole head: uvicorn's own timer ends with the first byte.
         self._deadline = self.loop.call_later(self._read_seconds, self.hang_up)
         self._lobby.enter(self._peer, self)
 
@@ -164,7 +164,7 @@ def server_of(
     """Return a server that is ready to run.
 
     Args:
-        is_sender: whether the head of a request shows the secret: who does is served first.
+        is_sender: whether the head of a request has the secret; such requests are served first.
     """
     _raise_limit_of_files()
     logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
@@ -175,7 +175,7 @@ def server_of(
         http=Conversation,
         ws="none",
         lifespan="on",
-        # An access log would hold the secrets of the paths.
+        # An access log would contain the secrets in the paths.
         access_log=False,
         log_config=None,
         server_header=False,
@@ -187,16 +187,16 @@ def server_of(
 
 
 def _raise_limit_of_files() -> None:
-    """Let this process have as many connections as the system allows, not as many as a shell starts with."""
+    """Raise the limit of open files to what the system allows; a shell starts with less."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft < wanted:
-        with suppress(ValueError, OSError):  # Some systems have a lower limit than they say.
+        with suppress(ValueError, OSError):  # Some systems have a lower limit than they report.
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Return False for what uvicorn says of each request that is no HTTP: anybody could fill the disk with it."""
+    """Return False for uvicorn's line about requests that are not HTTP, with which any client could fill the disk."""
     return record.msg != "Invalid HTTP request received."
 
 
@@ -207,5 +207,5 @@ def log_to_console(level: int = logging.INFO) -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler])
-    # httpx logs every address that it asks.
+    # httpx logs the address of every request.
     logging.getLogger("httpx").setLevel(logging.WARNING)

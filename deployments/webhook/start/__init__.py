@@ -1,1 +1,1 @@
-"""What becomes of a delivery: verdict, alert, and one run per finished sync. Door: `dispatcher`."""
+"""Process deliveries: verdict, alert, and one run per finished sync. Door: `dispatcher`."""

@@ -1,4 +1,4 @@
-"""Airbyte's own word on a sync, for deliveries that are not to be believed unseen."""
+"""Ask Airbyte about a sync, for deliveries that have to be confirmed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ApiJobs:
         return self._state(job) if job.connection_id.lower() == connection_id else None
 
     def newest_ended(self, connection_id: str) -> JobState | None:
-        """Return the newest sync of a connection that has ended, of those of the last days."""
+        """Return the newest ended sync of a connection within the last days."""
         jobs = self._airbyte.loads_since(connection_id, datetime.now(UTC) - _LOOK_BACK)
         ended = [job for job in jobs if job.has_ended]
         return self._state(ended[-1]) if ended else None
@@ -45,10 +45,10 @@ class ApiJobs:
 
 
 async def find_jobs(prefect: PrefectApi, environ: Mapping[str, str] | None = None) -> ApiJobs | None:
-    """Return whom to ask, by the environment or by the blocks that setup registers; None where there is no Airbyte.
+    """Return the Airbyte of the environment or of setup's blocks; None where there is none.
 
     Raises:
-        UpstreamUnavailable: the environment does not say, and Prefect does not answer.
+        UpstreamUnavailable: it is not in the environment, and Prefect does not answer.
     """
     environ = os.environ if environ is None else environ
     values = [environ.get(variable) for variable in _PLACES.values()]

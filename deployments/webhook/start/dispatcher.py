@@ -1,4 +1,4 @@
-"""What is done with stored deliveries: ask, alert, start runs, and try again until it is done."""
+"""Process stored deliveries: confirm, alert, start runs, and try again until it is done."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from deployments.webhook.inbox.metrics import Metrics
 from deployments.webhook.inbox.spool import NOT_ENDED, Spool, SpooledDelivery
+from deployments.webhook.start.alerts import SyncAlerts
 from deployments.webhook.start.starter import Started, Starter
 from deployments.webhook.start.verdict import AirbyteJobs, judge
 from flows.services.airbyte.sync_events import AirbyteSync
@@ -18,32 +19,27 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 logger = logging.getLogger(__name__)
 
-# Runs that are started under one hold of the limit that keeps starters apart, which is lent for a minute.
+# How many runs are started under one hold of the limit that keeps starters apart, which lasts a minute.
 _CHUNK = 20
 _FIRST_PAUSE_SECONDS = 0.5
-# What another process may have left in the spool is looked for this often.
+# How often to look for events of other processes in the spool.
 _IDLE_SECONDS = 5.0
-# What Prefect refuses needs a person; it is tried again in case that person has been.
+# What Prefect refuses needs a person; it is tried again in case the cause is fixed.
 _REFUSED_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 15.0
-# For this long a failure is not told, if Airbyte can't be asked whether it is one.
+# How long an alert about a failure waits if Airbyte can't confirm it.
 DOUBT_SECONDS = 600.0
-
-# What people are told: that a sync failed and why, and that the next one of a connection did not.
-TellFailed = Callable[[SpooledDelivery, str], None]
-TellMended = Callable[[str], None]
 
 
 class Dispatcher:
-    """Work off a spool, for as long as it runs."""
+    """Process a spool, for as long as it runs."""
 
     def __init__(
         self,
         spool: Spool,
         starter: Starter,
         metrics: Metrics,
-        tell_failed: TellFailed,
-        tell_mended: TellMended,
+        alerts: SyncAlerts,
         as_union: bool = False,
         longest_pause_seconds: float = 30.0,
         clock: Callable[[], float] = time.time,
@@ -51,9 +47,8 @@ class Dispatcher:
         self._spool = spool
         self._starter = starter
         self._metrics = metrics
-        self._tell_failed = tell_failed
-        self._tell_mended = tell_mended
-        # Whom to ask about failures; may become known later.
+        self._alerts = alerts
+        # Confirms failures; may be set later.
         self.airbyte: AirbyteJobs | None = None
         self._as_union = as_union
         self._longest_pause_seconds = longest_pause_seconds
@@ -63,27 +58,27 @@ class Dispatcher:
         self._paused_until = 0.0
 
     def wake(self) -> None:
-        """Say that there is something new in the spool."""
+        """Signal that the spool has new events."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Process events until cancelled."""
         while True:
             self._woken.clear()
             try:
                 await self.step()
                 wait_seconds = await self._until_next()
-            except Exception:  # What is stored must not wait for ever because of one bug.
-                logger.exception("The dispatcher failed, and goes on")
+            except Exception:  # One bug must not stop the processing of stored events.
+                logger.exception("The dispatcher failed, and continues")
                 wait_seconds = _IDLE_SECONDS
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), wait_seconds)
 
     async def step(self) -> None:
-        """Do what is due now."""
+        """Process the events that are due."""
         now = self._clock()
         if now < self._paused_until:
-            # Deliveries that come meanwhile must not have a server in trouble asked again and again.
+            # New deliveries must not cause more requests to a failing server.
             await asyncio.sleep(min(self._paused_until - now, self._longest_pause_seconds))
             now = self._clock()
         await asyncio.gather(*(self._confirm(event) for event in await _in_thread(self._spool.to_confirm, now)))
@@ -119,7 +114,7 @@ class Dispatcher:
         if isinstance(result, ConfigError):
             self._metrics.failures.labels("refused").inc()
             logger.error(
-                "No run could be started for %s, and it is tried again in %.0f s: %s",
+                "No run could be started for %s; next attempt in %.0f s: %s",
                 ", ".join(connections),
                 _REFUSED_SECONDS,
                 result,
@@ -130,7 +125,7 @@ class Dispatcher:
             logger.warning("No source of the project is loaded by %s any more", ", ".join(connections))
             await self._finish(batch, "no source")
             return
-        mended = [name for name in connections if await _in_thread(self._spool.had_failed, name)]
+        recovered = [name for name in connections if await _in_thread(self._spool.had_failed, name)]
         await self._finish(batch, "started" if result.is_new else "started before", result.flow_run_id)
         if result.is_new:
             self._metrics.runs.inc()
@@ -142,8 +137,8 @@ class Dispatcher:
             "is started" if result.is_new else "was there",
             ", ".join(_sync(event).tag for event in batch),
         )
-        for connection in mended:
-            await _in_thread(self._tell_mended, connection)
+        for connection in recovered:
+            await _in_thread(self._alerts.close, connection)
 
     async def _confirm(self, event: SpooledDelivery) -> None:
         now = self._clock()
@@ -152,7 +147,7 @@ class Dispatcher:
             verdict = await _in_thread(judge, event.delivery, self.airbyte, event.received_at, is_last_try)
         except (UpstreamUnavailable, ConfigError) as exc:
             self._metrics.failures.labels("airbyte").inc()
-            logger.warning("Airbyte can't be asked about %s: %s", event.delivery.connection_id, exc)
+            logger.warning("Airbyte can't confirm %s: %s", event.delivery.connection_id, exc)
             await _in_thread(self._spool.postpone, [event], now + _ASK_AGAIN_SECONDS)
             return
         said = verdict.delivery
@@ -161,14 +156,14 @@ class Dispatcher:
                 await _in_thread(self._spool.resolve, event, said, "resolved", now)
             case "alert":
                 logger.warning("The sync %s of connection %s failed: %s", said.job_id, said.connection_id, said.reason)
-                # First told, then written down: told twice is better than never.
-                await _in_thread(self._tell_failed, event, said.reason)
+                # The alert first, then the outcome: two alerts are better than none.
+                await _in_thread(self._alerts.open, event.delivery, said.reason)
                 await self._finish([event], "alerted")
             case "not ended":
                 logger.info("The sync %s of connection %s has not ended", said.job_id, said.connection_id)
                 await self._finish([event], NOT_ENDED)
             case "pass over":
-                logger.info("Airbyte knows no sync %s of connection %s", said.job_id, said.connection_id)
+                logger.info("Airbyte has no sync %s of connection %s", said.job_id, said.connection_id)
                 await self._finish([event], "unknown job")
 
     async def _finish(self, events: Sequence[SpooledDelivery], outcome: str, flow_run_id: str | None = None) -> None:
@@ -179,7 +174,7 @@ class Dispatcher:
         self._metrics.failures.labels("prefect").inc()
         self._metrics.prefect_up.set(0)
         if self._pause_seconds == 0.0:
-            logger.error("%s What was delivered is kept, and started when it answers.", error)
+            logger.error("%s Deliveries are kept, and their runs start when it answers.", error)
         doubled = max(_FIRST_PAUSE_SECONDS, self._pause_seconds * 2)
         self._pause_seconds = min(doubled, self._longest_pause_seconds)
         self._paused_until = self._clock() + self._pause_seconds * random.uniform(0.75, 1.0)  # noqa: S311
@@ -198,7 +193,7 @@ class Dispatcher:
 
 
 def _sync(event: SpooledDelivery) -> AirbyteSync:
-    # Only what has a job's number waits for a run.
+    # Only events with a job id wait for a run.
     return AirbyteSync(event.delivery.connection_id, event.delivery.job_id or 0)
 
 

@@ -1,7 +1,7 @@
-"""The five calls that a receiver makes to Prefect, over plain HTTP.
+"""The five calls of a receiver to Prefect, over plain HTTP.
 
 Not Prefect's own client: it takes two seconds and 40 MB to import, which a function on Lambda pays with every cold
-start, and a receiver has its own idea of when to try again.
+start, and a receiver has its own rules for retries.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from infrastructure.server.slots import Silence, Terms
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 _MAX_TAGS = 50
-# What passes by itself: too many requests, and a server or proxy that fails.
+# Transient answers: too many requests, and a failing server or proxy.
 _PASSING = {408, 425, 429}
 
 
 @dataclass(frozen=True, slots=True)
 class PrefectAddress:
-    """Where Prefect is, and what it wants to be shown."""
+    """The address of Prefect, and how to sign in."""
 
     url: str
     key: str | None = field(default=None, repr=False)
@@ -39,7 +39,7 @@ def prefect_address(environ: Mapping[str, str] | None = None) -> PrefectAddress:
     """Return the Prefect API of the environment, else that of Prefect's active profile.
 
     Raises:
-        ConfigError: neither names one.
+        ConfigError: there is neither.
     """
     environ = os.environ if environ is None else environ
     url, key = environ.get("PREFECT_API_URL"), environ.get("PREFECT_API_KEY")
@@ -49,7 +49,7 @@ def prefect_address(environ: Mapping[str, str] | None = None) -> PrefectAddress:
             url, key, sign_in = _of_profile()
     if not url:
         raise ConfigError(
-            "The receiver needs a Prefect server that runs: set PREFECT_API_URL, as in http://127.0.0.1:4200/api."
+            "The receiver needs a running Prefect server: set PREFECT_API_URL, as in http://127.0.0.1:4200/api."
         )
     return PrefectAddress(url.rstrip("/"), key, sign_in)
 
@@ -67,7 +67,7 @@ class Hold:
     """A slot of a concurrency limit that is held.
 
     Attributes:
-        proven_at: when the last request that was granted was sent, by the clock of `time.monotonic`.
+        proven_at: when the last granted request was sent, by `time.monotonic`.
     """
 
     lease_id: str
@@ -76,15 +76,15 @@ class Hold:
     signs: int = 0
 
     def require(self) -> None:
-        """Go on only while nobody else can have the slot.
+        """Raise an error if another process may have the slot.
 
         Raises:
             UpstreamUnavailable: it was not renewed in time.
         """
         if time.monotonic() > self.proven_at + self.terms.proven:
             raise UpstreamUnavailable(
-                f"The Prefect server has not renewed the right to start runs for {self.terms.proven:.0f} s, so another "
-                "starter may have it."
+                f"The Prefect server has not renewed the lock for starting runs for {self.terms.proven:.0f} s: another "
+                "process may have it."
             )
 
 
@@ -100,7 +100,7 @@ class PrefectApi:
             headers={"authorization": f"Bearer {address.key}"} if address.key else None,
             auth=_halves(address.sign_in) if address.sign_in and not address.key else None,
             timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-            # A proxy that the environment names is for other machines, not for this one.
+            # Proxies of the environment are for other machines, not for this one.
             trust_env=not httpx.URL(address.url).host.startswith(("127.", "localhost", "::1")),
         )
 
@@ -109,18 +109,18 @@ class PrefectApi:
         await self._client.aclose()
 
     async def start(self, parameters: Mapping[str, Any], tags: Sequence[str], key: str) -> str:
-        """Start a run, or find the one that was started under this key before; return its id.
+        """Start a run, or find the one that was started with this key; return its id.
 
         Raises:
             UpstreamUnavailable: try again later.
-            ConfigError: Prefect refuses, and will until somebody mends something.
+            ConfigError: Prefect refuses, until a person fixes the cause.
         """
         body = {"parameters": dict(parameters), "tags": list(tags), "idempotency_key": key}
         deployment_id = await self.deployment_id()
         try:
             return (await self._ask("POST", f"/deployments/{deployment_id}/create_flow_run", body))["id"]
         except ConfigError:
-            # It may have been deleted and made again, under another id.
+            # The deployment may have been created again, with another id.
             self._deployment_id = None
             raise
 
@@ -165,16 +165,16 @@ class PrefectApi:
 
     @asynccontextmanager
     async def holding(self, limit: str, sign: str, terms: Terms) -> AsyncIterator[Hold]:
-        """Hold a concurrency limit of one for the time of the block, and renew its lease meanwhile.
+        """Hold a concurrency limit of one while the block runs, and renew its lease.
 
-        It keeps two starters apart whose keys differ. The slot of another that shows no sign of life is freed; see
+        It keeps starters with different keys apart. The slot of a holder without a heartbeat is freed; see
         `infrastructure.server.slots`.
 
         Args:
-            sign: the name of the variable for signs of life.
+            sign: the name of the variable for heartbeats.
 
         Raises:
-            UpstreamUnavailable: another starter is at work, and goes on being so.
+            UpstreamUnavailable: another starter holds it for too long.
         """
         hold = await self._take(limit, sign, terms)
         keeper: asyncio.Task[None] | None = None
@@ -185,11 +185,11 @@ class PrefectApi:
         finally:
             if keeper:
                 keeper.cancel()
-            with suppress(UpstreamUnavailable, ConfigError):  # It runs out by itself.
+            with suppress(UpstreamUnavailable, ConfigError):  # The lease expires by itself.
                 await self._ask("POST", "/v2/concurrency_limits/decrement-with-lease", {"lease_id": hold.lease_id})
 
     async def make_limit(self, limit: str) -> None:
-        """Create a concurrency limit of one, unless it is there."""
+        """Create a concurrency limit of one, unless it exists."""
         with suppress(AlreadyThere):
             await self._ask("POST", "/v2/concurrency_limits/", {"name": limit, "limit": 1, "active": True})
 
@@ -220,12 +220,12 @@ class PrefectApi:
                 hold.proven_at = sent_at
                 await self._show(sign, hold)
             except UpstreamUnavailable:
-                continue  # Asked again; a hold that grows too old begins nothing.
+                continue  # Tried again; a hold that is too old starts nothing.
             except ConfigError:
-                return  # The server knows the lease no more.
+                return  # The server no longer has the lease.
 
     async def _show(self, sign: str, hold: Hold) -> None:
-        """Leave a sign of life."""
+        """Write the heartbeat."""
         hold.signs += 1
         value = {"lease": hold.lease_id, "signs_of_life": hold.signs}
         try:
@@ -241,18 +241,18 @@ class PrefectApi:
             return None
 
     async def _free(self, limit: str, sign: str, seen: Any) -> None:  # noqa: ANN401  (a JSON document)
-        """Free a slot whose holder is dead, unless it shows a sign after all or somebody else frees it."""
+        """Free a slot whose holder is dead, unless its heartbeat changed or another process has freed it."""
         if await self._variable(sign) != seen:
             return
         if seen is None:
-            # Its holder died before it could say so. A name is given once: of those who see this, one alone goes on.
+            # Its holder died before its first heartbeat. Creating a variable succeeds once: one process goes on.
             try:
                 await self._ask("POST", "/variables/", {"name": sign, "value": {"lease": "freed"}})
             except AlreadyThere:
                 return
         else:
             try:
-                # By its id, which is another one once somebody has freed the slot and a third has taken it.
+                # By its id, which changes once another process has freed the slot and a third has taken it.
                 await self._ask("DELETE", f"/variables/{seen['id']}")
             except NotThere:
                 return
@@ -280,7 +280,7 @@ async def deployment_id(deployment: str) -> str:
 
     Raises:
         UpstreamUnavailable: the server does not answer.
-        ConfigError: there is none of that name, or no server is named.
+        ConfigError: there is none of that name, or no server is configured.
     """
     prefect = PrefectApi(prefect_address(), deployment)
     try:
@@ -290,21 +290,21 @@ async def deployment_id(deployment: str) -> str:
 
 
 class NotThere(ConfigError):
-    """Say that there is nothing of that name."""
+    """Say that nothing of that name exists."""
 
 
 class AlreadyThere(ConfigError):
-    """Say that it is there already, or that what was given does not fit."""
+    """Say that it exists already, or that the parameters are invalid."""
 
 
 class Locked(UpstreamUnavailable):
-    """Say that somebody else holds it."""
+    """Say that another process holds it."""
 
 
 def _failure(answer: httpx.Response, url: str, path: str, deployment: str) -> ConfigError | UpstreamUnavailable:
     status = answer.status_code
     if status == 423:
-        return Locked("Another starter is starting runs, and goes on doing so.")
+        return Locked("Another process holds the lock for starting runs.")
     if status >= 500 or status in _PASSING:
         return UpstreamUnavailable(f"The Prefect server at {url} fails (HTTP {status}).")
     if status in (401, 403):
@@ -320,7 +320,7 @@ def _failure(answer: httpx.Response, url: str, path: str, deployment: str) -> Co
     if status == 404:
         return NotThere(f"The Prefect server at {url} has no {path.rpartition('/')[2]}.")
     if status == 409:
-        return AlreadyThere(f"The deployment {deployment} does not take these parameters: {_detail(answer)}")
+        return AlreadyThere(f"The deployment {deployment} does not accept these parameters: {_detail(answer)}")
     return ConfigError(f"The Prefect server at {url} refuses {path.split('/')[1]} (HTTP {status}): {_detail(answer)}")
 
 

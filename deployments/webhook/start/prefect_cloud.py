@@ -1,7 +1,7 @@
-"""The same without a receiver, for Prefect Cloud: a webhook that makes an event of each delivery, and automations.
+"""Replace the receiver on Prefect Cloud: a webhook that turns each delivery into an event, and automations.
 
-Documents only: `python -m deployments.webhook cloud` prints them, and whoever deploys creates them. Prefect Cloud has
-webhooks, and no server of one's own does; the automations are the same on both, and are tested on one's own.
+Documents only: `python -m deployments.webhook cloud` prints them for you to create. Prefect Cloud has webhooks, a
+self-hosted server does not; the automations are the same on both, and are tested on a self-hosted one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from flows.services.airbyte.sync_events import AirbyteSync, run_parameters
 
 EVENT = "airbyte.sync.succeeded"
 NAME = "airbyte-syncs"
-# A sync that is delivered again within this time starts nothing; its next delivery after that would.
+# A sync that is delivered again within this time starts nothing; a later delivery would.
 _ONCE_SECONDS = 7 * 86_400.0
 
 # Jinja over the request, which has to give JSON; `body` is what Airbyte sends, or the flat body of a template.
-# What it names is checked to be of its kind, so that a body can't add to the event. Anything but a success is another
-# event, which starts nothing: a failure is told by the flow that reconciles, which asks Airbyte whether it is one.
+# Its values are checked, so that a body can't add to the event. Anything but a success is another event, which starts
+# nothing: the flow that reconciles alerts about failures, after asking Airbyte.
 _TEMPLATE = """\
 {%- set flat = body if body is mapping else {} -%}
 {%- set sync = flat.data if flat.data is mapping else {} -%}
@@ -41,19 +41,19 @@ _TEMPLATE = """\
 
 @dataclass(frozen=True)
 class CloudDocuments:
-    """What has to be created on Prefect Cloud.
+    """The documents to create on Prefect Cloud.
 
     Attributes:
         webhook: body of `POST /webhooks/`; the answer's slug is the secret end of the address to give to Airbyte.
-        automations: bodies of `POST /automations/`, one per connection; there is nothing that keeps a second one of
-            the same name away, so look for the name first.
+        automations: bodies of `POST /automations/`, one per connection; Prefect allows several of one name, so look
+            for the name first.
     """
 
     webhook: dict[str, Any]
     automations: list[dict[str, Any]]
 
     def as_document(self) -> dict[str, Any]:
-        """Return both in JSON's own types."""
+        """Return both as JSON types."""
         return {"webhook": self.webhook, "automations": self.automations}
 
 
@@ -65,7 +65,7 @@ def cloud_documents(connections: Mapping[str, Sequence[str]], deployment_id: str
     """
     webhook = {
         "name": NAME,
-        "description": "Makes an event of each sync that Airbyte tells of.",
+        "description": "Turns each sync that Airbyte announces into an event.",
         "template": _TEMPLATE,
         "enabled": True,
     }
@@ -76,18 +76,18 @@ def cloud_documents(connections: Mapping[str, Sequence[str]], deployment_id: str
 
 
 def resource_of(connection: str) -> str:
-    """Return the pattern of the resource that events of a connection's syncs are about."""
+    """Return the resource pattern of the events of a connection's syncs."""
     return f"airbyte.connection.{connection}.job.*"
 
 
 def _automation(connection: str, sources: Sequence[str], deployment_id: str, target: str) -> dict[str, Any]:
     parameters = run_parameters([AirbyteSync(connection, 1)], {connection: sources}, target)
-    # The number of the job is in the event, and is to be a number in the parameters.
+    # The event has the job id as text; the parameter has to be a number.
     number = {"__prefect_kind": "jinja", "template": "{{ event.resource['airbyte.job.id'] }}"}
     parameters["jobs"] = {connection: {"__prefect_kind": "json", "value": number}}
     return {
         "name": f"{NAME}-{'-'.join(sorted(sources))}-{connection}",
-        "description": f"Builds what stands on {', '.join(sorted(sources))} when Airbyte has loaded it.",
+        "description": f"Builds what depends on {', '.join(sorted(sources))} when Airbyte has loaded it.",
         "enabled": True,
         "trigger": {
             "type": "event",

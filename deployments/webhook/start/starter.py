@@ -1,4 +1,4 @@
-"""Starting runs of finished syncs: one per sync or union of syncs, whoever asks and however often."""
+"""Start runs for finished syncs: one per sync or union of syncs, however often they are delivered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flows.services.airbyte.sync_events import (
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.server.slots import START_TERMS
 
-# Runs that are created at once. More are not created sooner: a Prefect server on SQLite writes one after the other.
+# How many runs are created at once. More would not be faster: a Prefect server on SQLite writes one by one.
 _AT_ONCE = 2
 
 Connections = Mapping[str, Sequence[str]]
@@ -27,10 +27,10 @@ Connections = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run that stands for some syncs.
+    """A run that covers some syncs.
 
     Attributes:
-        is_new: whether it was not there before.
+        is_new: whether it did not exist before.
     """
 
     flow_run_id: str
@@ -51,9 +51,9 @@ class Starter:
         self._has_limit = False
 
     async def start(self, unions: Sequence[Sequence[AirbyteSync]]) -> list[Result]:
-        """Start one run of each union of syncs, without those that a run of the deployment stands for already.
+        """Start one run of each union of syncs, without those that a run of the deployment covers already.
 
-        Returns what became of each. What failed can be asked for again, as the same union: it may have been started.
+        Returns a result for each. A failed union can be started again: under the same key, it may exist already.
 
         Raises:
             UpstreamUnavailable: Prefect did not answer before anything was started.

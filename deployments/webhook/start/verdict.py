@@ -1,4 +1,4 @@
-"""What a delivery turns out to mean, once Airbyte has been asked about it."""
+"""Decide what to do about a delivery, with Airbyte's confirmation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What Airbyte says of a job.
+    """The state of a job in Airbyte.
 
     Attributes:
         status: pending, queued, running, incomplete, failed, succeeded or cancelled.
-        reason: what went wrong, where Airbyte tells.
+        reason: what went wrong, where Airbyte gives it.
     """
 
     job_id: int
@@ -26,7 +26,7 @@ class JobState:
 
 
 class AirbyteJobs(Protocol):
-    """Whom to ask."""
+    """The jobs of an Airbyte."""
 
     def job(self, connection_id: str, job_id: int) -> JobState | None:
         """Return a job; None when Airbyte has none of that number for the connection."""
@@ -39,10 +39,10 @@ class AirbyteJobs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be done about a delivery.
+    """What to do about a delivery.
 
     Attributes:
-        delivery: with what was found out about it.
+        delivery: completed with Airbyte's answer.
     """
 
     action: Literal["start", "alert", "pass over", "not ended"]
@@ -50,32 +50,32 @@ class Verdict:
 
 
 def judge(delivery: Delivery, airbyte: AirbyteJobs | None, received_at: float, is_last_try: bool) -> Verdict:
-    """Ask Airbyte whether a failure is one, and which job a success without a number is.
+    """Ask Airbyte to confirm a failure, and for the job of a success without a job id.
 
     Args:
-        airbyte: None where there is no access to its API, so that what was said has to do.
+        airbyte: None without access to its API, so that the delivery is believed.
         is_last_try: believe a failure that can't be confirmed.
 
     Raises:
         UpstreamUnavailable: Airbyte does not answer; try again.
-        ConfigError: Airbyte refuses to say which job a success without a number is.
+        ConfigError: Airbyte refuses to give the job of a success without a job id.
     """
     if airbyte is None:
-        return _unasked(delivery, received_at, "Airbyte's API is not set up, so that this is not confirmed.")
+        return _unasked(delivery, received_at, "Not confirmed, because Airbyte's API is not set up.")
     try:
         if delivery.job_id is None:
             state = airbyte.newest_ended(delivery.connection_id)
         else:
             state = airbyte.job(delivery.connection_id, delivery.job_id)
     except ConfigError as exc:
-        # Asking again would not help, and a failure that is hushed up is worse than one that is not confirmed.
+        # Asking again would not help, and a failure without an alert is worse than one that is not confirmed.
         if delivery.succeeded:
             raise
-        return _unasked(delivery, received_at, f"Airbyte does not say, so that this is not confirmed: {exc}")
+        return _unasked(delivery, received_at, f"Not confirmed, because Airbyte refuses the request: {exc}")
     except UpstreamUnavailable as exc:
         if delivery.succeeded or not is_last_try:
             raise
-        return _unasked(delivery, received_at, f"Airbyte does not answer, so that this is not confirmed: {exc}")
+        return _unasked(delivery, received_at, f"Not confirmed, because Airbyte does not answer: {exc}")
     if state is None:
         return Verdict("pass over", delivery)
     known = replace(delivery, job_id=state.job_id, reason=state.reason or delivery.reason)
@@ -91,7 +91,7 @@ def judge(delivery: Delivery, airbyte: AirbyteJobs | None, received_at: float, i
 
 def _unasked(delivery: Delivery, received_at: float, why: str) -> Verdict:
     if delivery.succeeded:
-        # Nobody numbers it, so it gets a number of its own; that it is said again was noticed by its words.
+        # Without a job id it gets a number of its own; repeats were recognised by their digest.
         said = hashlib.sha256(f"{delivery.digest} {received_at}".encode()).digest()
         return Verdict("start", replace(delivery, job_id=int.from_bytes(said[:7]) + 1))
     if delivery.queued:

@@ -62,12 +62,12 @@ def test_branches_are_read_from_git_and_none_at_all_is_an_error(tmp_path: Path) 
         subprocess.run(["git", *identity, "-C", tmp_path, *arguments], check=True, capture_output=True)
 
     git("init", "-b", "main")
-    with pytest.raises(ConfigError, match="has no branches; that can't be right"):
+    with pytest.raises(ConfigError, match="has no branches; is its address right"):
         git_branches(str(tmp_path))
     git("commit", "--allow-empty", "-m", "first")
     git("branch", "feature/a")
     assert git_branches(str(tmp_path)) == {"main", "feature/a"}
-    with pytest.raises(UpstreamUnavailable, match="git could not ask"):
+    with pytest.raises(UpstreamUnavailable, match="git could not read the branches"):
         git_branches(str(tmp_path / "nowhere"))
 
 

@@ -29,7 +29,9 @@ jobs:
 
 def test_a_branch_is_planned_deployed_listed_and_left_alone(cloud: Cloud, tfvars: Path) -> None:
     config = ("--config", str(tfvars))
-    assert "2 jobs: nothing wrong with dbt Cloud either" in cloud.command("validate", *config, "--online").output
+    assert (
+        "2 jobs: no mistakes, and dbt Cloud has what they need" in cloud.command("validate", *config, "--online").output
+    )
     assert "2 to create" in cloud.command("plan", *config, code=3).output
     assert "2 to create" in cloud.command("deploy", *config, "--dry-run").output
     assert cloud.jobs == {}

@@ -112,17 +112,17 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert "jobs[c].schedule_hours[0]: Input should be less than or equal to 23, not 24" in message
     assert "jobs[d]: 'region' can't be overridden" in message
     assert "jobs[e].execute_steps: is missing" in message
-    with pytest.raises(ConfigError, match="'dbt biuld' is no dbt command"):
+    with pytest.raises(ConfigError, match="'dbt biuld' is not a dbt command"):
         read(tmp_path, 'jobs = [{ name = "a", execute_steps = ["dbt biuld"] }]')
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("jobs = [", "is no HCL"),
+        ("jobs = [", "is not valid HCL"),
         ('jobs = [{ name = "a-${var.team}", execute_steps = ["dbt build"] }]', "is an expression"),
         ('jobs = [{ name = local.name, execute_steps = ["dbt build"] }]', "is an expression"),
-        ('team = "x"\njobs = []', "sets team, which nothing reads"),
+        ('team = "x"\njobs = []', "sets team, which is unknown"),
         ('project_id = "x"\njobs = []', "project_id has to be a number"),
         ("project_id = 1", "has no list `jobs`"),
     ],

@@ -124,16 +124,16 @@ PIPELINE = "  dbt-full-pipeline/a:\n    flow: flows.pipelines.full.dbt_full_pipe
         (PIPELINE + "    corn: 0 4 * * *\n", "line 7, deployments.dbt-full-pipeline/a.corn: no such setting; did you "
          "mean `cron`?"),
         (PIPELINE + "    timezone: UTC\n", "is called `time_zone` here"),
-        (PIPELINE + "    cron: 0 25 * * *\n", "line 7, deployments.dbt-full-pipeline/a.cron: '0 25 * * *' is no cron"),
+        (PIPELINE + "    cron: 0 25 * * *\n", "line 7, deployments.dbt-full-pipeline/a.cron: '0 25 * * *' is not a"),
         (PIPELINE + "    cron: 0 4 * *\n", "has to be five fields"),
-        (PIPELINE + "    cron: 0 4 * * *\n    time_zone: Europe/Berlinn\n", "'Europe/Berlinn' is no time zone; did you "
+        (PIPELINE + "    cron: 0 4 * * *\n    time_zone: Europe/Berlinn\n", "'Europe/Berlinn' is not a time zone; did you "
          "mean `Europe/Berlin`?"),
-        (PIPELINE + "    time_zone: Europe/Berlin\n", "says nothing without `cron`"),
+        (PIPELINE + "    time_zone: Europe/Berlin\n", "has no effect without `cron`"),
         (PIPELINE + "    target: prd\n", "there is no target 'prd'; did you mean `prod`?"),
         (PIPELINE + "    work_pool: min\n", "there is no work pool 'min'; did you mean `mine`?"),
         (PIPELINE + "    parameters: {selct: x}\n", "the flow dbt-full-pipeline takes no such parameter; did you mean "
          "`select`?"),
-        (PIPELINE + "    parameters: {retries: often}\n", "does not take this: 'often'"),
+        (PIPELINE + "    parameters: {retries: often}\n", "does not accept this: 'often'"),
         (PIPELINE + "    parameters: {target: dev}\n", "write `target` beside the parameters"),
         (PIPELINE + "    concurrency: {limit: 0}\n", "concurrency.limit: expected at least 1, found 0"),
         (PIPELINE + "    concurrency: {when_busy: queue}\n", "expected one of `wait`, `cancel`"),
@@ -144,7 +144,7 @@ PIPELINE = "  dbt-full-pipeline/a:\n    flow: flows.pipelines.full.dbt_full_pipe
         ("  dbt-full-pipeline/a: {flow: 'flows/pipelines/full.py:dbt_full_pipeline'}\n",
          "names a file; name the module"),
         ("  dbt-ful-pipeline/a: {flow: flows.pipelines.full.dbt_full_pipeline}\n", "name it dbt-full-pipeline/a"),
-        ("  nightly: {flow: flows.pipelines.full.dbt_full_pipeline}\n", "is named as <flow>/<name>"),
+        ("  nightly: {flow: flows.pipelines.full.dbt_full_pipeline}\n", "has to be named <flow>/<name>"),
         ("  maintain-history/a: {flow: flows.pipelines.history_maintenance.maintain_history, target: dev}\n",
          "takes no target"),
     ],

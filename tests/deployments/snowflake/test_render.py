@@ -149,7 +149,7 @@ def test_a_graph_stays_within_what_a_task_may_have_before_and_after_it() -> None
         return name == wanted or any(reaches(before, wanted) for before in found[name].after if before in found)
 
     assert all(reaches("b200", root.name) for root in roots)
-    with pytest.raises(ConfigError, match="has 1001 tasks, and Snowflake takes 1000"):
+    with pytest.raises(ConfigError, match="has 1001 tasks, and Snowflake allows 1000"):
         within_limits([Task(f"t{number}", "SELECT 1", ("t0",) if number else ()) for number in range(990)])
 
 
@@ -229,7 +229,7 @@ def test_the_command_writes_a_script_and_refuses_the_manifest_of_another_warehou
     manifest.write_text(json.dumps(MANIFEST | {"metadata": {"adapter_type": "duckdb"}}))
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
-    assert "is the manifest of a project on duckdb" in done.output
+    assert "is a manifest for duckdb" in done.output
 
 
 def test_the_local_snowflake_runs_what_the_tasks_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from deployments.webhook.inbox.delivery import Delivery
 from deployments.webhook.inbox.metrics import Metrics
-from deployments.webhook.inbox.spool import Spool, SpooledDelivery
+from deployments.webhook.inbox.spool import Spool
 from deployments.webhook.start.dispatcher import Dispatcher
 from deployments.webhook.start.starter import Result, Started, Starter
 from deployments.webhook.start.verdict import JobState
@@ -59,7 +59,7 @@ class Desk:
     spool: Spool
     starts: Starts = field(default_factory=Starts)
     failed: list[tuple[int | None, str]] = field(default_factory=list)
-    mended: list[str] = field(default_factory=list)
+    recovered: list[str] = field(default_factory=list)
     airbyte: Jobs | None = field(default_factory=Jobs)
     now: float = 1000.0
 
@@ -67,14 +67,15 @@ class Desk:
         self.spool.add(deliveries, self.now, window_seconds)
 
     def step(self, as_union: bool = False) -> None:
-        def tell_failed(event: SpooledDelivery, reason: str) -> None:
-            self.failed.append((event.delivery.job_id, reason))
-
-        dispatcher = Dispatcher(
-            self.spool, self.starts, Metrics(), tell_failed, self.mended.append, as_union, clock=lambda: self.now
-        )
+        dispatcher = Dispatcher(self.spool, self.starts, Metrics(), self, as_union, clock=lambda: self.now)
         dispatcher.airbyte = self.airbyte
         asyncio.run(dispatcher.step())
+
+    def open(self, delivery: Delivery, reason: str) -> None:
+        self.failed.append((delivery.job_id, reason))
+
+    def close(self, connection_id: str) -> None:
+        self.recovered.append(connection_id)
 
     def outcomes(self) -> list[str | None]:
         return [event.outcome for event in self.spool.events()]
@@ -145,7 +146,7 @@ def test_a_failed_sync_is_told_and_starts_nothing_until_the_next_one_mends_it(de
     desk.deliver(success(2))
     desk.step()
     assert desk.starts.unions == [[AirbyteSync(GOOGLE_ADS, 2)]]
-    assert desk.mended == [GOOGLE_ADS]
+    assert desk.recovered == [GOOGLE_ADS]
 
 
 @pytest.mark.parametrize("status", ["queued", "pending", "running", "incomplete"])
@@ -180,7 +181,7 @@ def test_a_failure_that_can_not_be_confirmed_is_told_in_the_end(desk: Desk) -> N
     desk.step()
     ((job_id, reason),) = desk.failed
     assert job_id == 1
-    assert "it broke Airbyte does not answer, so that this is not confirmed" in reason
+    assert "it broke Not confirmed, because Airbyte does not answer" in reason
 
 
 def test_without_airbytes_api_what_is_said_has_to_do(desk: Desk) -> None:

@@ -112,7 +112,7 @@ def test_a_starter_that_is_not_renewed_in_time_starts_nothing(
     monkeypatch.setattr(starter, "START_TERMS", Terms(lease=60.0, renew=10.0, proven=0.0))
     ((result,),) = start(deployment.api, deployment.name, [[A]])
     assert isinstance(result, UpstreamUnavailable)
-    assert "has not renewed the right to start runs" in str(result)
+    assert "has not renewed the lock for starting runs" in str(result)
     assert deployment.runs() == []
 
 
