@@ -126,8 +126,8 @@ PIPELINE = "  dbt-full-pipeline/a:\n    flow: flows.pipelines.full.dbt_full_pipe
         (PIPELINE + "    timezone: UTC\n", "is called `time_zone` here"),
         (PIPELINE + "    cron: 0 25 * * *\n", "line 7, deployments.dbt-full-pipeline/a.cron: '0 25 * * *' is not a"),
         (PIPELINE + "    cron: 0 4 * *\n", "has to be five fields"),
-        (PIPELINE + "    cron: 0 4 * * *\n    time_zone: Europe/Berlinn\n", "'Europe/Berlinn' is not a time zone; did you "
-         "mean `Europe/Berlin`?"),
+        (PIPELINE + "    cron: 0 4 * * *\n    time_zone: Europe/Berlinn\n", "'Europe/Berlinn' is not a time zone; did "
+         "you mean `Europe/Berlin`?"),
         (PIPELINE + "    time_zone: Europe/Berlin\n", "has no effect without `cron`"),
         (PIPELINE + "    target: prd\n", "there is no target 'prd'; did you mean `prod`?"),
         (PIPELINE + "    work_pool: min\n", "there is no work pool 'min'; did you mean `mine`?"),
