@@ -105,8 +105,7 @@ def main(
     only: tuple[str, ...],
     exit_code: bool,
     as_json: bool,
-    targets_file: Path,
-    profiles_file: Path,
+    **files: Path,
 ) -> None:
     """Set up the environments of infrastructure/targets.yml.
 
@@ -120,7 +119,7 @@ def main(
         raise click.UsageError("--blocks-only and --profiles-only exclude each other: give one of them, or neither.")
     if exit_code and not plan_only:
         raise click.UsageError("--exit-code goes with --plan.")
-    targets = load_targets(targets_file)
+    targets = load_targets(files["targets_file"])
     if check_only:
         with server_in_reach(silent if as_json else say_aside):
             sys.exit(_check(targets, only, as_json))
@@ -130,7 +129,7 @@ def main(
         with server_in_reach(report):
             outcome.reconcile_server(plan_only, report)
     if not blocks_only:
-        outcome.reconcile_profiles_file(plan_only, profiles_file, local_profiles_text(targets))
+        outcome.reconcile_profiles_file(plan_only, files["profiles_file"], local_profiles_text(targets))
     echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
     if exit_code:
         sys.exit(outcome.plan.exit_code)

@@ -91,9 +91,49 @@ class LateChange(Change):
         return f"automation that alerts when {self.name} is late"
 
 
+@dataclass(frozen=True)
+class ComparedDeployment:
+    """What is compared of a deployment, declared or saved."""
+
+    entrypoint: str | None
+    description: str | None
+    schedules: Sequence[str]
+    paused: bool
+    parameters: Mapping[str, Any]
+    parameter_schema: Mapping[str, Any]
+    enforces_schema: bool
+    tags: Sequence[str]
+    limit: int | None
+    when_busy: str | None
+    work_pool: str | None
+    job_variables: Mapping[str, Any]
+    pull_steps: Sequence[Mapping[str, Any]]
+
+    def fields(self) -> dict[str, object]:
+        """Return its fields in the form and order in which a plan shows them."""
+        takes = ", ".join(cast(Mapping[str, Any], self.parameter_schema.get("properties") or {}))
+        waits = "next is cancelled" if self.when_busy == "CANCEL_NEW" else "next waits"
+        variables, environment = self.job_variables, self.job_variables.get("env") or {}
+        return {
+            "entrypoint": self.entrypoint,
+            "description": self.description or None,
+            "schedule": "; ".join(sorted(self.schedules)) or None,
+            "paused": self.paused,
+            **{f"parameters.{name}": value for name, value in sorted(self.parameters.items())},
+            "takes": f"{takes or 'nothing'} ({digest(self.parameter_schema)})",
+            "refuses other parameters": self.enforces_schema,
+            "tags": sorted(self.tags),
+            "concurrency": f"{self.limit} at a time, {waits}" if self.limit else None,
+            "work pool": self.work_pool,
+            **{f"job variables.{name}": value for name, value in sorted(variables.items()) if name != "env"},
+            **{f"job variables.env.{name}": value for name, value in sorted(environment.items())},
+            "before a run": list(self.pull_steps) or None,
+        }
+
+
 def fields_of(declared: DeclaredDeployment) -> dict[str, object]:
-    """Return the fields of a deployment to compare, in the order in which a plan shows them."""
-    return comparable(
+    """Return the fields of a declared deployment to compare."""
+    return ComparedDeployment(
         entrypoint=declared.entrypoint,
         description=declared.description,
         schedules=[schedule_text(declared.cron, declared.time_zone)] if declared.cron else [],
@@ -107,43 +147,7 @@ def fields_of(declared: DeclaredDeployment) -> dict[str, object]:
         work_pool=declared.work_pool,
         job_variables=declared.job_variables,
         pull_steps=declared.pull_steps,
-    )
-
-
-def comparable(
-    *,
-    entrypoint: str | None,
-    description: str | None,
-    schedules: Sequence[str],
-    paused: bool,
-    parameters: Mapping[str, Any],
-    parameter_schema: Mapping[str, Any],
-    enforces_schema: bool,
-    tags: Sequence[str],
-    limit: int | None,
-    when_busy: str | None,
-    work_pool: str | None,
-    job_variables: Mapping[str, Any],
-    pull_steps: Sequence[Mapping[str, Any]],
-) -> dict[str, object]:
-    """Return the fields of a deployment in the form in which two of them are compared."""
-    takes = ", ".join(cast(Mapping[str, Any], parameter_schema.get("properties") or {}))
-    waits = "next is cancelled" if when_busy == "CANCEL_NEW" else "next waits"
-    return {
-        "entrypoint": entrypoint,
-        "description": description or None,
-        "schedule": "; ".join(sorted(schedules)) or None,
-        "paused": paused,
-        **{f"parameters.{name}": value for name, value in sorted(parameters.items())},
-        "takes": f"{takes or 'nothing'} ({digest(parameter_schema)})",
-        "refuses other parameters": enforces_schema,
-        "tags": sorted(tags),
-        "concurrency": f"{limit} at a time, {waits}" if limit else None,
-        "work pool": work_pool,
-        **{f"job variables.{name}": value for name, value in sorted(job_variables.items()) if name != "env"},
-        **{f"job variables.env.{name}": value for name, value in sorted((job_variables.get("env") or {}).items())},
-        "before a run": list(pull_steps) or None,
-    }
+    ).fields()
 
 
 def schedule_text(cron: str, time_zone: str | None, is_active: bool = True) -> str:

@@ -22,12 +22,12 @@ from prefect.exceptions import ObjectNotFound
 from deployments.schedules.declared import DeclaredDeployment
 from deployments.schedules.event_automations import event_documents, plan_events
 from deployments.schedules.plan import (
+    ComparedDeployment,
     DeploymentChange,
     LateChange,
     PoolChange,
     Saved,
     SavedPool,
-    comparable,
     plan_deployments,
     plan_late,
     plan_pool,
@@ -80,7 +80,7 @@ def _saved(deployment: DeploymentResponse, flow_name: str, marker: str) -> Saved
     options = deployment.concurrency_options
     limit = deployment.global_concurrency_limit
     parameters = dict(deployment.parameters)
-    fields = comparable(
+    compared = ComparedDeployment(
         entrypoint=deployment.entrypoint,
         description=deployment.description,
         schedules=[
@@ -106,7 +106,7 @@ def _saved(deployment: DeploymentResponse, flow_name: str, marker: str) -> Saved
         full_name=f"{flow_name}/{deployment.name}",
         target=target if isinstance(target, str) else None,
         is_ours=marker in deployment.tags,
-        fields=fields,
+        fields=compared.fields(),
     )
 
 

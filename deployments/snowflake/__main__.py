@@ -50,7 +50,9 @@ def main() -> None:
     "--schema", default="TRIBUTARY", show_default=True, help="The schema of tasks, streams and the project object."
 )
 @click.option("--database", help="Their database; default: that of the models.")
-@click.option("--project-object", default="TRIBUTARY", show_default=True, help="Name of the dbt project object.")
+@click.option(
+    "--project-object", "project", default="TRIBUTARY", show_default=True, help="Name of the dbt project object."
+)
 @click.option("--location", metavar="STAGE", help="Where to create the object from, if it does not exist yet.")
 @click.option("--error-integration", metavar="NAME", help="The notification integration for failures.")
 @project_option
@@ -60,14 +62,8 @@ def render(
     manifest: Path | None,
     output: Path | None,
     drop: bool,
-    schedule: str,
-    warehouse: str,
-    schema: str,
-    database: str | None,
-    project_object: str,
-    location: str | None,
-    error_integration: str | None,
     project_dir: str | None,
+    **asked: Any,  # noqa: ANN401  (the fields of TaskPlace)
 ) -> None:
     """Write streams on the sources' tables and a graph of tasks that build what stands on them."""
     read = _read(manifest, project_dir, target)

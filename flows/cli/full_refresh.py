@@ -38,29 +38,10 @@ if TYPE_CHECKING:
 @click.option("--docs/--no-docs", default=True, help="Generate the documentation site, and keep it.")
 @click.option("--wait/--no-wait", default=True, help="Wait while another run writes to the target.")
 @json_option
-def full_refresh(
-    target: str,
-    select: tuple[str, ...],
-    project_dir: str | None,
-    settings: str | None,
-    dry_run: bool,
-    recover: bool,
-    docs: bool,
-    wait: bool,
-    as_json: bool,
-) -> None:
+def full_refresh(select: tuple[str, ...], as_json: bool, **asked: Any) -> None:  # noqa: ANN401  (the flow's parameters)
     """Rebuild everything; restore the old tables if anything fails, with exit code 1."""
     quiet_prefect()
-    report = _run(
-        target=target,
-        select=" ".join(select) or None,
-        project_dir=project_dir,
-        settings=settings,
-        dry_run=dry_run,
-        recover=recover,
-        docs=docs,
-        wait=wait,
-    )
+    report = _run(select=" ".join(select) or None, **asked)
     if as_json:
         echo(dumps(_document(report)))
     else:

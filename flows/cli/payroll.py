@@ -58,34 +58,12 @@ def payroll() -> None:
 )
 @dry_run_option
 @json_option
-def pre(
-    concert_id: int,
-    target: str,
-    project_dir: str | None,
-    freshness_hours: float,
-    sign_within_hours: float,
-    sample_size: int,
-    sample_seed: int | None,
-    export_to: str | None,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def pre(concert_id: int, target: str, as_json: bool, **asked: Any) -> None:  # noqa: ANN401  (the flow's parameters)
     """Check the payments of a concert, wait for three signatures, then export and archive them."""
     with set_up(target):
         from flows.runbook.payroll.flow import Planned, pre_payroll
 
-        done = pre_payroll(
-            concert_id,
-            target,
-            project_dir,
-            freshness_hours,
-            sign_within_hours,
-            sample_size,
-            sample_seed,
-            export_to,
-            poll_seconds=2,
-            dry_run=dry_run,
-        )
+        done = pre_payroll(concert_id, target, poll_seconds=2, **asked)
     if as_json:
         echo(dumps(vars(done)))
     elif isinstance(done, Planned):
@@ -168,28 +146,24 @@ def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
 @json_option
 def post(
     concert_id: int,
-    target: str,
-    project_dir: str | None,
     payment_date: datetime | None,
     who: str | None,
     adjusts: tuple[str, ...],
-    exceptions: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
+    **asked: Any,  # noqa: ANN401  (the flow's other parameters)
 ) -> None:
     """Record that a concert was paid: once, and only if it was signed and exported."""
-    with set_up(target):
+    with set_up(asked["target"]):
         from flows.runbook.payroll.flow import post_payroll
 
         done = post_payroll(
             concert_id,
-            target,
-            project_dir,
-            payment_date.date() if payment_date else None,
-            who or getpass.getuser(),
-            [_adjustment(text) for text in adjusts],
-            list(exceptions),
-            dry_run,
+            payment_date=payment_date.date() if payment_date else None,
+            recorded_by=who or getpass.getuser(),
+            adjustments=[_adjustment(text) for text in adjusts],
+            dry_run=dry_run,
+            **{**asked, "exceptions": list(asked["exceptions"])},
         )
     if as_json:
         echo(dumps(vars(done)))

@@ -33,20 +33,19 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="With --undo: also restore rows that were changed again since.")
 @json_option
 def scd2_repair(
-    target: str,
     select: tuple[str, ...],
-    project_dir: str | None,
     dry_run: bool,
     yes: bool,
     undo: str | None,
     force: bool,
     as_json: bool,
+    **asked: Any,  # noqa: ANN401  (the target and the project)
 ) -> None:
     """Repair keys with several current versions: keep the right one current; exit code 1 when some are left."""
     from infrastructure.server.local_server import prefect_server
 
     quiet_prefect()
-    chosen: dict[str, Any] = {"target": target, "select": " ".join(select) or None, "project_dir": project_dir}
+    chosen: dict[str, Any] = {"select": " ".join(select) or None, **asked}
     with prefect_server(say):
         if undo:
             report = _run(**chosen, mode="apply", undo=undo, force=force)

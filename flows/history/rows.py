@@ -45,9 +45,9 @@ def rows_of(
     run: Row = {
         "run_id": result.run_path.name,
         "flow_run_id": flow.id if flow else None,
-        "project": project,
+        "project": place.project,
         "target": result.target,
-        "warehouse": warehouse,
+        "warehouse": place.warehouse,
         "command": result.command,
         "selection": _selection(command),
         "is_full_refresh": command.full_refresh,

@@ -65,7 +65,7 @@ def test_a_node_has_what_dbt_measured_and_what_the_warehouse_said(tmp_path: Path
     )
     flow = FlowTimes("f1", AT, AT - timedelta(minutes=5))
     (row,) = rows_of(
-        result(*ran), DbtCommand("build", select="orders"), "shop", "bigquery", declared(tmp_path), flow=flow
+        result(*ran), DbtCommand("build", select="orders"), RunPlace("shop", "bigquery"), declared(tmp_path), flow=flow
     )
     assert set(row) <= set(COLUMNS)
     assert row["run_id"] == "the-run"
@@ -87,7 +87,10 @@ def test_owner_and_weight_come_from_meta_group_and_what_is_tested(tmp_path: Path
     assert known.declared_owners("test.shop.orders_ok") == ("Sales",), "a test is its model's"
     assert known.declared_owners("model.shop.nobody_knows") == ()
     rows = rows_of(
-        result(node("orders_ok", 0, 1, "test", status="warn", failures=3)), DbtCommand("test"), "shop", "x", known
+        result(node("orders_ok", 0, 1, "test", status="warn", failures=3)),
+        DbtCommand("test"),
+        RunPlace("shop", "x"),
+        known,
     )
     assert (rows[0]["is_critical"], rows[0]["severity"], rows[0]["failures"]) == (True, "warn", 3)
     assert rows[0]["owner"] == "Sales"
