@@ -119,12 +119,8 @@ def read_yaml(path: Path) -> YamlFile:
         raise ConfigError(f"{_relative(path)} cannot be read: {exc}") from exc
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "an unknown place"
-        raise ConfigError(f"{_relative(path)} is not valid YAML, at {where}: {exc.problem or exc.context}.") from exc
     except yaml.YAMLError as exc:
-        raise ConfigError(f"{_relative(path)} is not valid YAML: {exc}") from exc
+        raise _not_yaml(_relative(path), exc) from exc
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{_relative(path)} must contain settings as `name: value`.")
     lines: dict[Place, int] = {}
@@ -134,6 +130,29 @@ def read_yaml(path: Path) -> YamlFile:
     if repeated:
         raise file.error(repeated)
     return file
+
+
+def parse_yaml(content: str | bytes, source: object) -> object:
+    """Return the document in a YAML text that is not one of our own files of settings.
+
+    Args:
+        source: the file that it is from, for the error.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        return cast(object, yaml.safe_load(content))
+    except yaml.YAMLError as exc:
+        raise _not_yaml(source, exc) from exc
+
+
+def _not_yaml(source: object, exc: yaml.YAMLError) -> ConfigError:
+    if not isinstance(exc, yaml.MarkedYAMLError):
+        return ConfigError(f"{source} is not valid YAML: {exc}")
+    mark = exc.problem_mark or exc.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "an unknown place"
+    return ConfigError(f"{source} is not valid YAML, at {where}: {exc.problem or exc.context}.")
 
 
 def _construct(node: yaml.Node, place: Place, lines: dict[Place, int], repeated: list[Mistake]) -> YamlValue:

@@ -208,16 +208,11 @@ def model_durations(history: DuckDBPyConnection, check: settings.Durations, now:
         f"median seconds of the last {check.recent} builds against the median of up to {check.baseline} before, "
         f"where they differ by more than {check.ignore_below_seconds:g} s"
     )
+    built = "resource_type in ('model', 'snapshot', 'seed') and outcome = 'succeeded'"
     rows = _rows(
         history,
-        """
-        with placed as (
-            select unique_id, name, seconds,
-                row_number() over (partition by unique_id order by started_at desc) as place
-            from nodes
-            where resource_type in ('model', 'snapshot', 'seed') and outcome = 'succeeded' and seconds is not null
-                and not coalesce(is_full_refresh, false)
-        )
+        f"""
+        {_newest_first("seconds", f"{built} and not coalesce(is_full_refresh, false)")}
         select name,
             median(seconds) filter (where place <= $1) as recent,
             median(seconds) filter (where place > $1 and place <= $1 + $2) as usual
@@ -227,8 +222,7 @@ def model_durations(history: DuckDBPyConnection, check: settings.Durations, now:
         check.baseline,
     )
     if not rows:
-        needed = check.recent + 1
-        return Finding(PASSED, f"Not enough data: no model has been built {needed} times yet.", method)
+        return Finding(PASSED, f"Not enough data: no model has been built {check.recent + 1} times yet.", method)
     judged: list[tuple[str, str]] = []
     for name, recent, usual in sorted(rows, key=lambda row: row[2] - row[1]):
         is_noise = recent - usual < check.ignore_below_seconds
@@ -267,12 +261,8 @@ def row_counts(history: DuckDBPyConnection, check: settings.RowCounts, now: date
     )
     rows = _rows(
         history,
-        """
-        with placed as (
-            select unique_id, name, row_count,
-                row_number() over (partition by unique_id order by run_started_at desc) as place
-            from nodes where row_count is not null
-        )
+        f"""
+        {_newest_first("row_count")}
         select
             name,
             any_value(row_count) filter (where place = 1),
@@ -392,6 +382,14 @@ def _selects(select: str) -> str:
     tags = [word.removeprefix("tag:") for word in words if word.startswith("tag:")]
     names = [word for word in words if not word.startswith("tag:")]
     return f"(list_has_any(tags, {_list(tags)}) or name in ({', '.join(map(literal, names)) or 'null'}))"
+
+
+def _newest_first(value: str, condition: str = "true") -> str:
+    """Return the SQL of `placed`: a value of each node and run that has it, with `place` 1 for the newest."""
+    return (
+        f"with placed as (select unique_id, name, {value}, row_number() over (partition by unique_id "
+        f"order by run_started_at desc, started_at desc) as place from nodes where {value} is not null and {condition})"
+    )
 
 
 def _list(values: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import yaml
 from deployments.dbt_cloud.files.config import YAML, Config, definitions
 from deployments.dbt_cloud.model.definition import JobDefinition
 from infrastructure.errors import ConfigError
+from infrastructure.yaml_file import parse_yaml
 
 # Keys that dbt Cloud needs and that repeat other keys.
 _PASSED_OVER = ("account_id", "deactivated", "generate_sources", "id", "run_failure_count", "state", "job_type")
@@ -75,7 +76,7 @@ def read_variables(files: Sequence[str]) -> dict[str, Any]:
     """Read the values of templates; a name in two files is an error, as it is for dbt-jobs-as-code."""
     values: dict[str, Any] = {}
     for name in files:
-        document = _parse(name, _text(Path(name))) or {}
+        document = parse_yaml(_text(Path(name)), name) or {}
         if not isinstance(document, dict):
             raise ConfigError(f"{name} has to be a mapping of names to values.")
         found = cast(dict[str, Any], document)
@@ -93,7 +94,7 @@ def write_job_yaml(jobs: Sequence[JobDefinition], account_id: int) -> str:
 
 
 def _jobs_of(path: Path, variables: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    document = _parse(path, _rendered(path, variables))
+    document = parse_yaml(_rendered(path, variables), path)
     jobs = cast(dict[str, Any], document).get("jobs") if isinstance(document, dict) else None
     if jobs is None:
         return []
@@ -224,13 +225,6 @@ def _as_yaml(job: JobDefinition, account_id: int) -> dict[str, Any]:
 def _part(job: dict[str, Any], name: str) -> dict[str, Any]:
     part = job.get(name)
     return cast(dict[str, Any], part) if isinstance(part, dict) else {}
-
-
-def _parse(path: object, text: str) -> object:
-    try:
-        return cast(object, yaml.safe_load(text))
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"{path} is not valid YAML: {exc}") from exc
 
 
 def _text(path: Path) -> str:

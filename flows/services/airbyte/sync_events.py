@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import yaml
-
 from infrastructure.errors import ConfigError, preview
+from infrastructure.yaml_file import parse_yaml
 
 # The deployment that finished syncs start, as <flow>/<deployment>.
 DEPLOYMENT = "dbt-transformation-flow/production"
@@ -166,11 +165,9 @@ def _sources(project: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_bytes(), path)
     except OSError as exc:
         raise ConfigError(f"{path} can't be read ({exc.strerror}). Name the folder of a dbt project.") from exc
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(exc).split())[:200]}.") from exc
     return cast(dict[str, Any], document) if isinstance(document, dict) else {}
 
 
