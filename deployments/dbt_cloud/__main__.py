@@ -66,15 +66,7 @@ def validate_command(online: bool, as_json: bool, **asked: Any) -> None:  # noqa
 
 
 @main.command("plan")
-@options.together(
-    options.config_option,
-    options.vars_option,
-    options.where_options,
-    options.who_options,
-    options.only_option,
-    options.allowed_options,
-    json_option,
-)
+@options.together(options.job_options, json_option)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan for `deploy --plan`.")
 def plan_command(out: Path | None, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
     """Show what a deployment would change; exit code 3 when there are changes."""
@@ -87,12 +79,7 @@ def plan_command(out: Path | None, as_json: bool, **asked: Any) -> None:  # noqa
 
 @main.command("deploy")
 @options.together(
-    options.config_option,
-    options.vars_option,
-    options.where_options,
-    options.who_options,
-    options.only_option,
-    options.allowed_options,
+    options.job_options,
     options.max_deletions_option,
     options.dry_run_option,
     options.details_option,

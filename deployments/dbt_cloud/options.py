@@ -59,6 +59,8 @@ allowed_options = together(
     click.option("--adopt", is_flag=True, help="Take over jobs of the same name that were not deployed by this tool."),
     click.option("--write-secrets", is_flag=True, help="Send secrets again, as they can't be compared."),
 )
+# Of what is planned and deployed alike.
+job_options = together(config_option, vars_option, where_options, who_options, only_option, allowed_options)
 details_option = click.option("--details", is_flag=True, help="Show all details.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 max_deletions_option = click.option(

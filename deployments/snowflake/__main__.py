@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -65,18 +65,10 @@ def render(
     project_dir: str | None,
     **asked: Any,  # noqa: ANN401  (the fields of TaskPlace)
 ) -> None:
-    """Write streams on the sources' tables and a graph of tasks that build what stands on them."""
+    """Write streams on the sources' tables and a graph of tasks that build what depends on them."""
     read = _read(manifest, project_dir, target)
-    place = script.TaskPlace(
-        database=database or _database(read.manifest),
-        schema=schema,
-        warehouse=warehouse,
-        schedule=schedule,
-        project=project_object,
-        location=location,
-        error_integration=error_integration,
-    )
-    dbt = DbtObject(place.name(project_object), target)
+    place = script.TaskPlace(database=asked.pop("database") or _database(read.manifest), **asked)
+    dbt = DbtObject(place.name(place.project), target)
     found = node_by_node(read.manifest, read.compiled, dbt) if how == "sql" else whole(read.manifest, dbt)
     statements = (script.drop if drop else script.create)(found, place)
     written = script.as_script(statements, _head(found, target, drop))
@@ -112,8 +104,8 @@ def _read(path: Path | None, project_dir: str | None, target: str) -> WholeManif
         raise ConfigError(f"{path} is not a dbt manifest. Name one with --manifest.")
     if found.manifest.adapter != "snowflake":
         raise ConfigError(
-            f"{path} is the manifest of a project on {found.manifest.adapter}: its names and its SQL are not "
-            "Snowflake's. Give one that was made on a Snowflake target."
+            f"{path} is a manifest for {found.manifest.adapter}, whose names and SQL are not Snowflake's. Give one "
+            "that was made on a Snowflake target."
         )
     return found
 

@@ -68,13 +68,13 @@ class DbtObject:
 
 
 def whole(manifest: Manifest, dbt: DbtObject) -> TaskGraph:
-    """Return the graph of one task, in which dbt itself follows the DAG, and its tests stop what stands on them."""
+    """Return the graph of one task, in which dbt follows the DAG and failed tests stop what is downstream."""
     built = {key for key, node in manifest.nodes.items() if node.resource_type in DATA_TYPES}
     return TaskGraph((Task("dbt build", dbt.execute("build")),), _sources(manifest, built), {})
 
 
 def node_by_node(manifest: Manifest, compiled: Mapping[str, Compiled], dbt: DbtObject) -> TaskGraph:
-    """Return a graph with a task per node, and one for the tests of it, which stop what stands on them.
+    """Return a graph with a task per node and one for its tests, which stop what is downstream when they fail.
 
     A view or table of plain SQL is a statement of its own. Everything else (incremental models, snapshots, seeds,
     contracts, hooks, grants) is run by dbt, one node after the other: Snowflake runs a project once at a time.
@@ -89,7 +89,7 @@ def node_by_node(manifest: Manifest, compiled: Mapping[str, Compiled], dbt: DbtO
     for key, node in manifest.nodes.items():
         if not node.is_test:
             continue
-        # In the order of the manifest, which is the same from render to render.
+        # In the order of the manifest, so that every render is the same.
         tested = tuple(manifest.parents(key, built))
         if why := _why_not_tested(node, tested):
             left_out[key] = why
@@ -103,7 +103,7 @@ def node_by_node(manifest: Manifest, compiled: Mapping[str, Compiled], dbt: DbtO
     previous_of_dbt: str | None = None
     for key in built:
         parents = manifest.parents(key, built)
-        # As in `dbt build`: a test is waited for where all that it is about is upstream.
+        # As in `dbt build`: a node waits for a test if all nodes that it tests are upstream.
         gates = [test_names[tested] for tested in tests if set(tested) & set(parents) and set(tested) <= upstream[key]]
         after = [*(names[parent] for parent in parents), *gates]
         body = _statement(compiled[key], manifest.nodes[key])
@@ -175,17 +175,17 @@ def task_name(text: str) -> str:
 
 
 def _statement(compiled: Compiled, node: Node) -> str | None:
-    """Return the statement that makes a table or view; None where dbt does more than that."""
+    """Return the statement that creates a table or view; None where dbt does more than that."""
     kind = _NATIVE.get(node.materialized)
     if kind is None or not compiled.is_plain or node.resource_type != "model":
         return None
-    # dbt-snowflake makes transient tables unless told otherwise.
+    # dbt-snowflake creates transient tables by default.
     transient = "TRANSIENT " if kind == "TABLE" and compiled.is_transient else ""
     return f"CREATE OR REPLACE {transient}{kind} {node.relation} AS (\n{compiled.sql}\n)"
 
 
 def _test_statement(tests: Sequence[tuple[str, Compiled]]) -> str:
-    """Return a query that fails, naming the tests, when one of them fails.
+    """Return a query that fails, and names the failed tests, when one of the tests fails.
 
     A text that is not a number can't be cast to one: Snowflake fails the task, and its message contains the text.
     """
@@ -220,7 +220,7 @@ def _dbt_arguments(manifest: Manifest, key: str) -> str:
 
 
 def _selector(manifest: Manifest, key: str) -> str:
-    """Return the selection that means one node; inside Snowflake there is no file that could name it.
+    """Return the selection of one node, without a selectors file, which Snowflake does not have.
 
     Without a wildcard, `fqn:shop.orders` would also select what is in a folder `orders`; with one, dbt matches the
     whole path.

@@ -16,7 +16,7 @@ from infrastructure.errors import ExitCode
 from infrastructure.screen import echo, screen, styled
 
 if TYPE_CHECKING:
-    from flows.runbook.payroll.flow import Adjustment
+    from flows.runbook.payroll.flow import Adjustment, PostPayroll, PrePayroll
     from flows.runbook.payroll.ledger import Entry, Run
 
 _ROLES = click.Choice(["data engineer", "finance", "manager"])
@@ -63,7 +63,7 @@ def pre(concert_id: int, target: str, as_json: bool, **asked: Any) -> None:  # n
     with set_up(target):
         from flows.runbook.payroll.flow import Planned, pre_payroll
 
-        done = pre_payroll(concert_id, target, poll_seconds=2, **asked)
+        done = cast("PrePayroll | Planned", pre_payroll(concert_id, target, poll_seconds=2, **asked))
     if as_json:
         echo(dumps(vars(done)))
     elif isinstance(done, Planned):
@@ -157,14 +157,14 @@ def post(
     with set_up(asked["target"]):
         from flows.runbook.payroll.flow import post_payroll
 
-        done = post_payroll(
-            concert_id,
-            payment_date=payment_date.date() if payment_date else None,
-            recorded_by=who or getpass.getuser(),
-            adjustments=[_adjustment(text) for text in adjusts],
-            dry_run=dry_run,
-            **{**asked, "exceptions": list(asked["exceptions"])},
-        )
+        parameters = {
+            "payment_date": payment_date.date() if payment_date else None,
+            "recorded_by": who or getpass.getuser(),
+            "adjustments": [_adjustment(text) for text in adjusts],
+            "exceptions": list(asked.pop("exceptions")),
+            "dry_run": dry_run,
+        }
+        done = cast("PostPayroll", post_payroll(concert_id, **parameters, **asked))
     if as_json:
         echo(dumps(vars(done)))
         return

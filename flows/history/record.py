@@ -12,7 +12,7 @@ from flows.engine.context.command import DbtCommand
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import State
 from flows.history.cut_off import cut_off_runs
-from flows.history.rows import FlowTimes, Row, rows_of
+from flows.history.rows import FlowTimes, Row, RunPlace, rows_of
 from flows.history.store import history_store
 from flows.history.warehouse_table import add_run, table_schema
 from infrastructure.plain_text import one_line
@@ -46,12 +46,12 @@ def record_run(
     """Add a run to the history and return its rows; no rows when that failed, which is noted."""
     try:
         state, store = State(result.target_path.parent), history_store(os.environ)
-        manifest = result.artifacts.manifest_if_any
+        manifest, place = result.artifacts.manifest_if_any, RunPlace(project, warehouse)
         for cut in cut_off_runs(state, but_not=result.run_path):
-            store.write(rows_of(cut.result, cut.command, project, warehouse, manifest, error=cut.error))
+            store.write(rows_of(cut.result, cut.command, place, manifest, error=cut.error))
         freshness = result.artifacts.sources(since=result.started_at)
         said = str(error) if error else None
-        rows = rows_of(result, command, project, warehouse, manifest, freshness, _flow_times(), said)
+        rows = rows_of(result, command, place, manifest, freshness, _flow_times(), said)
         store.write(rows)
         return rows
     except Exception as exc:  # noqa: BLE001  (the run's outcome must not hang on its history)

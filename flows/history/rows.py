@@ -26,11 +26,18 @@ class FlowTimes:
     scheduled_at: datetime | None = None
 
 
+@dataclass(frozen=True)
+class RunPlace:
+    """Where a run was: its project, and the kind of its warehouse."""
+
+    project: str
+    warehouse: str
+
+
 def rows_of(
     result: DbtResult,
     command: DbtCommand,
-    project: str,
-    warehouse: str,
+    place: RunPlace,
     manifest: Manifest,
     freshness: Mapping[str, SourceAge] | None = None,
     flow: FlowTimes | None = None,
@@ -96,7 +103,7 @@ def waits(nodes: Iterable[NodeResult], manifest: Manifest, is_build: bool) -> di
         before = manifest.parents(unique_id, ran)
         if tests and node.resource_type not in TEST_TYPES:
             before += _tests_before(unique_id, before, tests, manifest)
-        # A retry may have run something again that others had long stood on.
+        # A retry may have run a parent again after its children.
         ended = [ran[other] for other in before if ran[other].finished_at <= node.started_at]
         last = max(ended, key=lambda other: other.finished_at, default=None)
         ready_at = last.finished_at if last else begin

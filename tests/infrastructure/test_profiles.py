@@ -138,7 +138,7 @@ def test_a_missing_or_emptied_credentials_block_is_named(prefect_server: str, fr
         },
     }
     _hand_made(fresh, configs)
-    with pytest.raises(ConfigError, match=f"The block {block}, which target {fresh} needs, is missing. Make it"):
+    with pytest.raises(ConfigError, match=f"The block {block}, which target {fresh} needs, is missing. Create it"):
         load_profile(fresh)
 
     _save(BlockDocument("sqlalchemy-connector", fresh, {"connection_info": {"driver": "postgresql+psycopg2"}}))

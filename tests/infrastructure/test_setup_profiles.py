@@ -216,7 +216,7 @@ def test_check_uses_the_saved_blocks_where_the_secrets_are_not_at_hand(
     assert [(entry["target"], entry["ok"]) for entry in document["checks"]] == [(fresh, False)]
     assert document["checks"][0]["cause"] == "nothing listens at that host and port"
     (note,) = document["notes"]
-    assert note.startswith(f"{fresh}b is not tried. Target {fresh}b: PG_PASSWORD is not set.")
+    assert note.startswith(f"{fresh}b is not checked. Target {fresh}b: PG_PASSWORD is not set.")
     named = run("--check", "--target", f"{fresh}b", **targets)
     assert named.exit_code == 2
     assert "PG_PASSWORD is not set" in named.stderr

@@ -224,7 +224,7 @@ def test_targets_that_share_a_credentials_block_have_to_agree(file: Path) -> Non
             "default: Dev\ntargets:\n  Dev_1: {}\n",
             "a name has lower-case letters, digits and single hyphens only",
         ),
-        ("default: airbyte\ntargets:\n" + DEV.replace("dev:", "airbyte:"), "targets.airbyte: is taken"),
+        ("default: airbyte\ntargets:\n" + DEV.replace("dev:", "airbyte:"), "targets.airbyte: is a reserved name"),
         ("default: ${TARGET}\ntargets:\n" + DEV, "default: set TARGET, or give a default"),
         ("default: dev\ntarget:\n" + DEV, "target: no such setting; did you mean `targets`?"),
     ],

@@ -170,6 +170,7 @@ class Dispatcher:
         await _in_thread(self._spool.finish, events, outcome, self._clock(), flow_run_id)
         self._metrics.ended.labels(outcome).inc(len(events))
 
+    # Not tenacity, which repeats one call: between two attempts, other events become due and new ones arrive.
     def _pause(self, error: UpstreamUnavailable) -> None:
         self._metrics.failures.labels("prefect").inc()
         self._metrics.prefect_up.set(0)

@@ -144,6 +144,7 @@ async def _retry(client: CloudClient, followed: Followed) -> Json:
         return found or await client.retry(failed)
 
 
+# Not tenacity: the pause grows while nothing changes, and begins again at each new status.
 async def _until_finished(client: CloudClient, run_id: int, say: Callable[[str], None] | None) -> Json:
     wait, unanswered, status = client.settings.poll_seconds, 0, 0
     while True:

@@ -48,7 +48,7 @@ async def fetch_artifacts(client: CloudClient, run: Json, folder: Path) -> list[
     found: dict[object, ResultsFile] = {}
     for content in stepwise:
         results = results_file(content or b"")
-        # A step that is no dbt command of its own can be answered with the file of the step before it.
+        # For a step without a dbt command, dbt Cloud may send the file of the step before it.
         invocation = results.invocation_id or len(found)
         if results.document and invocation not in found:
             found[invocation] = results
@@ -59,7 +59,7 @@ async def fetch_artifacts(client: CloudClient, run: Json, folder: Path) -> list[
 def result_of_run(
     job: Json, runs: Sequence[Json], steps: Sequence[ResultsFile], state: State, target: str
 ) -> DbtResult:
-    """Return the result of a run and those that retried it; of each node its last outcome."""
+    """Return the result of a run and its retries, with the last outcome of each node."""
     first, last = runs[0], runs[-1]
     started_at = _moment(first.get("started_at") or first.get("created_at"))
     finished_at = _moment(last.get("finished_at") or last.get("updated_at"))
@@ -69,10 +69,10 @@ def result_of_run(
     nodes: dict[str, NodeResult] = {}
     for step in steps:
         for node in results_alone(step, manifest, finished_at):
-            # A test comes last where a model and its tests are run by several steps; the last word on each counts.
+            # Several steps may run a node; its last result counts.
             nodes.pop(node.unique_id, None)
             nodes[node.unique_id] = node
-    notes = () if steps else ("The run left no run_results.json: what came of each node is not known.",)
+    notes = () if steps else ("The run left no run_results.json: the outcome of each node is unknown.",)
     return DbtResult(
         f"dbt Cloud {job['name']}",
         target,

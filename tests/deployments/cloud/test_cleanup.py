@@ -97,5 +97,5 @@ def test_what_was_deleted_is_put_back_from_the_journal(cloud: Cloud, tmp_path: P
     assert cloud.jobs.keys() == before.keys()
     assert "nothing to do, 2 as they should be" in cloud.command("plan", "--config", str(path)).output
     # Once is enough.
-    assert "0 jobs to put back" in cloud.command("restore", "--journal", str(cloud.state), "--dry-run").output
-    assert "0 jobs put back" in cloud.command("restore", "--journal", str(Path(journal).parent)).output
+    assert "0 jobs to restore" in cloud.command("restore", "--journal", str(cloud.state), "--dry-run").output
+    assert "0 jobs restored" in cloud.command("restore", "--journal", str(Path(journal).parent)).output

@@ -122,7 +122,7 @@ def test_what_dbt_does_more_for_is_run_by_dbt_and_what_has_no_task_is_named() ->
 def test_a_node_that_a_selection_cannot_name_is_named() -> None:
     odd = json.loads(json.dumps(MANIFEST))
     odd["nodes"]["model.shop.history"]["fqn"] = ["shop", "Finance & Sales", "history"]
-    with pytest.raises(ConfigError, match=r"model\.shop\.history can't be run by a task of its own: .*--how dbt"):
+    with pytest.raises(ConfigError, match=r"model\.shop\.history can't have its own task: .*--how dbt"):
         node_by_node(manifest_of(odd), compiled_in(odd), DBT)
 
 

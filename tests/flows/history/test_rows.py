@@ -13,7 +13,7 @@ from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.artifacts.results import DbtResult, NodeResult, enriched
 from flows.engine.context.command import DbtCommand
 from flows.history.columns import COLUMNS
-from flows.history.rows import FlowTimes, rows_of, waits
+from flows.history.rows import FlowTimes, RunPlace, rows_of, waits
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -99,7 +99,7 @@ def test_owner_and_weight_come_from_meta_group_and_what_is_tested(tmp_path: Path
 
 def test_a_run_without_a_node_is_one_row_with_its_error() -> None:
     rows = rows_of(
-        result(), DbtCommand("build", selector="nightly"), "shop", "x", Manifest({}), error="no " + "x" * 9000
+        result(), DbtCommand("build", selector="nightly"), RunPlace("shop", "x"), Manifest({}), error="no " + "x" * 9000
     )
     assert len(rows) == 1
     assert "unique_id" not in rows[0]
@@ -137,7 +137,7 @@ def test_the_freshness_of_a_source_is_kept_with_its_promise(tmp_path: Path) -> N
     path.write_text(json.dumps({"metadata": {"generated_at": "2026-01-31T12:00:02Z"}, "results": [source]}))
     checked = result(node("raw.orders", 0, 1, "source", status="warn"), command="dbt source freshness")
     found = Artifacts(tmp_path).sources(since=checked.started_at)
-    (row,) = rows_of(checked, DbtCommand("source freshness"), "shop", "x", Manifest({}), found)
+    (row,) = rows_of(checked, DbtCommand("source freshness"), RunPlace("shop", "x"), Manifest({}), found)
     assert row["max_loaded_at"] == datetime(2026, 1, 31, 10)
     assert (row["age_seconds"], row["warn_after_seconds"], row["error_after_seconds"]) == (7201.0, 3600.0, None)
     assert Artifacts(tmp_path).sources(since=AT + timedelta(minutes=1)) == {}, "another run wrote it"
