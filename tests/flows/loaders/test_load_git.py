@@ -261,7 +261,7 @@ def test_an_empty_repository_loads_its_row_and_says_so(raw: RawData, tmp_path: P
         ("empty", "main", None, 0)
     ]
     assert raw.count("github_commits") == raw.count("github_contributors") == 0
-    assert any("has no commit yet" in text for text in said)
+    assert any("has no commits yet" in text for text in said)
     assert result.repositories[0].notes
     repository.commit("First")
     assert load(raw, repository.folder).added == 1
@@ -430,7 +430,7 @@ def test_an_argument_that_is_no_repository_is_refused(duckdb_raw: RawData, argum
 
 
 def test_all_bad_arguments_are_named_at_once(duckdb_raw: RawData) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)'-x' is no repository.*over ftp"):
+    with pytest.raises(ConfigError, match=r"(?s)'-x' is not a repository.*over ftp"):
         load(duckdb_raw, "-x", "ftp://example.org/x")
     with pytest.raises(ConfigError, match="No repository was given"):
         load(duckdb_raw)
