@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.engine.context.command import DbtCommand
 
-_RESUMED = "resume"
+_RESUMED, _OF_A_RUN = "resume", "resume_run"
 
 
 def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
@@ -28,7 +28,10 @@ def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given
 def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Return the command line for a run of the pipeline without a deployment; see `of_deployment`."""
     words = ["uv", "run", "python", "-m", "flows", "run"]
-    for name, value in _changed_parameters(accepted, given).items():
+    again = _changed_parameters(accepted, given)
+    # On the command line, the run is what --resume is given.
+    again |= {_RESUMED: run} if (run := again.pop(_OF_A_RUN, None)) else {}
+    for name, value in again.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")

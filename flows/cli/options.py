@@ -36,6 +36,8 @@ defer_to_option = click.option(
 allow_nothing_option = click.option(
     "--allow-nothing", is_flag=True, help="Succeed, rather than fail, when the selection matches no node."
 )
+# What --resume stands for where no run is named.
+_LAST = "last"
 # All of RunOptions, in the order in which help lists them.
 _RUN_OPTIONS = (
     select_option,
@@ -45,7 +47,13 @@ _RUN_OPTIONS = (
     vars_option,
     click.option("--freshness/--no-freshness", default=True, help="Stop before building when a source is too old."),
     click.option("--docs", is_flag=True, help="Generate the documentation site at the end."),
-    click.option("--resume", is_flag=True, help="Do only what the last run with these options left undone."),
+    click.option(
+        "--resume",
+        is_flag=False,
+        flag_value=_LAST,
+        metavar="[RUN]",
+        help="Do only what the last run with these options left undone, or the named run, with its own options.",
+    ),
     changed_option,
     defer_to_option,
     click.option("--wait/--no-wait", default=True, help="Wait while another run writes to the target."),
@@ -111,6 +119,8 @@ def options_of(asked: dict[str, Any]) -> RunOptions:
     given["vars"] = parse_vars(given.pop("variables"))
     if minutes := given.pop("timeout_minutes", None):
         given["timeout_seconds"] = minutes * 60
+    named = given.pop("resume")
+    given |= {"resume": named is not None, "resume_run": None if named == _LAST else named}
     for name in ("select", "exclude"):
         given[name] = " ".join(given[name]) or None
     return RunOptions(**given)

@@ -8,11 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult, NodeResult, result_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import STARTED, NodeEvent
 from flows.engine.context.state import LEDGER, State
 from flows.engine.ledger.ledger import Ledger, read_ledger
+from flows.engine.ledger.undone import Reasons, untold
 
 # The next run records a killed one; further back there is nothing new.
 _LOOKED_AT = 5
@@ -63,6 +65,11 @@ def _cut_off(run_path: Path, entries: list[dict[str, Any]], state: State) -> Cut
             nodes[event.unique_id] = replace(
                 result_of(event), attempts=nodes[event.unique_id].attempts if event.unique_id in nodes else 1
             )
+    manifest = Artifacts(state.target_path).manifest_if_any
+    to_run = (unique_id for entry in entries if entry.get("kind") == "selected" for unique_id in entry["nodes"])
+    reasons = Reasons(is_stopped=True, because=" as its process was killed")
+    left = untold(to_run, nodes, (), manifest, reasons)
+    nodes |= {key: replace(node, started_at=ended_at, finished_at=ended_at) for key, node in left.items()}
     command = DbtCommand(**said)
     result = DbtResult(
         command.name, begun["target"], tuple(nodes.values()), begun["at"], ended_at, state.target_path, run_path

@@ -22,6 +22,7 @@ from flows.engine.context.options import RETRIES, RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.run_context import open_context, project_at
 from flows.engine.context.state import state_of
+from flows.engine.ledger.resume import options_of
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
@@ -74,6 +75,7 @@ def dbt_full_pipeline(
     fail_fast: bool = False,
     threads: int | None = None,
     allow_nothing: bool = False,
+    resume_run: str | None = None,
 ) -> PipelineResult:
     """Run a dbt project on a target: source freshness, then seeds, snapshots, models and tests.
 
@@ -96,6 +98,7 @@ def dbt_full_pipeline(
         fail_fast: begin no further node once one has failed.
         threads: nodes that run at a time; as the profile says when None.
         allow_nothing: take a selection that matches no node for what was meant; otherwise the run fails.
+        resume_run: with resume, the run to go on with, by the name of its folder or the beginning of it.
 
     Raises:
         DbtRunFailed: a node failed, or a source is too old.
@@ -120,6 +123,7 @@ def dbt_full_pipeline(
         fail_fast=fail_fast,
         threads=threads,
         allow_nothing=allow_nothing,
+        resume_run=resume_run,
     )
     project = project_at(project_dir)
     try:
@@ -139,6 +143,7 @@ def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
     with ExitStack() as stack:
         # A target that is not set up is to be heard of before anything is waited for.
         run = stack.enter_context(open_context(target, project))
+        options = options_of(options, run.state)
         stack.enter_context(dbt_ahead((not options.changed) + checks_freshness, dbt=run.profile.dbt))
         stack.enter_context(time_limit(options.timeout_seconds))
         stack.enter_context(one_writer(target, holder=run.holder, wait=options.wait))

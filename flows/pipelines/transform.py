@@ -17,6 +17,7 @@ from prefect.runtime import flow_run as this_run
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.events import UNTOLD
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
@@ -275,12 +276,16 @@ def _tested(
 
 
 def critical_failures(result: DbtResult) -> list[str]:
-    """Return the unique ids of what failed, or was skipped, and is critical, unknown, or no test at all."""
+    """Return the unique ids of what failed, or was skipped, and is critical, unknown, or no test at all.
+
+    A test that dbt left without an outcome counts, too: nothing says what came of it.
+    """
     nodes = result.artifacts.manifest.nodes
     return [
         bad.unique_id
         for bad in result.of("failed", "skipped")
         if bad.resource_type not in ("test", "unit_test")
+        or bad.status in UNTOLD
         or (node := nodes.get(bad.unique_id)) is None
         or node.is_critical
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -52,6 +52,15 @@ def rows_found(node: NodeResult | NodeEvent) -> str:
     return "1 row" if node.failures == 1 else f"{node.failures or 0:,} rows"
 
 
+def by_reason(skipped: Iterable[NodeResult]) -> dict[str, list[NodeResult]]:
+    """Return nodes that did not run by the reason, in words, in which the lead that all have in common is left out."""
+    found: dict[str, list[NodeResult]] = {}
+    for node in skipped:
+        because = sentence(node.message, 300).removeprefix("Not run: ") or "something that it stands on failed."
+        found.setdefault(because[0].upper() + because[1:], []).append(node)
+    return found
+
+
 def table_rows(result: DbtResult) -> list[dict[str, Any]]:
     """Return a row per node for the results table, failures first, then the slowest."""
     nodes = sorted(result.nodes, key=lambda node: (_ORDER[node.outcome], -node.seconds))[:MAX_ROWS]
@@ -86,9 +95,14 @@ def summary_markdown(result: DbtResult) -> str:
         lines += _stopped(result.stopped)
     skipped = result.of("skipped")
     if skipped:
-        names = ", ".join(markdown_code(node.name) for node in skipped[:20])
-        more = f" and {len(skipped) - 20} more" if len(skipped) > 20 else ""
-        lines += ["", f"### Not run ({len(skipped)})", "", f"Downstream of what failed: {names}{more}"]
+        lines += ["", f"### Not run ({len(skipped)})", ""]
+        groups = list(by_reason(skipped).items())
+        for because, nodes in groups[:20]:
+            names = ", ".join(markdown_code(node.name) for node in nodes[:20])
+            more = f" and {len(nodes) - 20} more" if len(nodes) > 20 else ""
+            lines.append(f"- {names}{more}: {markdown_text(because)}")
+        if len(groups) > 20:
+            lines.append(f"- and {sum(len(nodes) for _, nodes in groups[20:])} more, in the results table")
     retried = [node for node in result.nodes if node.earlier_messages]
     if retried:
         lines += ["", f"### Retried ({len(retried)})", ""]
@@ -105,12 +119,12 @@ def summary_markdown(result: DbtResult) -> str:
 
 
 def _stopped(stopped: Stopped) -> list[str]:
-    lines = ["", f"### Stopped: {markdown_text(str(stopped))}", ""]
-    for what, names in (("Interrupted", stopped.cut_off), ("Not begun", stopped.not_begun)):
-        if names:
-            more = f" and {len(names) - 200} more" if len(names) > 200 else ""
-            lines += [f"- {what}: {', '.join(markdown_code(name) for name in names[:200])}{more}"]
-    return [*lines, "- Run again with `resume` to do the rest."]
+    return [
+        "",
+        f"### Stopped: {markdown_text(str(stopped))}",
+        "",
+        "Run again with `resume` to do the rest.",
+    ]
 
 
 def _section(title: str, nodes: Sequence[NodeResult]) -> list[str]:

@@ -14,7 +14,7 @@ from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult
 from flows.engine.context.events import FAILED, STARTED, WARNED, DbtEvent
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.ledger.failures import log_of
-from flows.report.artifacts import SLOWEST, counts_sentence, rows_affected, rows_found, slowest
+from flows.report.artifacts import SLOWEST, by_reason, counts_sentence, rows_affected, rows_found, slowest
 from infrastructure.plain_text import lines_of, sentence
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def print_result(console: Console, result: DbtResult) -> None:
     for node in [node for node in result.nodes if node.earlier_messages and node.outcome != "failed"][:10]:
         after = sentence(node.earlier_messages[-1], 140)
         console.print(Text.assemble(("again   ", "yellow"), node.name, f"  attempt {node.attempts}, after: {after}"))
-    skipped = result.of("skipped")
-    if skipped:
-        names = ", ".join(node.name for node in skipped[:5])
-        console.print(Text.assemble(("not run ", "bright_black"), f"{names}{_and_more(len(skipped), 5)}"))
+    for because, nodes in list(by_reason(result.of("skipped")).items())[:10]:
+        names = f"{', '.join(node.name for node in nodes[:5])}{_and_more(len(nodes), 5)}"
+        console.print(Text.assemble(("not run ", "bright_black"), names, (f"  {because}", "bright_black")))
+    _more(console, len(by_reason(result.of("skipped"))), 10, "reasons")
     for note in result.notes:
         console.print(Text(note, style="yellow"))
     if len(result.of("succeeded", "warned", "failed")) > SLOWEST:

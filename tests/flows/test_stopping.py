@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from flows.engine.sinks import recorder
 from flows.engine.target import server_lease as lease
 from flows.engine.target.file_lock import one_writer
+from flows.history.query import ask
+from flows.history.store import history_store
 from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import RunTimedOut, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
@@ -145,10 +148,19 @@ def assert_nothing_is_left(sleeper: Sleeper, recorded: Recorded) -> None:
     wait_until(lambda: not sleeper.queries(), "the query is cancelled")
     with one_writer(sleeper.target, "the test", wait=False):
         pass
-    nodes = {run["name"]: run["state_name"] for run in recorded.node_runs(4).values()}
+    found = recorded.node_runs(5).values()
+    nodes = {run["name"]: run["state_name"] for run in found}
     # The hooks of the project are shown, and are none of the nodes that are counted.
     hooks = {f"asleep-on-run-start-{number}": "Completed" for number in range(2)}
-    assert nodes == {"awake": "Completed", "sleeper": "Interrupted", **hooks}
+    assert nodes == {"awake": "Completed", "sleeper": "Interrupted", "after": "Skipped", **hooks}
+    (after,) = [run["state"]["message"] for run in found if run["name"] == "after"]
+    assert re.fullmatch("Not run: the run was stopped.*, before its turn came\\.", after)
+    left = f"from nodes where target = '{sleeper.target}' and outcome = 'skipped'"
+    query = f"select name, status, message {left} order by name"
+    assert ask(history_store(os.environ), query).rows == (
+        ("after", "not run", after),
+        ("sleeper", "cut off", after.replace(", before its turn came", "").replace("Not run", "Cut off in its work")),
+    )
     summary = recorded.artifacts()[f"dbt-build-{sleeper.target}-summary"]["data"]
     assert "### Stopped: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)" in summary
 
@@ -223,7 +235,7 @@ def test_a_run_that_takes_longer_than_it_was_given_ends_timed_out_and_so_does_it
         yield
         thread.join()
 
-    monkeypatch.setattr("flows.engine.run.calling_at", when_it_sleeps)
+    monkeypatch.setattr("flows.engine.attempts.calling_at", when_it_sleeps)
     state = dbt_full_pipeline(
         target=sleeper.target, project_dir=PROJECT, freshness=False, timeout_seconds=3600, return_state=True
     )

@@ -14,6 +14,8 @@ from infrastructure.passed_on import look_ups_in
 # What `dbt build` builds or runs; sources, exposures, metrics and analyses are none of it.
 BUILT_TYPES = ("model", "seed", "snapshot", "function")
 TEST_TYPES = ("test", "unit_test")
+# What the setting is called that says what the hooks are.
+HOOKS = "the on-run hooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class Inputs:
     nodes: Mapping[str, Input]
     sources: Mapping[str, str]
     settings: Mapping[str, str]
+
+    @property
+    def has_hooks(self) -> bool:
+        """Return whether the project, or a package of it, has statements before or behind its runs."""
+        return self.settings.get(HOOKS) not in (None, digest_of({}))
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Inputs:

@@ -45,6 +45,7 @@ class Node(NamedTuple):
         columns, personal_columns: those that are described, in lower case.
         label: what people call an exposure.
         snapshot: what dbt alone knows of a snapshot's table; None for other nodes.
+        batches: how a model is cut into batches of time; None for other nodes.
     """
 
     unique_id: str
@@ -75,6 +76,7 @@ class Node(NamedTuple):
     personal_columns: frozenset[str]
     label: str
     snapshot: Snapshot | None
+    batches: Batches | None
 
     @property
     def is_test(self) -> bool:
@@ -90,6 +92,20 @@ class Node(NamedTuple):
     def holds_rows(self) -> bool:
         """Return whether it is a table of its own."""
         return self.resource_type in DATA_TYPES and self.materialized in _HOLD_ROWS and bool(self.relation)
+
+
+class Batches(NamedTuple):
+    """How a model is cut into batches of time.
+
+    Attributes:
+        size: hour, day, month or year.
+        lookback: batches before the last one that a run builds again.
+        begin: where the first one begins; empty where the project does not say.
+    """
+
+    size: str
+    lookback: int
+    begin: str
 
 
 class Snapshot(NamedTuple):
@@ -173,6 +189,16 @@ class Manifest:
     def upstream(self, roots: Iterable[str]) -> set[str]:
         """Return all nodes that these depend on, not the roots themselves."""
         return _beyond(self.graph.reverse(copy=False), roots)
+
+    def with_all_after(self, roots: Iterable[str]) -> set[str]:
+        """Return these nodes and all that depend on them, as a selection with `+` has it.
+
+        A unit test belongs to its model, and nothing depends on it.
+        """
+        chosen = set(roots)
+        unit_tests = {key for key, node in self.nodes.items() if node.resource_type == "unit_test"}
+        found = chosen | self.downstream(chosen - unit_tests)
+        return found | {key for key in unit_tests if not found.isdisjoint(self.nodes[key].tests)}
 
     def steps(self, unique_ids: Iterable[str]) -> dict[str, int]:
         """Return the earliest step in which each of these can run, from 1; each comes after what it depends on.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from flows.engine.artifacts.compiled import Compiled, compiled_in
-from flows.engine.artifacts.manifest import PERSONAL, TEST_TYPES, Manifest, Node, Snapshot, SwitchedOff
+from flows.engine.artifacts.manifest import PERSONAL, TEST_TYPES, Batches, Manifest, Node, Snapshot, SwitchedOff
 from flows.engine.context.events import name_of
 from infrastructure.errors import ConfigError
 
@@ -192,6 +192,7 @@ def _node(unique_id: str, entry: _Entry, groups: Mapping[str, tuple[str, ...]]) 
         personal_columns=frozenset(name.lower() for name in columns if meta_of(columns[name]).get(PERSONAL)),
         label=str(entry.get("label") or entry["name"]),
         snapshot=_snapshot(config) if kind == "snapshot" else None,
+        batches=_batches(config),
     )
 
 
@@ -207,6 +208,12 @@ def _unique_columns(about: _Entry) -> tuple[str, ...]:
     if about["name"].startswith("unique_combination"):
         return _texts(arguments.get("columns") or arguments.get("combination_of_columns"))
     return ()
+
+
+def _batches(config: _Entry) -> Batches | None:
+    if config.get("incremental_strategy") != "microbatch" or not config.get("batch_size"):
+        return None
+    return Batches(str(config["batch_size"]), int(config.get("lookback") or 0), str(config.get("begin") or ""))
 
 
 def _snapshot(config: _Entry) -> Snapshot:

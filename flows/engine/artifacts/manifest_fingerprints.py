@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import orjson
 
-from flows.engine.artifacts.fingerprints import BUILT_TYPES, TEST_TYPES, Input, Inputs, Parts, Values, digest_of
+from flows.engine.artifacts.fingerprints import BUILT_TYPES, HOOKS, TEST_TYPES, Input, Inputs, Parts, Values, digest_of
 from flows.engine.artifacts.manifest import reach
 from flows.engine.artifacts.volatile_sql import unseen_in_python, unseen_in_sql, unseen_words
 from flows.engine.context.events import name_of
@@ -123,7 +123,7 @@ class _Reading:
             key: [entry.get("raw_code"), *self._digests(entry, self._reach(entry))] for key, entry in hooks.items()
         }
         called = digest_of(*self._digests({}, self._called))
-        return {"the on-run hooks": digest_of(texts), CALLED_BY_DBT: called}
+        return {HOOKS: digest_of(texts), CALLED_BY_DBT: called}
 
     def _called_by_dbt(self) -> list[str]:
         """Return the project's macros that dbt calls without a model naming them.

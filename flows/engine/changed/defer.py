@@ -10,23 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.engine.artifacts.fingerprints import Inputs
-from flows.engine.artifacts.manifest_file import MANIFEST, load_manifest
+from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest_file import MANIFEST, load_manifest, manifest_of
 from flows.engine.artifacts.manifest_fingerprints import CALLED_BY_DBT, inputs_of
 from flows.engine.changed.last_success import ARTIFACTS, LastSuccess, latest_folder, read_folder
 from flows.engine.changed.parse_inputs import surroundings_of
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.exact_selection import flags_beside
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import STATE_VARIABLE, State, state_of
-from flows.engine.process.listing import list_manifest
-from infrastructure.errors import ConfigError, UpstreamUnavailable
+from flows.engine.ledger.undone import is_run_by
+from flows.engine.process.listing import list_ids, list_manifest
+from infrastructure.errors import ConfigError, UpstreamUnavailable, preview
 from infrastructure.private_files import private_folder
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
 _OUR_OWN_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_MODIFIED = "state:modified+"
 
 
 def deferred(
@@ -43,14 +45,9 @@ def deferred(
         is_resumed: compare with the very state that the run which is resumed was compared with.
 
     Raises:
-        ConfigError: there is no such state, it can't be read, or the selection can't be narrowed.
+        ConfigError: there is no such state, or it can't be read.
         DbtRunFailed: the project does not compile.
     """
-    if command.selector:
-        raise ConfigError(
-            f"--defer-to narrows a selection to what is modified, and dbt can't narrow the set {command.selector!r}. "
-            "Give --select and --exclude in place of --selector."
-        )
     if defer_to == profile.target:
         raise ConfigError(
             f"Target {defer_to} can't defer to itself: name the target to compare with, such as --defer-to prod. "
@@ -68,13 +65,15 @@ def deferred(
             ) from exc
     last = _read(copy, defer_to)
     flags = (*command.flags, "--defer", "--favor-state", "--state", str(copy))
-    extra = _unseen_by_dbt(replace(command, flags=flags), project, profile, last)
-    words = [_MODIFIED, *(f"fqn:{fqn}+" for fqn in extra)]
-    if extra:
-        current_reporter().note(f"Modified too, though dbt's state:modified does not see it: {', '.join(extra[:5])}.")
-    asked = (command.select or "").split()
-    select = " ".join(f"{word},{more}" for word in words for more in asked) if asked else " ".join(words)
-    return replace(command, select=select, flags=flags)
+    modified, manifest, unseen = _modified(replace(command, flags=flags), project, profile, last)
+    if unseen:
+        names = preview([manifest.nodes[unique_id].name for unique_id in unseen])
+        current_reporter().note(f"Modified too, though dbt's state:modified does not see it: {names}.")
+    chosen = manifest.with_all_after(modified | set(unseen))
+    if command.select or command.exclude or command.selector:
+        chosen &= set(list_ids(command, project, profile))
+    nodes = tuple(key for key in manifest.nodes if key in chosen and is_run_by(command.verb, key, manifest))
+    return replace(command, nodes=nodes, flags=flags_beside(flags))
 
 
 def _fetch(defer_to: str, project: Project, own: State, copy: Path) -> None:
@@ -128,21 +127,23 @@ def _fetch_from(place: str, copy: Path) -> None:
         raise UpstreamUnavailable(f"--defer-to {place} can't be read now: {exc}") from exc
 
 
-def _unseen_by_dbt(command: DbtCommand, project: Project, profile: Profile, last: LastSuccess) -> list[str]:
-    """Return the fqn of nodes whose code or macros differ although dbt calls them unmodified.
+def _modified(
+    command: DbtCommand, project: Project, profile: Profile, last: LastSuccess
+) -> tuple[set[str], Manifest, list[str]]:
+    """Return the nodes that dbt calls modified, and those whose code or macros differ although it does not.
 
-    Seeds above 1 MB, macros that only a hook or a test's argument names, materializations.
+    The latter are seeds above 1 MB, macros that only a hook or a test's argument names, materializations.
     """
     modified = replace(command, select="state:modified", exclude=None)
     seen, manifest = list_manifest(modified, project, profile)
     inputs: Inputs = inputs_of(manifest, surroundings_of(command, project, profile).values)
     everything = inputs.settings[CALLED_BY_DBT] != last.inputs.settings.get(CALLED_BY_DBT)
-    found: list[str] = []
+    unseen: list[str] = []
     for unique_id, node in inputs.nodes.items():
         built = last.built.get(unique_id)
         if unique_id in seen or built is None or built.parts is None:
             continue
         then, now = built.parts, node.parts
         if everything or (then.code, then.macros) != (now.code, now.macros):
-            found.append(node.fqn)
-    return found
+            unseen.append(unique_id)
+    return set(seen), manifest_of(manifest), unseen

@@ -133,6 +133,13 @@ class RunMemory:
         """
         return read_last_good(self.state) or LastSuccess()
 
+    def built_before(self) -> set[str]:
+        """Return the unique ids of what has ever been built well; empty where the state can't be read."""
+        try:
+            return {unique_id for unique_id, built in self.last.built.items() if built.parts is not None}
+        except ConfigError:
+            return set()
+
     def known(self, inputs: Inputs) -> Mapping[str, Built]:
         """Return how every node was built last, the runs counted in that never got to writing it down.
 

@@ -13,12 +13,17 @@ from infrastructure.plain_text import plain
 # Outcomes of a node, as dbt spells them.
 FAILED = frozenset({"error", "fail", "runtime error", "partial success"})
 WARNED = frozenset({"warn"})
-SKIPPED = frozenset({"skipped"})
+# In our words, of what dbt says nothing: a node that was to run and did not, and one that was cut off in its work.
+NOT_RUN, CUT_OFF = "not run", "cut off"
+UNTOLD = frozenset({NOT_RUN, CUT_OFF})
+SKIPPED = frozenset({"skipped"}) | UNTOLD
 SUCCEEDED = frozenset({"success", "pass", "no-op"})
 FINISHED = FAILED | WARNED | SKIPPED | SUCCEEDED
 STARTED = "started"
 # What dbt calls the statements of on-run-start and on-run-end.
 HOOK = "operation"
+# The line in which dbt of Tributary's own environment says which nodes it is going to run; see child.py.
+SELECTED = "TributarySelected"
 
 # Only these lines end a node: others repeat its last status in their node_info.
 _RESULT_LINES = frozenset(

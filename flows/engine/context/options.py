@@ -28,6 +28,8 @@ class RunOptions:
             that are selected themselves.
         fail_fast: begin no further node once one has failed.
         threads: nodes that run at a time; as the profile says when None.
+        resume_run: the run to go on with, by the name of its folder or the beginning of it; with `resume`, the last one
+            of the same selection and variables when None.
         allow_nothing: take a selection that matches no node for what was meant.
     """
 
@@ -48,6 +50,7 @@ class RunOptions:
     fail_fast: bool = False
     threads: int | None = None
     allow_nothing: bool = False
+    resume_run: str | None = None
 
     def __post_init__(self) -> None:
         if self.changed and self.resume:

@@ -26,6 +26,8 @@ class Attempt:
         running: unique ids of those that have not ended.
         hooks: names of the hooks that have not ended, by unique id; they are no nodes, and count for themselves.
         total: how many nodes it was to run; None where dbt has not said.
+        selected: unique ids of those nodes; None where dbt does not say.
+        proved: unique ids of the nodes that its artifact has a result of.
         said: its last lines that are not dbt's JSON.
         errors: what dbt called an error of the command as a whole.
         node_errors: why nodes failed, by unique id, where the log says so.
@@ -39,6 +41,8 @@ class Attempt:
     running: set[str] = field(default_factory=set[str])
     hooks: dict[str, str] = field(default_factory=dict[str, str])
     total: int | None = None
+    selected: tuple[str, ...] | None = None
+    proved: frozenset[str] = frozenset()
     said: list[str] = field(default_factory=list[str])
     errors: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
@@ -48,7 +52,12 @@ class Attempt:
     @property
     def left_undone(self) -> bool:
         """Return whether nodes that it was to run did not end."""
-        return bool(self.running or self.hooks) or self.total is None or len(self.begun) < self.total
+        return bool(self.running or self.hooks) or not self.has_counted_all
+
+    @property
+    def has_counted_all(self) -> bool:
+        """Return whether as many nodes have begun as dbt said that there are."""
+        return self.total is not None and len(self.begun) >= self.total
 
     def take_node(self, node: NodeEvent) -> None:
         """Take note that a node or a hook started or ended."""

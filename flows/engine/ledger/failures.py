@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flows.engine.artifacts.results import PARAGRAPH, DbtResult, NodeResult, is_count
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.events import UNTOLD
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.ledger.transient import is_transient
 from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError, preview
@@ -49,13 +50,29 @@ def failure_of(result: DbtResult, warehouse: str) -> DbtRunFailed:
     skipped = result.of("skipped")
     first = failed[0] if failed else None
     because = f" {first.name}: {sentence(first.message).rstrip('.')}." if first and first.message else ""
-    left = f" {len(skipped)} were skipped because of them." if skipped else ""
+    not_run = sum(node.status in UNTOLD for node in skipped)
+    left = f" {len(skipped) - not_run} were skipped because of them." if len(skipped) > not_run else ""
+    left += f" {not_run} were not run." if not_run else ""
     return DbtRunFailed(
         f"{result.command} failed on target {result.target} for {len(failed)} of {len(result.nodes)} nodes: "
         f"{preview([node.name for node in failed])}.{because}{left} Log: {log_of(result.run_path)}",
         failed=[node.unique_id for node in failed],
         skipped=[node.unique_id for node in skipped],
         is_transient=retryable(result.nodes, warehouse),
+    )
+
+
+def left_undone(result: DbtResult) -> DbtRunFailed | None:
+    """Return the error of a command in which nothing failed and nodes are left undone; None where none is."""
+    left = result.of("skipped")
+    if not left or result.of("failed"):
+        return None
+    because = sentence(left[0].message or "dbt skipped it and gave no reason").rstrip(".")
+    return DbtRunFailed(
+        f"{result.command} on target {result.target} left {len(left)} of {len(result.nodes)} nodes undone, though "
+        f"nothing failed: {preview([node.name for node in left])}. {left[0].name}: {because}. "
+        f"Log: {log_of(result.run_path)}",
+        skipped=[node.unique_id for node in left],
     )
 
 

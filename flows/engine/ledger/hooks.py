@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from flows.engine.artifacts.manifest import Node
 from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import HOOK
 from infrastructure.errors import ConfigError, preview
@@ -22,15 +23,18 @@ def are_all_kept_back(results: Mapping[str, NodeResult]) -> bool:
     return all(node.outcome == "skipped" for node in results.values() if not is_hook(node.unique_id))
 
 
-def nodes_for_hooks(done: Iterable[NodeResult]) -> list[str]:
+def nodes_for_hooks(done: Iterable[NodeResult | Node]) -> list[str]:
     """Return nodes that can be run again for the sake of hooks, which dbt runs together with nodes alone.
 
     They are one of each schema, as hooks often grant rights on the schemas of the nodes that ran.
 
+    Args:
+        done: nodes that have come to a good end.
+
     Raises:
         ConfigError: there are none; another run of a node that appends would append twice.
     """
-    good = [node for node in done if node.outcome in ("succeeded", "warned") and not is_hook(node.unique_id)]
+    good = [node for node in done if not is_hook(node.unique_id)]
     for kinds in _REPEATABLE:
         fit = [node for node in good if node.materialized in kinds]
         if fit:
@@ -39,5 +43,5 @@ def nodes_for_hooks(done: Iterable[NodeResult]) -> list[str]:
     raise ConfigError(
         "The hooks of this run are left. dbt runs them together with nodes alone, and no node of this run "
         f"({names or 'none is done'}) can be run again without adding rows. "
-        "Run without --resume, or run the hooks' statements by hand."
+        "Run without --resume or --changed, or run the hooks' statements by hand."
     )

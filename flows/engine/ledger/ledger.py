@@ -18,7 +18,7 @@ from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder
 
-_TIMES = {"at", "started_at", "finished_at"}
+_TIMES = {"at", "started_at", "finished_at", "window_at"}
 _CHUNK_BYTES = 1_000_000
 
 

@@ -13,8 +13,10 @@ from flows.engine.context.events import NodeEvent
 from infrastructure.errors import preview
 
 
-def skipped_in_silence(details: Details, begun: Iterable[str], manifest: Manifest, at: datetime) -> list[NodeEvent]:
-    """Return what dbt skipped without a line of its log that names it: a model behind an ephemeral one, in dbt 1.
+def told_in_silence(details: Details, begun: Iterable[str], manifest: Manifest, at: datetime) -> list[NodeEvent]:
+    """Return what dbt's artifact says of nodes that no line of its log names.
+
+    Such as a model behind an ephemeral one that failed, which dbt 1 skips without a line.
 
     Args:
         details: dbt's own results by unique id.
@@ -23,9 +25,9 @@ def skipped_in_silence(details: Details, begun: Iterable[str], manifest: Manifes
     """
     known = set(begun)
     return [
-        NodeEvent(unique_id, node.name, node.resource_type, node.materialized, "skipped", at, at)
+        NodeEvent(unique_id, node.name, node.resource_type, node.materialized, str(entry.get("status")), at, at)
         for unique_id, entry in details.items()
-        if unique_id not in known and entry.get("status") == "skipped" and (node := manifest.nodes.get(unique_id))
+        if unique_id not in known and (node := manifest.nodes.get(unique_id)) and not node.is_ephemeral
     ]
 
 

@@ -16,6 +16,8 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -35,6 +37,8 @@ QUERY_TAG_VARIABLE = "TRIBUTARY_QUERY_TAG"
 STOP_SECONDS = 20.0
 # What the outcome of a node is called that may not be in the warehouse; see `_Relay`.
 IN_DOUBT = "ResultInDoubt"
+# What the line is called that says which nodes dbt is going to run.
+SELECTED = "TributarySelected"
 _CLOSING = frozenset({"ConnectionLeftOpenInCleanup", "ConnectionClosedInCleanup"})
 
 
@@ -113,7 +117,15 @@ class _Relay:
         document = self._as_document(event)
         if self._is_closing and document["data"].get("node_info", {}).get("unique_id"):
             document["info"]["name"] = IN_DOUBT
-        line = self._scrub(json.dumps(document, default=str), self._secrets).encode() + b"\n"
+        self._write(self._scrub(json.dumps(document, default=str), self._secrets).encode() + b"\n")
+
+    def selected(self, unique_ids: list[str]) -> None:
+        """Say which nodes dbt is going to run."""
+        at = datetime.now(UTC).isoformat()
+        info = {"name": SELECTED, "msg": "", "level": "info", "ts": at}
+        self._write(json.dumps({"info": info, "data": {"nodes": unique_ids}}).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
         with self._lock:
             for file in self._files:
                 # A full disk or a flow process that is gone is no reason for dbt to fail in the middle of a node.
@@ -189,8 +201,6 @@ def _only_batches_that_failed(file: str | None) -> None:
     """Have dbt build again the batches that failed and no others, as its own `retry` does."""
     if not file:
         return
-    from datetime import datetime
-
     results: Any = importlib.import_module("dbt.artifacts.schemas.batch_results")
     with open(file, encoding="utf-8") as document:
         told = json.load(document)
@@ -215,6 +225,20 @@ def _only_batches_that_failed(file: str | None) -> None:
     run.RunTask.populate_microbatch_batches = with_what_is_known
 
 
+def _say_what_will_run(say: Callable[[list[str]], None]) -> None:
+    """Have dbt say which nodes it is going to run, once it has worked out what its selection means."""
+    runnable: Any = importlib.import_module("dbt.task.runnable")
+    initialize = runnable.GraphRunnableTask._runtime_initialize
+
+    def and_say(task: Any) -> None:  # noqa: ANN401  (dbt's classes)
+        initialize(task)
+        nodes = [node.unique_id for node in task._flattened_nodes if not node.is_ephemeral_model]
+        # A build keeps them apart, as it runs each together with its model.
+        say([*nodes, *sorted(getattr(task, "selected_unit_tests", ()))])
+
+    runnable.GraphRunnableTask._runtime_initialize = and_say
+
+
 def main() -> None:
     """Run dbt with the arguments of this process."""
     # Artifacts and logs hold SQL and error texts, and DuckDB's file the data itself.
@@ -233,7 +257,9 @@ def main() -> None:
     gc.freeze()
     atexit.register(gc.unfreeze)
 
-    cli(prog_name="dbt", obj={"callbacks": [_Relay(os.environ.get(EVENTS_VARIABLE))]})
+    relay = _Relay(os.environ.get(EVENTS_VARIABLE))
+    _say_what_will_run(relay.selected)
+    cli(prog_name="dbt", obj={"callbacks": [relay]})
 
 
 if __name__ == "__main__":

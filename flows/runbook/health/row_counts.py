@@ -9,7 +9,7 @@ from typing import Any, cast
 import orjson
 
 from flows.engine.artifacts.artifacts import Artifacts
-from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest import Manifest, Node
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import DbtEvent
@@ -61,8 +61,13 @@ def _tables(manifest: Manifest, select: str) -> dict[str, str]:
     return {
         node.unique_id: str(node.relation)
         for node in manifest.nodes.values()
-        if node.holds_rows and (node.name in words or tags.intersection(node.tags))
+        if node.holds_rows and (_is_named(node, words) or tags.intersection(node.tags))
     }
+
+
+def _is_named(node: Node, words: Sequence[str]) -> bool:
+    """Say whether words name a node; the name of a model stands for all its versions, as it does for dbt."""
+    return node.name in words or node.unique_id.split(".")[2] in words
 
 
 class _ShownRows:
@@ -107,6 +112,6 @@ def _history_rows(result: DbtResult, run: RunContext, counts: Mapping[str, int])
         "run_outcome": "succeeded",
     }
     return [
-        row | {"unique_id": unique_id, "name": unique_id.split(".")[2], "row_count": count}
+        row | {"unique_id": unique_id, "name": unique_id.split(".", 2)[2], "row_count": count}
         for unique_id, count in counts.items()
     ]

@@ -32,6 +32,7 @@ def ledger_of(state: State, started_at: datetime, *events: NodeEvent, last: str 
     folder = state.new_run(started_at, "build-x")
     with Ledger(folder / LEDGER) as ledger:
         ledger.append({"kind": "run", "command": fingerprint(COMMAND), "target": "dev", "at": started_at})
+        ledger.append({"kind": "selected", "nodes": [each.unique_id for each in events] + ["model.shop.late"]})
         for each in events:
             ledger.node(each, 1)
         if last:
@@ -66,10 +67,13 @@ def test_a_killed_run_is_in_the_history_with_what_was_cut_off(tmp_path: Path, mo
     assert runs[0][:3] == (killed.name, "failed", "tag:marts")
     assert runs[0][3].startswith("dbt build was killed before it could end")
     assert runs[0][4] == 5.0, "to the last that is known of it"
+    late = ask(store, "select message from nodes where name = 'late'").rows
+    assert late == (("Not run: the run was stopped as its process was killed, before its turn came.",),)
     assert ask(store, "select name, outcome, attempts, seconds from nodes order by name").rows == (
         ("again", "succeeded", 2, 2.0),
         ("cut", "failed", 1, 4.0),
         ("done", "succeeded", 1, 2.0),
+        ("late", "skipped", 0, 0.0),
     )
 
 

@@ -136,7 +136,9 @@ def test_a_date_stays_a_date_on_its_way_to_dbt_and_a_run_of_it_is_found_again(od
     odd.build(select="dated", vars=day)
     assert odd.read("select as_of from dated") == [("2026",)]
     memory = memory_for_plan(DbtCommand("build", select="dated", vars=day), odd.project, odd.profile)
-    assert interrupted_run(memory.state, memory.command) is None
+    found = interrupted_run(memory.state, memory.command)
+    assert found is not None
+    assert found.is_whole
     (odd.folder / "project" / "models" / "dated.sql").write_text(FILES["models/dated.sql"])
 
 

@@ -42,8 +42,8 @@ def test_what_is_typed_reaches_the_flow_whole(monkeypatch: pytest.MonkeyPatch) -
         raise ConfigError("far enough")
 
     monkeypatch.setattr(local_run, "run_locally", stop)
-    words = "--select a --select b --exclude c --resume --docs --no-freshness --no-wait --retries 7 --full-refresh"
-    words += " --timeout-minutes 2 --fail-fast --threads 3 --allow-nothing"
+    words = "--select a --select b --exclude c --resume 20261128T03 --docs --no-freshness --no-wait --retries 7"
+    words += " --full-refresh --timeout-minutes 2 --fail-fast --threads 3 --allow-nothing"
     CliRunner().invoke(run, [*words.split(), "--vars", "{day: 1}"])
     assert asked[0].options == RunOptions(
         select="a b",
@@ -51,6 +51,7 @@ def test_what_is_typed_reaches_the_flow_whole(monkeypatch: pytest.MonkeyPatch) -
         full_refresh=True,
         vars={"day": 1},
         resume=True,
+        resume_run="20261128T03",
         retries=7,
         timeout_seconds=120,
         wait=False,
@@ -60,6 +61,8 @@ def test_what_is_typed_reaches_the_flow_whole(monkeypatch: pytest.MonkeyPatch) -
         threads=3,
         allow_nothing=True,
     )
+    CliRunner().invoke(run, ["--resume", "--docs"])
+    assert asked[1].options == RunOptions(resume=True, docs=True)
 
 
 @pytest.mark.parametrize("option", ["fail_fast", "threads"])

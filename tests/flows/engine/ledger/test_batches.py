@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import orjson
 import pytest
+from flows.engine.artifacts.graph import Batches, Node
 
 from flows.engine.artifacts.results import unbuilt_batches
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
+from flows.engine.context.state import LEDGER, dbt_log
+from flows.engine.ledger.batches import batches_told, offset, window_flags
 from flows.engine.ledger.failures import is_passing
+from flows.engine.ledger.ledger import read_ledger
+from flows.engine.ledger.resume import logged_lines
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from infrastructure.errors import DbtRunFailed
+from tests.support.engines import engine_or_skip
 from tests.support.projects import profile_in
 
 HOURS = "select i as id, timestamp '2026-01-01' + i * interval 1 hour as happened from range(96) t(i)"
@@ -96,3 +107,111 @@ def test_only_models_of_which_some_batches_went_well_are_taken_up() -> None:
     assert unbuilt_batches({**details, "no batches": {"batch_results": None}, "other": {}}) == {
         "some": {"successful": [batch], "failed": [batch]}
     }
+
+
+# Batches of an hour up to now: which ones they are is a matter of when a run begins.
+RECENT = """
+{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='happened', batch_size='hour',
+          begin=env_var('BEGIN'), lookback=1, concurrent_batches=false) }}
+select id, happened from {{ ref('ticks') }}
+"""
+TICKS = """
+{{ config(materialized='table', event_time='happened') }}
+select i as id, cast(now() at time zone 'UTC' as timestamp) - i * interval 10 minute as happened from range(144) t(i)
+"""
+
+
+def hours_of(folder: Path) -> list[datetime]:
+    found = rows(folder, "select distinct date_trunc('hour', happened) from main.recent order by 1")
+    return [hour.replace(tzinfo=UTC) for (hour,) in found if isinstance(hour, datetime)]
+
+
+def move_back(result: Any, by: timedelta) -> datetime:
+    """Have a run have begun earlier, which is all that a resume knows of its time; return when it began then."""
+    ledger = result.run_path / LEDGER
+    entries = list(read_ledger(ledger))
+    entries[0]["at"] -= by
+    ledger.write_bytes(b"".join(orjson.dumps(entry) + b"\n" for entry in entries))
+    at = entries[0]["at"]
+    assert isinstance(at, datetime)
+    return at
+
+
+@pytest.mark.parametrize("name", ["own", "1.12", "2"])
+def test_a_resume_belongs_to_the_window_of_the_run_that_it_resumes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    dbt = None
+    if name != "own":
+        engine = engine_or_skip(name)
+        dbt = str(engine.program)
+        for variable, value in engine.environment.items():
+            monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("BEGIN", f"{datetime.now(UTC) - timedelta(hours=3):%Y-%m-%dT%H:%M:%S}")
+    models = folder / "days" / "models"
+    (folder / "days" / "dbt_project.yml").write_text("name: days\nversion: '1.0'\n")
+    (models / "hours.sql").unlink()
+    (models / "days.sql").unlink()
+    (models / "ticks.sql").write_text(TICKS)
+    (models / "recent.sql").write_text(RECENT)
+
+    def run(**options: Any) -> Any:
+        profile = profile_in(folder)
+        context = RunContext(read_project(folder / "days"), replace(profile, dbt=dbt))
+        return run_dbt(DbtCommand("build"), context, RunOptions(**options), retries=Retries(run_limit=0))
+
+    run()
+    # The model was not begun, as what it reads failed.
+    (models / "ticks.sql").write_text(TICKS + "where i = error('gone')")
+    with pytest.raises(DbtRunFailed) as failed:
+        run()
+    began_at = move_back(failed.value.result, timedelta(hours=5))
+    rows(folder, "delete from main.recent")
+    (models / "ticks.sql").write_text(TICKS)
+    resumed = run(resume=True)
+    assert hours_of(folder) == [offset(began_at, "hour", -1), offset(began_at, "hour", 0)]
+    assert next(read_ledger(resumed.run_path / LEDGER))["window_at"] == began_at
+
+
+def test_the_batches_of_a_run_that_was_killed_are_those_that_its_lines_tell_of(folder: Path) -> None:
+    with pytest.raises(DbtRunFailed) as failed:
+        build(folder, "the 2nd is no day", 100)
+    result = failed.value.result
+    (told,) = [entry["of"] for entry in read_ledger(result.run_path / LEDGER) if entry["kind"] == "batches"]
+    assert set(told) == {"model.days.days"}
+    lines = logged_lines(dbt_log(result.run_path))
+    by_lines = orjson.loads(orjson.dumps(batches_told(lines, result.target_path / "manifest.json")))
+    for outcome in ("successful", "failed"):
+        assert sorted(by_lines["model.days.days"][outcome]) == sorted(told["model.days.days"][outcome])
+    # A batch that had only begun is not built, and neither are those behind it.
+    until = next(number for number, line in enumerate(lines) if line.name == "LogBatchResult") + 2
+    cut = batches_told(lines[:until], result.target_path / "manifest.json")["model.days.days"]
+    assert (len(cut["successful"]), len(cut["failed"])) == (1, 3)
+
+
+def test_the_window_holds_all_batches_that_are_left() -> None:
+    at = datetime(2026, 3, 1, 22, 37, tzinfo=UTC)
+
+    def model(name: str, size: str, lookback: int = 1, begin: str = "2026-01-01") -> Node:
+        batches = Batches(size, lookback, begin)
+        return Node(
+            f"model.a.{name}", name, "model", "", (), "incremental", (), "", "", "", None, True, batches=batches
+        )
+
+    def window(*nodes: Node, built: tuple[str, ...] = (), **unbuilt: Any) -> tuple[str, ...]:
+        of = {f"model.a.{name}": {"failed": [found]} for name, found in unbuilt.items()}
+        return window_flags(nodes, of, at, [f"model.a.{name}" for name in built])[1::2]
+
+    hour, month = model("hour", "hour"), model("month", "month", 2)
+    assert window(hour, built=("hour",)) == ("2026-03-01T21:00:00", "2026-03-01T23:00:00")
+    assert window(hour) == ("2026-01-01T00:00:00", "2026-03-01T23:00:00")
+    assert window(month, built=("month",)) == ("2026-01-01T00:00:00", "2026-04-01T00:00:00")
+    failed = ["2026-03-01T19:00:00+00:00", "2026-03-01T20:00:00+00:00"]
+    assert window(hour, hour=failed) == ("2026-03-01T19:00:00", "2026-03-01T20:00:00")
+    assert window(hour, model("day", "day", 0), built=("day",), hour=failed) == (
+        "2026-03-01T00:00:00",
+        "2026-03-02T00:00:00",
+    )
+    assert offset(datetime(2026, 1, 31, tzinfo=UTC), "month", -1) == datetime(2025, 12, 1, tzinfo=UTC)
+    assert offset(at, "year", 1) == datetime(2027, 1, 1, tzinfo=UTC)
+    assert window_flags([], {}, at, ()) == ()

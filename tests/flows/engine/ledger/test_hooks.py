@@ -58,6 +58,16 @@ def test_a_hook_that_failed_runs_again_with_a_resume(folder: Path) -> None:
     assert not result.of("failed", "skipped")
 
 
+def test_a_hook_that_failed_runs_again_where_nothing_has_changed(folder: Path) -> None:
+    with pytest.raises(DbtRunFailed, match="on-run-end"):
+        build(folder, RunOptions())
+    query(folder, "create table main.wanted as select 7 as id")
+    assert not build(folder, RunOptions(changed=True)).of("failed", "skipped")
+    assert query(folder, "from main.ran") == [(7,)]
+    assert build(folder, RunOptions(changed=True)).nodes == ()
+    assert query(folder, "from main.ran") == [(7,)], "it has come to a good end"
+
+
 def test_a_selection_that_matches_nothing_is_an_error_that_names_what_was_meant(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"frist.*Did you mean first\?.*--allow-nothing"):
         build(folder, RunOptions(select="frist"))

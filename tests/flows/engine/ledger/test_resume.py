@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
@@ -21,7 +21,7 @@ from flows.engine.context.reporting import reporting_to
 from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import LEDGER, TEXT_LOG, State, state_of
 from flows.engine.ledger.ledger import Ledger
-from flows.engine.ledger.resume import fingerprint, interrupted_run
+from flows.engine.ledger.resume import fingerprint, interrupted_run, name_of_run, options_of, told_of
 from flows.engine.run import run_dbt
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, DbtRunFailed
@@ -129,7 +129,9 @@ def test_a_killed_build_is_resumed_without_doing_anything_twice(
     assert result.counts() == {"succeeded": 5, "warned": 0, "failed": 0, "skipped": 0}
     assert {node.name for node in result.nodes} == {*MODELS, "not_null_second_id"}
     assert ran(folder) == dict.fromkeys(MODELS, 1)
-    assert interrupted_run(state_in(folder), DbtCommand("build")) is None
+    resumed = interrupted_run(state_in(folder), DbtCommand("build"))
+    assert resumed is not None
+    assert resumed.is_whole
 
 
 def test_a_resumed_run_does_what_failed_and_what_was_skipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,24 +143,76 @@ def test_a_resumed_run_does_what_failed_and_what_was_skipped(folder: Path, monke
     result = build(folder, resume=True)
     assert result.counts()["succeeded"] == 5
     assert ran(folder) == dict.fromkeys(MODELS, 1)
-    # With nothing left undone, it is an ordinary run.
-    assert build(folder, resume=True).counts()["succeeded"] == 5
-    assert ran(folder) == dict.fromkeys(MODELS, 2)
+    for _ in range(2):
+        nothing = build(folder, resume=True)
+        assert nothing.nodes == ()
+        assert any("Nothing to resume: the run of " in note for note in nothing.notes)
+        assert not (nothing.run_path / TEXT_LOG).exists(), "dbt was started for nothing"
+    assert ran(folder) == dict.fromkeys(MODELS, 1)
 
 
-def test_only_the_very_same_command_is_resumed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROWS", "'no number'")
-    with pytest.raises(DbtRunFailed):
-        build(folder)
+def write_run(state: State, command: DbtCommand, options: RunOptions, is_ok: bool) -> str:
+    """Write the record of a run, as `run_dbt` does, and return its name."""
+    at = datetime.now(UTC)
+    run_path = state.new_run(at, command.verb)
+    with Ledger(run_path / LEDGER) as ledger:
+        head = {"kind": "run", "command": fingerprint(command), "target": "dev", "at": at}
+        ledger.append(head | {"options": told_of(options)})
+        ledger.append({"kind": "end", "at": at, "is_ok": is_ok, "nodes": 1})
+    return name_of_run(run_path)
+
+
+DAYS = ({"day": date(2026, 1, 31)}, {"day": date(2026, 1, 30)})
+
+
+@pytest.mark.parametrize(
+    ("then", "asked", "differs"),
+    [
+        (RunOptions(), RunOptions(select="last"), '--select was not given then and is "last" now'),
+        (RunOptions(vars=DAYS[0]), RunOptions(), '--vars was {"day":"2026-01-31"} then and is not given now'),
+        (
+            RunOptions(vars=DAYS[0]),
+            RunOptions(vars=DAYS[1], full_refresh=True),
+            "--full-refresh was not given then and is true now; "
+            '--vars was {"day":"2026-01-31"} then and is {"day":"2026-01-30"} now',
+        ),
+    ],
+)
+def test_a_resume_of_something_else_says_what_differs_and_how_to_go_on(
+    folder: Path, then: RunOptions, asked: RunOptions, differs: str
+) -> None:
     state = state_in(folder)
-    assert interrupted_run(state, DbtCommand("build")) is not None
-    for other in (
-        DbtCommand("run"),
-        DbtCommand("build", select="last"),
-        DbtCommand("build", full_refresh=True),
-        DbtCommand("build", vars={"day": "2026-01-31"}),
-    ):
-        assert interrupted_run(state, other) is None
+    write_run(state, asked.command("build"), asked, is_ok=True)
+    name = write_run(state, then.command("build"), then, is_ok=False)
+    # What ended well, and commands of another kind, are nothing to resume.
+    write_run(state, RunOptions(select="first").command("build"), RunOptions(select="first"), is_ok=True)
+    write_run(state, DbtCommand("test"), RunOptions(), is_ok=False)
+    with pytest.raises(ConfigError) as refused:
+        interrupted_run(state, asked.command("build"))
+    assert f"run of something else: {differs}. To go on with that one: --resume {name}, and" in str(refused.value)
+
+    named = options_of(RunOptions(resume=True, resume_run=name, retries=7), state)
+    assert (named.vars, named.select, named.retries) == (then.vars, None, 7)
+    found = interrupted_run(state, named.command("build"))
+    assert found is not None
+    assert name_of_run(found.run_path) == name
+
+    # Where there are two, each is resumed by what it was given.
+    write_run(state, asked.command("build"), asked, is_ok=False)
+    found = interrupted_run(state, then.command("build"))
+    assert found is not None
+    assert name_of_run(found.run_path) == name
+
+
+def test_a_run_that_is_named_is_resumed_with_what_it_was_given_and_nothing_else(folder: Path) -> None:
+    state, then = state_in(folder), RunOptions(select="first+", defer_to="prod")
+    name = write_run(state, then.command("build"), then, is_ok=False)
+    assert options_of(RunOptions(resume=True), state) == RunOptions(resume=True)
+    assert options_of(RunOptions(resume=True, resume_run=name, select="first+"), state).defer_to == "prod"
+    with pytest.raises(ConfigError, match=rf"--resume {name} goes on with .*: --select\. Leave that out"):
+        options_of(RunOptions(resume=True, resume_run=name, select="last"), state)
+    with pytest.raises(ConfigError, match="There is no record of a build '20200101'"):
+        options_of(RunOptions(resume=True, resume_run="20200101"), state)
 
 
 def test_a_damaged_record_is_no_ground_to_go_on_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
