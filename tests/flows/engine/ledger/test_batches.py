@@ -10,8 +10,9 @@ from typing import Any
 import duckdb
 import orjson
 import pytest
-from flows.engine.artifacts.graph import Batches, Node
 
+from flows.engine.artifacts.manifest import Node
+from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.artifacts.results import unbuilt_batches
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
@@ -180,12 +181,12 @@ def test_the_batches_of_a_run_that_was_killed_are_those_that_its_lines_tell_of(f
     (told,) = [entry["of"] for entry in read_ledger(result.run_path / LEDGER) if entry["kind"] == "batches"]
     assert set(told) == {"model.days.days"}
     lines = logged_lines(dbt_log(result.run_path))
-    by_lines = orjson.loads(orjson.dumps(batches_told(lines, result.target_path / "manifest.json")))
+    by_lines = orjson.loads(orjson.dumps(batches_told(lines, result.artifacts)))
     for outcome in ("successful", "failed"):
         assert sorted(by_lines["model.days.days"][outcome]) == sorted(told["model.days.days"][outcome])
     # A batch that had only begun is not built, and neither are those behind it.
     until = next(number for number, line in enumerate(lines) if line.name == "LogBatchResult") + 2
-    cut = batches_told(lines[:until], result.target_path / "manifest.json")["model.days.days"]
+    cut = batches_told(lines[:until], result.artifacts)["model.days.days"]
     assert (len(cut["successful"]), len(cut["failed"])) == (1, 3)
 
 
@@ -193,10 +194,9 @@ def test_the_window_holds_all_batches_that_are_left() -> None:
     at = datetime(2026, 3, 1, 22, 37, tzinfo=UTC)
 
     def model(name: str, size: str, lookback: int = 1, begin: str = "2026-01-01") -> Node:
-        batches = Batches(size, lookback, begin)
-        return Node(
-            f"model.a.{name}", name, "model", "", (), "incremental", (), "", "", "", None, True, batches=batches
-        )
+        strategy = {"incremental_strategy": "microbatch", "batch_size": size, "lookback": lookback, "begin": begin}
+        entry = {"name": name, "resource_type": "model", "config": strategy}
+        return manifest_of({"nodes": {f"model.a.{name}": entry}}).nodes[f"model.a.{name}"]
 
     def window(*nodes: Node, built: tuple[str, ...] = (), **unbuilt: Any) -> tuple[str, ...]:
         of = {f"model.a.{name}": {"failed": [found]} for name, found in unbuilt.items()}
