@@ -87,6 +87,11 @@ class Means:
         names = [*self.places]
         return names[0] if len(names) == 1 or number_of(seed) % 100 >= _OF_DBT_2 else names[1]
 
+    def version(self, seed: str) -> str:
+        """Return the version of that dbt."""
+        engine = self.engine(seed)
+        return version("dbt-core") if engine == OWN else engine
+
     def is_as_a_user(self, seed: str) -> bool:
         """Say whether its commands are programs that a user would start."""
         return self.api_url is not None and number_of(seed) % 200 in _AS_A_USER
@@ -194,7 +199,7 @@ def _begin(seed: str, means: Means) -> Lane:
 
 def _play(seed: str, means: Means) -> tuple[Outcome, list[str]]:
     """Play a case; where it is wrong, find the shortest that is so too, and return what it tells."""
-    place, case = means.place(seed), case_of(seed, is_dbt_2=means.engine(seed) == "2")
+    place, case = means.place(seed), case_of(seed, means.version(seed))
     door = through_the_program if means.is_as_a_user(seed) else through_the_engine
     if means.is_as_a_user(seed):
         case = for_the_program(case)

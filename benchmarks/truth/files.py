@@ -44,7 +44,11 @@ _METRICS = {
 
 def write_project(world: World, folder: Path) -> None:
     """Write what differs from what is there; `folder` holds the project and the package beside it."""
-    for name, text in _files(world).items():
+    files = _files(world)
+    for path in folder.glob("p*/models/**/*.sql"):
+        if str(path.relative_to(folder)) not in files:
+            path.unlink()
+    for name, text in files.items():
         path = folder / name
         content = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, indent=1)
         if not path.exists() or path.read_text(encoding="utf-8") != content:
@@ -210,6 +214,8 @@ def _sql(world: World, node: Node) -> str:
             **{"materialized": "'incremental'", "incremental_strategy": "'microbatch'", "event_time": "'happened_at'"},
             **{"begin": "'2024-01-01'", "batch_size": "'year'", "lookback": "9"},
         }
+    if node.goes_on:
+        config["on_error"] = "'continue'"
     if node.package:
         config["tags"] = repr(sorted(node.tags))
     if node.hooked:
@@ -285,6 +291,18 @@ def load_rows(path: Path, sources: Mapping[str, Source]) -> None:
                 f"cast(val as bigint) as val, cast(now() at time zone 'UTC' as timestamp) - {ago} as loaded_at "
                 f"from (values {rows}) as made (id, val)"
             )
+
+
+def drop(path: Path, relation: str) -> None:
+    """Drop a table or a view, as somebody may do by hand."""
+    import duckdb
+
+    with duckdb.connect(str(path)) as connection:
+        for kind in connection.execute(
+            "select table_type from information_schema.tables where table_schema = 'main' and table_name = ?",
+            [relation],
+        ).fetchall():
+            connection.execute(f'drop {"view" if kind[0] == "VIEW" else "table"} main."{relation}"')
 
 
 def read_rows(path: Path, world: World) -> dict[str, tuple[str, dict[int, int] | str]]:

@@ -240,6 +240,8 @@ def _generated_edit(chance: random.Random, world: World, breaking: bool = True) 
         "data": [*world.sources],
         "rows": seeds,
         "shape": models,
+        "move": models,
+        "drop": [name for name, node in world.nodes.items() if node.shape != "ephemeral"],
         "macro": [""],
         "project var": [""],
         "env": [""],

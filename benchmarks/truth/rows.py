@@ -74,6 +74,7 @@ class Record:
     """What a run left undone, which its resume has to do: relations, names of tests, and HOOKS."""
 
     key: str
+    verb: str
     is_ok: bool
     pending: frozenset[str]
 
@@ -128,9 +129,12 @@ class Knowledge:
             verdict.must_fail.append(f"{old} is stale")
             self._untouched(world, found, verdict)
         else:
-            resumed = next((record for record in reversed(self.records) if record.key == run.key), None)
-            left = resumed.pending if run.resume and resumed else None
-            if _is_tripped(world, "TRIP_START") and left is None and not run.changed:
+            resumed, is_of_something_else = self._resumed(run)
+            left = resumed.pending if resumed else None
+            if is_of_something_else:
+                verdict.must_fail.append("what is left is of another command")
+                self._untouched(world, found, verdict)
+            elif _is_tripped(world, "TRIP_START") and left is None and not run.changed:
                 verdict.must_fail.append("on-run-start")
                 self._untouched(world, found, verdict)
                 verdict.pending |= {*chosen.nodes, *chosen.checks, HOOKS}
@@ -138,7 +142,9 @@ class Knowledge:
                 _Walk(self, world, run, chosen, found, ending, left, verdict).go()
                 self._hooks(world, run, found, ending, left, verdict)
             is_ok = ending.code == 0
-            self.records.append(Record(run.key, is_ok, frozenset(() if is_ok else verdict.pending)))
+            if not is_of_something_else:
+                left_undone = frozenset(() if is_ok else verdict.pending)
+                self.records.append(Record(run.key, run.verb, is_ok, left_undone))
         if ending.code == 0 and verdict.must_fail:
             verdict.wrong.append(f"exit 0, though these had to fail: {', '.join(verdict.must_fail)}")
         if ending.code == 70:
@@ -147,6 +153,21 @@ class Knowledge:
             verdict.wrong.append(f"exit {ending.code} without a reason: {ending.said}")
         self.found = found
         return verdict
+
+    def _resumed(self, run: Run) -> tuple[Record | None, bool]:
+        """Return the run that a resume goes on with; or whether what is left is one of another command."""
+        if not run.resume:
+            return None, False
+        is_other = False
+        for record in reversed(self.records):
+            if record.key == run.key:
+                return (record, False) if not record.is_ok or not is_other else (None, True)
+            is_other = is_other or (record.verb == run.verb and not record.is_ok)
+        return None, is_other
+
+    def dropped(self, relation: str) -> None:
+        """Take note that somebody dropped a table or a view."""
+        self.found = {name: found for name, found in self.found.items() if name != relation}
 
     def as_before(self, relation: str, found: Found, world: World) -> list[object]:
         """Return what a relation may hold if nothing was done to it; a view shows what is under it now."""
@@ -256,7 +277,13 @@ class _Walk:
         allowed = list(before) if is_kept or may_be_kept or not is_due or self._is_open else []
         new: object = None
         if why:
-            self._stop([relation], why, is_due and not is_kept)
+            goes_on = node.goes_on and not is_kept
+            self._stop([relation], why, is_due and not is_kept, keeps_back=not goes_on)
+            if goes_on and is_due:
+                # What read the old one has to be done again.
+                late = self._world.downstream([relation])
+                checks = {check.name for check in self._world.checks.values() if late & set(check.of)}
+                self._verdict.pending |= (late & self._chosen.nodes) | (checks & self._chosen.checks)
             partial = self._of_batches(node) if why == "trips (batch)" and not is_kept else None
             allowed += [partial] if partial else list(before)
         elif not is_kept:
@@ -266,9 +293,9 @@ class _Walk:
                 earlier = self._known.views.get(relation, []) if allowed else []
                 self._known.views[relation] = list(dict.fromkeys([*earlier, definition]))
             allowed.append(new)
-        if self._is_open and node.kind == "seed":
-            # dbt 2 empties a seed before it fills it, not in one transaction.
-            allowed.append(("table", {}))
+        if self._is_open:
+            # dbt 2 puts a table in place of another, and fills a seed, not in one transaction.
+            allowed += [None, *([("table", {})] if node.kind == "seed" else [])]
         is_mixed = self._is_open and node.shape == "microbatch" and _is_mixed(here, [*allowed, ("table", {})])
         if here not in allowed and not is_mixed:
             self._verdict.wrong.append(f"{relation} is {here}, not {_either(allowed)}")
@@ -295,8 +322,17 @@ class _Walk:
             of = [f"unit:{check.of[0]}"] if check.kind == "unit" else check.of
             self._stop(of, f"{check.name} {why}", is_due, is_test=True)
 
-    def _stop(self, of: list[str] | tuple[str, ...], why: str, is_sure: bool, is_test: bool = False) -> None:
+    def _stop(
+        self,
+        of: list[str] | tuple[str, ...],
+        why: str,
+        is_sure: bool,
+        is_test: bool = False,
+        keeps_back: bool = True,
+    ) -> None:
         (self._verdict.must_fail if is_sure else self._verdict.may_fail).append(f"{of[0]}: {why}")
+        if not keeps_back:
+            return
         self._stops.append(_Stop(frozenset(of), is_sure and not self._is_open, is_test))
 
     def _kept_back(self, behind: set[str], relation: str) -> tuple[bool, bool]:

@@ -38,6 +38,7 @@ class Node:
         can_trip: an environment variable can make it fail.
         is_broken: its code is wrong.
         minds_data: it fails, by itself, when a row is BAD.
+        goes_on: what reads it is built all the same when it fails: `on_error: continue` of dbt 1.12.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Node:
     minds_data: bool = False
     has_macro_filter: bool = False
     hooked: bool = False
+    goes_on: bool = False
     rows: dict[int, int] = field(default_factory=dict[int, int])
 
     @property
@@ -230,6 +232,7 @@ def _generated_node(
         minds_data=chance.random() < 0.08 and shape in ("table", "incremental"),
         has_macro_filter=shape == "incremental" and chance.random() < 0.5,
         hooked=shape == "table" and chance.random() < 0.1,
+        goes_on=shape != "ephemeral" and chance.random() < 0.1,
         rows={row: row + 1 for row in range(2)} if not parents else {},
     )
 
@@ -346,6 +349,10 @@ def _with_other_rows(node: Node, value: int) -> Node:
     return replace(node, rows={**node.rows, value % 5: value}) if node.rows else node
 
 
+def _moved(node: Node, value: int) -> Node:
+    return replace(node, folder=_FOLDERS[value % len(_FOLDERS)]) if node.kind == "model" else node
+
+
 def _reshaped(node: Node, _: int) -> Node:
     shape = {"table": "view", "view": "table"}.get(node.shape, node.shape)
     return replace(node, shape=shape, hooked=False, minds_data=False)
@@ -369,6 +376,7 @@ _OF_NODES: Mapping[str, Callable[[Node, int], Node]] = {
     "mend": _mended,
     "rows": _with_other_rows,
     "shape": _reshaped,
+    "move": _moved,
 }
 _OF_SOURCES: Mapping[str, Callable[[Source, int], Source]] = {
     "data": _with_more,

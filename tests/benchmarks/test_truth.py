@@ -100,7 +100,9 @@ def test_a_default_selector_leaves_out_what_it_says() -> None:
 
 
 def test_the_shortest_case_that_fails_is_found() -> None:
-    case = case_of("1.5", is_dbt_2=True)
+    cases = (case_of(f"1.{number}", "2") for number in range(100))
+    # The two versions of a model go together.
+    case = next(case for case in cases if not any(node.version for node in case.world.nodes.values()))
     name = next(name for name, node in case.world.nodes.items() if not node.parents or node.kind == "seed")
     small = shortest(case, lambda each: name in each.world.nodes)
     assert len(small.steps) == 1
