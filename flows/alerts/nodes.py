@@ -97,7 +97,7 @@ def title_of(node: NodeResult) -> str:
 
 
 def age_sentence(age: SourceAge) -> str:
-    """Return how old a source is and may be; empty where nobody could tell."""
+    """Return how old a source is and may be; empty where that is unknown."""
     if age.max_loaded_at is None:
         return ""
     said = "It has no rows at all"

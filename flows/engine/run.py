@@ -106,7 +106,7 @@ def run_dbt(
                 run.require_a_match()
         except BaseException as exc:
             if not isinstance(exc, Exception):
-                # A signal: what becomes of this process is not ours to say, what became of the run is.
+                # A signal: the sender decides about this process, but the run is recorded here.
                 stopped = RunStopped(f"{command.name} on target {profile.target} was stopped: {run.stopped()}.")
                 current_reporter().note(str(stopped))
                 run.account()

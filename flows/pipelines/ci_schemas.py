@@ -1,6 +1,6 @@
-"""The schemas of a pull request's build: claimed with a mark before it builds in them, dropped by that mark after.
+"""Mark the schemas of a pull request's build before it builds in them, and drop them by that mark afterwards.
 
-A name tells nothing: `ci_feature_x` may be where the build of `ci_feature` puts its folder `x`, or another's own.
+A name proves nothing: `ci_feature_x` may be where the build of `ci_feature` puts its folder `x`, or another's schema.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from infrastructure.errors import ConfigError, preview
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
-# Only schemas whose name begins so are ever claimed or dropped, whatever mark they carry.
+# Only schemas whose names begin with this are ever marked or dropped, whatever mark they have.
 PREFIX = "ci_"
-# The table that says for whom a schema was made: its one row names the own schema of the target that was built.
+# The table that marks a schema: its one row names the own schema of the target that was built.
 MARK = "tributary_made_for"
 _OWN = re.compile(rf"{PREFIX}[a-z0-9]\w*", re.IGNORECASE)
 _WRITE = frozenset({"build", "run", "seed", "snapshot", "test"})
@@ -39,7 +39,7 @@ class Dropped:
 
     Attributes:
         schemas: those that were dropped.
-        left: schemas of the target's own name that no build of it has made.
+        left: schemas with the target's name that no build of it created.
     """
 
     schemas: list[str]
@@ -53,9 +53,9 @@ def own_schema(profile: Profile) -> str | None:
 
 
 def claim_schemas(command: DbtCommand, project: Project, profile: Profile) -> None:
-    """Make and mark the schemas that a command is going to build in; nothing is done on other targets.
+    """Create and mark the schemas that a command will build in; do nothing on other targets.
 
-    A schema that was there before, without a mark, stays without one: it is somebody else's, and is never dropped.
+    A schema that existed before, without a mark, stays without one: another user owns it, and it is never dropped.
 
     Raises:
         ConfigError: another pull request builds in one of them.
@@ -69,7 +69,7 @@ def claim_schemas(command: DbtCommand, project: Project, profile: Profile) -> No
 
 
 def claim(profile: Profile, wanted: Mapping[str, str]) -> None:
-    """Make and mark schemas for the target of a pull request; see `claim_schemas` and `built_in`."""
+    """Create and mark schemas for the target of a pull request; see `claim_schemas` and `built_in`."""
     own = own_schema(profile)
     with open_warehouse(profile) as tables:
         found = _marks(tables, profile)
@@ -77,7 +77,7 @@ def claim(profile: Profile, wanted: Mapping[str, str]) -> None:
         others = [f"{name} (made for {found[name]})" for name in wanted if found.get(name, own) != own]
         if others:
             raise ConfigError(
-                f"Target {profile.target} was to build in {preview(others)}: two pull requests would write to the same "
+                f"Target {profile.target} would build in {preview(others)}: two pull requests would write to the same "
                 f"tables. Give this one another schema than {own}; infrastructure/targets.yml says where it is named."
             )
         for name, as_written in wanted.items():
@@ -85,7 +85,7 @@ def claim(profile: Profile, wanted: Mapping[str, str]) -> None:
                 _make(tables, as_written, own)
         if strange := [name for name in wanted if name in there and name not in found]:
             current_reporter().note(
-                f"{preview(strange)} was there before this build and has no mark of one: drop-schema will leave it."
+                f"{preview(strange)} existed before this build and has no mark of one: drop-schema will keep it."
             )
 
 
@@ -104,10 +104,10 @@ def built_in(manifest: Manifest, selected: Iterable[str], stores_failures: bool 
 
 
 def drop_schemas(profile: Profile, dry_run: bool = False) -> Dropped:
-    """Drop the schemas that the builds of a pull request's target have made, with all that is in them.
+    """Drop the schemas that the builds of a pull request's target created, with everything in them.
 
     Args:
-        dry_run: only say which.
+        dry_run: only return which.
 
     Raises:
         ConfigError: the target's schema is not one that is made for a pull request, one may not be dropped, or
@@ -125,7 +125,7 @@ def drop_schemas(profile: Profile, dry_run: bool = False) -> Dropped:
         made_for = _marks(tables, profile)
         there = _schemas(tables, profile)
         found = [name for name in there if made_for.get(name.lower()) == own and _OWN.fullmatch(name)]
-        # Its own goes last, so that one that is stopped in between can be asked again.
+        # Its own goes last, so that an interrupted drop can be repeated.
         found.sort(key=lambda name: (name.lower() == own, name))
         left = sorted(name for name in there if name.lower() == own and name not in found)
         if found and not dry_run:
@@ -140,7 +140,7 @@ def _schema(profile: Profile) -> str:
 
 
 def _make(tables: Warehouse, schema: str, own: str | None) -> None:
-    # One transaction where there can be one: a schema that a kill leaves without its mark is nobody's.
+    # One transaction where possible: a schema that a kill leaves without its mark would never be dropped.
     with tables.transaction() if tables.has_transactional_ddl else nullcontext():
         tables.make_schema(schema)
         # `own` is letters, digits and underscores; see _OWN.
@@ -148,7 +148,7 @@ def _make(tables: Warehouse, schema: str, own: str | None) -> None:
 
 
 def _marks(tables: Warehouse, profile: Profile) -> dict[str, str]:
-    """Return for whom each schema that has a mark was made, by its name in lower case."""
+    """Return the owner of each schema with a mark, by its name in lower case."""
     catalog = {
         "duckdb": "select table_schema as schema_name from information_schema.tables "
         "where table_catalog = current_database() and lower(table_name) = ?",
@@ -165,7 +165,7 @@ def _marks(tables: Warehouse, profile: Profile) -> dict[str, str]:
         if _OWN.fullmatch(name):
             mark = f"{_quoted(tables, name)}.{_quoted(tables, MARK.upper() if tables.kind == 'snowflake' else MARK)}"
             made_for = {str(mark_row["made_for"]) for mark_row in tables.rows(f"select made_for from {mark}")}
-            found[name.lower()] = made_for.pop() if len(made_for) == 1 else "nobody that can be told"
+            found[name.lower()] = made_for.pop() if len(made_for) == 1 else "an unknown target"
     return found
 
 
@@ -183,7 +183,7 @@ def _region(profile: Profile) -> str:
 
 
 def _require_unread(tables: Warehouse, schemas: Sequence[str]) -> None:
-    """Refuse where `cascade` would reach beyond the schemas: PostgreSQL drops the views that read from them too."""
+    """Raise an error where `cascade` would reach other schemas: PostgreSQL also drops views that read from these."""
     if tables.kind != "postgres":
         return
     places = ", ".join("?" for _ in schemas)

@@ -1,4 +1,4 @@
-"""Run a job in dbt Cloud as a flow: once, whatever crashes on the way, with the same report and history as any run."""
+"""Run a dbt Cloud job as a flow: exactly once, with the same report and history as any other run."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from infrastructure.errors import ConfigError, DbtRunFailed, RunTimedOut, Tribut
 TOKEN_BLOCK = "dbt-cloud-token"
 # Folders of state are per project and target; dbt Cloud's own names of projects are numbers.
 PROJECT = "dbt-cloud"
-# Which one a job builds in, dbt Cloud does not say.
+# dbt Cloud does not say in which warehouse a job builds.
 WAREHOUSE = "dbt Cloud"
 
 
 @dataclass(frozen=True)
 class CloudRun:
-    """What came of a run in dbt Cloud.
+    """The result of a run in dbt Cloud.
 
     Attributes:
-        run_ids: the run and those that retried it, oldest first.
-        was_adopted: whether it was found going on, or done, and not started anew.
+        run_ids: the run and its retries, oldest first.
+        was_adopted: whether an existing run was found, running or done, instead of starting one.
     """
 
     job_id: int
@@ -70,24 +70,25 @@ def run_cloud_job(
 ) -> CloudRun:
     """Run a dbt Cloud job and wait for its end.
 
-    A flow run that is started again after a crash takes up the run it had started: the run's cause holds a key.
+    A flow run that is started again after a crash follows the run that it had started, which it finds by a key in the
+    run's cause.
 
     Args:
         job: id, or full name.
-        cause: said in dbt Cloud to be the reason.
+        cause: shown in dbt Cloud as the reason.
         target: names the environment in alerts and in the history.
-        retries_from_failure: how often a failed run goes on from where it failed.
+        retries_from_failure: how often to retry a failed run from its point of failure.
         timeout_seconds: cancel the run after so long.
         git_branch: in place of the environment's.
         steps: dbt commands in place of the job's.
-        project_id: where the name stands in several projects.
-        run_key: what a run is known by; the flow run's id when None.
+        project_id: where several projects have a job of this name.
+        run_key: identifies the run; the flow run's id when None.
         account_id: in place of DBTCLOUD_ACCOUNT_ID.
 
     Raises:
         DbtRunFailed: the run failed or was cancelled in dbt Cloud.
         RunTimedOut: it took longer than timeout_seconds and was cancelled.
-        UpstreamUnavailable: dbt Cloud did not answer for too long. The run may go on; start the flow run again.
+        UpstreamUnavailable: dbt Cloud did not answer for too long. The run may continue; start the flow run again.
         ConfigError: the job or a setting is missing.
     """
     flow_run = current_flow_run()
@@ -103,9 +104,7 @@ def run_cloud_job(
         if is_own or flow_run is None or _is_being_cancelled(flow_run):
             work.cancel()
         elif work.link:
-            current_reporter().note(
-                f"The run in dbt Cloud goes on, and is taken up when this is started again: {work.link}"
-            )
+            current_reporter().note(f"The run in dbt Cloud continues; start this again to follow it: {work.link}")
         if not is_own:
             raise
         number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
@@ -131,13 +130,13 @@ def cloud_settings(account_id: int | None = None) -> CloudSettings:
         if token is None:
             raise ConfigError(
                 f"No token for dbt Cloud: the Prefect server has no block secret/{TOKEN_BLOCK}. "
-                f"Make it, or set {TOKEN_NAMES[0]}."
+                f"Create it, or set {TOKEN_NAMES[0]}."
             )
     return settings_from(os.environ, account_id=account_id, token=token)
 
 
 class _Work:
-    """One run being followed, and what has to be known of it when this process is told to stop."""
+    """One run that is being followed, and what is needed to cancel it when this process is stopped."""
 
     def __init__(self, settings: CloudSettings, request: dict[str, Any], key: str, target: str) -> None:
         self._settings, self._request, self._key, self._target = settings, request, key, target
@@ -146,14 +145,14 @@ class _Work:
 
     @property
     def link(self) -> str | None:
-        """Return where to look at the run in dbt Cloud."""
+        """Return the run's page in dbt Cloud."""
         followed = self._followed
         return str(followed.last.get("href") or "") or None if followed is not None and followed.runs else None
 
     async def run(
         self, job: str | int, project_id: int | None, retries: int, timeout_seconds: float | None
     ) -> tuple[Json, DbtResult]:
-        """Start or adopt the run, follow it, and bring its results home."""
+        """Start or adopt the run, follow it, and fetch its results."""
         self._name = str(job)
         async with CloudClient(self._settings) as client:
             found = await find_job(client, job, project_id)
@@ -200,13 +199,13 @@ class _Work:
         asyncio.run(cancel())
 
     def tell(self, error: TributaryError) -> None:
-        """Tell people that the run failed."""
+        """Open an incident for the failed run."""
         error.is_told = True
         open_incident(
             Incident(
                 self._incident_key,
                 "error",
-                f"dbt Cloud job {self._name} did not end well",
+                f"dbt Cloud job {self._name} failed",
                 str(error),
                 target=self._target,
                 tags=("dbt-cloud",),
@@ -252,10 +251,10 @@ class _Work:
 
 
 def _is_being_cancelled(flow_run: FlowRun) -> bool:
-    """Return whether a person cancelled this flow run; a machine that goes down stops it just the same."""
+    """Return whether a person cancelled this flow run; a machine that shuts down also stops it."""
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(flow_run.id).state
         return state is not None and (state.is_cancelling() or state.is_cancelled())
-    except Exception:  # noqa: BLE001  (then nobody can have cancelled it through the server)
+    except Exception:  # noqa: BLE001  (then it can't have been cancelled through the server)
         return False

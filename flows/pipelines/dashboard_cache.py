@@ -1,4 +1,4 @@
-"""Put what dashboards read first into their cache, as soon as it is built."""
+"""Put the models that dashboards read into their cache as soon as they are built."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from flows.services.redis_cache import find_cache_url, open_cache
 from infrastructure.errors import TributaryError
 from infrastructure.profiles import Profile
 
-# A dashboard reads a summary. A larger table is left out, and whoever reads it asks the warehouse.
+# A dashboard reads a summary. A larger table is left out, and its readers query the warehouse.
 MAX_ROWS = 10_000
 _TAG = "dashboard"
 
 
 def warm(build: DbtResult, project: Project, profile: Profile, hours: float) -> dict[str, int]:
-    """Put the rows of every model tagged dashboard that was just built into the cache; return their number by model.
+    """Put the rows of every built model with the tag dashboard into the cache; return the number of rows by model.
 
-    A cache that is away fails no build: what it holds is old, and gone when its time is over.
+    A cache that does not answer fails no build: its documents are old, and expire.
     """
     reporter = current_reporter()
     url = find_cache_url()
@@ -49,7 +49,7 @@ def _dashboards(build: DbtResult) -> list[NodeResult]:
 
 
 def _document(node: NodeResult, project: Project, profile: Profile) -> dict[str, Any] | None:
-    # One more than fits, to tell a table that is too large from one that just fits.
+    # One row more than fits, to recognise a table that is too large.
     rows = show_rows(str(node.relation), MAX_ROWS + 1, project, profile)
     if len(rows) > MAX_ROWS:
         current_reporter().note(f"{node.name} has more than {MAX_ROWS:,} rows, which is too many for the cache.")

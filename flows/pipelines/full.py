@@ -1,4 +1,4 @@
-"""The main job: are the sources fresh, then build and test everything in the order of the DAG."""
+"""The main flow: check that the sources are fresh, then build and test everything in the order of the DAG."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from infrastructure.errors import TributaryError
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What came of each command of a pipeline; None for one that was left out.
+    """The result of each command of a pipeline; None for one that was left out.
 
     Attributes:
         freshness: None too where the project checks no freshness.
@@ -45,13 +45,13 @@ class PipelineResult:
 
 
 def _name() -> str:
-    """Return what names a flow run: its project and target, so that those of two projects can be told apart."""
+    """Return the name of a flow run: its project and target."""
     parameters = this_run.get_parameters()
     target = str(parameters.get("target"))
     try:
         return f"dbt-{state_of(project_at(parameters.get('project_dir')), target, os.environ).project}-{target}"
     except TributaryError:
-        return f"dbt-{target}"  # What is wrong with the project, the flow says.
+        return f"dbt-{target}"  # The flow itself reports what is wrong with the project.
 
 
 @with_alerts
@@ -82,10 +82,10 @@ def dbt_full_pipeline(
     Args:
         target: names the block dbt-cli-profile-<target> and the concurrency limit dbt-<target>.
         select: dbt selection; everything when None.
-        exclude: dbt selection to leave out.
-        full_refresh: rebuild incremental models and seeds from nothing.
+        exclude: dbt selection to exclude.
+        full_refresh: rebuild incremental models and seeds from scratch.
         vars: dbt variables.
-        selector: a named set of the project's selectors.yml, in place of select and exclude.
+        selector: a selector of the project's selectors.yml, in place of select and exclude.
         project_dir: another dbt project than the repository's own.
         freshness: stop before building when a source is older than its error_after.
         docs: generate the documentation site at the end.
@@ -103,7 +103,7 @@ def dbt_full_pipeline(
     Raises:
         DbtRunFailed: a node failed, or a source is too old.
         RunTimedOut: it took longer than timeout_seconds; Prefect shows the run as TimedOut.
-        prefect.exceptions.CancelledRun: Ctrl-C or SIGTERM stopped a run that no worker looks after.
+        prefect.exceptions.CancelledRun: Ctrl-C or SIGTERM stopped a run without a worker.
         ConfigError: a block, the project, a profile or an adapter is missing.
     """
     options = RunOptions(
@@ -130,10 +130,10 @@ def dbt_full_pipeline(
         return _run(target, project, options)
     except (KeyboardInterrupt, TerminationSignal) as exc:
         if not tasks.is_on_its_own():
-            # A worker or `serve` knows whether a person cancelled it or the machine is going down.
+            # A worker or `serve` knows whether a person cancelled it or the machine shuts down.
             raise
         number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
-        # A state that a flow returns becomes the run's own, and whoever called the flow gets it as an error.
+        # A state that a flow returns becomes the run's own, and the caller of the flow gets it as an error.
         return cast(Any, Cancelled(message=f"Stopped by {signal.Signals(number).name}."))
 
 
@@ -141,7 +141,7 @@ def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
     checks_freshness = options.freshness and may_check(state_of(project, target, os.environ))
     place = str(project.folder)
     with ExitStack() as stack:
-        # A target that is not set up is to be heard of before anything is waited for.
+        # Fails at once when the target is not set up, before it waits for the lock.
         run = stack.enter_context(open_context(target, project))
         options = options_of(options, run.state)
         stack.enter_context(dbt_ahead((not options.changed) + checks_freshness, dbt=run.profile.dbt))

@@ -1,4 +1,4 @@
-"""The flow that keeps the history small: a file per target and month in place of one per run."""
+"""Keep the history small: one file per target and month in place of one per run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Maintained:
 @with_alerts
 @flow
 def maintain_history(keep_days: int = KEPT_DAYS, separate_hours: int = SEPARATE_HOURS) -> Maintained:
-    """Put the files of the history together and drop what is too old; run it once a day or a week.
+    """Merge the files of the history and delete what is too old; run it once a day or a week.
 
     Args:
-        keep_days: runs are kept for at least so long, and go with their month.
-        separate_hours: younger runs keep a file of their own.
+        keep_days: runs are kept for at least so long, and are deleted with their month.
+        separate_hours: younger runs keep their own files.
 
     Raises:
         ConfigError: the history's address can't be written to.

@@ -1,4 +1,4 @@
-"""What `python -m flows run` does around the pipeline: a server, the blocks, raw data to start with."""
+"""What `python -m flows run` does before the pipeline: find a server, create the blocks, load raw data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAMPLE_SEED = 1
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line.
+    """The options of the command line.
 
     Attributes:
         with_data: load commits and sample data first; None where the target and the project decide.
@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a local run left behind: the results, the target's profile and where the run is recorded."""
+    """The outcome of a local run: its results, the target's profile and the Prefect server."""
 
     pipeline: PipelineResult
     profile: Profile
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def run_locally(request: Request) -> Outcome:
-    """Run the pipeline in this process, with everything a fresh machine lacks made on the way.
+    """Run the pipeline in this process, and create everything that a fresh machine lacks.
 
     Raises:
         TributaryError: see `dbt_full_pipeline`.
@@ -117,7 +117,7 @@ def _run_pipeline(request: Request) -> PipelineResult:
         done = dbt_full_pipeline(target=request.target, project_dir=request.project_dir, **asked)
         return cast("PipelineResult", done)
     except CancelledRun as exc:
-        raise RunStopped(f"{exc} Nothing is running any more; what was done is recorded.") from exc
+        raise RunStopped(f"{exc} Nothing is running any more; the finished part is recorded.") from exc
     except httpx.HTTPError as exc:
         from infrastructure.server.client import in_words
 
@@ -126,10 +126,10 @@ def _run_pipeline(request: Request) -> PipelineResult:
 
 
 def wants_data(request: Request, warehouse: str, was_built: bool = False) -> bool:
-    """Say whether to load data first: as asked, else where this repository's project runs on the embedded warehouse."""
+    """Return whether to load data first: by option, else for this repository's project on the embedded warehouse."""
     if request.with_data is not None:
         return request.with_data
-    # A resumed run goes on with the data that it started with, and one that builds what changed takes what is there.
+    # A resumed run keeps the data that it started with, and a run with --changed keeps what is there.
     is_first = not request.options.resume and not (request.options.changed and was_built)
     return warehouse == "duckdb" and request.project_dir is None and is_first
 
@@ -137,7 +137,7 @@ def wants_data(request: Request, warehouse: str, was_built: bool = False) -> boo
 def load_data(profile: Profile) -> None:
     """Load the commits of this repository, and sample data for marketing and payroll.
 
-    Raw tables that hold somebody's own rows are left alone.
+    Raw tables with other rows are left alone.
     """
     from flows.loaders.git.load import ingest_git, make_tables
     from flows.loaders.sample_data import count_sample_rows, write_sample_data
@@ -152,8 +152,8 @@ def load_data(profile: Profile) -> None:
         reporter.note(f"No commits were loaded: {exc}")
     there = count_sample_rows(profile)
     if there and abs(there - SAMPLE_ROWS) > SAMPLE_ROWS // 10:
-        # Somebody asked for another amount: that is not to be undone by the way.
-        reporter.note(f"Kept the {there:,} rows of sample data that are there; `sample-data` writes them anew.")
+        # A user asked for another amount, which must not be replaced.
+        reporter.note(f"Kept the {there:,} rows of sample data; `sample-data` replaces them.")
         return
     try:
         sample = write_sample_data(profile, rows=SAMPLE_ROWS, seed=SAMPLE_SEED)
@@ -163,7 +163,7 @@ def load_data(profile: Profile) -> None:
 
 
 def next_steps(outcome: Outcome, request: Request) -> list[tuple[str, str]]:
-    """Return what to do next: what for, and the command."""
+    """Return the next steps: purpose and command."""
     steps: list[tuple[str, str]] = []
     if look := look_command(outcome):
         steps.append(("Look at the data", look))

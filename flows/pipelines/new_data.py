@@ -1,4 +1,4 @@
-"""Build only if there is new data: look at how new the sources are, and build what stands on those that are newer."""
+"""Build only if there is new data: check the sources, and build what depends on those with newer data."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from flows.pipelines.transform import Transformation, build_and_test
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.private_files import write_whole
 
-# Beside dbt's artifacts of the target: what each source table held when it was last built from.
+# Beside dbt's artifacts of the target: the newest row of each source table at its last build.
 _FILE = "built_from.json"
 
 
 @dataclass(frozen=True)
 class NewData:
-    """What a look at the sources came to.
+    """The result of a check of the sources.
 
     Attributes:
-        newer: tables of sources, as source.table, that hold newer data than what was last built from.
+        newer: source tables, as source.table, with newer data than at the last build.
         transformation: None where nothing was newer, so that nothing was built.
     """
 
@@ -46,11 +46,11 @@ class NewData:
 @with_alerts
 @flow(flow_run_name="new-data-{target}", validate_parameters=True)
 def transform_new_data(target: str = "prod", project_dir: str | None = None) -> NewData | State[NewData]:
-    """Build and test what stands on the source tables that have newer data than last time; otherwise do nothing.
+    """Build and test what depends on source tables with newer data than last time; otherwise do nothing.
 
-    A table counts as newer when its newest row (max_loaded_at, by dbt's freshness check) is newer than the one that it
-    was last built from by this flow. A source that is too old fails nothing here: that is the freshness check's
-    business, and the alerts'. A build that fails is tried again by the next run.
+    A table counts as newer when its newest row (max_loaded_at, from dbt's freshness check) is newer than at the last
+    build by this flow. A source that is too old does not fail this flow: the freshness check alerts about it. The next
+    run tries a failed build again.
 
     Raises:
         ConfigError: no source of the project says when its rows were loaded.
@@ -62,13 +62,13 @@ def transform_new_data(target: str = "prod", project_dir: str | None = None) -> 
 
 def _transform(run: RunContext) -> NewData | State[NewData]:
     project, target, project_dir = run.project, run.target, str(run.project.folder)
-    # One hold for looking and building: what a loader adds in between is found by the next look.
+    # One lock for checking and building: the next check finds what a loader adds in between.
     with one_writer(target, holder=run.holder):
         checked = _look(target, project_dir)
         if not checked.nodes:
             raise ConfigError(
-                f"No source of the dbt project {project.name} has a freshness, so nobody can tell whether it has new "
-                "data. Give sources `config: {loaded_at_field: …, freshness: {warn_after: …}}`."
+                f"No source of the dbt project {project.name} has a freshness, so new data can't be recognised. "
+                "Give sources `config: {loaded_at_field: …, freshness: {warn_after: …}}`."
             )
         there = loaded_at(checked.artifacts)
         path = run.state.folder / _FILE
@@ -86,7 +86,7 @@ def _transform(run: RunContext) -> NewData | State[NewData]:
 
 
 def newer_than(there: Mapping[str, datetime], built_from: Mapping[str, datetime]) -> list[str]:
-    """Return what is newer than what was built from, or was never built from."""
+    """Return the source tables that are newer than at their last build, or were never built from."""
     return sorted(key for key, at in there.items() if key not in built_from or at > built_from[key])
 
 
@@ -105,7 +105,7 @@ def loaded_at(artifacts: Artifacts) -> dict[str, datetime]:
 
 
 def read_built_from(path: Path) -> dict[str, datetime]:
-    """Return what each source table held when it was last built from; empty before the first time."""
+    """Return the newest row of each source table at its last build; empty before the first build."""
     try:
         document = cast(dict[str, str], orjson.loads(path.read_bytes()))
         return {unique_id: datetime.fromisoformat(at) for unique_id, at in document.items()}
@@ -115,7 +115,7 @@ def read_built_from(path: Path) -> dict[str, datetime]:
 
 
 def write_built_from(path: Path, there: Mapping[str, datetime]) -> None:
-    """Write down what was built from, whole or not at all."""
+    """Save the newest row of each source table, whole or not at all."""
     write_whole(path, orjson.dumps({**read_built_from(path), **there}))
 
 

@@ -1,4 +1,4 @@
-"""What a run would do and why, from the manifest; nothing is executed."""
+"""Explain what a run would do and why, from the manifest; execute nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def plan_of_changes(
     planned: list[PlannedNode] = []
     for decision in decisions:
         node = inputs.nodes[decision.unique_id]
-        action = "nothing: it is used again"
+        action = "nothing: it is reused"
         if decision.is_built:
             action = (
                 action_of(manifest.nodes[node.unique_id], full_refresh) if node.unique_id in manifest.nodes else "build"
@@ -73,30 +73,30 @@ def plan_of_changes(
 
 
 def action_of(node: Node, full_refresh: bool) -> str:
-    """Say what `dbt build` does with a node."""
+    """Return what `dbt build` does with a node."""
     if node.resource_type == "unit_test":
-        return "prove the model's logic on made-up rows"
+        return "test the model's logic on fixed rows"
     if node.resource_type == "test":
-        return "test; a failure is a warning" if node.severity == "warn" else "test; a failure stops what is after it"
+        return "test; a failure is a warning" if node.severity == "warn" else "test; a failure stops what is downstream"
     if node.resource_type == "seed":
         return "load the file" if not full_refresh else "drop and load the file"
     if node.resource_type == "snapshot":
         return "record what changed"
     if node.materialized == "incremental":
-        return "rebuild from nothing" if full_refresh else "add what is new"
+        return "rebuild from scratch" if full_refresh else "add new rows"
     return {
         "view": "replace the view",
         "table": "rebuild the table",
-        "ephemeral": "nothing of its own: it is part of what reads it",
+        "ephemeral": "nothing: it is part of the models that read it",
         "materialized_view": "refresh the materialized view",
     }.get(node.materialized, f"build ({node.materialized})" if node.materialized else "nothing to build")
 
 
 def _reasons(manifest: Manifest, chosen: Sequence[str], select: str | None, selector: str | None) -> dict[str, str]:
     if selector:
-        return dict.fromkeys(chosen, f"in the set {selector}")
+        return dict.fromkeys(chosen, f"in the selector {selector}")
     if not select:
-        return dict.fromkeys(chosen, "everything was asked for")
+        return dict.fromkeys(chosen, "everything is selected")
     reasons: dict[str, str] = {}
     for word in select.split():
         for unique_id, reason in _reasons_of_word(manifest, word).items():
@@ -116,7 +116,7 @@ def _reasons_of_word(manifest: Manifest, word: str) -> Mapping[str, str]:
         roots = {node.unique_id for node in manifest.nodes.values() if _matches(node, match["core"])}
         names = match["core"]
         for root in roots:
-            found[root] = "asked for by name" if manifest.nodes[root].name == names else f"matches {names}"
+            found[root] = "selected by name" if manifest.nodes[root].name == names else f"matches {names}"
         if match["up"]:
             for unique_id in manifest.upstream(roots):
                 found.setdefault(unique_id, f"upstream of {names}")

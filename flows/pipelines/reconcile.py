@@ -1,8 +1,8 @@
-"""What no webhook told: ask Airbyte what finished, start what nobody started, and say which connections do badly.
+"""Find finished Airbyte syncs without a run, start one run for them, and alert on unhealthy connections.
 
-Airbyte announces a finished sync once, does not try again, and says nothing of cancelled and refreshed ones. So on a
-schedule this flow compares Airbyte's jobs with the runs on the Prefect server. Those runs are the record of what is
-known: each carries the tags of the syncs that it stands for, so there is no cursor that could be lost or be wrong.
+Airbyte announces a finished sync once, without a retry, and does not announce cancelled and refreshed ones. So on a
+schedule this flow compares Airbyte's jobs with the runs on the Prefect server. Each run has the tags of the syncs that
+it covers, so there is no cursor that could be lost or be wrong.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from flows.services.airbyte.sync_health import SyncHealth, health_incident, heal
 from infrastructure.errors import ConfigError
 from infrastructure.server.slots import START_TERMS, holding
 
-# How long a source may go without new data where its meta does not say.
+# How long a source may go without new data where its meta sets nothing.
 DEFAULT_FRESHNESS_HOURS = 24.0
-# A start is two requests, and has to be over before its right to start is: each is waited for so long, and sent once.
+# A start is two requests that have to end before the lock does: each is sent once, with this timeout.
 _ANSWER_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What came of one look.
+    """The result of one reconciliation.
 
     Attributes:
-        connections: how each connection of the project is doing.
-        missed: the syncs that nobody had started a run of.
-        flow_run_id: the one run that now stands for them; None where there were none.
+        connections: the health of each connection of the project.
+        missed: the syncs without a run.
+        flow_run_id: the run that was started for them; None where there were none.
     """
 
     target: str
@@ -65,13 +65,13 @@ def reconcile_airbyte(
     grace_minutes: float = 5,
     project_dir: str | None = None,
 ) -> Reconciliation:
-    """Start one run of all finished syncs that no run stands for, and alert on connections that do badly.
+    """Start one run for all finished syncs without a run, and alert on unhealthy connections.
 
     Args:
-        target: what the run builds on, and whose alerts they are.
+        target: the target of the run and of the alerts.
         deployment: <flow>/<deployment> of `dbt_transformation_flow`.
-        lookback_hours: syncs that ended longer ago are left to the nightly refresh.
-        grace_minutes: a sync that ended less long ago is left to the webhook.
+        lookback_hours: syncs that ended longer ago are left to the nightly build.
+        grace_minutes: more recent syncs are left to the webhook.
 
     Raises:
         ConfigError: no Airbyte is set up, it refuses the credentials, or there is no such deployment.
@@ -81,7 +81,7 @@ def reconcile_airbyte(
     connections = connections_of(project.folder, os.environ)
     if not connections:
         raise ConfigError(
-            f"No source of the dbt project {project.name} names an Airbyte connection, so there is nothing to ask for. "
+            f"No source of the dbt project {project.name} names an Airbyte connection, so there is nothing to do. "
             "Name it under the source's `config: meta: airbyte_connection_id:`."
         )
     now = datetime.now(UTC)
@@ -113,7 +113,7 @@ def finished_syncs(jobs: Mapping[str, Sequence[Job]], since: datetime, until: da
 
 
 def without_known(finished: Iterable[AirbyteSync], known: Iterable[AirbyteSync]) -> list[AirbyteSync]:
-    """Return the syncs that no run stands for: neither its own, nor that of a later sync of its connection."""
+    """Return the syncs without a run, neither their own nor that of a later sync of their connection."""
     newest: dict[str, int] = {}
     for sync in known:
         newest[sync.connection_id] = max(sync.job_id, newest.get(sync.connection_id, 0))
@@ -123,9 +123,9 @@ def without_known(finished: Iterable[AirbyteSync], known: Iterable[AirbyteSync])
 def start_missed(
     finished: Sequence[AirbyteSync], connections: Mapping[str, Sequence[str]], target: str, deployment: str
 ) -> tuple[list[AirbyteSync], str | None]:
-    """Start one run of the syncs that no run stands for; return them, and the run's id.
+    """Start one run for the syncs without a run; return them, and the run's id.
 
-    The look and the start are one step for everybody who starts runs of syncs: they hold START_LIMIT for it.
+    All starters of runs hold START_LIMIT while they look for runs and start one.
 
     Raises:
         ConfigError: there is no such deployment.
@@ -152,7 +152,7 @@ def start_missed(
 
 
 def _silent_after(connections: Mapping[str, Sequence[str]], hours: Mapping[str, float]) -> dict[str, timedelta]:
-    """Return how long each connection may go without a successful sync: as its most demanding source says."""
+    """Return how long each connection may go without a successful sync: the shortest limit of its sources."""
     return {
         connection_id: timedelta(hours=min(hours.get(source, DEFAULT_FRESHNESS_HOURS) for source in sources))
         for connection_id, sources in connections.items()
@@ -160,13 +160,13 @@ def _silent_after(connections: Mapping[str, Sequence[str]], hours: Mapping[str, 
 
 
 def _asked(airbyte: AirbyteClient, connection_id: str, since: datetime) -> tuple[AirbyteConnection | None, list[Job]]:
-    """Return a connection and its jobs, oldest first; none where Airbyte does not have it."""
+    """Return a connection and its jobs, oldest first; None and no jobs where Airbyte does not have it."""
     connection = airbyte.find_connection(connection_id)
     if connection is None:
         return None, []
     jobs = airbyte.loads_since(connection_id, since)
     if not jobs:
-        # What runs for longer than that, or ended before, is still the newest.
+        # A job that runs for longer, or ended before, is still the newest.
         newest = airbyte.newest_sync(connection_id)
         jobs = [newest] if newest else []
     return connection, jobs
@@ -196,6 +196,6 @@ def _say(missed: Sequence[AirbyteSync], flow_run_id: str | None, healths: Sequen
     for health in badly:
         note(f"Connection {health.connection_id} of {', '.join(health.sources)}: {health.state}.")
     if flow_run_id:
-        note(f"Started flow run {flow_run_id} for {len(missed)} syncs that nobody had announced.")
+        note(f"Started flow run {flow_run_id} for {len(missed)} syncs that were not announced.")
     else:
         note("Every finished sync has its run: nothing to start.")

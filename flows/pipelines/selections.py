@@ -1,4 +1,4 @@
-"""What a source's new data makes stale, as dbt selections: from the DAG and from tags, never from names of models."""
+"""dbt selections of what depends on a source: from the DAG and from tags, never from names of models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flows.engine.artifacts.manifest_file import CRITICAL, CRITICAL_WORDS
 # What `is_critical` of the graph says, in dbt's words, which tell `true` from `True` and know no "all but no": a mark
 # that is none of these words is critical as well, and can't be selected.
 _CRITICAL = (*(f"config.meta.{CRITICAL}:{word}" for word in CRITICAL_WORDS), f"tag:{CRITICAL}")
-# Whose failure stops what stands on the tested model; every other test is told of, and stops nothing. Leave it out with
+# Their failure stops what is downstream of the tested model; other tests only cause an alert. Exclude it with
 # `--indirect-selection empty` alone: otherwise a model that is critical takes all its tests with it.
 CRITICAL_NODES = " ".join(_CRITICAL)
 # What dashboards read first.
@@ -20,10 +20,10 @@ _BUILT = ("model", "seed", "snapshot")
 
 
 def downstream(sources: Iterable[str]) -> list[str]:
-    """Return the selection of all that stands on these sources, a word each.
+    """Return the selection of everything that depends on these sources, one word per source.
 
     Args:
-        sources: names of sources, or of tables of theirs as in google_ads.campaigns.
+        sources: names of sources, or of their tables as in google_ads.campaigns.
     """
     return [f"source:{source}+" for source in sorted(set(sources))]
 
@@ -38,8 +38,8 @@ def built_and_critical(words: Sequence[str]) -> str:
 
 
 def towards_dashboards(sources: Iterable[str]) -> list[str]:
-    """Return the selection of what lies between these sources and dashboards, dashboards included.
+    """Return the selection of what lies between these sources and the dashboards' models, which are included.
 
-    The dashboards' models alone would not do: they read tables that would be as old as before.
+    The dashboards' models alone would not be enough: they would read old tables.
     """
     return [f"{word},+{DASHBOARD}" for word in downstream(sources)]

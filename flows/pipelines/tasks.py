@@ -1,4 +1,4 @@
-"""dbt's commands as Prefect tasks: each on the profile block of a target, alone or inside any flow."""
+"""dbt's commands as Prefect tasks, each on the profile block of a target, in or outside a flow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from flows.report.artifacts import publish
 from flows.report.html.summary import publish_overview
 from infrastructure.errors import TributaryError
 
-# A task of somebody's own flow may be for what a project does not have yet; `build` takes options that say otherwise.
+# A task in a user's flow may select what a project does not have yet; `build` takes options for the opposite.
 _asked = partial(RunOptions, allow_nothing=True)
 
 
@@ -40,7 +40,7 @@ def source_freshness(
     vars: Mapping[str, Any] | None = None,
     project_dir: str | None = None,
 ) -> DbtResult:
-    """Check how old the sources are; a source beyond its error_after fails, one beyond its warn_after is a warning."""
+    """Check the age of the sources; one beyond its error_after fails, one beyond its warn_after is a warning."""
     return _run("source freshness", _asked(select, vars=vars or {}), target, project_dir)
 
 
@@ -98,7 +98,7 @@ def test(
     """Test what has been built.
 
     Args:
-        store_failures: leave the rows that each test finds in a table of its own.
+        store_failures: keep the rows that each test finds in a table.
         indirect_selection: as `build` takes it.
         nodes: unique ids of the tests to run, and no others.
     """
@@ -122,19 +122,19 @@ def build(
     defer_to: str | None = None,
     options: RunOptions | None = None,
 ) -> DbtResult:
-    """Seed, snapshot, run and test in the order of the DAG, so that bad data stops before what stands on it.
+    """Seed, snapshot, run and test in the order of the DAG, so that bad data stops what is downstream.
 
     Args:
-        resume: do only what the last build like this one left undone, if it was cut off or failed.
-        retries: attempts of a node after its first, for failures that pass by themselves.
+        resume: do only what the last build with these options left undone, if it was interrupted or failed.
+        retries: how often to retry a node after a transient failure.
         indirect_selection: which tests of the selected nodes come along, in dbt's words; "empty" for none but those
             that are selected themselves.
-        changed: build only what changed in code or data since it was built last, and use the rest again.
-        defer_to: build only what is modified compared with this target, and read everything else from there.
-        options: all that can be asked of a run, in place of what stands before but target and project_dir.
+        changed: build only what changed in code or data since its last build, and reuse the rest.
+        defer_to: build only what differs from this target, and read everything else from there.
+        options: all options of a run, in place of the other parameters except target and project_dir.
 
     Raises:
-        ConfigError: two of these were asked for at once.
+        ConfigError: two options exclude each other.
     """
     if options is None:
         options = _asked(
@@ -187,7 +187,7 @@ def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:
 def _ended(run: RunContext, command: DbtCommand) -> Ended:
     def ended(result: DbtResult, error: TributaryError | None) -> None:
         if command.verb == "source freshness" and not result.nodes and error is None:
-            return  # No source asks to be checked: nothing that anybody wants to hear of.
+            return  # No source has a freshness: there is nothing to report.
         record(result, command, run.profile, error)
         publish(result)
         report_nodes(result, command, run.project, run.profile, error)
@@ -198,7 +198,7 @@ def _ended(run: RunContext, command: DbtCommand) -> Ended:
 
 
 def is_on_its_own() -> bool:
-    """Say whether the flow run was started by its own process: by no deployment and no other flow."""
+    """Return whether the flow run was started by its own process: by no deployment and no other flow."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return run is not None and run.deployment_id is None and run.parent_task_run_id is None

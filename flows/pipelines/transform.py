@@ -1,8 +1,7 @@
-"""What a finished sync starts: build what stands on one source, test it, and have dashboards show it.
+"""The flows that a finished sync starts: build and test what depends on a source, and fill the dashboard cache.
 
-How these flows treat tests: a test marked critical (`meta: {critical: true}`) stops what stands on the tested model,
-and fails the run. Every other test runs when all is built, whatever its severity; when it fails, people are told, and
-the run goes on to a good end.
+A critical test (`meta: {critical: true}`) stops what is downstream of the tested model and fails the run. All other
+tests run after the build, whatever their severity; when one fails, an alert is sent and the run still succeeds.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ from flows.services.airbyte.sync_events import source_names
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable, preview
 from infrastructure.yaml_file import meant
 
-# How long dashboards may be served from the cache when no run refreshes it.
+# How long the cache keeps its documents when no run refreshes them.
 CACHE_HOURS = 6.0
 
 
 @dataclass(frozen=True)
 class Transformation:
-    """What a transformation built, and what came of its tests.
+    """The results of a transformation.
 
     Attributes:
-        sources: the dbt sources that it began with; empty for all.
-        syncs: the Airbyte jobs that were looked at, by connection.
+        sources: the dbt sources that it started from; empty for all.
+        syncs: the Airbyte jobs that were checked, by connection.
         build: models, seeds and snapshots, with the critical tests among them.
-        tests: the other tests; None where they are a run of their own.
-        cached: rows in the dashboard cache, by model; empty where nothing was put there.
+        tests: the other tests; None where a separate run has them.
+        cached: rows put into the dashboard cache, by model.
     """
 
     sources: tuple[str, ...]
@@ -56,7 +55,7 @@ class Transformation:
 
 
 def _named(verb: str) -> Callable[[], str]:
-    """Return what names a flow run after its verb, sources and target."""
+    """Return a function that names a flow run after its verb, sources and target."""
 
     def name() -> str:
         parameters = this_run.get_parameters()
@@ -78,16 +77,16 @@ def dbt_transformation_flow(
     project_dir: str | None = None,
     sync_deadline_minutes: float = 60,
 ) -> Transformation:
-    """Build and test what stands on a source: its staging models and all that is downstream of them.
+    """Build and test what depends on a source: its staging models and everything downstream of them.
 
     Args:
         source: name of a dbt source, or several, for syncs that finished together.
-        connection_id: an Airbyte connection whose newest sync has to have succeeded; one that runs is waited for.
-        full_refresh: rebuild incremental models from nothing.
+        connection_id: an Airbyte connection whose newest sync must have succeeded; a running one is awaited.
+        full_refresh: rebuild incremental models from scratch.
         target: names the block dbt-cli-profile-<target> and the concurrency limit dbt-<target>.
-        jobs: Airbyte jobs that have to have succeeded, by connection, as an event names them.
+        jobs: Airbyte jobs that must have succeeded, by connection, as an event names them.
         project_dir: another dbt project than the repository's own.
-        sync_deadline_minutes: how long to wait for a sync that runs.
+        sync_deadline_minutes: how long to wait for a running sync.
 
     Raises:
         ConfigError: the project has no such source, or a block is missing.
@@ -108,10 +107,10 @@ def dbt_transformation_flow(
 @with_alerts
 @flow(name="full-dbt-refresh", flow_run_name=_named("full-refresh"), validate_parameters=True)
 def nightly_build(target: str = "prod", full_refresh: bool = False, project_dir: str | None = None) -> Transformation:
-    """Build and test everything, once a day: what no event brought is in the marts by morning.
+    """Build and test everything, once a day, so that data without an event is in the marts by morning.
 
     Args:
-        full_refresh: rebuild incremental models from nothing.
+        full_refresh: rebuild incremental models from scratch.
 
     Raises:
         DbtRunFailed: a model or a critical test failed.
@@ -132,16 +131,16 @@ def fast_transform(
 ) -> Transformation:
     """Bring a source's new data to the dashboards first: build only what they read, fill their cache, test afterwards.
 
-    What is built is what lies between the source and the models tagged dashboard. The tests of it, critical ones
-    included, are a flow run of their own, which can fail without failing this one.
+    It builds what lies between the source and the models with the tag dashboard. Their tests, critical ones included,
+    are a separate flow run, which can fail without failing this one.
 
     Args:
-        cache_hours: how long the cache serves what it was given.
-        tests_deployment: <flow>/<deployment> of `dashboard_tests`, to be started and not waited for; without one the
-            tests run here, after everything else.
+        cache_hours: how long the cache keeps its documents.
+        tests_deployment: <flow>/<deployment> of `dashboard_tests`, to start without waiting; without it the tests
+            run here, after everything else.
 
     Raises:
-        ConfigError: the project has no such source, or nothing tagged dashboard stands on it.
+        ConfigError: the project has no such source, or no model with the tag dashboard depends on it.
         DbtRunFailed: a model failed.
     """
     from flows.pipelines.dashboard_cache import warm
@@ -152,7 +151,7 @@ def fast_transform(
         build = tasks.run(target, " ".join(towards_dashboards(sources)), project_dir=project_dir)
         if not build.nodes:
             raise ConfigError(
-                f"Nothing tagged dashboard stands on source {', '.join(sources)}. Give the models that dashboards read "
+                f"No model with the tag dashboard depends on source {', '.join(sources)}. Give dashboards' models "
                 "`config: {tags: [dashboard]}`."
             )
         cached = warm(build, project, run.profile, cache_hours)
@@ -197,13 +196,13 @@ def build_and_test(
 
 @task(name="check Airbyte sync", cache_policy=NO_CACHE)
 def check_sync(connection_id: str, job_id: int | None, target: str, patience: SyncPatience) -> Job | None:
-    """Return the sync that a build is to wait for, once it has succeeded.
+    """Wait for the sync of a build, and return it once it has succeeded.
 
     Args:
         job_id: the job that an event named; the connection's newest sync when None.
 
     Returns:
-        None where an event named the job and no Airbyte is set up to ask.
+        None where an event named the job and no Airbyte is set up.
 
     Raises:
         UpstreamUnavailable: it failed, was cancelled or did not end in time.
@@ -215,7 +214,7 @@ def check_sync(connection_id: str, job_id: int | None, target: str, patience: Sy
 
     airbyte = find_airbyte(patience) if job_id else load_airbyte(patience)
     if airbyte is None:
-        current_reporter().note(f"No Airbyte is set up, so job {job_id} of {connection_id} is taken to have succeeded.")
+        current_reporter().note(f"No Airbyte is set up, so job {job_id} of {connection_id} counts as succeeded.")
         return None
     with airbyte:
         job = airbyte.job(job_id) if job_id else airbyte.newest_sync(connection_id)
@@ -235,7 +234,7 @@ def check_sync(connection_id: str, job_id: int | None, target: str, patience: Sy
 
 
 def known_sources(project: Project, source: str | list[str]) -> tuple[str, ...]:
-    """Return the names of the sources that are asked for.
+    """Return the names of the given sources.
 
     Raises:
         ConfigError: the project has none of that name.
@@ -260,7 +259,7 @@ def _syncs(connection_id: str | None, jobs: Mapping[str, int] | None) -> dict[st
 def _tested(
     select: str | None, exclude: str, target: str, project_dir: str | None, indirect_selection: str | None = None
 ) -> DbtResult:
-    """Run tests; those that fail and are not critical are the alerts' business, and no failure of the run.
+    """Run tests; one that fails and is not critical causes an alert, but does not fail the run.
 
     Raises:
         DbtRunFailed: a critical test failed, or dbt did.
@@ -271,7 +270,7 @@ def _tested(
         result: DbtResult | None = exc.told_by_nodes
         if result is None or critical_failures(result):
             raise
-        current_reporter().note(f"{len(exc.failed)} tests failed that are not critical: the run goes on.")
+        current_reporter().note(f"{len(exc.failed)} tests failed that are not critical: the run continues.")
         return result
 
 

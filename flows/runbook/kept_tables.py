@@ -1,4 +1,4 @@
-"""The schema beside a target's own in which operations keep what they may have to put back."""
+"""The schema beside a target's own in which procedures keep what they may have to restore."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class KeptTables:
         self._tables = tables
 
     def prepare(self) -> None:
-        """Make the schema, if it is not there."""
+        """Create the schema, if it does not exist."""
         self._tables.make_schema(self.schema)
 
     def relation(self, name: str) -> str:
-        """Return the relation of a name in it."""
+        """Return the relation of a name in this schema."""
         return self._tables.placed(self.schema, name)
 
     def make_table(self, name: str, columns: Mapping[str, str]) -> None:
-        """Make a table, if it is not there.
+        """Create a table, if it does not exist.
 
         Args:
             columns: kind by name, as `Warehouse.type_of` takes them.

@@ -1,4 +1,4 @@
-"""What a project declares of its tables: where they are, what names a row, and which hold versions of something."""
+"""What a project declares about its tables: their relation, the key of a row, and which hold versions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _SCD2_FIELDS = frozenset({"key", "current", "from", "to", "superseded", "recorde
 
 @dataclass(frozen=True)
 class Versions:
-    """A table of versions, each of a key, true from one moment up to, not including, another.
+    """A table of versions of keys, each valid from one moment up to, not including, another.
 
     Attributes:
-        key: the columns that name what has versions.
+        key: the columns that identify what has versions.
         begins, ends: columns; `ends` holds `open_end` while the version holds.
         open_end: SQL; "null" unless a snapshot says otherwise.
         current: the column that says whether a version holds now; None where only `ends` tells.
-        superseded: the column that marks a version which holds at no time any more; None where there is none.
-        recorded: the column with the moment a version was entered; None where nobody keeps it.
+        superseded: the column that marks a version that is no longer valid at any time; None where there is none.
+        recorded: the column with the moment a version was entered; None where there is none.
         inserted: the column with the moment it reached the warehouse.
-        may_end: whether a key may be without a version that holds now, and have gaps: what was deleted at its source.
+        may_end: whether a key may have gaps and no current version, as when it was deleted at its source.
     """
 
     unique_id: str
@@ -51,13 +51,13 @@ class Versions:
 
 @dataclass(frozen=True)
 class ProjectTables:
-    """The manifest of a project for a target, and the nodes that a selection means."""
+    """The manifest of a project for a target, and the selected nodes."""
 
     manifest: Manifest
     selected: tuple[str, ...]
 
     def tables(self) -> list[Node]:
-        """Return the selected nodes that hold rows of their own."""
+        """Return the selected nodes that are tables."""
         return [node for node in self._selected() if node.holds_rows]
 
     def views(self) -> list[Node]:
@@ -70,7 +70,7 @@ class ProjectTables:
         """Return the selected tables of versions: models that say so, and snapshots.
 
         Raises:
-            ConfigError: what a model says of itself is incomplete.
+            ConfigError: a model's declaration is incomplete.
         """
         found: list[Versions] = []
         for node in self._selected():
@@ -81,7 +81,7 @@ class ProjectTables:
         return sorted(found, key=lambda one: one.name)
 
     def row_key(self, unique_id: str) -> tuple[str, ...]:
-        """Return the columns that name a row of a table, which a test proves; empty where none does."""
+        """Return the columns that identify a row of a table, as a test proves; empty where none does."""
         if named := _columns(self.manifest.nodes[unique_id].meta.get("key")):
             return named
         proven = [
@@ -92,7 +92,7 @@ class ProjectTables:
         return min(proven, key=lambda columns: (len(columns) > 1, columns), default=())
 
     def entity_key(self, unique_id: str) -> tuple[str, ...]:
-        """Return what names the same in two targets: the key of a row, or what a snapshot's rows are versions of."""
+        """Return the columns that identify a thing in two targets: the key of a row, or of a snapshot's entity."""
         snapshot = self.manifest.nodes[unique_id].snapshot
         return snapshot.key if snapshot else self.row_key(unique_id)
 
@@ -108,7 +108,7 @@ class ProjectTables:
 
 
 def read_declared(project: Project, profile: Profile, select: str | None = None) -> ProjectTables:
-    """Have dbt parse the project for a target, and return what it declares.
+    """Parse the project for a target with dbt, and return what it declares.
 
     Args:
         select: dbt selection; everything when None.
@@ -128,8 +128,8 @@ def _model(node: Node, declared: object) -> Versions:
     unknown = sorted(set(fields) - _SCD2_FIELDS)
     if missing or unknown:
         raise ConfigError(
-            f"The model {node.name} says in its meta that it holds versions, and "
-            + (f"lacks {preview(missing)}" if missing else f"names {preview(unknown)}, which nobody knows")
+            f"The model {node.name} declares in its meta that it holds versions, and "
+            + (f"lacks {preview(missing)}" if missing else f"names {preview(unknown)}, which is not a setting")
             + ". Write: meta: {scd2: {key: …, from: …, to: …, current: …}}; superseded, recorded, inserted and id "
             f"may be added ({node.properties_path})."
         )

@@ -1,4 +1,4 @@
-"""Whether a table of versions is whole: one version holds now, none overlap, none is missing in between."""
+"""Find faults in tables of versions: several or no current versions, overlaps, gaps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with the versions of one key.
+    """One fault in the versions of a key.
 
     Attributes:
         kind: one of FAULTS.
@@ -37,12 +37,12 @@ class Fault:
 
     @property
     def key_text(self) -> str:
-        """Return the key in one word."""
+        """Return the key as text."""
         return ", ".join(str(value) for value in self.key.values())
 
 
 def find_faults(tables: Warehouse, versions: Versions, among: str | None = None) -> list[Fault]:
-    """Return what is wrong with a table of versions, by kind and key.
+    """Return the faults of a table of versions, by kind and key.
 
     Args:
         among: a relation that holds the keys to look at; all when None.

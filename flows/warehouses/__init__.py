@@ -1,5 +1,5 @@
-"""DuckDB, PostgreSQL, Snowflake and BigQuery beyond dbt: raw tables are loaded, all tables measured, changed, copied.
+"""Load, measure, change and copy tables in DuckDB, PostgreSQL, Snowflake and BigQuery.
 
-Door: `door.open_warehouse` gives a `warehouse.Warehouse`; what differs stands in one file for each. Imports the
+Door: `door.open_warehouse` returns a `warehouse.Warehouse`; each kind has a file of its own. Imports the
 infrastructure alone.
 """

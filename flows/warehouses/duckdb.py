@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class DuckDBWarehouse(Warehouse):
-    """See Warehouse. The file is made when it is missing."""
+    """See Warehouse. The file is created when it is missing."""
 
     kind = "duckdb"
     has_transactional_ddl = True
@@ -184,7 +184,7 @@ def _connect(path: Path, read_only: bool) -> DuckDBPyConnection:
 
 
 def _opening_error(path: Path, exc: Exception) -> TributaryError:
-    """Say in one sentence why a DuckDB file could not be opened, and what to do."""
+    """Return the error for a DuckDB file that could not be opened, with what to do."""
     text = first_line(exc)
     if "Conflicting lock" in text or "Could not set lock" in text:
         holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
@@ -205,7 +205,7 @@ def _opening_error(path: Path, exc: Exception) -> TributaryError:
         )
     if "Permission denied" in text or "Read-only file system" in text:
         return ConfigError(
-            f"The DuckDB file {path} cannot be written ({text.rsplit(': ', 1)[-1]}). Give yourself the right "
+            f"The DuckDB file {path} cannot be written ({text.rsplit(': ', 1)[-1]}). Give this user the right "
             f"to: chmod u+w {path.parent} {path}, or give the target another path in "
             "infrastructure/targets.yml."
         )
@@ -216,7 +216,7 @@ def _opening_error(path: Path, exc: Exception) -> TributaryError:
 
 
 def _where(relation: str) -> tuple[str, list[str]]:
-    """Return the condition that finds a relation in the information schema; DuckDB's names have no case."""
+    """Return the condition for a relation in the information schema; DuckDB's names ignore case."""
     names = [name for name, _ in parts_of(relation)]
     columns = ("table_catalog", "table_schema", "table_name")[-len(names) :]
     parts = [f"lower({column}) = lower(?)" for column in columns]

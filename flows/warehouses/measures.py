@@ -1,4 +1,4 @@
-"""What is compared of two tables: rows, columns and sums of exact numbers."""
+"""The figures by which two tables are compared: rows, columns and sums of exact numbers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ class Measured:
 
 
 def has_decimals(kind: str) -> bool:
-    """Say whether a type holds exact numbers with decimals, such as money."""
+    """Return whether a type has exact numbers with decimals, such as money."""
     found = _EXACT.match(kind)
     return found is not None and found[1] != "0"

@@ -99,7 +99,7 @@ class PostgresWarehouse(Warehouse):
         names = self._list(columns)
         with self.transaction():
             if self._kind_of(to) == "table" and self.columns(to) == columns:
-                # Emptied, not dropped: views and privileges stand on it. Not truncated either, which would show
+                # Emptied, not dropped: views and privileges depend on it. Not truncated either, which would show
                 # readers an empty table, or none until the end.
                 self.execute(f"delete from {_within(to)}")
             else:
@@ -140,7 +140,7 @@ class PostgresWarehouse(Warehouse):
         return added
 
     def replace(self, table: RawTable, query: str) -> int:
-        # Truncated instead of dropped: dbt's views stand on this table. Other sessions see the old rows until
+        # Truncated instead of dropped: dbt's views depend on this table. Other sessions see the old rows until
         # they would read, and then wait for the commit.
         self.execute(f"truncate {self._raw(table)}")
         columns = self._list(table.column_names)

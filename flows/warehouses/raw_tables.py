@@ -37,7 +37,7 @@ def check_columns(schema: str, table: RawTable, found: Iterable[str]) -> None:
         raise ConfigError(
             f"{schema}.{table.name} is there already, but it is not the table this loader writes: it lacks "
             f"{', '.join(missing) or 'nothing'} and has {', '.join(foreign) or 'nothing'} besides. "
-            "Nothing was written. Drop it if nobody needs it, or load into another schema "
+            "Nothing was written. Drop it if it is not needed, or load into another schema "
             "(--raw-schema NAME, and the dbt variable raw_schema)."
         )
 

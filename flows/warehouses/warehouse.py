@@ -155,7 +155,7 @@ class Warehouse(ABC):
         """Return a statement for `put_view` that makes a view as it is now; None for what is no view."""
 
     def put_view(self, relation: str, statement: str) -> None:
-        """Make a view, or make it anew."""
+        """Create or replace a view."""
         self.execute(statement)
 
     @abstractmethod
@@ -209,7 +209,7 @@ class Warehouse(ABC):
         """Create the schema and the tables that are missing.
 
         Raises:
-            ConfigError: a table is there with other columns, so somebody else's.
+            ConfigError: a table of that name has other columns.
         """
         self.make_schema(self._raw_schema)
         for table in tables:

@@ -1,4 +1,4 @@
-"""The SQL that dbt compiled a project to, for whoever runs it without dbt."""
+"""The SQL that dbt compiled a project to, for running it without dbt."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ class Manifest:
         """Return these nodes as they are.
 
         Raises:
-            ConfigError: some are not in this manifest; dbt would not run them, and nobody would know.
+            ConfigError: some are not in this manifest; dbt would skip them without a word.
         """
         wanted = list(unique_ids)
         if unknown := [unique_id for unique_id in wanted if unique_id not in self.nodes]:

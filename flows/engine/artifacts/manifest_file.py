@@ -130,7 +130,7 @@ def meta_of(entry: _Entry) -> _Entry:
 def is_critical(entry: _Entry) -> bool:
     """Say whether the owner of a manifest's entry marked it so: `meta: {critical: true}`, or the tag critical.
 
-    What does not plainly say no counts as yes: a mark that somebody mistyped is meant all the same.
+    What is not clearly a no counts as a yes, so that a mistyped mark still counts.
     """
     return _is_critical(meta_of(entry), _texts(entry.get("tags")), (entry.get("config") or {}).get("tags"))
 

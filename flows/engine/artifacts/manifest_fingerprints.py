@@ -151,7 +151,7 @@ class _Reading:
     def _work_out(self, unique_id: str) -> tuple[Parts, str]:
         entry = self._nodes[unique_id]
         before = self._before(unique_id)
-        # One that is begun stands on this one: a circle, which dbt refuses to build.
+        # A node that is begun depends on this one: a circle, which dbt refuses to build.
         inside = [parent for parent in before if self._is_ephemeral(parent) and parent not in self._begun]
         inlined = [self._parts_of(parent) for parent in inside]
         reached = self._reach(entry)
@@ -226,7 +226,7 @@ class _Reading:
             texts = sorted((key, self._macro_digests.get(key)) for key in reached.macros)
             macros = self._digested[reached.macros] = digest_of(texts)
         package = str(entry.get("package_name") or self._values.project)
-        # Packages' macros look variables up in the scope of whoever calls them, or in their own.
+        # Packages' macros look variables up in the scope of their caller, or in their own.
         scopes = sorted(
             {package, *(str(self._macros[key]["package_name"]) for key in reached.macros & self._macros.keys())}
         )

@@ -186,7 +186,7 @@ def result_of(event: NodeEvent, earlier: NodeResult | None = None) -> NodeResult
 
 
 def results_alone(run: ResultsFile, manifest: Manifest, ended_at: datetime) -> Iterator[NodeResult]:
-    """Yield what a run_results.json says by itself, where nobody has the lines of the dbt that wrote it.
+    """Yield what a run_results.json says by itself, without the lines of the dbt command that wrote it.
 
     Args:
         ended_at: the end of the run, for nodes of which no time is known.
@@ -249,7 +249,7 @@ def with_messages(
 def unbuilt_batches(details: Details) -> dict[str, dict[str, Any]]:
     """Return what was built and what was not of the models of which some batches failed, as dbt writes it.
 
-    Where none went well dbt starts such a model anew, which it can't when it is told of batches.
+    Where no batch succeeded, dbt starts such a model again, which it can't when it gets a list of batches.
     """
     batches = {unique_id: entry.get("batch_results") for unique_id, entry in details.items()}
     return {

@@ -110,7 +110,7 @@ def _parse(
         except DbtRunFailed:
             # The project may be at fault, which this says; or the old manifest, which our own comparison does without.
             _, content = list_manifest(ask, project, profile)
-            notes.append("dbt could not compare with its last manifest; what changed is told by fingerprints alone.")
+            notes.append("dbt could not compare with its last manifest; changes are found by fingerprints alone.")
     inputs = memory.inputs_of(content)
     memory.parsed = (inputs, content)
     return modified, inputs

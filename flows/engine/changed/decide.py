@@ -112,7 +112,7 @@ def _why_not_good(status: str, is_test: bool) -> str:
         case "skipped":
             return "was skipped in the last run"
         case "interrupted":
-            return "was cut off in its work, or built by a run that nobody knows the code of"
+            return "was interrupted, or built by a run whose code is unknown"
         case "fail":
             return "failed when it ran last"
         case _:
@@ -152,7 +152,7 @@ def _reason_upstream(node: Input, built: Built | None, found: Found, due: set[st
             if reason := _source_reason(parent, built, found):
                 return reason
         elif parent in due:
-            return f"stands on {found.inputs.nodes[parent].name}, which is built"
+            return f"depends on {found.inputs.nodes[parent].name}, which is built"
         elif built.parents.get(parent) != version_of(found.built.get(parent)):
             name = found.inputs.nodes[parent].name if parent in found.inputs.nodes else parent
             return f"{name} was built since"
@@ -163,7 +163,7 @@ def _source_reason(source: str, built: Built, found: Found) -> str:
     name = found.inputs.sources[source]
     now, then = found.sources.get(source), built.parents.get(source)
     if now is None:
-        return f"source {name} has no freshness, so that nobody can tell whether its data is new"
+        return f"source {name} has no freshness, so that new data can't be recognised"
     if then is None:
         return f"it is not known with which data of source {name} it was built"
     return f"source {name} has new data (loaded at {_short(now)})" if now != then else ""

@@ -102,12 +102,12 @@ def _read(copy: Path, defer_to: str) -> LastSuccess:
     except ConfigError as exc:
         raise ConfigError(
             f"The last good state of {defer_to} can't be used: {' or '.join(ARTIFACTS)} is missing or cut off. "
-            "Run that target once more, which writes it anew."
+            "Run that target once more, which writes it again."
         ) from exc
 
 
 def _fetch_from(place: str, copy: Path) -> None:
-    # Prefect depends on fsspec; the client of a bucket (s3fs, gcsfs, adlfs) is for whoever has one.
+    # Prefect depends on fsspec; the client of a bucket (s3fs, gcsfs, adlfs) is for users who have one.
     import fsspec
 
     try:

@@ -1,4 +1,4 @@
-"""Which sources are looked at before a build: those with a freshness that it stands on, as dbt itself has it."""
+"""Select the sources to check before a build: those with a freshness that it depends on, according to dbt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Known:
 
     Attributes:
         declared: see `Surroundings`; of the moment at which `has_any` was seen.
-        has_any: whether any source has a freshness; None where nobody has seen.
+        has_any: whether any source has a freshness; None where that is unknown.
         proof: see `Surroundings`; of the moment of the answers.
         answers: unique ids of the sources behind a selection.
     """
@@ -54,7 +54,7 @@ class _Known:
 
 
 def sources_to_check(command: DbtCommand, project: Project, profile: Profile) -> tuple[str, ...] | None:
-    """Return a selection of the sources with a freshness that what a command runs stands on.
+    """Return a selection of the sources with a freshness that a command's nodes depend on.
 
     None stands for all: the command runs everything, or they can't be told apart. Where there are none it is empty.
 

@@ -19,7 +19,7 @@ from infrastructure.private_files import opener, private_folder
 
 # The version of nodes.json; another one is not read.
 FORMAT = 1
-# Earlier states that are kept, for whoever reads one while the next is written.
+# Earlier states that are kept, for readers of one while the next is written.
 KEPT_STATES = 3
 INTERRUPTED = "interrupted"
 GOOD = frozenset({"success", "pass", "warn", "no-op"})

@@ -1,4 +1,4 @@
-"""Which relations of a project are in the warehouse: a table that somebody dropped has to be built again."""
+"""Find which relations of a project are in the warehouse: a table that was dropped has to be built again."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def after(last: LastSuccess, inputs: Inputs | None, done: Done) -> dict[str, Bui
     """Return how every node was built last, once a run is counted in.
 
     Args:
-        inputs: what the nodes of that run were made from; None where nobody knows any more.
+        inputs: what the nodes of that run were made from; None where that is no longer known.
     """
     built = dict(last.built)
     settings = settings_digest(inputs) if inputs else ""
@@ -203,7 +203,7 @@ class RunMemory:
     def _keep(self, ended: Mapping[str, tuple[str, str]], details: Details, invocation_ids: set[str]) -> None:
         parsed = self._parse(invocation_ids) or self.parsed
         if parsed is None:
-            # dbt never got as far as its manifest, so no node was touched; or somebody has deleted it.
+            # dbt never got as far as its manifest, so no node was touched; or it was deleted.
             if ended:
                 raise FileNotFoundError(2, f"{self.state.target_path / MANIFEST} is not there any more")
             return

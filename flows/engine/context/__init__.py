@@ -1,4 +1,4 @@
-"""What every part of a run is told: project, command, folders, events, time limit, who is watching.
+"""What every part of a run gets: project, command, folders, events, time limit, reporter.
 
 Imports the infrastructure alone.
 """

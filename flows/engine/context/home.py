@@ -115,7 +115,7 @@ def _keep(home: Path, there: ProjectPlace | None, here: ProjectPlace, name: str)
 
 
 def _claim(home: Path, here: ProjectPlace) -> bool:
-    """Make a folder somebody's; False when another took it in this very moment."""
+    """Mark a folder with its owner; return False when another process took it at this moment."""
     private_folder(home.parent)
     draft = Path(tempfile.mkdtemp(prefix=".home-", dir=home.parent))
     try:
@@ -135,7 +135,7 @@ def _text(place: ProjectPlace) -> bytes:
 
 
 def _read(home: Path) -> ProjectPlace | None:
-    """Return whose a folder is; None for nobody's, such as one whose file is broken."""
+    """Return the owner of a folder; None without one, such as when its file is broken."""
     try:
         said = cast(dict[str, Any], json.loads((home / PLACE).read_bytes()))
         return ProjectPlace(str(said["folder"]), str(said["repository"]), str(said["path"]))

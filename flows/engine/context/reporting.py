@@ -1,4 +1,4 @@
-"""What a run tells whoever is watching: a person at a terminal, a log collector, nobody."""
+"""Report the progress of a run: to a person at a terminal, to a log, or not at all."""
 
 from __future__ import annotations
 

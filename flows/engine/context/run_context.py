@@ -40,7 +40,7 @@ def current_flow_run() -> FlowRun | None:
 
 
 def current_holder() -> str:
-    """Return what others are told who wait for a target that this code holds."""
+    """Return the text that runs waiting for a target of this code show."""
     return _holder(current_flow_run())
 
 
@@ -78,12 +78,12 @@ class RunContext:
 
     @property
     def holder(self) -> str:
-        """Return what others are told who wait for the target."""
+        """Return the text that runs waiting for the target show."""
         return _holder(self.flow_run)
 
     @property
     def reporter(self) -> Reporter:
-        """Return who is told what happens, at this moment."""
+        """Return the current reporter."""
         return current_reporter()
 
 

@@ -20,7 +20,7 @@ STATE_VARIABLE = "TRIBUTARY_STATE"
 # The files of a run's folder: our record, the text that people read, and what dbt itself writes, one JSON a line.
 LEDGER = "ledger.jsonl"
 TEXT_LOG = "run.log"
-# Of a run with --changed: what becomes of each node, and why.
+# Of a run with --changed: what it does with each node, and why.
 CHANGES = "changes.json"
 # The folder of the last good states; see last_good.py.
 LAST_GOOD = "last_good"

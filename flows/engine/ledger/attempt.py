@@ -21,7 +21,7 @@ class Attempt:
     """What one child process left behind.
 
     Attributes:
-        is_interrupted: by this run, so that what it left is told by its lines alone.
+        is_interrupted: by this run, so that its lines alone say what it left.
         begun: names of the nodes that started or were skipped, by unique id.
         running: unique ids of those that have not ended.
         hooks: names of the hooks that have not ended, by unique id; they are no nodes, and count for themselves.

@@ -29,7 +29,7 @@ TAKEN_OVER = 0
 class _AppendedFile:
     """A file that is only ever added to, each time in a single write, so that a kill loses at most the last one.
 
-    A file that was deleted can still be written to, and nobody reads it: it is made anew, with all that it held.
+    A deleted file can still be written to, but can't be found: it is created again, with everything that it held.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class _AppendedFile:
         os.close(self._file)
 
     def keep(self) -> None:
-        """Make the file anew when somebody has deleted it, or put another in its place; any thread may ask for that.
+        """Create the file again when it was deleted or replaced; any thread may call this.
 
         Raises:
             ConfigError: it can't be written, or what it held can't be read any more.

@@ -63,7 +63,7 @@ def interrupted_run(state: State, command: DbtCommand) -> Interrupted | None:
             cannot be told; or what did not get to its end is a run of something else.
 
     A node counts as done when the ledger says so, or dbt's own log does: when the flow process was killed, dbt may
-    have finished a node whose event nobody read any more.
+    have finished a node whose event was not read any more.
     """
     wanted = fingerprint(command)
     left: tuple[Path, Mapping[str, Any]] | None = None
@@ -223,7 +223,7 @@ def _entries(run_path: Path) -> list[dict[str, Any]]:
     is_headless = bool(path.stat().st_size) and (not entries or entries[0].get("kind") != "run")
     if is_headless or (is_damaged(path) and not dbt_log(run_path).exists()):
         raise ConfigError(
-            f"The record of the last run is damaged, so nobody can say what it had done: {path}. "
+            f"The record of the last run is damaged, so it is unknown what it had done: {path}. "
             "Look at its run.log beside it; then run without --resume to do everything again."
         )
     return entries
@@ -231,7 +231,7 @@ def _entries(run_path: Path) -> list[dict[str, Any]]:
 
 def _gone(path: Path) -> ConfigError:
     return ConfigError(
-        f"The record of the last run was deleted, so nobody can say what it had done: {path}. Put it back; or run "
+        f"The record of the last run was deleted, so it is unknown what it had done: {path}. Restore it; or run "
         "without --resume to do everything again, which gives models that only append their rows a second time."
     )
 

@@ -46,7 +46,7 @@ def with_causes(results: Iterable[NodeResult], manifest: Manifest) -> list[NodeR
 
 
 def _because(causes: Iterable[str], nodes: Mapping[str, NodeResult]) -> str:
-    return f"Not run: it stands on {preview(sorted(nodes[cause].name for cause in causes))}, which failed."
+    return f"Not run: it depends on {preview(sorted(nodes[cause].name for cause in causes))}, which failed."
 
 
 def _causes(

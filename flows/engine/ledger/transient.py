@@ -1,7 +1,7 @@
 """What a warehouse says when the same statement can succeed a little later: one table, each row with its source.
 
 dbt passes on a driver's message, not its code, so the rows are the words of the messages, matched without regard to
-case. What a person has to mend is never in here, however much it sounds like load: a query that needs more memory than
+case. What a person has to fix is never in here, however much it sounds like load: a query that needs more memory than
 there is, a disk that is full, a daily quota, a statement's own time limit.
 """
 
@@ -105,7 +105,7 @@ TRANSIENT: Mapping[str, tuple[Transient, ...]] = {
         Transient(r"\b290(429|50[0234])\b", "290000 and the status of HTTP", _SNOWFLAKE_CONNECTOR),
         Transient(
             r"\b(390111|390112|390114)\b|authentication token has expired",
-            "a session or its token that ran out; the next command signs in anew",
+            "an expired session or token; the next command signs in again",
             _SNOWFLAKE_SESSION,
         ),
         Transient(

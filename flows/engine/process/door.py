@@ -1,4 +1,4 @@
-"""The door to dbt: whoever wants something run or asked comes here, and nothing else starts it."""
+"""The door to dbt: every command and question goes through it, and nothing else starts dbt."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 # dbt writes its own debug log until it has this size, keeping five; it must not fill a worker's disk.
 _LOG_BYTES = 20_000_000
 # dbt's debug log costs 5 % of a build of 250 cheap nodes (measured 2026-11-20) and repeats the SQL that stands in
-# target/run anyway. Whoever wants it sets dbt's own variable.
+# target/run anyway. Users who want it set dbt's own variable.
 _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
-# What a question that was killed leaves behind is removed by a later one, once nobody can be waiting for it any more.
+# A later question removes what a killed one left behind, once no process can be waiting for it any more.
 _LEFT_BEHIND_SECONDS = 86_400
 _QUESTION = "question-"
 

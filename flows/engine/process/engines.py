@@ -1,4 +1,4 @@
-"""The kinds of dbt: how each is started, what it is told of logs and runs, and how its lines become events."""
+"""The kinds of dbt: how each is started, its settings for logs and runs, and how its lines become events."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Engine(Protocol):
         ...
 
     def variables(self, place: Place) -> Mapping[str, str]:
-        """Return what every child is told besides its environment."""
+        """Return the further environment variables of every child."""
         ...
 
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
-        """Return what the child is told of the run that it is part of."""
+        """Return the child's environment variables about its run."""
         ...
 
     def event(self, line: bytes) -> DbtEvent | None:
-        """Return what a line of its output says, in the words of dbt 1; None for one that nobody needs."""
+        """Return the event of an output line, in the form of dbt 1; None for a line that is not needed."""
         ...
 
     def results(self, found: Results) -> Results:

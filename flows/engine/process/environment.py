@@ -35,7 +35,7 @@ def child_environment(
 
 
 def ahead_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that a dbt child waits in until it is told what to run."""
+    """Return the environment of a dbt child that waits for its command."""
     return {**for_dbt(environ, {}, (), LookUps()).environment, **_FOR_ALL}
 
 

@@ -22,10 +22,10 @@ _COMMENT = """
 
 
 def tag_variables(run_id: str, target: str, warehouse: str) -> dict[str, str]:
-    """Return the variables by which the child is told what its statements are to say.
+    """Return the variables that tell the child how to tag its statements.
 
     The comment is on every statement of every warehouse, and on BigQuery a job label as well. Snowflake's sessions
-    carry a query tag besides. None of it is part of the profile: dbt would parse the project anew for every run.
+    carry a query tag besides. None of it is part of the profile: dbt would parse the project again for every run.
     """
     name = re.sub(r"[^A-Za-z0-9_-]", "_", run_id)
     variables = {COMMENT_VARIABLE: _COMMENT.replace("RUN_ID", name)}

@@ -33,11 +33,11 @@ SHOWN_RUNNING_SECONDS = 1.0
 BATCH_SIZE = 200
 # How long the end of a run waits for a server that is away or slow.
 CLOSE_SECONDS = 30.0
-# A server that refuses whoever asks is asked again ever more seldom: a key can be renewed, a proxy find its server.
+# A server that refuses everything is tried less and less: a key may be renewed, a proxy mended.
 _LONGEST_PAUSE_SECONDS = 60.0
 # After so many documents in a row, each refused by itself, it is not the documents.
 _IN_VAIN = 10
-# What the server says of a body: not readable, too large, not as it should be. Nothing else is mended by a smaller one.
+# Answers about a body: not readable, too large, not valid. A smaller body helps against nothing else.
 _ABOUT_THE_BODY = (400, 413, 422)
 # Client errors that pass by themselves: a time-out, and too many requests.
 _PASSING = (408, 429)
@@ -48,7 +48,7 @@ class EventRefused(Exception):
 
 
 class Denied(Exception):
-    """The server was there and takes nothing from whoever asks, such as one with a wrong key."""
+    """The server answered and refuses everything, as with a wrong key."""
 
 
 class Sender(Protocol):

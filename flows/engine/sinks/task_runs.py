@@ -96,7 +96,7 @@ def _message(result: NodeResult) -> str:
     if result.message:
         return result.message
     if result.outcome == "skipped":
-        return "Not run: something that it stands on failed."
+        return "Not run: something upstream of it failed."
     if result.failures:
         return f"{result.failures} rows"
     return ""

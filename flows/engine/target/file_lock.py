@@ -57,7 +57,7 @@ def one_writer(target: str, holder: str, wait: bool = True) -> Iterator[None]:
     A warehouse that is opened in the block writes no more once the target is lost.
 
     Args:
-        holder: what others are told they wait for, such as the flow run's name.
+        holder: the text for waiting runs, such as the flow run's name.
         wait: otherwise a target that is held is an error at once.
 
     Raises:
@@ -96,7 +96,7 @@ def calling_when_lost(target: str, act: Callable[[str], None]) -> Iterator[None]
 
     It is called with the reason, as a clause. The server was away for longer than a lease and on its return gave the
     target to another machine; or this machine alone can't reach it, and the server can do so at any moment; or the lock
-    file was deleted, which then keeps nobody out.
+    file was deleted, which then locks nothing.
     """
     held = _held.get({}).get(target)
     with ExitStack() as stack:
@@ -108,7 +108,7 @@ def calling_when_lost(target: str, act: Callable[[str], None]) -> Iterator[None]
 
 
 class _LockFile:
-    """The lock file of a target. One that was deleted keeps nobody out, so it is made and taken anew."""
+    """The lock file of a target. A deleted one locks nothing, so it is created and locked again."""
 
     def __init__(self, path: Path, target: str, holder: str) -> None:
         self._path = path
@@ -139,14 +139,14 @@ class _LockFile:
         if file is None:
             return False
         self.descriptors.append(file)
-        # What it says is for those who wait; on a full disk they are told less.
+        # Its text is for waiting runs; on a full disk they show less.
         with contextlib.suppress(OSError):
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(self._about).encode(), 0)
         return True
 
     def why_lost(self) -> str | None:
-        """Return why the target is not this run's any more; a file that was deleted is taken anew while it is free."""
+        """Return why the run has lost the target; a file that was deleted is locked again while it is free."""
         # A folder that can't be read or written for a moment is no loss.
         with contextlib.suppress(OSError, ConfigError), self._guard:
             if not is_file_at(self.descriptors[-1], self._path) and not self.take():
@@ -199,7 +199,7 @@ def _file_lock(path: Path, target: str, holder: str, wait: bool) -> Iterator[_Lo
 
 
 def locked_file(path: Path) -> int | None:
-    """Open a lock file, made if need be, and lock it until it is closed; None when somebody else holds it.
+    """Open a lock file, created if need be, and lock it until it is closed; None when another process holds it.
 
     Raises:
         OSError: it can't be made or opened.
@@ -208,7 +208,7 @@ def locked_file(path: Path) -> int | None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Since it was opened it may have been deleted: the lock of a file without a name keeps nobody out.
+        # Since it was opened it may have been deleted: a file without a name locks nothing.
         if is_file_at(file, path):
             return file
     except BlockingIOError:

@@ -1,12 +1,12 @@
 """A target's slot on the Prefect server: taken, renewed, told to those who wait for it, and given back.
 
 The server takes a slot back when its lease is not renewed. Two things it does not do by itself. A lease that ran out
-while the server was away can be somebody else's by the time it is back, so it is taken anew, or the run has to end.
+while the server was away can be another run's by the time it is back, so it is taken again, or the run has to end.
 And Prefect's own server keeps leases in memory by default: one that is restarted forgets them and goes on counting the
-slot as taken, for ever. So each holder leaves a sign of life in a Prefect variable, and a slot without one is freed.
+slot as taken, for ever. So each holder writes a heartbeat to a Prefect variable, and a slot without one is freed.
 
-And what the server gives to another is not heard of by a holder that can't reach it. So a holder that can't prove its
-right in time gives it up by its own clock, before anybody else can have it.
+And a holder that can't reach the server does not learn that another has the slot. So a holder that can't renew its
+lease in time gives it up by its own clock, before another run can get it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RENEW_SECONDS = 15.0
 _ANSWER_SECONDS = 15.0
 # How often one who waits asks, and a holder whose server is away.
 POLL_SECONDS = 2.0
-# Whoever shows no sign of life for as long as a lease lasts holds a slot that its server has forgotten, and has stopped
+# A holder without a heartbeat for as long as a lease lasts holds a slot that its server has forgotten, and has stopped
 # writing to its target: not less than a lease, or two would write.
 SILENT_SECONDS = LEASE_SECONDS
 _GONE, _NOT_FOUND = 410, 404
@@ -77,7 +77,7 @@ class Lease:
             "process": os.getpid(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "lease": uuid4().hex,
-            # The server's own name for it, which changes when it has to be taken anew.
+            # The server's id of the lease, which changes when the slot has to be taken again.
             "slot": str(lease_id),
             "signs_of_life": 0,
         }
@@ -164,13 +164,13 @@ class Lease:
         except httpx.HTTPStatusError as exc:
             if exc.response.status_code not in (_GONE, _NOT_FOUND):
                 raise
-            self._take_anew(client)
+            self._take_again(client)
         if self._lost is None and not self._let_go.is_set():
             self._about["signs_of_life"] += 1
             _write_sign(client, self._target, self._about)
 
-    def _take_anew(self, client: SyncPrefectClient) -> None:
-        """Take the slot again whose lease the server no longer knows; it is lost when somebody else has had it."""
+    def _take_again(self, client: SyncPrefectClient) -> None:
+        """Take the slot again whose lease the server no longer knows; it is lost when another run has had it."""
         if self._let_go.is_set():
             return  # It has just been given back.
         if self._is_mine(client):
@@ -228,7 +228,7 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
             lease_id, asked_at = _wait_for(client, target, wait)
         lease = Lease(target, holder, lease_id, asked_at)
         try:
-            # Inside of the block: a slot whose first sign of life fails is given back.
+            # Inside the block: a slot whose first heartbeat fails is given back.
             lease.start(client)
             yield lease
         finally:
@@ -240,7 +240,7 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
 
 
 def acquire(client: SyncPrefectClient, target: str) -> UUID | None:
-    """Take the slot of a target if it is free, and return the id of the lease; None while somebody holds it.
+    """Take the slot of a target if it is free, and return the id of the lease; None while another run holds it.
 
     Raises:
         ConfigError: the server has no limit for the target.
@@ -298,18 +298,18 @@ def _wait_for(client: SyncPrefectClient, target: str, wait: bool) -> tuple[UUID,
             seen = client.read_variable_by_name(_variable(target))
             if silence.is_over(seen and (seen.id, seen.value), time.monotonic()):
                 who = described(_value(seen))
-                current_reporter().note(f"{who} shows no sign of life: target {target} is taken over.")
+                current_reporter().note(f"{who} sends no heartbeat: target {target} is taken over.")
                 free_slot(client, limit_name(target), _variable(target), seen)
                 silence.begin_anew()
         except httpx.HTTPError as exc:
             if not passes_by_itself(exc):
                 raise
-            # The server is away or ill; whoever waits can wait for it too.
+            # The server does not answer or fails; a waiting run can wait for it too.
             silence.begin_anew()
 
 
 def _free(client: SyncPrefectClient, target: str) -> None:
-    """Have the server forget a slot that nobody holds, unless somebody else is doing so."""
+    """Free a slot whose holder is dead, unless another run is doing so."""
     sign = _variable(target)
     free_slot(client, limit_name(target), sign, client.read_variable_by_name(sign))
 

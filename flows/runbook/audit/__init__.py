@@ -1,1 +1,1 @@
-"""The monthly audit: a report of what is whole, what was corrected late, and what got slow. Door: `flow`."""
+"""The monthly audit: a report on versions, late corrections, amounts and slow models. Door: `flow`."""

@@ -1,4 +1,4 @@
-"""What the monthly audit asks of a warehouse and of the run history; each question gives one section of its report."""
+"""The checks of the monthly audit in the warehouse and the run history; each gives one section of the report."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from flows.warehouses.warehouse import Warehouse
 
 Outcome = Literal["error", "warning", "ok", "not made"]
-# A month with so many times the usual corrections is worth asking about.
+# A month with more than so many times the usual corrections is a warning.
 _UNUSUAL = 3
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one question found.
+    """The result of one check.
 
     Attributes:
         sentence: what was found, in words.
@@ -44,7 +44,7 @@ def integrity(tables: Warehouse, found: Sequence[Versions], target: str) -> Sect
     """Look for keys with several current versions, overlaps, gaps and versions that end before they begin."""
     title = "Integrity of versions"
     if not found:
-        return Section(title, "not made", "No model says that it holds versions, and there is no snapshot.")
+        return Section(title, "not made", "No model declares that it holds versions, and there is no snapshot.")
     missing = [one.name for one in found if not tables.exists(one.relation)]
     there = [one for one in found if one.name not in missing]
     empty = [one.name for one in there if not _count(tables, one.relation)]
@@ -59,13 +59,13 @@ def integrity(tables: Warehouse, found: Sequence[Versions], target: str) -> Sect
     ]
     looked += f" ({'; '.join(unseen)})" if unseen else ""
     if len(there) == len(empty):
-        return Section(title, "not made", f"{looked}: there is no version to look at.")
+        return Section(title, "not made", f"{looked}: they have no versions to check.")
     if not faults:
-        # What nobody could look at is not known to be whole.
-        return Section(title, "warning" if unseen else "ok", f"{looked}: every key that is there has whole versions.")
+        # A table that could not be checked counts as an error.
+        return Section(title, "warning" if unseen else "ok", f"{looked}: the versions of every key are complete.")
     keys = len({(fault.table, fault.key_text) for fault in faults})
-    action = f"python -m flows scd2-repair --target {target} --dry-run mends several current versions; for the rest, "
-    action += "build the model anew from its source."
+    action = f"python -m flows scd2-repair --target {target} --dry-run repairs several current versions; for the rest, "
+    action += "rebuild the model from its source."
     return Section(title, "error", f"{looked}: {len(faults)} faults at {keys} keys.", rows, action)
 
 
@@ -122,7 +122,7 @@ def accuracy(tables: Warehouse, declared: ProjectTables, check: Accuracy) -> Sec
         for name in amounts
     )
     places = ", ".join(str(number) for number in range(1, len(keys) + 1))
-    # Where nobody can tell whether it was due, it was.
+    # A row counts as due where that is unknown.
     due = f" and coalesce(c.{tables.column(check.recorded_when)}, true)" if check.recorded_when else ""
     found = tables.rows(
         f"select {', '.join(selected)}, case when c.{keys[0]} is null then 'not calculated' "
@@ -137,12 +137,12 @@ def accuracy(tables: Warehouse, declared: ProjectTables, check: Accuracy) -> Sec
         both = f"{calculated} as c inner join {recorded} as r on {same}"
         if not (compared := _count(tables, both)):
             return Section(
-                title, "not made", f"No row of {check.calculated} has one of {check.recorded} to compare with."
+                title, "not made", f"No row of {check.calculated} has a row of {check.recorded} to compare with."
             )
         sentence = f"{compared:,} rows of {check.calculated} agree with {check.recorded} to {check.tolerance}."
         return Section(title, "ok", sentence)
     sentence = f"{len(found):,} of {_count(tables, calculated):,} rows do not agree with {check.recorded}."
-    return Section(title, "error", sentence, rows, "Find out for each row which side is wrong, before anybody is paid.")
+    return Section(title, "error", sentence, rows, "Find out which side is wrong for each row, before any payment.")
 
 
 def slow_models(history: DuckDBPyConnection, settings: SlowModels, now: datetime) -> Section:
@@ -170,7 +170,7 @@ def slow_models(history: DuckDBPyConnection, settings: SlowModels, now: datetime
     found = history.execute(query, {"now": now, "days": settings.days}).fetchall()
     title = f"Slow models of the last {settings.days} days"
     if not found:
-        return Section(title, "not made", "The run history has no model of that time.")
+        return Section(title, "not made", "The run history has no models of that time.")
     rows: list[Mapping[str, Any]] = []
     for name, runs, usual, longest, before in found:
         is_slower = before and usual >= settings.ignore_below_seconds and usual > settings.warn_ratio * before

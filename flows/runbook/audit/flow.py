@@ -1,4 +1,4 @@
-"""The monthly audit: are versions whole, what was corrected late, do amounts agree with the source, what got slow."""
+"""The monthly audit: check versions, late corrections, amounts against the source, and slow models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AuditReport:
     file: Path | None = None
 
     def of(self, outcome: str) -> list[Section]:
-        """Return the sections that ended so."""
+        """Return the sections with this outcome."""
         return [section for section in self.sections if section.outcome == outcome]
 
     def sentence(self) -> str:
@@ -65,18 +65,18 @@ def monthly_audit(
     """Audit a target; it changes nothing.
 
     Args:
-        select: dbt selection of the models and snapshots whose versions are looked at; all when None.
+        select: dbt selection of the models and snapshots whose versions are checked; all when None.
         settings: a file like flows/runbook/audit/audit.yml, which is used when None.
         output: where to write the report, as .md or .html; in the folder of the target's state when None.
 
     Raises:
-        AuditFailed: there are errors, or nothing could be looked at; all that was found is written down before.
+        AuditFailed: there are errors, or nothing could be checked; the report is written before.
         ConfigError: the settings, the project or a declaration are wrong.
     """
     chosen = load_settings(Path(settings) if settings else None)
     if output and Path(output).suffix not in (".md", ".html"):
         raise ConfigError(f"The report can be written as .md or .html, not as {output}.")
-    # Half of what a run is just writing would look like a fault.
+    # Data that a run is writing meanwhile would look like a fault.
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         project, profile = run.project, run.profile
         declared = read_declared(project, profile, select)
@@ -102,7 +102,7 @@ def monthly_audit(
         raise AuditFailed(f"{report.sentence()} {reasons} Report: {file}", report)
     if len(report.of("not made")) == len(sections):
         raise AuditFailed(
-            f"{report.sentence()} Nothing could be looked at, so nothing is known to be right. "
+            f"{report.sentence()} Nothing could be checked, so nothing is proven to be right. "
             f"Build the target first: python -m flows run --target {target}. Report: {file}",
             report,
         )
@@ -124,7 +124,7 @@ def as_markdown(report: AuditReport) -> str:
 
 
 def as_html(report: AuditReport) -> str:
-    """Return the report as a page that needs nothing else."""
+    """Return the report as a self-contained HTML page."""
     parts = [f"<h1>{html_text(report.sentence())}</h1><p>Made {report.made_at:%Y-%m-%d %H:%M} UTC.</p>"]
     for section in report.sections:
         kind = section.outcome.replace(" ", "-")
@@ -149,7 +149,7 @@ def as_html(report: AuditReport) -> str:
 
 
 def as_document(report: AuditReport) -> dict[str, Any]:
-    """Return the report in JSON's own types; amounts are text, so that they stay exact."""
+    """Return the report as JSON types; amounts are text, so that they stay exact."""
     return {
         "target": report.target,
         "project": report.project,

@@ -17,9 +17,9 @@ class SlowModels(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    days: int = Field(default=30, gt=0, description="How far back to look; what was before is what it is held to.")
+    days: int = Field(default=30, gt=0, description="How far back to look; earlier runs are the comparison.")
     shown: int = Field(default=20, gt=0)
-    warn_ratio: float = Field(default=2, gt=1, description="Slower than before by so much is a warning.")
+    warn_ratio: float = Field(default=2, gt=1, description="Slower than before by this factor is a warning.")
     ignore_below_seconds: float = Field(default=10, ge=0)
 
 
@@ -29,18 +29,18 @@ class Accuracy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
-    calculated: str = Field(min_length=1, description="Name of the model that works the amounts out.")
-    recorded: str = Field(min_length=1, description="Name of the model with what the source system has.")
+    calculated: str = Field(min_length=1, description="Name of the model that calculates the amounts.")
+    recorded: str = Field(min_length=1, description="Name of the model with the amounts of the source system.")
     key: tuple[str, ...] = Field(min_length=1)
     amounts: tuple[str, ...] = Field(min_length=1)
     tolerance: Decimal = Field(default=Decimal("0.01"), ge=0, description="A larger difference is an error.")
     recorded_when: str | None = Field(
-        default=None, description="Column that says of a calculated row that the source has to have it; all when None."
+        default=None, description="Column that says whether the source must have a calculated row; all rows when None."
     )
 
 
 class AuditSettings(BaseModel):
-    """What the audit looks at."""
+    """The settings of the audit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -18,7 +18,7 @@ from flows.report.artifacts import attaching, key_of
 from flows.runbook.compare.target_state import TableState, TargetState, load, save, state_of_target
 from infrastructure.errors import ConfigError, preview
 
-# Settings that say where a target is: they have to differ, or do not matter to what is built.
+# Settings of a target's place, which have to differ, and settings that do not affect what is built.
 _PLACES = frozenset(
     [
         "account",
@@ -44,10 +44,10 @@ _PLACES = frozenset(
 
 @dataclass(frozen=True)
 class Unlike:
-    """Something that is not the same on both sides.
+    """One difference between two targets.
 
     Attributes:
-        counts: whether the two are different for it; otherwise it is told because it may explain what is.
+        counts: whether it counts as a difference; otherwise it is shown because it may explain one.
     """
 
     what: str
@@ -59,10 +59,10 @@ class Unlike:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two states of targets, and what is not the same.
+    """Two states of targets, and their differences.
 
     Attributes:
-        tables: how many are there on one side at least.
+        tables: how many tables exist on at least one side.
     """
 
     one: TargetState
@@ -76,12 +76,12 @@ class Comparison:
         return self.tables > 0 and not any(found.counts for found in self.unlike)
 
     def sentence(self) -> str:
-        """Return what came of it in one sentence."""
+        """Return the result in one sentence."""
         names = (self.one.target, self.other.target)
         if names[0] == names[1]:
             names = (f"{names[0]} of {self.one.at}", f"of {self.other.at}")
         if not self.tables:
-            return f"{names[0]} and {names[1]}: no table is there to compare, so nothing is known to be the same."
+            return f"{names[0]} and {names[1]}: there is no table to compare, so nothing is proven to be the same."
         if self.is_equal:
             return f"{names[0]} and {names[1]}: {self.tables} tables are the same."
         differing = {found.name for found in self.unlike if found.counts and found.what != "configuration"}
@@ -99,14 +99,14 @@ def compare_targets(
     save_to: str | None = None,
     freshness: bool = True,
 ) -> Comparison:
-    """Compare two targets, or one with how it was before; it changes nothing.
+    """Compare two targets, or one with an earlier state of it; change nothing.
 
     Args:
         other: the target to compare with.
         select: dbt selection of the tables; all when None.
         before: a file that an earlier comparison saved, in place of another target.
-        save_to: write the state of `target` to this file; it may be the only thing that is asked for.
-        freshness: ask how new the sources are, too.
+        save_to: write the state of `target` to this file, with or without a comparison.
+        freshness: compare the freshness of the sources, too.
 
     Raises:
         ConfigError: a target is not set up, or nothing is named to compare with.
@@ -115,17 +115,17 @@ def compare_targets(
         raise ConfigError("Name two targets, or one and the file of an earlier state: --before FILE.")
     states: dict[str, TargetState] = {}
     with ExitStack() as stack:
-        # Those who are not set up are to be heard of before anything is looked at.
+        # Fails at once when a target is not set up, before anything is read.
         runs = [stack.enter_context(open_context(name, project_dir)) for name in (target, other) if name]
         for run in runs:
-            # Half of what a run is just writing would look like a difference.
+            # Data that a run is writing meanwhile would look like a difference.
             with one_writer(run.target, holder=run.holder):
-                run.reporter.stage(f"looking at {run.target}")
+                run.reporter.stage(f"reading {run.target}")
                 states[run.target] = state_of_target(run.project, run.profile, select, freshness)
     if save_to:
         save(states[target], Path(save_to))
     against = load(Path(before)) if before else states[other or target]
-    # What was before stands first.
+    # The earlier state comes first.
     one, two = (against, states[target]) if before else (states[target], against)
     found = compared(one, two)
     _publish(found)
@@ -133,7 +133,7 @@ def compare_targets(
 
 
 def compared(one: TargetState, other: TargetState) -> Comparison:
-    """Return what is not the same in two states."""
+    """Return the differences between two states."""
     names = sorted(one.tables.keys() | other.tables.keys())
     unlike: list[Unlike] = []
     absent = TableState(None, {}, {})
@@ -143,7 +143,7 @@ def compared(one: TargetState, other: TargetState) -> Comparison:
     for source in sorted(one.sources.keys() | other.sources.keys()):
         left_at, right_at = one.sources.get(source, "unknown"), other.sources.get(source, "unknown")
         if left_at != right_at:
-            # That data came in between is what a difference may be explained with.
+            # Newer data may explain a difference.
             unlike.append(Unlike("newest row of source", source, left_at, right_at, counts=False))
     for name in sorted(one.configuration.keys() | other.configuration.keys()):
         left_value, right_value = one.configuration.get(name, "-"), other.configuration.get(name, "-")
@@ -182,7 +182,7 @@ def _tables(name: str, one: TableState, other: TableState, is_same_warehouse: bo
 def _keys(name: str, one: TableState, other: TableState) -> Iterator[Unlike]:
     if one.keys is None or other.keys is None or one.key != other.key:
         return
-    # A key that stands for two rows on one side is missing once on the other.
+    # A key of two rows on one side would be missing once on the other.
     extra = sorted((Counter(one.keys) - Counter(other.keys)).elements())
     missing = sorted((Counter(other.keys) - Counter(one.keys)).elements())
     if extra or missing:
@@ -193,7 +193,7 @@ def _keys(name: str, one: TableState, other: TableState) -> Iterator[Unlike]:
 
 
 def table_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """Return a row per difference, those first that count."""
+    """Return a row per difference, with those first that count."""
     left, right = comparison.one, comparison.other
     titles = (left.target, right.target) if left.target != right.target else ("before", "now")
     return [
@@ -209,7 +209,7 @@ def table_rows(comparison: Comparison) -> list[dict[str, str]]:
 
 
 def as_document(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison in JSON's own types."""
+    """Return a comparison as JSON types."""
     return {
         "one": {"target": comparison.one.target, "at": comparison.one.at},
         "other": {"target": comparison.other.target, "at": comparison.other.at},

@@ -1,4 +1,4 @@
-"""What a target holds and how it is set up, at one moment: tables, keys, sources, configuration."""
+"""The state of a target at one moment: tables, keys, sources, configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flows.engine.context.project import Project
     from infrastructure.profiles import Profile
 
-# Tables with more rows are compared by figures alone: their keys would have to be read to this machine.
+# Tables with more rows are compared by figures alone, as their keys would have to be read to this machine.
 LARGEST_KEYS = 1_000_000
 FORMAT = 1
 
@@ -38,8 +38,8 @@ class TableState:
     """A table in figures.
 
     Attributes:
-        rows: None for a table that is not there.
-        key: the columns that name a row, or what a snapshot's rows are versions of; empty where no test proves any.
+        rows: None for a table that does not exist.
+        key: the columns that identify a row, or a snapshot's entity; empty where no test proves them.
         keys: every key once, as text; None where there are none or too many.
     """
 
@@ -56,7 +56,7 @@ class TargetState:
 
     Attributes:
         tables: by name.
-        sources: the newest row of each source, ISO 8601; empty where nobody asked.
+        sources: the newest row of each source, ISO 8601; empty where it was not requested.
         configuration: settings, variables and versions by name; no secret.
     """
 
@@ -69,11 +69,11 @@ class TargetState:
 
 
 def state_of_target(project: Project, profile: Profile, select: str | None, freshness: bool) -> TargetState:
-    """Look at a target, and change nothing.
+    """Read the state of a target, and change nothing.
 
     Args:
         select: dbt selection of the tables; all when None.
-        freshness: ask how new the sources are, too.
+        freshness: include the freshness of the sources.
     """
     declared = read_declared(project, profile, select)
     found: dict[str, TableState] = {}
@@ -108,7 +108,7 @@ def load(path: Path) -> TargetState:
     """Read a state from a file that `save` has written.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the file is not a saved state.
     """
     try:
         document = cast(dict[str, Any], orjson.loads(path.read_bytes()))
@@ -118,7 +118,7 @@ def load(path: Path) -> TargetState:
         return TargetState(**document, tables=tables)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:
         raise ConfigError(
-            f"{path} holds no state of a target. Write one: python -m flows compare --target prod --save {path}"
+            f"{path} is not a saved state of a target. Write one: python -m flows compare --target prod --save {path}"
         ) from exc
 
 
@@ -143,11 +143,11 @@ def _table_state(tables: Warehouse, relation: str, key: tuple[str, ...]) -> Tabl
         rows = tables.rows(f"select distinct {names} from {relation}")
         keys = tuple(sorted(", ".join(str(value) for value in row.values()) for row in rows))
     columns = {name.lower(): kind.lower() for name, kind in measured.columns.items()}
-    sums = {name.lower(): f"{_plain(total):f}" for name, total in measured.sums.items()}
+    sums = {name.lower(): f"{_normalised(total):f}" for name, total in measured.sums.items()}
     return TableState(measured.rows, columns, sums, key, keys)
 
 
-def _plain(total: Decimal) -> Decimal:
+def _normalised(total: Decimal) -> Decimal:
     # 10.10 on one warehouse is 10.1 on another.
     return total.normalize() + 0
 
@@ -156,7 +156,7 @@ def _configuration(project: Project, profile: Profile) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in sorted(profile.output.items()):
         if name in SECRET_SETTINGS or is_env_var(value):
-            found[f"profile: {name}"] = "set, and secret"
+            found[f"profile: {name}"] = "set (secret)"
         else:
             found[f"profile: {name}"] = str(value)
     found |= _versions(profile.warehouse)

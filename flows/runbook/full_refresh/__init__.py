@@ -1,1 +1,1 @@
-"""The weekly full refresh, with the old tables kept until the new ones have proven themselves. Door: `flow`."""
+"""The weekly full refresh, which keeps the old tables until the new ones are proven. Door: `flow`."""

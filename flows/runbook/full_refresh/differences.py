@@ -1,4 +1,4 @@
-"""How a rebuilt table differs from the one before it, and whether that is within what is tolerated: pure functions."""
+"""Compare a rebuilt table with the one before, within tolerances: pure functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Difference:
     """One figure of a table before and after.
 
     Attributes:
-        allowed: in words; empty where nothing but the same is.
+        allowed: in words; empty where no difference is allowed.
     """
 
     table: str
@@ -28,10 +28,10 @@ class Difference:
 def compare_refreshed(
     name: str, before: Measured, after: Measured, missing: int | None, tolerance: Tolerance
 ) -> list[Difference]:
-    """Return the figures of a rebuilt table against those before.
+    """Return the differences between a rebuilt table and the one before.
 
     Args:
-        missing: keys that are gone; None where nothing names the rows.
+        missing: keys that are gone; None where the rows have no key.
     """
     found = [
         Difference(
@@ -40,7 +40,7 @@ def compare_refreshed(
             f"{before.rows:,}",
             f"{after.rows:,}",
             f"± {tolerance.rows_percent:g} %",
-            # What was empty has no share that it could grow by.
+            # An empty table has no percentage of growth.
             before.rows == 0 or _is_within(Decimal(before.rows), Decimal(after.rows), tolerance.rows_percent),
         )
     ]
@@ -67,7 +67,7 @@ def compare_refreshed(
     gone = [column for column in before.columns if column not in after.columns]
     new = [column for column in after.columns if column not in before.columns]
     if gone or new:
-        # A refresh is how new code comes into a table, so other columns are told and allowed.
+        # A refresh brings new code into a table, so changed columns are shown and allowed.
         found.append(Difference(name, "columns", ", ".join(gone) or "-", ", ".join(new) or "-", "any", True))
     return found
 

@@ -1,4 +1,4 @@
-"""The weekly full refresh: keep the old tables, rebuild, test, compare, and put the old ones back if anything fails."""
+"""The weekly full refresh: keep the old tables, rebuild, test, compare, and restore the old ones if anything fails."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _DOCS = "docs"
 
 @dataclass(frozen=True)
 class RefreshReport:
-    """What came of a full refresh.
+    """The result of a full refresh.
 
     Attributes:
         steps: what was done or, in a dry run, would be.
-        refresh_id: names the old tables; None where nothing was rebuilt.
+        refresh_id: identifies the old tables; None where nothing was rebuilt.
         differences: figures of the tables before and after.
         docs: the documentation that was kept.
     """
@@ -73,23 +73,23 @@ def weekly_full_refresh(
     docs: bool = True,
     wait: bool = True,
 ) -> RefreshReport:
-    """Rebuild a target from nothing, and put the old tables back if that does not end well; safe to run twice.
+    """Rebuild a target from scratch, and restore the old tables if that fails; safe to repeat.
 
-    Readers see the old tables or the new ones, never none. What a killed refresh left is put right first.
+    Readers see the old tables or the new ones, never none. A refresh that was killed is recovered first.
 
     Args:
-        select: dbt selection of the tables to keep; those that the settings name when None. All is rebuilt anyway.
+        select: dbt selection of the tables to keep; those of the settings when None. Everything is rebuilt anyway.
         settings: a file like flows/runbook/full_refresh/refresh.yml, which is used when None.
-        dry_run: say what would be done, and change nothing.
-        recover: only put right what a killed refresh left.
+        dry_run: show what would be done, and change nothing.
+        recover: only restore the tables after a refresh that was killed.
         docs: generate the documentation site, and keep it.
-        wait: wait for a run that is writing to the target; otherwise fail at once.
+        wait: wait while another run writes to the target; otherwise fail at once.
 
     Raises:
-        DbtRunFailed: a node failed. The old tables are back.
-        RefreshUndone: a table was not rebuilt, a critical test did not pass, or a rebuilt table is further from the old
-            one than is allowed. The old tables are back.
-        ConfigError: the settings or the project are wrong, or the old tables could not be put back yet.
+        DbtRunFailed: a node failed. The old tables are restored.
+        RefreshUndone: a table was not rebuilt, a critical test did not pass, or a rebuilt table differs more from the
+            old one than allowed. The old tables are restored.
+        ConfigError: the settings or the project are wrong, or the old tables could not be restored yet.
     """
     chosen = load_settings(Path(settings) if settings else None)
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder, wait=wait):
@@ -97,7 +97,7 @@ def weekly_full_refresh(
         steps = _Steps()
         _recover(project, profile, dry_run, steps)
         if recover:
-            return RefreshReport(target, tuple(steps.done or ["There was nothing to put right."]))
+            return RefreshReport(target, tuple(steps.done or ["There was nothing to recover."]))
         declared = read_declared(project, profile, select)
         if dry_run:
             _say_what_would_be_done(declared, profile, chosen, select is not None, steps)
@@ -106,7 +106,7 @@ def weekly_full_refresh(
 
 
 class _Steps:
-    """What was done, told as it is done."""
+    """The steps that were done, each printed when it is done."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -127,7 +127,7 @@ def _recover(project: Project, profile: Profile, dry_run: bool, steps: _Steps) -
     with _journal(profile) as (_, journal):
         while unfinished := journal.unfinished():
             if dry_run:
-                steps.say(f"First put right what refresh {unfinished.refresh_id} left: it is {unfinished.state}.")
+                steps.say(f"Recover refresh {unfinished.refresh_id} first: its state is {unfinished.state}.")
                 return
             names = [one.name for one in journal.kept(unfinished) if one.backup]
             known_as = state_of(project, profile.target, os.environ).project
@@ -136,7 +136,7 @@ def _recover(project: Project, profile: Profile, dry_run: bool, steps: _Steps) -
 
 
 def built_since(project: str, target: str, refresh: Refresh, names: Sequence[str]) -> str | None:
-    """Return which of these tables another run has built since a refresh was cut off, from the run history."""
+    """Return which of these tables another run has built since a refresh was interrupted, from the run history."""
     query = """
         select distinct name
         from nodes
@@ -176,7 +176,7 @@ def _refresh(
     try:
         built = tasks.build(profile.target, full_refresh=True, project_dir=str(project.folder))
         require_proven(built, [one.name for one in kept if one.backup], profile.target)
-        steps.say("Rebuilt and tested everything; snapshots went on, as dbt has no full refresh for them.")
+        steps.say("Rebuilt and tested everything; snapshots were continued, as dbt has no full refresh for them.")
         differences = _compared(profile, declared, kept, settings)
         require_within(differences, profile.target)
         with _journal(profile) as (_, journal):
@@ -184,9 +184,9 @@ def _refresh(
     except BaseException as exc:
         _undo(profile, refresh, exc, steps)
         raise
-    steps.say(f"Compared {len(kept) - len(views)} tables with the old ones: all within what is allowed.")
+    steps.say(f"Compared {len(kept) - len(views)} tables with the old ones: all within the tolerances.")
     place = _documented(project, profile, settings, refresh, steps) if docs else None
-    _let_go(profile, refresh, steps)
+    _drop_expired(profile, refresh, steps)
     _close_incident(profile)
     return RefreshReport(
         profile.target, tuple(steps.done), refresh.refresh_id, built, tuple(differences), place, refresh.keep_until
@@ -196,7 +196,7 @@ def _refresh(
 def _chosen(
     tables: Warehouse, declared: ProjectTables, settings: RefreshSettings, is_selected: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return name and relation of the tables to copy and of the views to write down, as far as they are there."""
+    """Return name and relation of the existing tables to copy and views to save."""
     versions = {one.unique_id for one in declared.versions()}
     wanted = [
         node
@@ -235,10 +235,10 @@ def _compared(
 
 
 def require_proven(built: DbtResult, kept: Sequence[str], target: str) -> None:
-    """Make sure that every table whose old rows are kept was rebuilt, and that every critical test ran and passed.
+    """Raise an error unless every kept table was rebuilt, and every critical test ran and passed.
 
     Raises:
-        RefreshUndone: names what did not: a table that dbt left out is the old one, and compares well with itself.
+        RefreshUndone: names those that were not: a table that dbt left out would equal its own copy.
     """
     came = {node.unique_id: node.outcome for node in built.nodes}
     rebuilt = {node.name for node in built.of("succeeded") if node.resource_type in DATA_TYPES}
@@ -250,13 +250,13 @@ def require_proven(built: DbtResult, kept: Sequence[str], target: str) -> None:
     ]
     if open_:
         raise RefreshUndone(
-            f"The full refresh of target {target} leaves open whether its tables are right: {preview(open_)}. "
-            "The old tables are back. Mend these, and run it again."
+            f"The full refresh of target {target} does not prove that its tables are right: {preview(open_)}. "
+            "The old tables are restored. Fix these, and run it again."
         )
 
 
 def require_within(differences: Sequence[Difference], target: str) -> None:
-    """Make sure that every figure is within what is allowed.
+    """Raise an error unless every difference is within its tolerance.
 
     Raises:
         RefreshUndone: names those that are not.
@@ -268,24 +268,24 @@ def require_within(differences: Sequence[Difference], target: str) -> None:
     ]
     if beyond:
         raise RefreshUndone(
-            f"The full refresh of target {target} gave other tables than is allowed: {preview(beyond)}. "
-            "The old tables are back. If the new ones are right, allow the difference in "
+            f"The full refresh of target {target} changed tables more than allowed: {preview(beyond)}. "
+            "The old tables are restored. If the new ones are right, allow the difference in "
             "flows/runbook/full_refresh/refresh.yml, and run it again."
         )
 
 
 def _undo(profile: Profile, refresh: Refresh, cause: BaseException, steps: _Steps) -> None:
-    """Put the old tables back, whatever it was that went wrong, a signal included."""
+    """Restore the old tables after any error, signals included."""
     with _journal(profile) as (_, journal):
         journal.restore(refresh)
-    steps.say(f"The old tables of {profile.target} are back, as they were before refresh {refresh.refresh_id}.")
+    steps.say(f"The old tables of {profile.target} are restored, as they were before refresh {refresh.refresh_id}.")
     _open_incident(profile, cause)
 
 
 def _documented(
     project: Project, profile: Profile, settings: RefreshSettings, refresh: Refresh, steps: _Steps
 ) -> Path | None:
-    """Keep a documentation site; that it can't be made is no reason to take good tables back."""
+    """Generate and keep the documentation site; a failure to do so does not undo the refresh."""
     try:
         made = tasks.docs(profile.target, project_dir=str(project.folder))
         home = state_of(project, profile.target, os.environ).folder / _DOCS
@@ -295,18 +295,18 @@ def _documented(
         for old in sorted(path for path in home.iterdir() if path.is_dir())[: -settings.keep_docs]:
             shutil.rmtree(old, ignore_errors=True)
     except (TributaryError, OSError) as exc:
-        steps.say(f"The tables are good, and no documentation was made: {one_line(str(exc))}")
+        steps.say(f"The tables are good, but no documentation was generated: {one_line(str(exc))}")
         return None
     steps.say(f"Documentation: {place / 'index.html'}")
     return place / "index.html"
 
 
-def _let_go(profile: Profile, refresh: Refresh, steps: _Steps) -> None:
+def _drop_expired(profile: Profile, refresh: Refresh, steps: _Steps) -> None:
     with _journal(profile) as (_, journal):
         journal.set_state(refresh, "kept")
         for old in journal.expired():
             journal.let_go(old)
-            steps.say(f"Let go of the old tables of refresh {old.refresh_id}, which were kept long enough.")
+            steps.say(f"Dropped the old tables of refresh {old.refresh_id}, whose time to keep is over.")
 
 
 def _say_what_would_be_done(
@@ -317,15 +317,15 @@ def _say_what_would_be_done(
         for name, relation in chosen:
             (row,) = tables.rows(f"select count(*) as counted from {relation}")
             steps.say(f"Copy {name}, {int(row['counted']):,} rows.")
-        steps.say(f"Write down the definitions of {len(views)} views.")
+        steps.say(f"Save the definitions of {len(views)} views.")
         steps.say(
-            f"dbt build --full-refresh --target {profile.target}: {len(declared.tables())} tables. Snapshots go on "
+            f"dbt build --full-refresh --target {profile.target}: {len(declared.tables())} tables. Snapshots continue "
             "and are never rebuilt: dbt has no full refresh for them."
         )
-        steps.say("Compare rows, keys and sums with the old tables; put those back if anything fails or differs.")
+        steps.say("Compare rows, keys and sums with the old tables; restore those if anything fails or differs.")
         steps.say(f"Generate the documentation, and keep the last {settings.keep_docs}.")
         for old in journal.expired():
-            steps.say(f"Let go of the old tables of refresh {old.refresh_id}.")
+            steps.say(f"Drop the old tables of refresh {old.refresh_id}.")
     steps.say(f"Keep the old tables for {settings.keep_days:g} days.")
 
 
@@ -339,7 +339,7 @@ def _open_incident(profile: Profile, cause: BaseException) -> None:
             key="full refresh/tables",
             severity="warning" if is_stopped else "error",
             title="The full refresh was stopped" if is_stopped else "The full refresh was undone",
-            text=f"{failed or one_line(str(cause)) or 'It was stopped.'}\nThe old tables are back.",
+            text=f"{failed or one_line(str(cause)) or 'It was stopped.'}\nThe old tables are restored.",
             target=profile.target,
             retry_command=f"python -m flows full-refresh --target {profile.target}",
         )
@@ -353,7 +353,7 @@ def _close_incident(profile: Profile) -> None:
 
 
 def table_rows(differences: Sequence[Difference]) -> list[dict[str, str]]:
-    """Return a row per figure, those first that are not allowed."""
+    """Return a row per figure, with those first that are not allowed."""
     return [
         {
             "": "ok" if one.is_within else "beyond",

@@ -1,10 +1,10 @@
-"""Old tables kept through a full refresh, and the journal in the warehouse that says how far it got.
+"""Keep old tables through a full refresh, with a journal in the warehouse of how far it got.
 
     backing up → backed up → rebuilding → verified → kept → let go
                         └──────────┴→ restoring → restored
 
-The journal is where the tables are, so that whoever comes next, from whatever machine, can finish what a killed run
-left: a half-made backup is dropped, and a rebuild or a restore that was cut off is undone to its end.
+The journal is beside the tables, so that the next run on any machine can recover from a killed run: an incomplete
+backup is dropped, and an interrupted rebuild or restore is undone completely.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Kept:
 
     Attributes:
         backup: the relation of the copy; empty for a view.
-        statement: what makes the view; empty for a table.
+        statement: creates the view; empty for a table.
     """
 
     place: int
@@ -88,38 +88,38 @@ class RefreshJournal:
         self._target = target
 
     def unfinished(self) -> Refresh | None:
-        """Return the refresh that a killed run left behind; None when all came to an end."""
+        """Return the refresh that a killed run left unfinished; None when there is none."""
         ended = ("kept", "restored", "dropped", "let go")
         return next((one for one in self._refreshes() if one.state not in ended), None)
 
     def recover(self, refresh: Refresh, overtaken_by: str | None = None) -> str:
-        """Put right what a killed run left behind, and return in words what was done.
+        """Recover from a killed run, and return what was done in words.
 
         Args:
-            overtaken_by: what has been built since in the tables that were kept: old ones would take it away again.
+            overtaken_by: what has been built in the kept tables since, which a restore would lose.
         """
         if overtaken_by and refresh.state in _UNDO:
             self.set_state(refresh, "kept")
             return (
-                f"left the tables as they are, though refresh {refresh.refresh_id} was cut off ({refresh.state}): "
+                f"left the tables as they are, though refresh {refresh.refresh_id} was interrupted ({refresh.state}): "
                 f"{overtaken_by} has been built since. The old tables are kept"
             )
         if refresh.state == _HALF_MADE:
             self._drop(refresh, "dropped")
-            return f"dropped the half-made backup of refresh {refresh.refresh_id}"
+            return f"dropped the incomplete backup of refresh {refresh.refresh_id}"
         if refresh.state in _UNDO:
             self.restore(refresh)
-            return f"put back the tables from before refresh {refresh.refresh_id}, which was cut off ({refresh.state})"
+            return f"restored the tables from before refresh {refresh.refresh_id}, interrupted while {refresh.state}"
         self.set_state(refresh, "kept")
-        return f"kept the old tables of refresh {refresh.refresh_id}, which had come to its good end"
+        return f"kept the old tables of refresh {refresh.refresh_id}, which had succeeded"
 
     def back_up(
         self, tables: Sequence[tuple[str, str]], views: Sequence[tuple[str, str]], keep_days: float, run_id: str = ""
     ) -> tuple[Refresh, list[Kept]]:
-        """Copy tables, write down views, and return the refresh that may now begin.
+        """Copy tables, save views, and return the refresh that may now begin.
 
         Args:
-            tables, views: name and relation; views in the order in which they can be made.
+            tables, views: name and relation; views in the order in which they can be created.
             run_id: of the flow run that begins it.
         """
         self._kept.prepare()
@@ -135,7 +135,7 @@ class RefreshJournal:
         with self._at_once():
             for place, (name, relation) in enumerate(tables):
                 copy = self._kept.relation(f"r{refresh.refresh_id}_{place:03d}_{name}".lower()[:_LONGEST_NAME])
-                # Written down first: where a copy is no part of the transaction, it must not be forgotten.
+                # Recorded first, so that a copy outside the transaction is not forgotten.
                 self._write(refresh, Kept(place, name, relation, copy, "", 0, "backing up"))
                 self._tables.copy(relation, copy)
                 (row,) = self._tables.rows(f"select count(*) as counted from {copy}")
@@ -152,10 +152,10 @@ class RefreshJournal:
         return refresh, self.kept(refresh)
 
     def restore(self, refresh: Refresh) -> None:
-        """Put all old tables and views back: at once where the warehouse can, else one after the other to the end.
+        """Restore all old tables and views: in one transaction where the warehouse can, else one after the other.
 
         Raises:
-            ConfigError: a table does not have the rows afterwards that it had.
+            ConfigError: a table has another number of rows than before.
         """
         self.set_state(refresh, "restoring")
         with self._at_once():
@@ -164,14 +164,14 @@ class RefreshJournal:
         self._drop(refresh, "restored")
 
     def set_state(self, refresh: Refresh, state: str) -> None:
-        """Write down how far a refresh got."""
+        """Record how far a refresh got."""
         self._tables.execute(
             f"update {self._kept.relation(_REFRESHES)} set state = ?, changed_at = ? where refresh_id = ?",
             [state, _now(), refresh.refresh_id],
         )
 
     def expired(self) -> list[Refresh]:
-        """Return the refreshes whose old tables nobody has to keep any longer."""
+        """Return the refreshes whose old tables need not be kept any longer."""
         return [one for one in self._refreshes() if one.state == "kept" and one.keep_until and one.keep_until <= _now()]
 
     def let_go(self, refresh: Refresh) -> None:
@@ -179,14 +179,14 @@ class RefreshJournal:
         self._drop(refresh, "let go")
 
     def kept(self, refresh: Refresh) -> list[Kept]:
-        """Return what a refresh has kept, in its order."""
+        """Return the tables and views that a refresh has kept, in order."""
         rows = self._tables.rows(
             f"select * from {self._kept.relation(_REFRESHED)} where refresh_id = ? order by place", [refresh.refresh_id]
         )
         return [Kept(**{name: row[name] for name in _TABLE_COLUMNS if name != "refresh_id"}) for row in rows]
 
     def _at_once(self) -> AbstractContextManager[None]:
-        """Keep all that is done inside, or nothing of it, where tables can be made in a transaction."""
+        """Run the block in a transaction, where tables can be created in one."""
         return self._tables.transaction() if self._tables.has_transactional_ddl else nullcontext()
 
     def _refreshes(self) -> list[Refresh]:
@@ -220,7 +220,7 @@ class RefreshJournal:
         views = [one for one in everything if one.statement]
         changed = [one for one in views if self._tables.view_statement(one.relation) != one.statement]
         if self._tables.kind == "postgres" and (changed or any(map(self._has_other_columns, copies))):
-            # There, a table that a view stands on can't be replaced: they all go and come back in this transaction.
+            # There, a table under a view can't be replaced: all views are dropped and recreated in this transaction.
             changed = views
             for one in reversed(views):
                 self._tables.drop(one.relation)
@@ -238,7 +238,7 @@ class RefreshJournal:
             )
         if wrong:
             raise ConfigError(
-                f"The tables from before refresh {refresh.refresh_id} could not be put back whole: {preview(wrong)}. "
+                f"The tables from before refresh {refresh.refresh_id} could not be restored: {preview(wrong)}. "
                 "The copies are kept. Run it again: python -m flows full-refresh --recover"
             )
         for one in changed:

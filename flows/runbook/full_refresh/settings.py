@@ -13,13 +13,13 @@ REFRESH_FILE = Path(__file__).with_name("refresh.yml")
 
 
 class Tolerance(BaseModel):
-    """How far a rebuilt table may be from the one before."""
+    """How much a rebuilt table may differ from the one before."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rows_percent: float = Field(default=10, ge=0, description="More or fewer rows, of those before.")
-    missing_keys_percent: float = Field(default=1, ge=0, description="Keys that are gone, of those before.")
-    sums_percent: float = Field(default=10, ge=0, description="Change of the sum of each exact decimal column.")
+    rows_percent: float = Field(default=10, ge=0, description="Change of the number of rows, in percent.")
+    missing_keys_percent: float = Field(default=1, ge=0, description="Keys that are gone, in percent.")
+    sums_percent: float = Field(default=10, ge=0, description="Change of each exact decimal sum, in percent.")
 
 
 class RefreshSettings(BaseModel):
@@ -31,7 +31,7 @@ class RefreshSettings(BaseModel):
     keep_docs: int = Field(default=10, gt=0, description="How many documentation sites are kept.")
     backup: Literal["critical", "all"] = Field(
         default="critical",
-        description="Copy what is marked critical, holds versions, is incremental or a snapshot; or every table.",
+        description="Tables to keep: critical, with versions, incremental or snapshots; or every table.",
     )
     tolerances: dict[str, Tolerance] = Field(default_factory=dict, description="By name of a table, and `default`.")
 

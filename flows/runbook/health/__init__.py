@@ -1,4 +1,4 @@
-"""The health checks: measure with dbt, judge by the history, tell people.
+"""The health checks: measure with dbt, compare with the history, send alerts.
 
 Door: `flow`; the rules are in `flows.history`.
 """

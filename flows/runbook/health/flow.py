@@ -1,4 +1,4 @@
-"""The health checks as flows: measure with dbt, judge by the history, tell people."""
+"""The health checks as flows: measure with dbt, compare with the history, send alerts."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-# What is looked at after a transformation: quick, and only what a transformation can change.
+# The checks after a transformation: quick, and only what a transformation can change.
 AFTER_TRANSFORMATION = ("source_freshness", "tests", "row_counts", "transformation_lag")
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A check, what it is held to, and what it found."""
+    """A check, its thresholds, and its finding."""
 
     name: str
     check: HealthCheck
@@ -59,7 +59,7 @@ class HealthReport:
 
     @property
     def unhealthy(self) -> list[CheckResult]:
-        """Return the checks that somebody has to act on."""
+        """Return the checks that need action."""
         return [checked for checked in self.checks if not checked.finding.is_healthy]
 
     def sentence(self) -> str:
@@ -74,13 +74,13 @@ class HealthReport:
 def check_transform_health(
     target: str = "dev", project_dir: str | None = None, thresholds: str | None = None
 ) -> HealthReport:
-    """Check what a transformation can have harmed: freshness, the last test results, row counts, lag.
+    """Check what a transformation can break: freshness, the last test results, row counts, lag.
 
     Args:
         thresholds: a file like flows/history/health.yml, which is used when None.
 
     Raises:
-        HealthCheckFailed: a check failed, or could not be made; every one is an incident by itself.
+        HealthCheckFailed: a check failed or could not run; each is an incident.
     """
     return _check(target, project_dir, thresholds, AFTER_TRANSFORMATION, test=False)
 
@@ -119,7 +119,7 @@ def _check(
 
 
 def _measure(run: RunContext, health: Health, wanted: Mapping[str, HealthCheck], test: bool) -> dict[str, Finding]:
-    """Run what the checks need, and return those that could not be made because it could not run."""
+    """Run what the checks need, and return those that could not run because of it."""
     target, place = run.target, str(run.project.folder)
     broken: dict[str, Finding] = {}
 
@@ -130,7 +130,7 @@ def _measure(run: RunContext, health: Health, wanted: Mapping[str, HealthCheck],
         try:
             work()
         except DbtRunFailed as exc:
-            # Nodes that failed are what is looked for; a dbt that did not get to its end has not measured them all.
+            # Failed nodes are findings; a dbt command that did not finish has not measured all of them.
             if exc.told_by_nodes is None:
                 broken.update({name: Finding(NOT_RUN, one_line(str(exc)), how) for name in asked})
         except TributaryError as exc:
@@ -158,7 +158,7 @@ def _judge(history: DuckDBPyConnection, name: str, check: HealthCheck, target: s
             return schedule_lateness(history, check, moment, late_runs(target))
         return BY_HISTORY[name](history, check, moment)
     except Exception as exc:  # noqa: BLE001  (whatever kept it from being made: silence would look like health)
-        return Finding(NOT_RUN, f"The check broke: {one_line(str(exc))}", "the history")
+        return Finding(NOT_RUN, f"The check raised an error: {one_line(str(exc))}", "the history")
 
 
 def late_runs(target: str) -> list[tuple[str, datetime]]:
@@ -200,7 +200,7 @@ def _tell(report: HealthReport) -> None:
 
 
 def table_rows(report: HealthReport) -> list[dict[str, Any]]:
-    """Return a row per check, those first that somebody has to act on."""
+    """Return a row per check, with those first that need action."""
     order = (FAILED, NOT_RUN, WARNED, PASSED)
     return [
         {

@@ -20,14 +20,14 @@ from flows.history.rows import Row, utc
 from flows.history.store import history_store
 from infrastructure.errors import ConfigError
 
-# One query counts so many tables: statements have a largest size, and so have argument lists.
+# How many tables one query counts: the size of statements and argument lists is limited.
 _AT_ONCE = 100
 
 
 def count_rows(run: RunContext, select: str) -> dict[str, int]:
     """Count the rows of the selected tables, write the counts to the history, and return them by unique id.
 
-    Call it while the target is held.
+    Call it while the target is locked.
 
     Args:
         select: words of tag:NAME, or names of models.
@@ -38,7 +38,7 @@ def count_rows(run: RunContext, select: str) -> dict[str, int]:
     """
     tables = _tables(Artifacts(run.state.target_path).manifest, select)
     if not tables:
-        raise ConfigError(f"No table of {run.project.name} fits {select!r}, so no rows can be counted.")
+        raise ConfigError(f"No table of {run.project.name} matches {select!r}, so no rows can be counted.")
     counts: dict[str, int] = {}
     names = list(tables)
     for first in range(0, len(names), _AT_ONCE):

@@ -1,4 +1,4 @@
-"""The payments as they were on the day they were signed: a copy of the table beside it, never written over."""
+"""Archive the payments of the day they were signed: a copy of the table beside it, never overwritten."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def archive_name(graph: Manifest, day: date, number: int = 1) -> str:
 def archive_payments(tables: Warehouse, graph: Manifest, day: date) -> str:
     """Copy the payments of all concerts, without copying data where the warehouse can, and return the relation.
 
-    A copy of the same day that holds the same payments is used again; one that holds others is left as it is.
+    A copy of the same day with the same payments is reused; one with others is left as it is.
 
     Raises:
-        PayrollStopped: the copy does not hold what the table holds.
+        PayrollStopped: the copy differs from the table.
     """
     payments = relation_of(graph, PAYMENTS)
     for number in range(1, _PER_DAY):
@@ -45,7 +45,7 @@ def archive_payments(tables: Warehouse, graph: Manifest, day: date) -> str:
             return archive
         if _count_different(tables, payments, archive) == 0:
             return archive
-    raise ConfigError(f"There are {_PER_DAY} archives of {day} beside {payments}. Drop those that nobody needs.")
+    raise ConfigError(f"There are {_PER_DAY} archives of {day} beside {payments}. Drop those that are not needed.")
 
 
 def _count_different(tables: Warehouse, one: str, other: str) -> int:

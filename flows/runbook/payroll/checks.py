@@ -1,4 +1,4 @@
-"""What has to be so before anybody signs: fresh sources, a build, every test passed, agreement to the cent."""
+"""The checks before signatures: fresh sources, a build, every test passed, agreement to the cent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PayrollEvidence:
-    """What was found, all of it good.
+    """The evidence that the payments are right.
 
     Attributes:
         loaded_at: when each source table was loaded last, as source.table.
@@ -52,7 +52,7 @@ class PayrollEvidence:
 def check_payroll(
     concert_id: int, target: str, profile: Profile, project_dir: str | None, freshness_hours: float
 ) -> PayrollEvidence:
-    """Check the sources, build, test and compare; call it while the target is held.
+    """Check the sources, build, test and compare; call it while the target is locked.
 
     Raises:
         PayrollStopped: names every reason why the concert can't be paid.
@@ -81,7 +81,7 @@ def _fresh_sources(
         sources = sources_to_check(command, read_project(project_dir), load_profile(target)) or ()
         result = tasks.source_freshness(target, " ".join(sources) or None, project_dir=project_dir)
     except DbtRunFailed as exc:
-        # A source beyond its own promise is judged below, by payroll's own limit.
+        # A source beyond its own freshness is checked below, with payroll's limit.
         if not isinstance(exc.result, DbtResult):
             raise
         result = exc.result
@@ -110,6 +110,4 @@ def _built(target: str, project_dir: str | None) -> GatedBuild:
 
 def _stopped(concert_id: int, reasons: Sequence[str]) -> TributaryError:
     said = "\n".join(f"- {reason}" for reason in reasons)
-    return PayrollStopped(
-        f"Payroll of concert {concert_id} is stopped, as {len(reasons)} things stand against it:\n{said}"
-    )
+    return PayrollStopped(f"Payroll of concert {concert_id} is stopped for {len(reasons)} reasons:\n{said}")

@@ -1,4 +1,4 @@
-"""One concert's payroll on its way from the checks over the signatures to the export, each step written down."""
+"""Run one concert's payroll from the checks over the signatures to the export, with each step recorded."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class PayrollDesk:
         self._refused = ""
 
     def checked_before(self) -> tuple[Payments, str, datetime] | None:
-        """Return what this very flow run found before it was suspended, if the data is the same still."""
+        """Return what this flow run found before it was suspended, if the data is still the same."""
         with self._ledger() as (ledger, payments):
             refuse_paid(ledger.run(self._concert_id))
             mine = [e for e in ledger.entries(self._concert_id) if e.flow_run_id == self._flow_run_id]
@@ -94,7 +94,7 @@ class PayrollDesk:
         """Ask until all roles have signed; False when the data has changed meanwhile.
 
         Raises:
-            PayrollStopped: somebody rejected it, or it took too long.
+            PayrollStopped: it was rejected, or it took too long.
         """
         while True:
             with self._ledger() as (ledger, present):
@@ -106,7 +106,7 @@ class PayrollDesk:
                 return True
             left = (until - kinds.now()).total_seconds()
             if left <= 0:
-                raise PayrollStopped(f"Not everybody signed in time: {', '.join(missing)} did not. Start it again.")
+                raise PayrollStopped(f"Signatures are missing at the deadline: {', '.join(missing)}. Start it again.")
             self._questions += 1
             self._waits_for(missing)
             answer = ask(
@@ -120,7 +120,7 @@ class PayrollDesk:
                 return False
 
     def finish(self, payments: Payments, root: Path) -> PrePayroll | None:
-        """Archive and export what was signed; None when it is not there any more."""
+        """Archive and export what was signed; None when the data has changed."""
         with self._ledger() as (ledger, present):
             signatures = self._signatures(ledger, payments)
             if not self._is_same(ledger, payments, present) or missing_roles(signatures) or present is None:
@@ -151,11 +151,11 @@ class PayrollDesk:
         close_incident(self._incident_key, self._target)
 
     def _take(self, answer: SignoffAnswer, payments: Payments) -> bool:
-        """Deal with an answer; False when the data has changed."""
+        """Process an answer; return False when the data has changed."""
         with self._ledger() as (ledger, present):
             entries = ledger.entries(self._concert_id)
             if is_answered(entries, self._flow_run_id, answer):
-                # Prefect gives the answers to earlier questions once more to a run that was suspended.
+                # Prefect repeats the answers to earlier questions in a run that was suspended.
                 return True
             if answer.decision == "reject":
                 ledger.add(self._entry(kinds.REJECTED, payments, note=answer.comment, answer=answer))
@@ -201,7 +201,7 @@ class PayrollDesk:
 
     @contextmanager
     def _ledger(self) -> Iterator[tuple[PayrollLedger, Payments | None]]:
-        """Yield the ledger and the payments as they are now, while the target is held: None before there are any."""
+        """Yield the ledger and the current payments while the target is locked: None before there are any."""
         holder = current_holder()
         with one_writer(self._target, holder=holder), open_warehouse(self._profile) as tables:
             ledger = PayrollLedger(tables, self._graph)
@@ -219,7 +219,7 @@ class PayrollDesk:
         current_reporter().note(f"Waiting for signatures: {roles}. In the Prefect UI, with Resume; or: {command}")
         title = f"Payroll of concert {self._concert_id} waits for signatures: {roles}"
         incident = Incident(self._incident_key, "warning", title, target=self._target, retry_command=command)
-        # At once, and not at the end of the run as other incidents: it ends when they have signed.
+        # Sent at once, not at the end of the run like other incidents: the run ends when they have signed.
         write_down(self._target, [incident])
         deliver(self._target)
 

@@ -1,4 +1,4 @@
-"""The file that payroll imports: CSV and Parquet of one concert's payments, with their SHA-256 beside them."""
+"""Write the files that payroll imports: CSV and Parquet of one concert's payments, with their SHA-256."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Export:
 
 
 def write_export(root: Path, payments: Payments, signatures: Sequence[Signature], flow_run_id: str) -> Export:
-    """Write the files of a concert into a folder of their own, whole or not at all.
+    """Write the files of a concert into a new folder, whole or not at all.
 
-    The same data on the same day gives the folder that is there, if its files are as they were written; what is there
-    is never written over.
+    The same data on the same day gives the existing folder, if its files are unchanged; existing files are never
+    overwritten.
 
     Raises:
         ConfigError: the folder can't be written.
-        PayrollStopped: the files do not hold what was signed.
+        PayrollStopped: the files differ from what was signed.
     """
     name = f"concert-{payments.concert_id}-{datetime.now(UTC):%Y%m%d}-{payments.checksum[:8]}"
     draft = root / f".draft-{uuid4().hex}"
@@ -71,7 +71,7 @@ def write_export(root: Path, payments: Payments, signatures: Sequence[Signature]
             try:
                 draft.rename(folder)
             except OSError:
-                # Somebody else took that name in this moment.
+                # Another process took that name at this moment.
                 if not folder.exists():
                     raise
                 continue
@@ -84,18 +84,18 @@ def write_export(root: Path, payments: Payments, signatures: Sequence[Signature]
 
 
 def changed_files(folder: Path, checksum: str) -> list[str]:
-    """Return what is no longer in an export as it was written: names of files, or the data that it is of."""
+    """Return what has changed in an export since it was written: names of files, or its data."""
     try:
         document = cast(dict[str, Any], orjson.loads((folder / MANIFEST).read_bytes()))
         files = {entry["name"]: entry["sha256"] for entry in document["files"]}
-        found = [] if document["data_sha256"] == checksum else ["the data that it is of"]
+        found = [] if document["data_sha256"] == checksum else ["its data"]
     except (OSError, ValueError, LookupError, TypeError):
         return [MANIFEST]
     return found + [name for name, sha256 in files.items() if _sha256_of(folder / name) != sha256]
 
 
 def csv_text(rows: Sequence[Payment]) -> str:
-    """Return the rows as CSV with a head; amounts with all their digits, times in UTC."""
+    """Return the rows as CSV with a header; amounts with all their digits, times in UTC."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([name for name, _, _ in COLUMNS])
@@ -105,7 +105,7 @@ def csv_text(rows: Sequence[Payment]) -> str:
 
 
 def _write(draft: Path, payments: Payments, signatures: Sequence[Signature], flow_run_id: str) -> None:
-    # It holds names and pay: for nobody but who runs payroll.
+    # It contains names and pay: readable by the user who runs payroll alone.
     private_folder(draft)
     names = [f"payroll-concert-{payments.concert_id}.{kind}" for kind in ("csv", "parquet")]
     (draft / names[0]).write_text(csv_text(payments.rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Payroll of one concert: check, have three people sign, export, archive; and afterwards record that it was paid."""
+"""Payroll of one concert: check, get three signatures, export, archive; and afterwards record that it was paid."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _ROUNDS = 5
 
 
 class Adjustment(BaseModel):
-    """A sum that was paid to a musician beside the payment, or held back where it is negative."""
+    """An amount that was paid to a musician in addition, or deducted where it is negative."""
 
     musician_id: int = Field(title="Musician's number")
     amount: Annotated[Decimal, Field(max_digits=18, decimal_places=2, title="Amount, negative for less")]
@@ -55,7 +55,7 @@ class PostPayroll:
 
     Attributes:
         paid_total: net amounts and adjustments.
-        is_dry_run: whether it would be recorded, and was not.
+        is_dry_run: whether it was not recorded, but only would be.
     """
 
     concert_id: int
@@ -82,26 +82,26 @@ def pre_payroll(
     poll_seconds: int = 5,
     dry_run: bool = False,
 ) -> PrePayroll | Planned:
-    """Make the payments of a concert ready to be paid: check them, have them signed, export and archive them.
+    """Prepare the payments of a concert: check them, get them signed, export and archive them.
 
-    It stops at the first thing that is not as it has to be: a source that is too old, a test that did not run and
-    pass, an amount that differs from the source. Then three people sign, in any order: as a run of a deployment it is
-    suspended meanwhile and needs no process; otherwise it waits. Signatures are for the data as it is: when that
-    changes, all is checked and signed anew. Run again, it takes what was signed already for the same data.
+    It stops at the first problem: a source that is too old, a test that did not run and pass, an amount that differs
+    from the source. Then three people sign, in any order: a run of a deployment is suspended meanwhile and needs no
+    process; another run waits. Signatures are for the current data: when it changes, everything is checked and signed
+    again. A second run keeps the signatures for the same data.
 
     Args:
         freshness_hours: how old a source table may be.
         sign_within_hours: how long after the checks the last signature may be, and how long each is good.
-        sample_size, sample_seed: how many payments are shown for the spot check, and what picks them.
+        sample_size, sample_seed: how many payments are shown for the spot check, and the seed that picks them.
         export_to: a folder; payroll/<target> in the state folder when None.
         poll_seconds: how often to look for a signature while waiting in this process.
-        dry_run: only say what would be done.
+        dry_run: only return what would be done.
 
     Raises:
         PayrollStopped: names every reason.
-        ConfigError: a block or a model is missing, or no server is there that other people can reach.
+        ConfigError: a block or a model is missing, or there is no server that other people can reach.
     """
-    # Closed before the wait for signatures: until they are there, the target's secrets may have changed.
+    # Closed before the wait for signatures, during which the target's secrets may change.
     with open_context(target, project_dir) as run:
         project, profile = run.project, run.profile
         graph = _graph(run)
@@ -122,7 +122,7 @@ def pre_payroll(
                     desk.no_longer_waits()
                     return done
             current_reporter().note(
-                "The payments changed while they were being signed: they are checked and signed anew."
+                "The payments changed while they were being signed: they are checked and signed again."
             )
     except TributaryError:
         desk.no_longer_waits()
@@ -145,18 +145,18 @@ def post_payroll(
     exceptions: list[str] | None = None,
     dry_run: bool = False,
 ) -> PostPayroll:
-    """Record that a concert was paid: once, and only what was signed and exported.
+    """Record that a concert was paid: once, and only if it was signed and exported.
 
     Args:
         payment_date: today in UTC when None.
-        recorded_by: who says so.
-        adjustments: what was paid beside the payments.
-        exceptions: whatever else was not as usual, in words.
-        dry_run: only say what would be recorded.
+        recorded_by: who records it.
+        adjustments: amounts paid in addition.
+        exceptions: exceptions to record, in words.
+        dry_run: only return what would be recorded.
 
     Raises:
-        PayrollStopped: it was not signed, has been paid, or is not any more what was signed.
-        ConfigError: an adjustment is for somebody who is not paid here.
+        PayrollStopped: it was not signed, has been paid, or has changed since it was signed.
+        ConfigError: an adjustment is for a musician who is not paid here.
     """
     with open_context(target, project_dir) as context:
         profile, graph = context.profile, _graph(context)
@@ -174,7 +174,7 @@ def post_payroll(
         payments = read_payments(tables, graph, concert_id)
         if payments.checksum != run.checksum:
             raise PayrollStopped(
-                f"The payments of concert {concert_id} are not those any more that were signed and exported at "
+                f"The payments of concert {concert_id} have changed since they were signed and exported at "
                 f"{run.exported_at:%Y-%m-%d %H:%M} UTC. Don't pay that file. Sign anew: {again}"
             )
         _require_signed(ledger, run, again)
@@ -228,12 +228,12 @@ def payroll_status(
 
 
 def export_root(target: str) -> Path:
-    """Return the folder that exports of a target go to where nobody names another."""
+    """Return the default folder of a target's exports."""
     return state_root(os.environ) / "payroll" / target
 
 
 def _require_signed(ledger: PayrollLedger, run: Run, again: str) -> None:
-    # However long ago: what was exported in time may be paid later, unless somebody rejected it since.
+    # However long ago: an export may be paid later, unless it was rejected since.
     signatures = valid(signatures_of(ledger.entries(run.concert_id)), run.checksum, kinds.now(), timedelta.max)
     if missing := missing_roles(signatures):
         raise PayrollStopped(
@@ -245,7 +245,7 @@ def _require_signed(ledger: PayrollLedger, run: Run, again: str) -> None:
 def _require_unchanged_export(run: Run, again: str) -> None:
     folder = Path(run.export_folder)
     if not folder.is_dir():
-        current_reporter().note(f"The export {folder} is not on this machine, so its files were not looked at.")
+        current_reporter().note(f"The export {folder} is not on this machine, so its files were not checked.")
     elif changed := changed_files(folder, run.checksum):
         raise PayrollStopped(f"The export {folder} was changed after it was signed: {preview(changed)}. Do: {again}")
 
@@ -255,11 +255,11 @@ def _require_shared_server() -> None:
 
     if PREFECT_API_URL.value() is None:
         raise ConfigError(
-            "Payroll needs a Prefect server that those who sign can reach, and none is set up. Start one and leave it "
+            "Payroll needs a Prefect server that the signers can reach, and none is set up. Start one and leave it "
             "running: uv run prefect server start --background. --dry-run needs none."
         )
 
 
 def _graph(run: RunContext) -> Manifest:
-    """Return the project's graph as the code is now; a machine that resumes a run has no other."""
+    """Return the graph of the project's current code; a machine that resumes a run has no other."""
     return list_nodes(DbtCommand("ls", "resource_type:model"), run.project, run.profile)[1]

@@ -1,6 +1,6 @@
-"""What stands against a payroll, by what its own gate has found out; pure functions.
+"""Return the reasons why a concert must not be paid, from the evidence of a build: pure functions.
 
-What nobody has found out stands against it too: nothing gets through on evidence that is missing, old or unreadable.
+Evidence that is missing, old or unreadable is such a reason, too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.runbook.payroll.payments import CONCERTS, MUSICIANS, PAYMENTS, RECONCILIATION, Compared, Payments, faults
 
-# What is paid by, what names it, and what it is compared with.
+# The models with the payments, their names, and their comparison with the source.
 MODELS = (PAYMENTS, MUSICIANS, CONCERTS, RECONCILIATION)
 SELECT = " ".join(f"+{name}" for name in MODELS)
-# Clocks of machines differ a little. Data of a later moment than this was not loaded yet, whatever its rows say.
+# Clocks of machines differ a little. A load time later than this is wrong, whatever the rows say.
 FUTURE = timedelta(minutes=5)
 
 _DATA = DATA_TYPES | {"source"}
@@ -27,11 +27,11 @@ _OUTCOMES = {"succeeded": PASSED, "warned": WARNED, "failed": FAILED, "skipped":
 
 @dataclass(frozen=True)
 class GatedBuild:
-    """What the build of a gate was made of, and what came of it.
+    """A payroll's build: its graph and its results.
 
     Attributes:
         manifest: says what there is to build and to test.
-        results: of its nodes; one from before `since` is of another build and counts for nothing.
+        results: of its nodes; a result from before `since` is of another build and does not count.
     """
 
     manifest: Manifest
@@ -40,16 +40,16 @@ class GatedBuild:
 
     @property
     def came(self) -> Mapping[str, NodeResult]:
-        """Return what came of the nodes in this very build, by unique id."""
+        """Return the results of the nodes in this build, by unique id."""
         return {result.unique_id: result for result in self.results if result.started_at >= self.since}
 
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """What came of one test.
+    """The verdict on one test.
 
     Attributes:
-        failures: rows that it found; None where it did not say.
+        failures: rows that it found; None where it is unknown.
     """
 
     unique_id: str
@@ -60,7 +60,7 @@ class GateVerdict:
 
     @property
     def stops(self) -> bool:
-        """Return whether payroll must not go on: for whatever is not a pass, but a warning that is not critical."""
+        """Return whether it stops payroll: everything does but a pass, and a warning of a test that is not critical."""
         return self.outcome != PASSED and not (self.outcome == WARNED and not self.is_critical)
 
     def __str__(self) -> str:
@@ -76,11 +76,11 @@ def against(
     payments: Payments,
     compared: Sequence[Compared],
 ) -> list[str]:
-    """Return every reason why a concert must not be paid: nothing but an empty list lets it be.
+    """Return every reason why a concert must not be paid: it may be paid only when the list is empty.
 
     Args:
         loaded_at: when each source table was loaded, by unique id; one that is not in it counts as too old.
-        checked_at: when the sources were asked.
+        checked_at: when the sources were checked.
         compared: the rows of the reconciliation.
     """
     return [
@@ -91,7 +91,7 @@ def against(
 
 
 def unproven(built: GatedBuild) -> list[str]:
-    """Return what the build leaves open: tests that stop payroll, what was not built, what no critical test proves."""
+    """Return what the build does not prove: tests that stop payroll, unbuilt nodes, data without a critical test."""
     judged = verdicts(built)
     passed = {verdict.unique_id for verdict in judged if verdict.outcome == PASSED}
     return [
@@ -102,7 +102,7 @@ def unproven(built: GatedBuild) -> list[str]:
 
 
 def verdicts(built: GatedBuild) -> list[GateVerdict]:
-    """Hold every test of what payroll stands on against what came of it, those first that stop payroll."""
+    """Return the verdict on every test of what payroll depends on, with those first that stop payroll."""
     came = built.came
     found = [_verdict(node, came) for node in tests_of(built.manifest)]
     found += [GateVerdict(name, name, SWITCHED_OFF, is_critical=True) for name in _switched_off(built.manifest)]
@@ -110,7 +110,7 @@ def verdicts(built: GatedBuild) -> list[GateVerdict]:
 
 
 def without_critical_test(manifest: Manifest, passed: Collection[str] | None = None) -> list[str]:
-    """Return which of the payments, what they stand on, and the reconciliation no critical test proves.
+    """Return which of the payments, their upstream nodes and the reconciliation no critical test proves.
 
     A unit test proves the code, and one with a `where` some of the rows, so that neither proves what is paid.
 
@@ -120,7 +120,7 @@ def without_critical_test(manifest: Manifest, passed: Collection[str] | None = N
     payments = _models(manifest, [PAYMENTS])
     parts = {
         f"the payments ({PAYMENTS})": payments,
-        "what the payments stand on": _with_upstream(manifest, payments) - payments,
+        "what the payments depend on": _with_upstream(manifest, payments) - payments,
         f"the reconciliation ({RECONCILIATION})": _models(manifest, [RECONCILIATION]),
     }
     proofs = [
@@ -141,7 +141,7 @@ def without_critical_test(manifest: Manifest, passed: Collection[str] | None = N
 def too_old(
     manifest: Manifest, loaded_at: Mapping[str, datetime], freshness_hours: float, now: datetime
 ) -> tuple[dict[str, datetime], list[str]]:
-    """Return when each source table behind payroll was loaded, and why some are not fresh enough.
+    """Return when each source table upstream of payroll was loaded, and why some are not fresh enough.
 
     Args:
         loaded_at: by unique id; a table that is not in it counts as not fresh.
@@ -154,41 +154,41 @@ def too_old(
         name = source_name(unique_id)
         at = loaded_at.get(unique_id)
         if at is None:
-            stops.append(f"source {name} has no rows, or nobody can tell when they were loaded")
+            stops.append(f"source {name} has no rows, or their load time is unknown")
             continue
         hours = (now - at).total_seconds() / 3600
         if now + FUTURE < at:
             stops.append(
-                f"source {name} was loaded at {at:%Y-%m-%d %H:%M} UTC by its own account, which is still to come"
+                f"source {name} was loaded at {at:%Y-%m-%d %H:%M} UTC according to its rows, which is in the future"
             )
-        # Asked so that a limit which is no number lets nothing pass.
+        # In this order, a limit of NaN lets nothing pass.
         elif not hours <= freshness_hours:
             stops.append(f"source {name} was loaded {hours:.1f} h ago, and {freshness_hours:g} h are allowed")
         fresh[name] = at
     if not fresh and not stops:
-        stops.append("payroll stands on no source, so nobody can tell how old its data is")
+        stops.append("payroll depends on no source, so the age of its data is unknown")
     return fresh, stops
 
 
 def payroll_nodes(manifest: Manifest) -> set[str]:
-    """Return the unique ids of what payroll stands on: its models, and all data that they are made of."""
+    """Return the unique ids of what payroll depends on: its models, and everything upstream of them."""
     found = _with_upstream(manifest, _models(manifest, MODELS))
     return {unique_id for unique_id in found if unique_id.partition(".")[0] in _DATA}
 
 
 def tests_of(manifest: Manifest) -> list[Node]:
-    """Return the tests of what payroll stands on."""
+    """Return the tests of what payroll depends on."""
     wanted = payroll_nodes(manifest)
     return [node for node in manifest.nodes.values() if node.is_test and wanted.intersection(node.tests)]
 
 
 def source_name(unique_id: str) -> str:
-    """Return what people call a source table."""
+    """Return the name of a source table as source.table."""
     return ".".join(unique_id.split(".")[2:])
 
 
 def read_built(result: DbtResult) -> GatedBuild:
-    """Return what a build was made of, from the manifest that it has left.
+    """Return a build from the manifest that it wrote and its results.
 
     Raises:
         ConfigError: the manifest can't be read.

@@ -1,7 +1,7 @@
-"""Payroll's own record in the warehouse, beside the payments: what was signed, exported and paid, and every step of it.
+"""Payroll's record in the warehouse, beside the payments: what was signed, exported and paid, and every step.
 
-`payroll_runs` has one row per concert, so that a second payment has no place to be written to. `payroll_log` has a row
-per step and is only added to.
+`payroll_runs` has one row per concert, so that a second payment can't be recorded. `payroll_log` has a row per step and
+is append-only.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _LOG = {
 # The kinds of steps in payroll_log.
 CHECKED, SIGNED, REFUSED, VOID, REJECTED, EXPORTED = "checked", "signed", "refused", "void", "rejected", "exported"
 PAID, ADJUSTMENT, EXCEPTION = "paid", "adjustment", "exception"
-# Warehouses that see to it themselves that a key is there once; the others only take note of it.
+# Warehouses that enforce unique keys; the others only record them.
 _KEEP_KEYS = ("duckdb", "postgres")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A concert's payroll that was signed and exported, and what came of it.
+    """A concert's payroll that was signed and exported, and its payment.
 
     Attributes:
         exported_at, paid_at: naive UTC; paid_at, payment_date and paid_total are None before it is paid.
@@ -105,11 +105,11 @@ class PayrollLedger:
         self._runs, self._log = sibling(self._payments, "payroll_runs"), sibling(self._payments, "payroll_log")
 
     def has_payments(self) -> bool:
-        """Say whether payments were ever worked out here."""
+        """Return whether payments were ever calculated here."""
         return self.tables.exists(self._payments)
 
     def make(self) -> None:
-        """Make the tables, if they are not there."""
+        """Create the tables, if they do not exist."""
         for relation, columns in ((self._runs, _RUNS), (self._log, _LOG)):
             if not self.tables.exists(relation):
                 declared = [f"{name} {self._type(kind)}" for name, kind in columns.items()]
@@ -118,7 +118,7 @@ class PayrollLedger:
                 self.tables.execute(f"create table if not exists {relation} ({', '.join(declared)})")
 
     def run(self, concert_id: int) -> Run | None:
-        """Return what is known of a concert's payroll; None before it was signed.
+        """Return the payroll of a concert; None before it was signed.
 
         Raises:
             PayrollStopped: there is more than one row of it.
@@ -127,7 +127,9 @@ class PayrollLedger:
             return None
         found = self.tables.rows(f"select {', '.join(_RUNS)} from {self._runs} where concert_id = ?", [concert_id])
         if len(found) > 1:
-            raise PayrollStopped(f"{self._runs} has {len(found)} rows of concert {concert_id}: a person has to look.")
+            raise PayrollStopped(
+                f"{self._runs} has {len(found)} rows of concert {concert_id}, not one: delete the wrong ones."
+            )
         return _run(found[0]) if found else None
 
     def runs(self) -> list[Run]:
@@ -146,7 +148,7 @@ class PayrollLedger:
         return [_entry(row) for row in self.tables.rows(query, [concert_id])]
 
     def add(self, entry: Entry) -> None:
-        """Write a step down."""
+        """Record a step."""
         values: list[object] = [
             uuid4().hex,
             entry.logged_at or now(),
@@ -155,7 +157,7 @@ class PayrollLedger:
         self._insert(self._log, list(_LOG), values)
 
     def export(self, run: Run, entry: Entry) -> None:
-        """Write down that a concert was signed and exported; it takes the place of an earlier export.
+        """Record that a concert was signed and exported, in place of an earlier export.
 
         Raises:
             PayrollStopped: the concert has been paid.
@@ -174,16 +176,16 @@ class PayrollLedger:
             self.add(entry)
 
     def pay(self, run: Run, entries: Sequence[Entry]) -> None:
-        """Write down that a concert was paid, once and only as it was signed.
+        """Record that a concert was paid, once and only as it was signed.
 
         Args:
-            run: with what was paid; its checksum is that of the data as it is now.
+            run: with what was paid; its checksum is that of the current data.
 
         Raises:
             PayrollStopped: it has been paid, or was exported with other data.
         """
         with self.tables.transaction():
-            # One statement that looks and changes: of two at once, the second finds nothing to change.
+            # One statement that checks and changes: of two at once, the second changes nothing.
             changed = self.tables.execute(
                 f"update {self._runs} set paid_at = ?, payment_date = ?, recorded_by = ?, adjustments = ?, "
                 "paid_total = ? where concert_id = ? and checksum = ? and paid_at is null",
@@ -200,7 +202,7 @@ class PayrollLedger:
             if changed != 1:
                 refuse_paid(self.run(run.concert_id))
                 raise PayrollStopped(
-                    f"Concert {run.concert_id} was not exported with the data that is there now. Sign it anew: "
+                    f"Concert {run.concert_id} was not exported with the current data. Sign it again: "
                     f"python -m flows payroll pre --concert {run.concert_id}"
                 )
             for entry in entries:
@@ -215,7 +217,7 @@ class PayrollLedger:
 
 
 def signatures_of(entries: Sequence[Entry]) -> list[Signature]:
-    """Return the approvals that nothing has ended since: neither a rejection nor a payment."""
+    """Return the approvals since the last rejection or payment."""
     found: list[Signature] = []
     for entry in entries:
         if entry.kind in (REJECTED, PAID):
@@ -226,12 +228,12 @@ def signatures_of(entries: Sequence[Entry]) -> list[Signature]:
 
 
 def is_answered(entries: Sequence[Entry], flow_run_id: str, answer: SignoffAnswer) -> bool:
-    """Say whether an answer to the form has been dealt with."""
+    """Return whether an answer to the form has been processed."""
     return any(entry.flow_run_id == flow_run_id and entry.answer_key == answer.key for entry in entries)
 
 
 def refuse_paid(run: Run | None) -> None:
-    """Refuse to go on with a concert that has been paid.
+    """Raise an error if a concert has been paid.
 
     Raises:
         PayrollStopped: it has.
@@ -247,7 +249,7 @@ def sibling(relation: str, name: str) -> str:
     """Return the relation of another table beside one, quoted as that one is."""
     found = re.fullmatch(r'(.*\.)?(["`]?)[^."`]+(["`]?)', relation)
     if not found:
-        raise PayrollStopped(f"{relation} is no relation that payroll can keep its record beside.")
+        raise PayrollStopped(f"Payroll can't keep its record beside {relation}, which is not a relation of a schema.")
     return f"{found[1] or ''}{found[2]}{name}{found[3]}"
 
 

@@ -1,4 +1,4 @@
-"""The payments of one concert as they stand in the warehouse: rows, checksum, differences, workings of a sample."""
+"""Read the payments of one concert from the warehouse: rows, checksum, differences, calculation of a sample."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ ZERO = Decimal("0.00")
 
 @dataclass(frozen=True)
 class Payment:
-    """One musician's payment for the concert, with what it was worked out from.
+    """One musician's payment for the concert, with the values that it was calculated from.
 
     Attributes:
-        first_name, last_name, full_name, email: None where the musician is not known.
+        first_name, last_name, full_name, email: None where the musician is unknown.
         rate_per_service, flat_fee: None where the contract has none.
         calculated_at: naive UTC.
     """
@@ -61,7 +61,7 @@ class Payment:
     deduction_per_missed_service: Decimal | None
 
 
-# Beside each amount stands what it was worked out from. A rebuild changes when, and nothing that anybody signs for.
+# Everything that is signed for. A rebuild changes only the time of calculation, which is not.
 _NOT_SIGNED = frozenset({"calculated_at"})
 _MONEY = frozenset(name for name in Payment.__annotations__ if "Decimal" in str(Payment.__annotations__[name]))
 
@@ -71,7 +71,7 @@ class Payments:
     """All payments of one concert, by name.
 
     Attributes:
-        checksum: SHA-256 over everything that is signed for; a rebuild that changes nothing keeps it.
+        checksum: SHA-256 of everything that is signed for; the same after a rebuild without changes.
     """
 
     concert_id: int
@@ -86,10 +86,10 @@ class Payments:
 
 @dataclass(frozen=True)
 class Compared:
-    """A payment beside what the source recorded, as the reconciliation has it; None for an amount that is not there.
+    """A payment and the source's record of it, from the reconciliation; None for an amount that is missing.
 
     Attributes:
-        outcome: what the reconciliation says of it; it counts only where the amounts say the same.
+        outcome: the reconciliation's verdict; it counts only where the amounts agree with it.
     """
 
     musician_id: int
@@ -106,7 +106,7 @@ class Compared:
 
     @property
     def is_unrecorded(self) -> bool:
-        """Return whether only the source's side is still to come."""
+        """Return whether only the source's amount is missing."""
         return self.calculated is not None and self.recorded is None and self.outcome == "not_recorded"
 
     def __str__(self) -> str:
@@ -139,7 +139,7 @@ def read_payments(tables: Warehouse, graph: Manifest, concert_id: int) -> Paymen
         ConfigError: a table is missing.
     """
     places = {name: relation_of(graph, name) for name in (PAYMENTS, MUSICIANS, CONCERTS, CONTRACTS)}
-    # Left joins: a payment must not vanish because somebody's name is not known.
+    # Left joins: a payment must not vanish because a musician's name is unknown.
     query = f"""
         select p.payment_key, p.contract_id, p.concert_id, p.musician_id, m.first_name, m.last_name, m.full_name,
             m.email, c.title as concert, c.concert_date, p.pay_type, p.attended_services, p.held_services,
@@ -176,9 +176,9 @@ def read_compared(tables: Warehouse, graph: Manifest, concert_id: int) -> list[C
 
 
 def faults(payments: Payments, compared: Sequence[Compared]) -> list[str]:
-    """Return every reason in the rows themselves why they can't be paid out.
+    """Return every reason in the rows why they can't be paid.
 
-    Each payment has to have one row of the reconciliation, about the very amount that is to be paid.
+    Each payment must have one row of the reconciliation, with the same amount.
     """
     rows = payments.rows
     if not rows:
@@ -205,7 +205,7 @@ def faults(payments: Payments, compared: Sequence[Compared]) -> list[str]:
         if any(each.calculated != row.net_amount for each in beside[row.musician_id])
     ]
     said = [
-        (open_, "not final, as services are still to be held: musicians"),
+        (open_, "not final, as there are services left: musicians"),
         (unknown, "without a name or a concert: musicians"),
         (twice, "more than once: musicians"),
         (wrong, "amounts that are missing, negative or don't add up: musicians"),
@@ -214,7 +214,7 @@ def faults(payments: Payments, compared: Sequence[Compared]) -> list[str]:
         (other, f"another amount in {RECONCILIATION} than is to be paid: musicians"),
     ]
     found = [f"{what} {preview(who)}" for who, what in said if who]
-    # What the source has not recorded yet is shown to who signs; it records payments after a concert.
+    # Amounts that the source has not recorded yet are shown to the signers; it records payments after a concert.
     return found + [
         f"differs from the source: {each}" for each in compared if not (each.is_equal or each.is_unrecorded)
     ]
@@ -224,7 +224,7 @@ def sample_of(payments: Payments, size: int, seed: int | None) -> tuple[int, lis
     """Return payments picked at random for a person to check, and the seed that picks the same again.
 
     Args:
-        seed: from the checksum when None, so that nobody chooses what is looked at.
+        seed: from the checksum when None, so that no person chooses the sample.
     """
     chosen = int(payments.checksum[:8], 16) if seed is None else seed
     rows = sorted(payments.rows, key=lambda row: row.payment_key)
@@ -233,7 +233,7 @@ def sample_of(payments: Payments, size: int, seed: int | None) -> tuple[int, lis
 
 
 def workings(row: Payment) -> str:
-    """Return how a payment comes about from its contract and the attendance, for a person to go through."""
+    """Return how a payment follows from its contract and the attendance, for a person to check."""
     match row.pay_type:
         case "per_service":
             return f"{row.attended_services} attended × {row.rate_per_service} = {row.gross_amount}"
@@ -245,7 +245,7 @@ def workings(row: Payment) -> str:
 
 
 def expected_net(row: Payment) -> Decimal | None:
-    """Work a payment out once more, apart from the warehouse; None where the contract lacks what it needs."""
+    """Calculate a payment again, outside the warehouse; None where the contract lacks a value."""
     match row.pay_type:
         case "per_service":
             return None if row.rate_per_service is None else row.attended_services * row.rate_per_service
@@ -278,9 +278,9 @@ def _money(value: object, name: str) -> Decimal | None:
         )
     exact = Decimal(value)
     if not exact.is_finite():
-        raise PayrollStopped(f"{name} is {exact} in the warehouse, which is no amount. Mend the model that makes it.")
+        raise PayrollStopped(f"{name} is {exact} in the warehouse, which is not an amount. Fix its model.")
     if exact != exact.quantize(CENT):
-        raise PayrollStopped(f"{name} has an amount with parts of a cent. Round it in the model that makes it.")
+        raise PayrollStopped(f"{name} has an amount with parts of a cent. Round it in the model that calculates it.")
     return exact.quantize(CENT)
 
 

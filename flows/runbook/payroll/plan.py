@@ -1,4 +1,4 @@
-"""What payroll of a concert would do, as things stand: it reads, and neither builds, asks nor writes."""
+"""Show what the payroll of a concert would do: read only, without a build, a question or a write."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planned:
-    """What would be done, a line each, and what already stands against it.
+    """What would be done, a line each, and what already stops it.
 
     Attributes:
-        stops: reasons in the data as it is now why it would not come to signatures.
+        stops: reasons in the current data why it would stop before the signatures.
     """
 
     concert_id: int
@@ -42,7 +42,7 @@ def plan_payroll(
     tests = tests_of(graph)
     critical = sum(test.is_critical for test in tests)
     steps = [
-        f"check the freshness of the sources of {project.name} that payroll stands on",
+        f"check the freshness of the sources of {project.name} that payroll depends on",
         f"dbt build --select {SELECT} on {target}",
         f"confirm that {len(tests)} tests ran and passed, {critical} of them critical",
         f"compare every payment of concert {concert_id} with what the source recorded",
@@ -55,7 +55,7 @@ def plan_payroll(
         if run and run.paid_at:
             stops.append(f"it has been paid: {run.paid_total} on {run.payment_date}")
         if not ledger.has_payments() or not tables.exists(relation_of(graph, RECONCILIATION)):
-            steps.append("what is to be paid is not known: nothing was built yet")
+            steps.append("the payments are unknown: nothing has been built yet")
         else:
             payments = read_payments(tables, graph, concert_id)
             stops += faults(payments, read_compared(tables, graph, concert_id))

@@ -1,4 +1,4 @@
-"""What people see of a payroll: the text of the sign-off form, and tables in the Prefect UI."""
+"""Show a payroll to people: the text of the sign-off form, and tables in the Prefect UI."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from flows.runbook.payroll.signoff import ROLES, Signature
 
 
 def money(amount: Decimal | None) -> str:
-    """Return an amount as people read it, with all its digits."""
+    """Return an amount as text with all its digits."""
     return "none" if amount is None else f"{amount:,.2f}"
 
 
 def summary(checked: PayrollEvidence) -> str:
-    """Return what was checked, in Markdown: the same for everybody who signs."""
+    """Return the evidence as Markdown, the same for all signers."""
     passed = sum(verdict.outcome == PASSED for verdict in checked.verdicts)
     warned = [str(verdict) for verdict in checked.verdicts if verdict.outcome != PASSED]
     oldest = min(checked.loaded_at.values())
@@ -33,7 +33,7 @@ def summary(checked: PayrollEvidence) -> str:
             f"- {unrecorded} of {len(checked.payments.rows)} payments are not recorded by the source yet; none differs"
         )
     else:
-        lines.append(f"- all {equal} payments are to the cent what the source recorded")
+        lines.append(f"- all {equal} payments equal what the source recorded, to the cent")
     return "\n".join(lines)
 
 
@@ -42,13 +42,13 @@ def form_text(payments: Payments, found: str, signatures: Sequence[Signature], r
 
     Args:
         found: the summary of the checks.
-        refused: why the last answer was not taken; empty where it was.
+        refused: why the last answer was refused; empty where it was accepted.
     """
     signed = {signature.role: signature for signature in signatures}
     rows = "\n".join(
         f"| {role} | {f'signed by {_cell(signed[role].who)}' if role in signed else 'not yet'} |" for role in ROLES
     )
-    notice = f"**Not taken: {refused}**\n\n" if refused else ""
+    notice = f"**Refused: {refused}**\n\n" if refused else ""
     return (
         f"{notice}**Payroll of concert {payments.concert_id}{_title(payments)}**: {len(payments.rows)} musicians, "
         f"**{money(payments.total)}** in all.\n\n{found}\n\nThe spot check is among this run's artifacts. "
@@ -57,7 +57,7 @@ def form_text(payments: Payments, found: str, signatures: Sequence[Signature], r
 
 
 def spot_check_rows(sample: Sequence[Payment]) -> list[dict[str, Any]]:
-    """Return the sample as a table with everything that an amount comes from."""
+    """Return the sample as a table with every value that an amount is calculated from."""
     return [
         {
             "musician": row.full_name,
@@ -81,7 +81,7 @@ def spot_check_rows(sample: Sequence[Payment]) -> list[dict[str, Any]]:
 
 
 def publish(target: str, checked: PayrollEvidence, seed: int, sample: Sequence[Payment]) -> None:
-    """Put the spot check and the tests into the Prefect UI; a server that is away is reported, not raised."""
+    """Create artifacts of the spot check and the tests; a server that does not answer is noted, not raised."""
     from prefect.artifacts import create_table_artifact
 
     concert = f"concert-{checked.payments.concert_id}"
@@ -98,7 +98,7 @@ def publish(target: str, checked: PayrollEvidence, seed: int, sample: Sequence[P
                 for verdict in checked.verdicts
             ],
             key=key_of("payroll-tests", target, concert),
-            description=f"Every test that the payments of concert {checked.payments.concert_id} rest on",
+            description=f"Every test that the payments of concert {checked.payments.concert_id} depend on",
         )
 
 
@@ -108,5 +108,5 @@ def _title(payments: Payments) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text that can't be taken for Markdown's own signs."""
+    """Return a text without Markdown's markup."""
     return "".join(f"\\{sign}" if sign in r"\|*_`[]<>#" else " " if sign in "\r\n" else sign for sign in text)

@@ -1,6 +1,6 @@
-"""Who has signed for what: roles, persons, and what an answer to the form comes to; pure functions.
+"""Roles, persons and signatures, and whether an answer to the form counts: pure functions.
 
-A signature is for data, named by its checksum: on other data it is worth nothing.
+A signature is for data, identified by its checksum; for other data it is void.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-# Each of them has to sign, in any order, and each has to be another person.
+# Each role has to sign, in any order, and each has to be a different person.
 ROLES: dict[str, str] = {
     "data engineer": "the sources are fresh, and every test ran and passed",
     "finance": "the spot check is right",
@@ -25,10 +25,10 @@ _ADDRESS = re.compile(r"[^\s<>()\"',;:]+@[^\s<>()\"',;:]+")
 
 @dataclass(frozen=True)
 class SignoffAnswer:
-    """What somebody has put into the form.
+    """An answer to the form.
 
     Attributes:
-        key: the pause that it answers, one of a kind in its flow run.
+        key: the pause that it answers, unique in its flow run.
     """
 
     key: str
@@ -40,7 +40,7 @@ class SignoffAnswer:
 
 @dataclass(frozen=True)
 class Signature:
-    """An approval that was taken.
+    """An approval that was accepted.
 
     Attributes:
         at: when, in naive UTC.
@@ -55,12 +55,13 @@ class Signature:
 
 
 def person(who: str) -> frozenset[str]:
-    """Return what identifies a person in a name or an e-mail address as people write them.
+    """Return what identifies a person in a name or an e-mail address.
 
     Two that share any of these count as one: case, spaces, accents, the order of names and what an address has after
-    a + make no difference, and `ada.lovelace@…` is Ada Lovelace. Who is refused by mistake can write the full name.
+    a + make no difference, and `ada.lovelace@…` is Ada Lovelace. A person who is refused by mistake can give the full
+    name.
     """
-    text = _plain(who)
+    text = _folded(who)
     found: set[str] = set()
     for address in _ADDRESS.findall(text):
         local, _, domain = address.rpartition("@")
@@ -71,7 +72,7 @@ def person(who: str) -> frozenset[str]:
 
 
 def is_same_person(one: str, other: str) -> bool:
-    """Say whether two names or addresses mean one person."""
+    """Return whether two names or addresses are of one person."""
     return bool(person(one) & person(other))
 
 
@@ -92,21 +93,21 @@ def missing_roles(signatures: Sequence[Signature]) -> list[str]:
 
 
 def why_refused(role: str, who: str, signatures: Sequence[Signature]) -> str | None:
-    """Return why a signature can't be taken beside these; None when it can."""
+    """Return why a signature is refused beside these; None when it is accepted."""
     if role not in ROLES:
         return f"There is no role {role!r}: it is one of {', '.join(ROLES)}."
     if not person(who):
         return "A signature needs the name of the person who signs."
     for signature in signatures:
         if signature.role == role:
-            return f"Somebody has signed as {role} already."
+            return f"The role {role} has already been signed."
         if is_same_person(signature.who, who):
             return f"The person who signs as {role} has signed as {signature.role}: three roles are three persons."
     return None
 
 
-def _plain(text: str) -> str:
-    """Return a text without case, accents and characters that nobody sees."""
+def _folded(text: str) -> str:
+    """Return a text without case, accents and invisible characters."""
     letters = unicodedata.normalize("NFKD", text)
     kept = "".join(c for c in letters if unicodedata.category(c) not in ("Mn", "Cf", "Cc") or c in "\t\n")
     return kept.casefold()

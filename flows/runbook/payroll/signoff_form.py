@@ -1,4 +1,4 @@
-"""The sign-off form in Prefect: ask with it and wait, in this process or suspended; answer it from another process."""
+"""The sign-off form in Prefect: show it and wait, in this process or suspended; answer it from another process."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _INPUTS = 200
 
 
 def ask(number: int, roles: Sequence[str], text: str, timeout_seconds: float, poll_seconds: int) -> SignoffAnswer:
-    """Wait until somebody has filled in the form, and return what they wrote.
+    """Wait for an answer to the form, and return it.
 
-    A run of a deployment is suspended: its process ends, and whoever resumes it has the flow run again from its start,
-    where the questions that were answered are answered at once. Any other run waits in its process.
+    A run of a deployment is suspended: its process ends, and after a resumption the flow runs again from its start,
+    where answered questions return at once. Any other run waits in its process.
 
     Args:
         number: the first question of a flow run is 1; the same number means the same question after a resumption.
-        roles: those who have not signed.
+        roles: those that have not signed.
         text: what they sign, in Markdown.
 
     Raises:
-        PayrollStopped: nobody answered in time.
+        PayrollStopped: there was no answer in time.
     """
     from prefect.context import FlowRunContext
     from prefect.exceptions import FlowPauseTimeout
@@ -49,7 +49,7 @@ def ask(number: int, roles: Sequence[str], text: str, timeout_seconds: float, po
         else:
             given = pause_flow_run(wait_for_input=form, timeout=seconds, key=key, poll_interval=poll_seconds)
     except FlowPauseTimeout as exc:
-        raise PayrollStopped(f"Nobody signed as {' or '.join(roles)} in time. Start it again.") from exc
+        raise PayrollStopped(f"No signature as {' or '.join(roles)} arrived in time. Start it again.") from exc
     return _answer(key, cast(Any, given).model_dump())
 
 
@@ -58,8 +58,8 @@ class Asked:
     """What a flow run waits for.
 
     Attributes:
-        roles: those who have not signed.
-        answers: what was put into its forms before, oldest first.
+        roles: those that have not signed.
+        answers: earlier answers to its forms, oldest first.
     """
 
     flow_run_id: UUID
@@ -69,7 +69,7 @@ class Asked:
 
 
 def sign(run: str, role: str, who: str, decision: Decision, comment: str) -> Asked:
-    """Fill in the form of a flow run that waits, and return what it waited for.
+    """Fill in the form of a waiting flow run, and return what it waited for.
 
     Args:
         run: the id or the name of the flow run.
@@ -89,7 +89,7 @@ def sign(run: str, role: str, who: str, decision: Decision, comment: str) -> Ask
                 roles = ", ".join(asked.roles)
                 raise ConfigError(f"Flow run {asked.name} does not wait for {role!r}; it waits for {roles}.")
             before = [answer for answer in asked.answers if answer.decision == "approve" and answer.role != role]
-            # The flow is the judge of this; it is said here so that nobody has to wait for it.
+            # The flow decides this; checking it here gives the answer at once.
             if same := next((a for a in before if decision == "approve" and is_same_person(a.who, who)), None):
                 raise ConfigError(f"{who} has signed as {same.role}: three roles are three persons.")
             given: dict[str, Any] = {"role": role, "who": who, "decision": decision, "comment": comment}
@@ -98,7 +98,7 @@ def sign(run: str, role: str, who: str, decision: Decision, comment: str) -> Ask
         raise UpstreamUnavailable(f"The Prefect server does not answer ({exc}). Try again later.") from exc
     if done.status != SetStateStatus.ACCEPT:
         reason = getattr(done.details, "reason", None) or "it gave no reason"
-        raise ConfigError(f"The Prefect server did not take the signature for flow run {asked.name}: {reason}")
+        raise ConfigError(f"The Prefect server refused the signature for flow run {asked.name}: {reason}")
     return asked
 
 
@@ -114,7 +114,7 @@ def waiting(target: str) -> list[Asked]:
         mine = [run for run in runs if _is_asking(run) and (run.parameters or {}).get("target", target) == target]
         found: list[Asked] = []
         for run in mine:
-            # One that is paused, and has not put its form there yet, can't be answered in this moment.
+            # A paused run whose form does not exist yet can't be answered at this moment.
             with suppress(ConfigError):
                 found.append(_asked(client, run))
         return found
@@ -126,7 +126,7 @@ def _form(roles: Sequence[str], text: str) -> type[RunInput]:
     from pydantic import Field, create_model
 
     what = "; ".join(f"**{role}**: {ROLES[role]}" for role in roles)
-    # The choices stand in the schema only: an answer to an earlier question has to be readable with a later form.
+    # The choices are in the schema only, so that answers to earlier questions can be read with a later form.
     fields: dict[str, Any] = {
         "role": (
             str,
@@ -141,7 +141,7 @@ def _form(roles: Sequence[str], text: str) -> type[RunInput]:
             Field(
                 title="My name",
                 min_length=1,
-                description="Full name or e-mail address. Nobody signs for two roles.",
+                description="Full name or e-mail address. One person can't sign for two roles.",
             ),
         ),
         "decision": (
@@ -198,7 +198,7 @@ def _asked(client: SyncPrefectClient, run: FlowRun) -> Asked:
     schema = inputs.get(keyset["schema"])
     if schema is None:
         raise ConfigError(
-            f"Flow run {run.name} has not got to its question yet. Try again; if it stays so, it was killed in that "
+            f"Flow run {run.name} has not shown its form yet. Try again; if it stays so, it was killed at that "
             "moment: cancel it and start payroll again."
         )
     answers = [

@@ -1,1 +1,1 @@
-"""No new data: find out which loader or source stopped, and set it going again. Door: `flow`."""
+"""No new data: find which loader or source stopped, and start it again. Door: `flow`."""

@@ -1,4 +1,4 @@
-"""No new data: is it the loader, the source or us, what is stale because of it, and, once confirmed, sync and build."""
+"""No new data: check the loaders, the source database and stale sources, and, once confirmed, sync and build."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Restart = Literal["no", "ask", "yes"]
 DEFAULT_FRESHNESS_HOURS = 24.0
-# A person who is asked in the Prefect UI has so long to answer.
+# How long to wait for a confirmation in the Prefect UI.
 _ASK_SECONDS = 3600
 
 
@@ -41,10 +41,10 @@ class PipelineFailure:
     """What was found, and what was done about it.
 
     Attributes:
-        airbyte_error: why Airbyte could not be asked; None where it could, or where none is set up.
+        airbyte_error: why Airbyte did not answer; None where it did, or where none is set up.
         database: None where no source database is named.
         restarted: the syncs that were started and succeeded, by connection.
-        build: what stands on their sources, built again; None where nothing was synced.
+        build: the build of what depends on their sources; None where nothing was synced.
     """
 
     target: str
@@ -57,12 +57,12 @@ class PipelineFailure:
 
     @property
     def badly(self) -> list[SyncHealth]:
-        """Return the connections that do not do well."""
+        """Return the unhealthy connections."""
         return [health for health in self.connections if health.state != "well"]
 
     @property
     def is_well(self) -> bool:
-        """Return whether nothing is wrong any more: what did badly was synced again, and nothing is stale."""
+        """Return whether everything is healthy again: unhealthy connections were synced, and no source is stale."""
         synced = {health.connection_id for health in self.badly} <= self.restarted.keys()
         reachable = self.database is None or self.database.error is None
         stale = [each for each in self.stale if not self.restarted]
@@ -77,10 +77,10 @@ def pipeline_failure(
     restart: Restart = "no",
     deadline_minutes: float = 60,
 ) -> PipelineFailure:
-    """Say why no new data comes, and what that hurts; with consent, sync again and build what stands on it.
+    """Find why no new data arrives, and what that affects; once confirmed, sync again and build what depends on it.
 
     Args:
-        restart: whether to start the syncs that failed: "ask" waits an hour for somebody to say so in the Prefect UI.
+        restart: whether to start the failed syncs: "ask" waits an hour for a confirmation in the Prefect UI.
         deadline_minutes: how long to wait for those syncs.
 
     Raises:
@@ -112,7 +112,7 @@ def _answered(run: RunContext, restart: Restart, patience: SyncPatience) -> Pipe
 def _looked_at(
     connections: Mapping[str, Sequence[str]], hours: Mapping[str, float], patience: SyncPatience
 ) -> tuple[list[SyncHealth], str | None]:
-    """Return how each connection does, or why nobody can tell."""
+    """Return the health of each connection, or why it is unknown."""
     if not connections:
         return [], None
     now = datetime.now(UTC)
@@ -120,14 +120,14 @@ def _looked_at(
     try:
         airbyte = find_airbyte(patience)
         if airbyte is None:
-            current_reporter().note("No Airbyte is set up (AIRBYTE_API_URL), so its syncs were not looked at.")
+            current_reporter().note("No Airbyte is set up (AIRBYTE_API_URL), so its syncs were not checked.")
             return [], None
         with airbyte:
             for connection_id, sources in connections.items():
                 limit = timedelta(hours=min(hours.get(source, DEFAULT_FRESHNESS_HOURS) for source in sources))
                 found.append(_health(airbyte, connection_id, sources, now, limit))
     except (UpstreamUnavailable, ConfigError) as exc:
-        # That it does not answer is what was to be found out.
+        # That it does not answer is a finding.
         return found, str(exc)
     return found, None
 
@@ -160,7 +160,7 @@ def _stale(run: RunContext) -> list[Stale]:
 
 
 def _due(found: PipelineFailure, connections: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the connections whose sync may mend something: those that do badly, and those of stale sources."""
+    """Return the connections whose sync may help: unhealthy ones, and those of stale sources."""
     stale = {each.source for each in found.stale}
     return [
         health.connection_id
@@ -183,18 +183,18 @@ def _is_confirmed(found: PipelineFailure, due: Sequence[str]) -> bool:
         decision=(
             Literal["sync again", "leave it"],
             Field(
-                title="What to do", description="Starts these syncs in Airbyte, waits, and builds what stands on them."
+                title="What to do", description="Starts these syncs in Airbyte, waits, and builds what depends on them."
             ),
         ),
     )
     form._description = "\n".join(  # pyright: ignore[reportPrivateUsage]  (what RunInput.with_initial_data does)
         [f"**{len(due)} connections would be synced again**", "", *(f"- {line}" for line in lines_of(found))]
     )
-    current_reporter().note("Waiting for somebody to confirm the restart in the Prefect UI.")
+    current_reporter().note("Waiting for a confirmation of the restart in the Prefect UI.")
     try:
         answer = pause_flow_run(wait_for_input=form, timeout=_ASK_SECONDS, poll_interval=5, key="restart")
     except FlowPauseTimeout as exc:
-        raise UpstreamUnavailable("Nobody confirmed the restart within an hour, so nothing was started.") from exc
+        raise UpstreamUnavailable("The restart was not confirmed within an hour, so nothing was started.") from exc
     return getattr(answer, "decision", "") == "sync again"
 
 
@@ -261,7 +261,7 @@ def _publish(found: PipelineFailure) -> None:
     said = [f"- {markdown_text(line)}" for line in lines]
     with attaching():
         create_markdown_artifact(
-            "\n".join([f"## Why no new data comes to {markdown_code(found.target)}", "", *said]),
+            "\n".join([f"## Why no new data arrives in {markdown_code(found.target)}", "", *said]),
             key=key_of("pipeline-failure", found.target),
             description=f"The loaders of {found.target}",
         )

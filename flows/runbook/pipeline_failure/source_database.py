@@ -1,4 +1,4 @@
-"""Whether the database that Airbyte reads from answers and takes our login; nothing of it is read."""
+"""Check whether the database that Airbyte reads from answers and accepts the login; read nothing from it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _PORTS = {"postgres": 5432, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 @dataclass(frozen=True)
 class Reachable:
-    """What came of trying to reach a database.
+    """The result of an attempt to reach a database.
 
     Attributes:
         place: host and port; the address itself holds a password.
-        checked: "login" where it could be signed in to, "connection" where only the port was tried.
+        checked: "login" where signing in was checked, "connection" where only the port was.
         error: why it does not answer; None where it does.
     """
 
@@ -33,9 +33,9 @@ class Reachable:
 
 
 def check_source_database(environ: Mapping[str, str]) -> Reachable | None:
-    """Try to reach the database that TRIBUTARY_SOURCE_DATABASE_URL names; None where it names none.
+    """Try to reach the database of TRIBUTARY_SOURCE_DATABASE_URL; None where it is not set.
 
-    PostgreSQL is signed in to where its client is installed; of any other only the port is tried.
+    For PostgreSQL with an installed client the login is checked; for others only the port.
     """
     text = environ.get(VARIABLE)
     if not text:
@@ -47,7 +47,7 @@ def check_source_database(environ: Mapping[str, str]) -> Reachable | None:
         host, port, url = "", 0, urlsplit("")
     if not host or not port:
         return Reachable(
-            "nowhere", "address", f"{VARIABLE} is no address such as postgresql://user:password@host:5432/name"
+            "nowhere", "address", f"{VARIABLE} is not an address such as postgresql://user:password@host:5432/name"
         )
     place = f"{host}:{port}"
     try:

@@ -1,4 +1,4 @@
-"""Which sources are stale, and what they hurt downstream: models, and what people read."""
+"""Find stale sources and what they affect downstream: models and exposures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from infrastructure.errors import preview
 
 @dataclass(frozen=True)
 class Stale:
-    """A source table that is older than it promised, or that could not be looked at.
+    """A source table that is older than its freshness allows, or that could not be checked.
 
     Attributes:
         source, table: as in `source('supabase', 'payment')`.
         loaded_at: None for a table without rows, or one that could not be read.
-        models: names of all that stand on it.
-        exposures: what people read that stands on it.
+        models: names of all models downstream.
+        exposures: names of all exposures downstream.
     """
 
     source: str
@@ -30,14 +30,14 @@ class Stale:
 
     def __str__(self) -> str:
         age = f"is of {self.loaded_at:%Y-%m-%d %H:%M} UTC" if self.loaded_at else "has no rows, or could not be read"
-        hurts = f"{len(self.models)} models stand on it"
+        hurts = f"{len(self.models)} models depend on it"
         if self.exposures:
             hurts += f", and people read: {preview(self.exposures)}"
         return f"source {self.source}.{self.table} {age}; {hurts}"
 
 
 def stale_sources(result: DbtResult, manifest: Manifest) -> list[Stale]:
-    """Return the source tables that a freshness check found too old or could not read, and what they hurt."""
+    """Return the source tables that a freshness check found too old or could not read, and what they affect."""
     ages = result.artifacts.sources()
     loaded = {unique_id: age.loaded_at for unique_id, age in ages.items()}
     return [
@@ -47,7 +47,7 @@ def stale_sources(result: DbtResult, manifest: Manifest) -> list[Stale]:
 
 
 def stale_of(unique_id: str, loaded_at: datetime | None, manifest: Manifest) -> Stale:
-    """Return what a source table hurts."""
+    """Return what a stale source table affects."""
     source, _, table = ".".join(unique_id.split(".")[2:]).partition(".")
     below = [manifest.nodes[each] for each in manifest.downstream([unique_id]) if each in manifest.nodes]
     models = sorted(node.name for node in below if node.resource_type in ("model", "snapshot"))

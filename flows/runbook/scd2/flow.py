@@ -1,4 +1,4 @@
-"""Put keys right that have several current versions: show what would be done, have it agreed to, do it, test it."""
+"""Repair keys with several current versions: show the plan, get it confirmed, apply it, test it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flows.engine.context.project import Project
     from infrastructure.profiles import Profile
 
-# How long a run waits for somebody to agree.
+# How long a run waits for a confirmation.
 ANSWER_SECONDS = 24 * 3600
 _LOOK_SECONDS = 2
 
@@ -37,22 +37,22 @@ Mode = Literal["show", "ask", "apply"]
 
 
 class RepairAnswer(RunInput):
-    """What a person answers to a repair that is proposed."""
+    """The answer to a proposed repair."""
 
-    apply: bool = Field(default=False, description="Whether to do what the table of the run shows.")
+    apply: bool = Field(default=False, description="Whether to apply the repair that the run's table shows.")
     who: str = Field(min_length=1, description="Your name; it is kept with the repair.")
-    comment: str = Field(default="", description="Anything that somebody should know who reads this later.")
+    comment: str = Field(default="", description="A comment for later readers.")
 
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What came of a look for keys with more than one current version.
+    """The result of a search for keys with several current versions.
 
     Attributes:
-        changes: what becomes of every version of the keys concerned.
-        digest: names the plan; give it back to have this very plan done.
-        repair_id: what to undo it by; None where nothing was done.
-        looked_at: how many tables of versions are there.
+        changes: the change to every version of these keys.
+        digest: identifies the plan; pass it back to apply exactly this plan.
+        repair_id: for undoing it; None where nothing was done.
+        looked_at: how many tables of versions exist.
     """
 
     target: str
@@ -65,17 +65,17 @@ class RepairReport:
 
     @property
     def keys(self) -> int:
-        """Return how many keys are concerned."""
+        """Return how many keys have changes."""
         return len({(change.table, change.key) for change in self.changes})
 
     def sentence(self) -> str:
-        """Return what came of it in one sentence."""
+        """Return the result in one sentence."""
         if self.outcome == "nothing to do":
             if not self.looked_at:
-                return f"No table of versions is there on target {self.target}, so none was looked at: nothing to do."
+                return f"There is no table of versions on target {self.target}, so none was checked: nothing to do."
             return f"No key on target {self.target} has more than one current version: nothing to do."
         if self.outcome == "undone":
-            return f"The repair {self.repair_id} on target {self.target} is undone: its rows are as they were."
+            return f"The repair {self.repair_id} on target {self.target} is undone: the old rows are restored."
         did = {
             "shown": "Nothing was changed yet.",
             "declined": "The repair was declined, and nothing was changed.",
@@ -96,21 +96,21 @@ def scd2_repair(
     undo: str | None = None,
     force: bool = False,
 ) -> RepairReport:
-    """Find keys with more than one current version, and make the right one the only one; safe to run twice.
+    """Find keys with several current versions, and keep the right one current; safe to repeat.
 
-    Looked at are the models that say `meta: {scd2: …}` of themselves, and the snapshots.
+    It checks models with `meta: {scd2: …}`, and snapshots.
 
     Args:
         select: dbt selection of models and snapshots; all when None.
-        mode: show what would be done; ask, by suspending the run until somebody answers; or apply it at once.
-        confirmed: do it only if it is the plan of this digest.
-        undo: put back the rows that this repair changed, instead of looking for more.
+        mode: show the repair; ask, by suspending the run until it is answered; or apply it at once.
+        confirmed: apply it only if the plan has this digest.
+        undo: restore the rows that this repair changed, instead of a new repair.
         force: undo also where the rows were changed again since.
 
     Raises:
         DriftError: the tables changed between the plan and its confirmation.
-        DbtRunFailed: a test of a repaired table fails. The repair stands, and can be undone.
-        ConfigError: a declaration is incomplete, or a table would not be whole afterwards. Nothing was changed.
+        DbtRunFailed: a test of a repaired table fails. The repair is kept, and can be undone.
+        ConfigError: a declaration is incomplete, or a table would still have faults afterwards. Nothing was changed.
     """
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         project, profile = run.project, run.profile
@@ -129,10 +129,10 @@ def scd2_repair(
             return _applied(project, profile, found, confirmed)
     if not changes or mode == "show":
         return report
-    # Nobody else has to wait for the target while a person thinks.
+    # The target is not locked while a person decides.
     if not _answer(report).apply:
         return RepairReport(target, "declined", tuple(changes), report.digest)
-    # Opened anew: secrets may have changed in that time.
+    # Opened again, as secrets may have changed meanwhile.
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         return _applied(run.project, run.profile, found, report.digest)
 
@@ -145,7 +145,7 @@ def _applied(project: Project, profile: Profile, found: Sequence[Versions], conf
     report = RepairReport(profile.target, "applied", tuple(changes), digest_of(changes), repair_id)
     current_reporter().note(report.sentence())
     _publish(report)
-    # The file of a DuckDB belongs to dbt now.
+    # dbt needs the DuckDB file now.
     tests = _tested(project, profile, [versions.name for versions in damaged])
     return RepairReport(profile.target, "applied", tuple(changes), report.digest, repair_id, tests)
 
@@ -161,13 +161,13 @@ def _tested(project: Project, profile: Profile, names: Sequence[str]) -> DbtResu
 
 
 def _answer(report: RepairReport) -> RepairAnswer:
-    """Suspend the run until somebody answers; a run that no deployment can start again waits where it is."""
+    """Suspend the run until it is answered; a run without a deployment waits in its process."""
     from prefect.flow_runs import pause_flow_run, suspend_flow_run
 
     if current_flow_run() is None:
-        raise ConfigError("Nobody can be asked outside of a flow run: give mode='show' or mode='apply'.")
+        raise ConfigError("mode='ask' needs a flow run: give mode='show' or mode='apply'.")
     form = RepairAnswer.with_initial_data(description=_markdown(report))
-    # Named by the plan: what is agreed to is this plan and no other.
+    # Named after the plan's digest: the answer is for this plan and no other.
     if tasks.is_on_its_own():
         return pause_flow_run(
             wait_for_input=form, timeout=ANSWER_SECONDS, poll_interval=_LOOK_SECONDS, key=report.digest

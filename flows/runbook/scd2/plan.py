@@ -1,4 +1,4 @@
-"""Which of several current versions of a key is the right one, why, and what becomes of the others."""
+"""Decide which of several current versions of a key is the right one, why, and how the others change."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Action = Literal["keep", "open", "close", "supersede", "delete"]
 
 @dataclass(frozen=True)
 class RowChange:
-    """What becomes of one row.
+    """The change to one row.
 
     Attributes:
         row: its number in the table of old rows.
         action: keep it; open: make it the current one; close: end it where the next version begins; supersede: mark
             that it holds at no time; delete it.
-        ends_with: the row that begins where this one is to end; None unless it is closed.
+        ends_with: the row that begins where this one has to end; None unless it is closed.
         ends, new_ends: None for never.
     """
 
@@ -37,7 +37,7 @@ class RowChange:
 
 
 def plan_changes(versions: Versions, rows: Iterable[Mapping[str, Any]]) -> list[RowChange]:
-    """Return what becomes of each row of keys that have more than one current version.
+    """Return the change to each row of keys with several current versions.
 
     Args:
         rows: all versions of those keys: every column, `repair_row`, and `has_no_end`.
@@ -50,7 +50,7 @@ def plan_changes(versions: Versions, rows: Iterable[Mapping[str, Any]]) -> list[
 
 
 def digest_of(changes: Sequence[RowChange]) -> str:
-    """Return what two plans have in common that do the same to the same rows."""
+    """Return a digest that is equal for plans with the same changes to the same rows."""
     told = sorted(
         f"{one.table}|{one.key}|{one.begins}|{one.ends}|{one.new_ends}|{one.action}|{one.reason}" for one in changes
     )
@@ -67,7 +67,7 @@ class _Key:
 
     def changes(self) -> list[RowChange]:
         live = [row for row in self._rows if not self._is_superseded(row)]
-        current = sorted((row for row in live if self._claims(row)), key=self._standing, reverse=True)
+        current = sorted((row for row in live if self._claims(row)), key=self._rank, reverse=True)
         closed = [row for row in live if not self._claims(row)]
         winner, losers = current[0], current[1:]
         stays = [winner, *closed]
@@ -100,8 +100,8 @@ class _Key:
     def _claims(self, row: Mapping[str, Any]) -> bool:
         return bool(row["has_no_end"] or (self._versions.current and row[self._versions.current.lower()]))
 
-    def _standing(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return what decides between versions: entered last, begins last, reached the warehouse last."""
+    def _rank(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the sort key of versions: entered last, begins last, reached the warehouse last."""
         columns = (self._versions.recorded, self._versions.begins, self._versions.inserted)
         values = [row[column.lower()] if column else None for column in columns]
         return (*((value is not None, _comparable(value)) for value in values), -row["repair_row"])
@@ -118,12 +118,12 @@ class _Key:
         )
         if not same and not begins_too_late:
             return None
-        why = "another version that stands above it begins at the same moment"
+        why = "another version that ranks above it begins at the same moment"
         if not same:
             why = f"it begins after the current version, which was entered later ({self._moment(winner)})"
         if self._versions.superseded:
-            return self._change(row, "supersede", row[self._begins], f"{why}, so it holds at no time")
-        return self._change(row, "delete", None, f"{why}, so it holds at no time")
+            return self._change(row, "supersede", row[self._begins], f"{why}, so it is never valid")
+        return self._change(row, "delete", None, f"{why}, so it is never valid")
 
     def _closed(
         self, row: Mapping[str, Any], winner: Mapping[str, Any], stays: Sequence[Mapping[str, Any]]
@@ -145,7 +145,7 @@ class _Key:
         return self._change(winner, "keep" if is_whole else "open", None, reason)
 
     def _why(self, winner: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-        """Return what the winner has over the next best."""
+        """Return why the winner ranks above the second."""
         recorded, inserted = self._versions.recorded, self._versions.inserted
         if recorded and winner[recorded.lower()] != second[recorded.lower()]:
             return f"it was entered last ({winner[recorded.lower()]})"
@@ -155,7 +155,7 @@ class _Key:
             return f"it begins at the same moment and reached the warehouse last ({winner[inserted.lower()]})"
         if _without_number(winner) == _without_number(second):
             return "all of them are equal"
-        return "nothing that is known decides between them, so the first is kept; look at its other columns"
+        return "no known column decides between them, so the first is kept; check its other columns"
 
     def _moment(self, row: Mapping[str, Any]) -> Any:  # noqa: ANN401  (whatever the column holds)
         column = self._versions.recorded or self._versions.begins
@@ -176,7 +176,7 @@ class _Key:
 
 
 def _comparable(value: object) -> str:
-    # Text of ISO times sorts as the times do; a column may hold either.
+    # ISO times sort as text like the times themselves; a column may have either.
     return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else str(value)
 
 

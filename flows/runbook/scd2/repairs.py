@@ -1,4 +1,4 @@
-"""Repairs of versions in the warehouse: found, done in one transaction, and undone."""
+"""Repairs of versions in the warehouse: propose them, apply them in one transaction, and undo them."""
 
 from __future__ import annotations
 
@@ -55,20 +55,20 @@ class Repairs:
         self._kept = kept
 
     def propose(self, versions: Versions) -> list[RowChange]:
-        """Return what would be done to a table; nothing where no key has two current versions."""
+        """Return the changes to a table; empty where no key has two current versions."""
         if not self._tables.exists(versions.relation):
             return []
         return plan_changes(versions, self._tables.rows(self._damaged(versions)))
 
     def apply(self, found: Sequence[Versions], confirmed: str | None = None) -> tuple[str, list[RowChange]]:
-        """Repair tables in one transaction, and return the name of the repair and what was done.
+        """Repair tables in one transaction, and return the repair's id and the changes.
 
         Args:
-            confirmed: digest of the plan that somebody agreed to; whatever is found is done when None.
+            confirmed: digest of the confirmed plan; any plan is applied when None.
 
         Raises:
-            DriftError: something else would be done than what was agreed to. Nothing was changed.
-            ConfigError: a table would not be whole afterwards. Nothing was changed.
+            DriftError: the plan is not the confirmed one. Nothing was changed.
+            ConfigError: a table would still have faults afterwards. Nothing was changed.
         """
         self._kept.prepare()
         self._make_journal()
@@ -87,8 +87,8 @@ class Repairs:
         try:
             if confirmed is not None and digest_of(everything) != confirmed:
                 raise DriftError(
-                    "The tables have changed since the repair was shown, so something else would be done than was "
-                    "agreed to. Nothing was changed. Look again: python -m flows scd2-repair"
+                    "The tables have changed since the repair was shown, so the changes would not be those that were "
+                    "confirmed. Nothing was changed. Show them again: python -m flows scd2-repair"
                 )
             for _, repair, changes, _ in prepared:
                 self._write_changes(repair, changes)
@@ -103,7 +103,7 @@ class Repairs:
         return repair_id, everything
 
     def undo(self, repair_id: str, found: Sequence[Versions], force: bool = False) -> list[Repair]:
-        """Put the rows back that a repair changed, in one transaction, and return what was put back.
+        """Restore the rows that a repair changed, in one transaction, and return the repairs undone.
 
         Args:
             force: also where the rows were changed again since.
@@ -121,12 +121,12 @@ class Repairs:
         by_name = {one.name: one for one in found}
         missing = [one.model for one in repairs if one.model not in by_name]
         if missing:
-            raise ConfigError(f"The project no longer has {preview(missing)}, so what it held can't be put back.")
+            raise ConfigError(f"The project no longer has {preview(missing)}, so its rows can't be restored.")
         for repair in repairs:
             if not force and self._is_changed_since(by_name[repair.model], repair):
                 raise DriftError(
-                    f"{repair.model} was changed after the repair {repair_id}: what was done since would be lost. "
-                    "Run again with --force to put the old rows back all the same."
+                    f"{repair.model} was changed after the repair {repair_id}: these changes would be lost. "
+                    "Run again with --force to restore the old rows all the same."
                 )
         with self._tables.transaction():
             for repair in repairs:
@@ -183,7 +183,7 @@ class Repairs:
         )
 
     def _prepare(self, repair_id: str, number: int, versions: Versions) -> Repair:
-        """Keep the old rows; before the transaction, which not every warehouse would let that be part of."""
+        """Copy the old rows; before the transaction, as not every warehouse creates tables inside one."""
         name = f"scd2_{repair_id}_{number}".replace("-", "_").lower()
         repair = Repair(
             repair_id,
@@ -228,7 +228,7 @@ class Repairs:
         )
 
     def _repaired(self, versions: Versions, repair: Repair) -> str:
-        """Return the query for the rows as they are to be."""
+        """Return the query for the repaired rows."""
         column = self._tables.column
         begins, ends = column(versions.begins), column(versions.ends)
         written = {
@@ -261,8 +261,8 @@ class Repairs:
         if left:
             told = preview([f"{fault.key_text}: {fault.text}" for fault in left])
             raise ConfigError(
-                f"{versions.name} would not be whole after the repair ({told}), so nothing was changed. "
-                f"Build it anew from its source: python -m flows run --select {versions.name} --full-refresh"
+                f"{versions.name} would still have faults after the repair ({told}), so nothing was changed. "
+                f"Rebuild it from its source: python -m flows run --select {versions.name} --full-refresh"
             )
 
     def _delete(self, repair: Repair) -> None:
@@ -299,13 +299,13 @@ class Repairs:
             self._tables.execute(f"delete from {self._journal} where repair_id = ?", [repair_id])
 
     def _tidy(self) -> None:
-        """Drop what a repair that was cut off left behind, and what is too old to be undone."""
+        """Drop what an interrupted repair left behind, and repairs that are too old to be undone."""
         before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=KEPT_DAYS)
         self._forget([one for one in self.kept() if one.state == "prepared" or one.changed_at < before])
 
 
 def table_rows(changes: Sequence[RowChange]) -> list[Mapping[str, Any]]:
-    """Return a row per changed version, those of one key together; no column that might hold personal data."""
+    """Return a row per changed version, those of one key together; without columns that may have personal data."""
     return [
         {
             "table": one.table,

@@ -1,1 +1,1 @@
-"""A critical test failed: what changed under it, and who is told. Door: `flow`."""
+"""A critical test failed: find what changed upstream of it, and start the escalation. Door: `flow`."""

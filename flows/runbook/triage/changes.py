@@ -1,7 +1,7 @@
-"""What changed under a failing test since it passed last: code, settings, rebuilds and source data, upstream of it.
+"""Find what changed upstream of a failing test since it last passed: code, settings, rebuilds and source data.
 
 The engine keeps a few last good states; the one in which a test still passed would soon be gone. So triage keeps a copy
-of it from the first time that it looks at the test until the test passes again.
+of it from its first look at the test until the test passes again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _FOLDER, _INDEX, _NODES = "triage", "passed.json", "nodes.json"
 
 @dataclass(frozen=True)
 class Changes:
-    """What is upstream of a test and is not as it was.
+    """The changes upstream of a test.
 
     Attributes:
-        passed_at: when the test passed last, ISO 8601; None where that was too long ago to be known.
+        passed_at: when the test last passed, ISO 8601; None where that is unknown, as it was too long ago.
         nodes: a sentence per node or source that changed, nearest to the sources first.
     """
 
@@ -39,7 +39,7 @@ class Changes:
 
 
 def failing_tests(last: LastSuccess | None) -> list[str]:
-    """Return the tests whose last result was no pass, by unique id."""
+    """Return the unique ids of tests whose last result was not a pass."""
     if last is None:
         return []
     return [
@@ -52,7 +52,7 @@ def failing_tests(last: LastSuccess | None) -> list[str]:
 
 
 def keep_passes(state: State, failing: Iterable[str]) -> dict[str, LastSuccess]:
-    """Return for each failing test the newest state that is known in which it passed, and keep those states.
+    """Return the newest known state in which each failing test passed, and keep those states.
 
     Tests that pass again are forgotten.
     """
@@ -112,14 +112,14 @@ def changes_since(passed: LastSuccess | None, last: LastSuccess, test: str) -> C
 
 
 def last_state(state: State) -> LastSuccess:
-    """Return what the engine knows of a target.
+    """Return the last state of a target.
 
     Raises:
-        ConfigError: nothing was ever run here, or the state can't be read.
+        ConfigError: nothing has been run here yet, or the state can't be read.
     """
     last = read_last_good(state)
     if last is None:
-        raise ConfigError(f"Nothing was ever run here: {state.folder} has no state. Run it once: python -m flows run")
+        raise ConfigError(f"Nothing has been run yet: {state.folder} has no state. Run it once: python -m flows run")
     return last
 
 

@@ -1,4 +1,4 @@
-"""A critical test failed: run it again with its rows kept, say what changed under it, tell people, start the clock."""
+"""Triage failing tests: run them again, keep their rows, find what changed upstream, alert, start the clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Triaged:
         failures: how many rows it found.
         rows: some of them, as they are in the warehouse; for the person who asked, not for a log.
         hidden: why there are none.
-        affects: what people read that stands on it.
+        affects: exposures downstream.
     """
 
     unique_id: str
@@ -54,17 +54,17 @@ class Triaged:
 
 @dataclass(frozen=True)
 class Triage:
-    """What came of looking again.
+    """The result of a triage.
 
     Attributes:
         failing: critical ones first.
-        mended: names of tests that pass now.
+        passing: names of tests that pass now.
         clocks: keys of the incidents whose escalation clock runs.
     """
 
     target: str
     failing: tuple[Triaged, ...]
-    mended: tuple[str, ...]
+    passing: tuple[str, ...]
     clocks: tuple[str, ...]
 
 
@@ -77,18 +77,18 @@ def triage(
     keep_rows: bool = False,
     who: str = "",
 ) -> Triage:
-    """Run the tests that failed last once more, and say what they found and what changed under them.
+    """Run the tests again that failed last, and return the rows they find and what changed upstream.
 
-    Whoever is to hear of them is told, and the escalation clock of flows/alerts/routes.yml starts for each that still
-    fails. It stops when somebody acknowledges the incident or the test passes.
+    Alerts are sent, and the escalation clock of flows/alerts/routes.yml starts for each test that still fails. It stops
+    when the incident is acknowledged or the test passes.
 
     Args:
         limit: rows to show of each test.
-        keep_rows: leave the rows in the warehouse, where dbt stores failures; otherwise they are dropped.
-        who: looks after it at once, so that no clock starts.
+        keep_rows: keep the failing rows in dbt's tables of stored failures; otherwise they are dropped.
+        who: acknowledges the incidents at once, so that no clock starts.
 
     Raises:
-        ConfigError: nothing was ever run on the target.
+        ConfigError: nothing has been run on the target yet.
         DbtRunFailed: dbt could not run the tests.
     """
     from flows.alerts.escalation import acknowledge, start_clock
@@ -97,7 +97,7 @@ def triage(
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         project, profile, state = run.project, run.profile, run.state
         failed_before = failing_tests(last_state(state))
-        # A test that has left the project is not failing any more.
+        # A test that is no longer in the project does not fail any more.
         nodes = Artifacts(state.target_path).manifest.nodes if failed_before else {}
         failed_before = [unique_id for unique_id in failed_before if unique_id in nodes]
         if not failed_before:
@@ -108,7 +108,7 @@ def triage(
         last = last_state(state)
         bad = {node.unique_id: node for node in result.nodes if node.outcome not in ("succeeded", "skipped")}
         manifest = result.artifacts.manifest_if_any
-        # What the project itself has its tests store is not ours to drop.
+        # Rows that the project's own settings store are not dropped.
         stored = {unique_id for unique_id, node in manifest.nodes.items() if node.stores_failures}
         kept = set(bad) if keep_rows else stored.intersection(bad)
         rows = _rows(profile, list(bad.values()), limit, kept)
@@ -118,14 +118,14 @@ def triage(
         for unique_id, node in bad.items()
     ]
     failing.sort(key=lambda each: (not each.is_critical, each.name))
-    mended = tuple(node.name for node in result.of("succeeded"))
+    passing = tuple(node.name for node in result.of("succeeded"))
     keys = [incident_key(each.unique_id) for each in failing]
     clocks: list[str] = []
     if who:
         acknowledge(keys, target, who)
     else:
         clocks = start_clock(keys, target)
-    found = Triage(target, tuple(failing), mended, tuple(clocks))
+    found = Triage(target, tuple(failing), passing, tuple(clocks))
     _publish(found, manifest)
     return found
 
@@ -133,7 +133,7 @@ def triage(
 @with_alerts
 @flow(flow_run_name="escalate-{target}", validate_parameters=True)
 def escalate_alerts(target: str = "prod") -> list[str]:
-    """Tell who is to hear of what nobody has acknowledged in time; on a schedule, every few minutes.
+    """Escalate incidents that are not acknowledged in time; run it on a schedule, every few minutes.
 
     Returns:
         A line for each step of the escalation that is due.
@@ -155,7 +155,7 @@ def _tested(target: str, project_dir: str | None, failed: Sequence[str]) -> DbtR
 def _rows(
     profile: Profile, nodes: Sequence[NodeResult], limit: int, kept: Collection[str]
 ) -> dict[str, tuple[list[dict[str, Any]], str]]:
-    """Return the rows that each test has stored, or why there are none."""
+    """Return the rows that each test stored, or why there are none."""
     found: dict[str, tuple[list[dict[str, Any]], str]] = {}
     stored = [node for node in nodes if node.resource_type == "test" and node.relation]
     if not stored:
@@ -201,7 +201,7 @@ def _triaged(
 
 
 def _publish(found: Triage, manifest: Manifest) -> None:
-    """Put the tests and their rows into the Prefect UI; what routes.yml hides is masked there."""
+    """Create artifacts of the tests and their rows, masked as in routes.yml."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     from flows.alerts.failing_rows import mask_rows, why_hidden
@@ -231,12 +231,12 @@ def as_markdown(found: Triage) -> str:
         lines.append(f"### {markdown_code(each.name)}{' (critical)' if each.is_critical else ''}")
         lines += ["", f"{each.failures or 0:,} rows.", "", markdown_block(each.message), ""]
         if each.affects:
-            lines += [f"It hurts: {markdown_text(', '.join(each.affects))}.", ""]
+            lines += [f"Affects: {markdown_text(', '.join(each.affects))}.", ""]
         passed = each.changes.passed_at
         lines.append(
-            f"Changed since it passed at {passed[:16]} UTC:" if passed else "When it passed last is not known."
+            f"Changed since it passed at {passed[:16]} UTC:" if passed else "It is unknown when it last passed."
         )
         lines += ["", *(f"- {markdown_text(str(change))}" for change in each.changes.nodes), ""]
-    if found.mended:
-        lines.append(f"Pass again: {markdown_text(', '.join(found.mended))}.")
+    if found.passing:
+        lines.append(f"Passing again: {markdown_text(', '.join(found.passing))}.")
     return "\n".join(lines)

@@ -162,8 +162,8 @@ def test_what_did_not_change_is_not_built_again_and_a_plan_says_why(prefect_serv
     assert "Nothing to build: all 2 nodes are as code and data would make them." in second.stderr + second.stdout
     planned = json.loads(flows("plan", *arguments, "--json").stdout)
     assert {node["name"]: (node["action"], node["step"]) for node in planned["nodes"]} == {
-        "raw_orders": ("nothing: it is used again", 0),
-        "stg_orders": ("nothing: it is used again", 0),
+        "raw_orders": ("nothing: it is reused", 0),
+        "stg_orders": ("nothing: it is reused", 0),
     }
     assert all(node["reason"].startswith("nothing changed since 20") for node in planned["nodes"])
 

@@ -143,9 +143,9 @@ def test_messages_rows_and_times_are_those_of_dbts_own_artifact(result: DbtResul
 
 def test_a_skipped_node_names_what_it_waited_for(result: DbtResult) -> None:
     assert {node.name: node.message for node in result.of("skipped")} == {
-        "after_failing_test": "Not run: it stands on unique_untested_ids_id, which failed.",
-        "after_wrong_sql": "Not run: it stands on wrong_sql, which failed.",
-        "misjudged": "Not run: it stands on wrong_expectation, which failed.",
+        "after_failing_test": "Not run: it depends on unique_untested_ids_id, which failed.",
+        "after_wrong_sql": "Not run: it depends on wrong_sql, which failed.",
+        "misjudged": "Not run: it depends on wrong_expectation, which failed.",
     }
 
 

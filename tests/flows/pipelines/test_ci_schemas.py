@@ -66,7 +66,7 @@ def test_two_pull_requests_never_build_in_one_schema(settings: dict[str, Any]) -
     own = f"ci_pr_{uuid4().hex[:6]}"
     claimed(settings, own, f"{own}_marts")
     claimed(settings, own, f"{own}_marts", f"{own}_more")
-    with pytest.raises(ConfigError, match=rf"was to build in {own}_marts \(made for {own}\): two pull requests"):
+    with pytest.raises(ConfigError, match=rf"would build in {own}_marts \(made for {own}\): two pull requests"):
         claimed(settings, f"{own}_marts")
 
 

@@ -116,7 +116,7 @@ def test_a_failed_node_says_what_the_warehouse_said(failed: Ran, node_runs: dict
 
     wait_until(lambda: "no_such_column" in message("model.outcomes.wrong_sql"), "the message is recorded")
     wait_until(
-        lambda: "Not run: it stands on wrong_sql, which failed." in message("model.outcomes.after_wrong_sql"),
+        lambda: "Not run: it depends on wrong_sql, which failed." in message("model.outcomes.after_wrong_sql"),
         "what a skipped node waited for is recorded",
         30,
     )

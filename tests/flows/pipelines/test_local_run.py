@@ -57,7 +57,7 @@ def test_sample_data_of_another_size_is_kept(tmp_path: Path) -> None:
         kept = count_sample_rows(profile)
         load_data(profile)
     assert count_sample_rows(profile) == kept
-    assert notes.said[-1] == f"Kept the {kept:,} rows of sample data that are there; `sample-data` writes them anew."
+    assert notes.said[-1] == f"Kept the {kept:,} rows of sample data; `sample-data` replaces them."
 
 
 def test_a_slip_of_the_pen_is_answered_with_the_name_that_was_meant() -> None:

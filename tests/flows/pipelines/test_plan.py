@@ -71,10 +71,10 @@ def test_what_is_not_selected_is_no_step() -> None:
     [
         ("seed.raw", "drop and load the file", "load the file"),
         ("model.stg", "replace the view", "replace the view"),
-        ("model.orders", "rebuild from nothing", "add what is new"),
+        ("model.orders", "rebuild from scratch", "add new rows"),
         ("model.customers", "rebuild the table", "rebuild the table"),
         ("test.warn", "test; a failure is a warning", "test; a failure is a warning"),
-        ("test.unique", "test; a failure stops what is after it", "test; a failure stops what is after it"),
+        ("test.unique", "test; a failure stops what is downstream", "test; a failure stops what is downstream"),
     ],
 )
 def test_an_action_says_what_dbt_does(name: str, incremental_from_nothing: str, usual: str) -> None:
@@ -85,10 +85,10 @@ def test_an_action_says_what_dbt_does(name: str, incremental_from_nothing: str, 
 @pytest.mark.parametrize(
     ("select", "reasons"),
     [
-        (None, {"stg": "everything was asked for"}),
-        ("orders", {"orders": "asked for by name", "unique_orders_id": "tests orders"}),
-        ("+orders", {"orders": "asked for by name", "raw": "upstream of orders", "stg": "upstream of orders"}),
-        ("stg+", {"customers": "downstream of stg", "stg": "asked for by name"}),
+        (None, {"stg": "everything is selected"}),
+        ("orders", {"orders": "selected by name", "unique_orders_id": "tests orders"}),
+        ("+orders", {"orders": "selected by name", "raw": "upstream of orders", "stg": "upstream of orders"}),
+        ("stg+", {"customers": "downstream of stg", "stg": "selected by name"}),
         ("tag:daily+", {"orders": "matches tag:daily", "customers": "downstream of tag:daily"}),
         ("path:models/stg.sql", {"stg": "matches path:models/stg.sql"}),
         ("shop.marts", {"orders": "matches shop.marts"}),
@@ -101,4 +101,4 @@ def test_a_reason_says_why_a_node_is_in_the_run(select: str | None, reasons: dic
 
 
 def test_a_named_set_is_the_reason() -> None:
-    assert {node.reason for node in planned(selector="nightly")} == {"in the set nightly"}
+    assert {node.reason for node in planned(selector="nightly")} == {"in the selector nightly"}

@@ -146,7 +146,9 @@ def test_the_fast_path_fills_the_cache_and_leaves_the_tests_to_a_run_of_their_ow
 
 
 def test_a_fast_path_without_a_dashboard_says_what_to_tag(ads: Advertising) -> None:
-    with pytest.raises(ConfigError, match=r"Nothing tagged dashboard stands on source crm\. Give the models"):
+    with pytest.raises(
+        ConfigError, match=r"No model with the tag dashboard depends on source crm\. Give dashboards' models"
+    ):
         fast_transform("crm", ads.target, PROJECT)
 
 

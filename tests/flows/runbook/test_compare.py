@@ -42,7 +42,7 @@ def test_targets_that_hold_nothing_are_not_known_to_be_the_same() -> None:
     nothing = {"orders": TableState(None, {}, {})}
     found = compared(replace(DEV, tables=nothing), replace(PROD, tables=nothing))
     assert not found.is_equal
-    assert found.sentence() == "dev and prod: no table is there to compare, so nothing is known to be the same."
+    assert found.sentence() == "dev and prod: there is no table to compare, so nothing is proven to be the same."
     assert [(one.what, one.one, one.other, one.counts) for one in found.unlike if one.what == "table"] == [
         ("table", "missing", "missing", False)
     ]
@@ -105,7 +105,7 @@ def test_a_state_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     assert found.sentence().startswith("dev of 2026-03-01T00:00:00Z and of 2026-03-02")
     assert as_document(found)["tables"] == {"orders": {"rows": [2, 3]}}
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"other\.json holds no state of a target"):
+    with pytest.raises(ConfigError, match=r"other\.json is not a saved state of a target"):
         load(tmp_path / "other.json")
 
 

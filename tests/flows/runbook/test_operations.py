@@ -137,7 +137,7 @@ def test_what_a_kill_in_mid_rebuild_leaves_is_put_right_by_the_next_refresh(plac
     place.execute("update raw.rates set rate = rate / 2")
 
     report = weekly_full_refresh(place.target, project_dir=PROJECT)
-    assert "which was cut off (rebuilding)" in report.steps[0]
+    assert "interrupted while rebuilding" in report.steps[0]
     assert place.checksums() == before
     assert report.docs
     assert "<html" in report.docs.read_text(encoding="utf-8")[:2000].lower()
@@ -221,7 +221,7 @@ def test_what_a_kill_in_mid_restore_leaves_is_put_right_by_the_next_run(
         assert [int(amount) for amount in amounts()] == [99, 99], "all or nothing"
 
         report = weekly_full_refresh(place.target, project_dir=PROJECT, recover=True)
-        assert "which was cut off (restoring)" in report.steps[0]
+        assert "interrupted while restoring" in report.steps[0]
         assert [str(amount) for amount in amounts()] == ["10.10", "10.10"]
         assert journal.unfinished() is None
 

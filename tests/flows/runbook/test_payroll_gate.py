@@ -110,7 +110,7 @@ def test_what_no_critical_test_proves_is_named() -> None:
     said = unproven(built_of(manifest(), [came("pass"), came("success", MODEL)], AT))
     assert said[:3] == [f"the project has no model {name}" for name in MODELS_LEFT]
     assert [line.partition(" ran and passed")[0] for line in said[3:]] == [
-        "no critical test of what the payments stand on",
+        "no critical test of what the payments depend on",
         "no critical test of the reconciliation (fct_payment_reconciliation)",
     ]
 
@@ -147,10 +147,10 @@ def test_a_source_that_is_old_or_that_nobody_knows_the_age_of_stops_payroll() ->
     ]
     assert too_old(found, loaded, 24, AT - timedelta(minutes=5))[1] == [], "clocks differ a little"
     assert too_old(found, loaded, 24, AT - timedelta(minutes=6))[1] == [
-        "source office.pay was loaded at 2026-03-01 00:00 UTC by its own account, which is still to come"
+        "source office.pay was loaded at 2026-03-01 00:00 UTC according to its rows, which is in the future"
     ]
     assert too_old(found, loaded, float("nan"), AT)[1]
-    assert too_old(found, {}, 24, AT)[1] == ["source office.pay has no rows, or nobody can tell when they were loaded"]
+    assert too_old(found, {}, 24, AT)[1] == ["source office.pay has no rows, or their load time is unknown"]
     assert too_old(manifest_of({"nodes": {}}), {}, 24, AT)[1], "no source at all is no good sign"
 
 
@@ -169,7 +169,7 @@ def test_rows_that_must_not_be_paid_are_named() -> None:
     assert faults(payments(), []) == ["concert 7 has no payments"]
     wrong = replace(PAYMENT, net_amount=Decimal("199.51"), is_final=False, full_name=None)
     assert faults(payments(wrong, PAYMENT), [Compared(1, "different", Decimal("199.51"), Decimal("199.49"))]) == [
-        "not final, as services are still to be held: musicians 1",
+        "not final, as there are services left: musicians 1",
         "without a name or a concert: musicians 1",
         "more than once: musicians 1",
         "amounts that are missing, negative or don't add up: musicians 1",

@@ -38,7 +38,7 @@ def test_of_two_payments_at_once_one_is_refused(postgres_database: dict[str, Any
         ledger = PayrollLedger(tables, graph)
         ledger.make()
         ledger.export(signed, Entry(7, "run", "exported"))
-        with pytest.raises(PayrollStopped, match="was not exported with the data that is there now"):
+        with pytest.raises(PayrollStopped, match="was not exported with the current data"):
             ledger.pay(replace(signed, checksum="other", paid_at=now()), [])
     ready, outcomes = threading.Barrier(2), list[str]()
 

@@ -53,7 +53,7 @@ def test_a_failed_sync_is_explained_started_again_and_built_on(
     assert f"- connection Office is failed: job {failed} failed (The password of reader has expired.)" in said.output
     assert "does not answer: Connection refused" in said.output and "secret-word" not in said.output
     assert "source office.pay is of " in said.output
-    assert "5 models stand on it, and people read: payroll_file" in said.output
+    assert "5 models depend on it, and people read: payroll_file" in said.output
     assert {incident_key(CONNECTION), "source database/reachable"} <= set(open_keys(target))
     assert not known_airbyte.asked("POST /jobs"), "nothing is started without consent"
 
@@ -92,4 +92,4 @@ def test_the_source_database_is_signed_in_to(postgres_database: dict[str, Any]) 
     assert bad is not None and "no_such_database" in str(bad.error)
     assert check_source_database({}) is None
     odd = check_source_database({VARIABLE: "office"})
-    assert odd is not None and "is no address such as" in str(odd.error)
+    assert odd is not None and "is not an address such as" in str(odd.error)

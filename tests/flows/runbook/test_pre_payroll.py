@@ -45,7 +45,7 @@ def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
 ) -> None:
     target = set_up_target()
     plan = pre_payroll(7, target, PROJECT, dry_run=True)
-    assert isinstance(plan, Planned) and "what is to be paid is not known: nothing was built yet" in plan.steps
+    assert isinstance(plan, Planned) and "the payments are unknown: nothing has been built yet" in plan.steps
 
     deliver_payments(target, hours_ago=30)
     # dbt's own promise for this source is 100 hours: payroll's is shorter.
@@ -131,7 +131,7 @@ def _whole(models: Yaml) -> None:
         (_whole, 1, "true", ""),
         (_whole, 1, "p.musician_id < 0", "by no row of fct_payment_reconciliation: musicians 1, 2"),
         (_without_tests, 1, "true", "no critical test of the payments (fct_musician_payment) ran and passed"),
-        (_whole, -2, "true", "by its own account, which is still to come"),
+        (_whole, -2, "true", "according to its rows, which is in the future"),
         (
             _has("whose_pay_is_there", severity="warn", warn_if=">= 0"),
             1,

@@ -104,7 +104,7 @@ def test_whatever_was_rebuilt_the_next_run_puts_all_old_tables_and_views_back(sh
 
     unfinished = shop.journal().unfinished()
     assert unfinished
-    assert "put back the tables" in shop.journal().recover(unfinished)
+    assert "restored the tables" in shop.journal().recover(unfinished)
     assert shop.held() == before
     assert shop.kept() == []
     assert shop.journal().unfinished() is None
@@ -169,7 +169,7 @@ def test_a_backup_that_is_killed_is_dropped_by_the_next_run(
 
     unfinished = shop.journal().unfinished()
     assert unfinished
-    assert "dropped the half-made backup" in shop.journal().recover(unfinished)
+    assert "dropped the incomplete backup" in shop.journal().recover(unfinished)
     assert shop.kept() == []
     assert shop.held() == before
 
@@ -236,7 +236,7 @@ def test_figures_beyond_what_is_allowed_undo_a_refresh(after: Measured, missing:
     if not beyond:
         require_within(differences, "t")
         return
-    with pytest.raises(RefreshUndone, match=f"target t gave other tables than is allowed: orders: {beyond[0]}"):
+    with pytest.raises(RefreshUndone, match=f"target t changed tables more than allowed: orders: {beyond[0]}"):
         require_within(differences, "t")
 
 
@@ -267,7 +267,7 @@ def test_a_refresh_that_leaves_open_whether_its_tables_are_right_is_undone(
     if said is None:
         require_proven(built, ["orders"], "t")
         return
-    with pytest.raises(RefreshUndone, match=f"target t leaves open whether its tables are right: {said}"):
+    with pytest.raises(RefreshUndone, match=f"target t does not prove that its tables are right: {said}"):
         require_proven(built, ["orders"], "t")
 
 

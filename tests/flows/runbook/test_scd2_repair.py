@@ -144,7 +144,7 @@ def test_a_repair_that_would_not_make_the_table_whole_changes_nothing(damaged: D
         "('d3', 'dee', 'gig', 1, '2026-04-01', null, true, false, '2026-04-01', '2026-01-01')",
     )
     before = damaged.rows()
-    with pytest.raises(ConfigError, match=r"rates would not be whole after the repair \(dee, gig: "):
+    with pytest.raises(ConfigError, match=r"rates would still have faults after the repair \(dee, gig: "):
         damaged.repairs.apply([damaged.versions])
     assert damaged.rows() == before
     assert damaged.repairs.kept() == []
@@ -248,5 +248,5 @@ def test_models_say_that_they_hold_versions_and_snapshots_need_not() -> None:
 
 def test_a_model_that_says_half_of_it_is_named() -> None:
     half = node("model", "rates", meta={"scd2": {"key": "id", "from": "a"}})
-    with pytest.raises(ConfigError, match="rates says in its meta that it holds versions, and lacks to"):
+    with pytest.raises(ConfigError, match="rates declares in its meta that it holds versions, and lacks to"):
         ProjectTables(manifest_of({"nodes": {half["unique_id"]: half}}), (half["unique_id"],)).versions()

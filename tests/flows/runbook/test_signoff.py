@@ -46,7 +46,7 @@ def test_nobody_signs_for_two_roles_and_no_role_is_signed_twice() -> None:
     assert why_refused("manager", "lovelace ADA", before) == (
         "The person who signs as manager has signed as finance: three roles are three persons."
     )
-    assert why_refused("finance", "Grace Hopper", before) == "Somebody has signed as finance already."
+    assert why_refused("finance", "Grace Hopper", before) == "The role finance has already been signed."
     assert why_refused("director", "Grace Hopper", before) == (
         "There is no role 'director': it is one of data engineer, finance, manager."
     )

@@ -102,7 +102,7 @@ def test_a_seed_speaks_of_its_rows() -> None:
     [
         ("error", "failed when it was built last"),
         ("skipped", "was skipped in the last run"),
-        ("interrupted", "was cut off in its work, or built by a run that nobody knows the code of"),
+        ("interrupted", "was interrupted, or built by a run whose code is unknown"),
     ],
 )
 def test_what_did_not_come_to_a_good_end_is_built_again(status: str, reason: str) -> None:
@@ -141,7 +141,7 @@ def test_new_data_of_a_source_reaches_everything_downstream() -> None:
 
 def test_a_source_without_freshness_has_what_reads_it_built_and_says_why() -> None:
     found = due(replace(FOUND, sources={"source.raw.events": AT}))
-    reason = "source raw.visits has no freshness, so that nobody can tell whether its data is new"
+    reason = "source raw.visits has no freshness, so that new data can't be recognised"
     assert found == {"plain": reason}
 
 

@@ -299,7 +299,7 @@ def test_what_nobody_knows_any_more_is_not_done_twice_in_silence(folder: Path) -
     run_path = state.new_run(at, "2")
     with Ledger(run_path / LEDGER) as ledger:
         ledger.append(head | {"resumes": "20260131T000000.000000Z-1"})
-        with pytest.raises(ConfigError, match=r"was deleted, so nobody can say .*without --resume"):
+        with pytest.raises(ConfigError, match=r"was deleted, so it is unknown .*without --resume"):
             interrupted_run(state, DbtCommand("build"))
         ledger.node(NodeEvent("model.witnessed.a", "a", "model", "table", "success", at, at), 1)
         earlier = interrupted_run(state, DbtCommand("build"))
@@ -307,5 +307,5 @@ def test_what_nobody_knows_any_more_is_not_done_twice_in_silence(folder: Path) -
         assert set(earlier.done) == {"model.witnessed.a"}
     (run_path / TEXT_LOG).write_text("12:00:00 1 of 1 OK created\n")
     (run_path / LEDGER).unlink()
-    with pytest.raises(ConfigError, match=r"was deleted, so nobody can say .*without --resume"):
+    with pytest.raises(ConfigError, match=r"was deleted, so it is unknown .*without --resume"):
         interrupted_run(state, DbtCommand("build"))

@@ -219,5 +219,5 @@ def test_a_dead_holder_whose_lease_the_server_forgot_is_taken_over(
     thread.join(60)
     assert taken.is_set()
     assert isinstance(listener, Listener)
-    assert listener.notes[1].endswith(f"shows no sign of life: target {target} is taken over.")
+    assert listener.notes[1].endswith(f"sends no heartbeat: target {target} is taken over.")
     assert is_free(target)
