@@ -88,8 +88,8 @@ def test_nothing_is_built_when_nothing_changed_and_every_node_says_since_when() 
 def test_what_changed_of_a_node_is_its_reason_and_what_stands_on_it_follows(parts: dict[str, Any], reason: str) -> None:
     assert due(with_parts("orders", **parts)) == {
         "orders": reason,
-        "totals": "stands on orders, which is built",
-        "unique_orders": "stands on orders, which is built",
+        "totals": "depends on orders, which is built",
+        "unique_orders": "depends on orders, which is built",
     }
 
 
