@@ -93,7 +93,7 @@ class Kills:
     show_default=True,
     help="How long a run that a worker has taken may need to begin before it is called crashed.",
 )
-def main(
+def main(  # noqa: PLR0913  (a parameter per option)
     rounds: int,
     runs: int,
     builds: int,

@@ -223,7 +223,7 @@ class Lane:
     show_default=True,
     help="The PostgreSQL in which a database is made for the time of the benchmark.",
 )
-def main(
+def main(  # noqa: PLR0913  (a parameter per option)
     kills: int, target: str, models: int, seed: int, at_once: int, minutes: float | None, lanes: int, server: str
 ) -> None:
     """Kill, go on, count."""

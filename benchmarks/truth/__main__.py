@@ -123,7 +123,7 @@ def _target_of(seed: str) -> str:
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave the folders of the wrong ones here.")
 @click.option("--shrink/--no-shrink", default=True, help="Look for the shortest history that is still wrong.")
 @click.option("--as-a-user/--through-the-engine", default=True, help="Whether one in a hundred is `flows run` itself.")
-def main(
+def main(  # noqa: PLR0913  (a parameter per option)
     projects: int, seed: str, engine: str, at_once: int, minutes: float | None, keep: Path | None, shrink: bool,
     as_a_user: bool,
 ) -> None:  # fmt: skip

@@ -227,7 +227,7 @@ class _Stop:
 class _Walk:
     """One look at every node and test, parents first."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the two sides that one walk compares)
         self,
         known: Knowledge,
         world: World,

@@ -72,8 +72,8 @@ def _print(found: Triage) -> None:
         elif each.hidden:
             echo(f"  Rows: {each.hidden}")
         echo()
-    if found.passing:
-        echo(f"Passing again: {', '.join(found.passing)}.")
+    if found.mended:
+        echo(f"Passing again: {', '.join(found.mended)}.")
     if not found.failing:
         echo(f"No test fails on {found.target}.")
     elif found.clocks:

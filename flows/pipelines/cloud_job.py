@@ -56,7 +56,7 @@ class CloudRun:
 
 @with_alerts
 @flow(flow_run_name="cloud-{job}", validate_parameters=True)
-def run_cloud_job(
+def run_cloud_job(  # noqa: PLR0913  (its form in Prefect's UI)
     job: str | int,
     cause: str | None = None,
     target: str = "cloud",

@@ -56,7 +56,7 @@ def _name() -> str:
 
 @with_alerts
 @flow(flow_run_name=_name, validate_parameters=True)
-def dbt_full_pipeline(
+def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
     target: str = "dev",
     select: str | None = None,
     exclude: str | None = None,

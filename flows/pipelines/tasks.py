@@ -84,7 +84,7 @@ def run(
 
 
 @task(name="dbt test", cache_policy=NO_CACHE)
-def test(
+def test(  # noqa: PLR0913  (what a flow of a user's own can ask for)
     target: str = "dev",
     select: str | None = None,
     exclude: str | None = None,
@@ -107,7 +107,7 @@ def test(
 
 
 @task(name="dbt build", cache_policy=NO_CACHE)
-def build(
+def build(  # noqa: PLR0913  (what a flow of a user's own can ask for)
     target: str = "dev",
     select: str | None = None,
     exclude: str | None = None,

@@ -40,7 +40,7 @@ def task_run_id(flow_run: FlowRun, unique_id: str) -> UUID:
 def running_event(flow_run: FlowRun, node: NodeEvent, parents: Sequence[str]) -> dict[str, Any]:
     """Return the event that shows a node as running."""
     task_run = _task_run(flow_run, node.name, node.unique_id, node.resource_type, parents, node.started_at)
-    return _event(flow_run, task_run, node.unique_id, node.started_at, "RUNNING", "Running", "", 1)
+    return _event(flow_run, task_run, node.started_at, "RUNNING", "Running", "", 1)
 
 
 def interrupted_event(
@@ -57,7 +57,7 @@ def interrupted_event(
     task_run["total_run_time"] = max(0.0, (now - node.started_at).total_seconds())
     message = "Cut off: dbt was stopped before this node had ended."
     state_type = "CANCELLED" if is_meant else "CRASHED"
-    return _event(flow_run, task_run, node.unique_id, now, state_type, "Interrupted", message, 1)
+    return _event(flow_run, task_run, now, state_type, "Interrupted", message, 1)
 
 
 def finished_event(flow_run: FlowRun, result: NodeResult, parents: Sequence[str]) -> dict[str, Any]:
@@ -68,16 +68,7 @@ def finished_event(flow_run: FlowRun, result: NodeResult, parents: Sequence[str]
     task_run["total_run_time"] = result.seconds
     # A second event for the same end, sent when dbt says why, must be the later one.
     occurred = result.finished_at + timedelta(microseconds=1 if result.message else 0)
-    return _event(
-        flow_run,
-        task_run,
-        result.unique_id,
-        occurred,
-        state_type,
-        state_name,
-        _message(result),
-        result.attempts,
-    )
+    return _event(flow_run, task_run, occurred, state_type, state_name, _message(result), result.attempts)
 
 
 def log_document(flow_run: FlowRun, event: DbtEvent) -> dict[str, Any]:
@@ -126,14 +117,13 @@ def _task_run(
 def _event(
     flow_run: FlowRun,
     task_run: dict[str, Any],
-    unique_id: str,
     occurred: datetime,
     state_type: str,
     state_name: str,
     message: str,
     run_count: int,
 ) -> dict[str, Any]:
-    node_run = task_run_id(flow_run, unique_id)
+    node_run = task_run_id(flow_run, task_run["dynamic_key"])
     moment = occurred.isoformat()
     return {
         # The same event sent twice, after a lost answer, is recorded once.

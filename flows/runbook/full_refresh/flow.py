@@ -63,7 +63,7 @@ class RefreshReport:
 
 @with_alerts
 @flow(flow_run_name="full-refresh-{target}", validate_parameters=True)
-def weekly_full_refresh(
+def weekly_full_refresh(  # noqa: PLR0913  (its form in Prefect's UI)
     target: str = "dev",
     select: str | None = None,
     project_dir: str | None = None,

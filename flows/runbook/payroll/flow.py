@@ -70,7 +70,7 @@ class PostPayroll:
 
 @with_alerts
 @flow(flow_run_name="pre-payroll-{target}-concert-{concert_id}", validate_parameters=True)
-def pre_payroll(
+def pre_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
     concert_id: int,
     target: str = "dev",
     project_dir: str | None = None,
@@ -135,7 +135,7 @@ def pre_payroll(
 
 @with_alerts
 @flow(flow_run_name="post-payroll-{target}-concert-{concert_id}", validate_parameters=True)
-def post_payroll(
+def post_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
     concert_id: int,
     target: str = "dev",
     project_dir: str | None = None,

@@ -58,13 +58,13 @@ class Triage:
 
     Attributes:
         failing: critical ones first.
-        passing: names of tests that pass now.
+        mended: names of tests that pass now; a field of the JSON document.
         clocks: keys of the incidents whose escalation clock runs.
     """
 
     target: str
     failing: tuple[Triaged, ...]
-    passing: tuple[str, ...]
+    mended: tuple[str, ...]
     clocks: tuple[str, ...]
 
 
@@ -118,14 +118,14 @@ def triage(
         for unique_id, node in bad.items()
     ]
     failing.sort(key=lambda each: (not each.is_critical, each.name))
-    passing = tuple(node.name for node in result.of("succeeded"))
+    mended = tuple(node.name for node in result.of("succeeded"))
     keys = [incident_key(each.unique_id) for each in failing]
     clocks: list[str] = []
     if who:
         acknowledge(keys, target, who)
     else:
         clocks = start_clock(keys, target)
-    found = Triage(target, tuple(failing), passing, tuple(clocks))
+    found = Triage(target, tuple(failing), mended, tuple(clocks))
     _publish(found, manifest)
     return found
 
@@ -237,6 +237,6 @@ def as_markdown(found: Triage) -> str:
             f"Changed since it passed at {passed[:16]} UTC:" if passed else "It is unknown when it last passed."
         )
         lines += ["", *(f"- {markdown_text(str(change))}" for change in each.changes.nodes), ""]
-    if found.passing:
-        lines.append(f"Passing again: {markdown_text(', '.join(found.passing))}.")
+    if found.mended:
+        lines.append(f"Passing again: {markdown_text(', '.join(found.mended))}.")
     return "\n".join(lines)
