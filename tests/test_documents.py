@@ -70,3 +70,19 @@ def test_a_module_that_a_document_names_is_there(document: Path) -> None:
     files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
     named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", document.read_text())) - written
     assert not {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in files)}
+
+
+def test_sentences_use_no_word_that_a_reader_has_to_translate() -> None:
+    """A node depends on another or is downstream of it; a sentence says who does a thing, or what happens."""
+    riddles = re.compile(
+        r"\b(?:stands? on|stood on|whoever|somebody|nobody|what bec[oa]mes? of|heard of|told of)\b", re.I
+    )
+    product = (path for room in ("deployments", "flows", "infrastructure") for path in (ROOT / room).rglob("*.*"))
+    read = [*DOCUMENTS, *(path for path in product if path.suffix in (".py", ".yml", ".json", ".sql", ".j2"))]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in read
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if riddles.search(line)
+    ]
+    assert not found, "\n".join(found)

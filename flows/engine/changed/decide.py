@@ -13,7 +13,7 @@ from flows.engine.changed.run_memory import settings_digest, version_of
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of one node.
+    """What a run does with one node.
 
     Attributes:
         is_built: otherwise what is in the warehouse is used again.
