@@ -120,12 +120,6 @@ class DuckDBWarehouse(Warehouse):
     def _begin(self) -> None:
         self._connection.begin()
 
-    def _commit(self) -> None:
-        self._connection.commit()
-
-    def _rollback(self) -> None:
-        self._connection.rollback()
-
     def _explained(self, exc: Exception) -> TributaryError | None:
         import duckdb
 

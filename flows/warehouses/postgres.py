@@ -205,12 +205,6 @@ class PostgresWarehouse(Warehouse):
         found = self.rows("select relkind from pg_class where oid = to_regclass(?)", [_within(relation)])
         return _KINDS.get(found[0]["relkind"]) if found else None
 
-    def _commit(self) -> None:
-        self._connection.commit()
-
-    def _rollback(self) -> None:
-        self._connection.rollback()
-
     def _explained(self, exc: Exception) -> TributaryError | None:
         import psycopg2
         from psycopg2 import errors

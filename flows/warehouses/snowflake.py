@@ -157,12 +157,6 @@ class SnowflakeWarehouse(Warehouse):
         )
         return _KINDS.get(str(found[0]["table_type"]).upper(), "table") if found else None
 
-    def _commit(self) -> None:
-        self._connection.commit()
-
-    def _rollback(self) -> None:
-        self._connection.rollback()
-
     def _explained(self, exc: Exception) -> TributaryError | None:
         import snowflake.connector.errors as errors  # pyright: ignore[reportMissingImports]
 

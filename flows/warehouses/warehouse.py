@@ -70,6 +70,8 @@ class Warehouse(ABC):
             place: what an error calls it.
             database: as it is written in SQL, without quotes.
         """
+        # The client's own, with commit and rollback; BigQuery's transactions are statements in place of them.
+        self._connection: Any = None
         self._target = target
         self._place = place
         self._database = database
@@ -320,11 +322,11 @@ class Warehouse(ABC):
     def _begin(self) -> None:  # noqa: B027  (two have nothing to do)
         """Begin a transaction, where the session does not do so by itself."""
 
-    @abstractmethod
-    def _commit(self) -> None: ...
+    def _commit(self) -> None:
+        self._connection.commit()
 
-    @abstractmethod
-    def _rollback(self) -> None: ...
+    def _rollback(self) -> None:
+        self._connection.rollback()
 
     @contextmanager
     def _statement(self, writes: bool = True) -> Iterator[None]:

@@ -31,6 +31,7 @@ class Retries:
     longest_delay_seconds: float = 300.0
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
+    # Not tenacity: an attempt is another dbt command for other nodes, whose delay is announced and held to budgets.
     def delay_seconds(self, attempt: int) -> float:
         """Return how long to wait before attempt 2, 3, …"""
         delay = min(self.first_delay_seconds * 2 ** (attempt - 2), self.longest_delay_seconds)

@@ -204,6 +204,8 @@ def locked_file(path: Path) -> int | None:
     Raises:
         OSError: it can't be made or opened.
     """
+    # Not filelock: a dbt child inherits the open descriptor, so that the target is locked until dbt has ended too, and
+    # filelock keeps its descriptor to itself.
     private_folder(path.parent)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -176,7 +176,7 @@ class Lease:
         if self._is_mine(client):
             sent_at = time.monotonic()
             lease_id = acquire(client, self._target)
-            # No other run can have it before a lease is over, and by then this run has lost it by its own clock; and the
+            # No other run can have it before a lease is over, and by then this run has lost it by its own clock; the
             # run that has it says so a moment later. Else the server counts this run's own slot, whose lease it forgot.
             may_be_ours = lease_id is None and not self._let_go.wait(POLL_SECONDS) and self._is_mine(client)
             if may_be_ours and self._lost is None:
