@@ -69,7 +69,7 @@ from flows.engine.sinks.recorder import Recorder
 from flows.engine.target.file_lock import calling_when_lost, held_files
 from infrastructure.errors import ConfigError, DbtRunFailed, RunTimedOut, TributaryError, UpstreamUnavailable
 
-# Told what came of a command, however it ended: well, with failures, out of time or stopped by somebody.
+# Called with the result of a command, however it ended: succeeded, failed, timed out or stopped.
 Ended = Callable[[DbtResult, TributaryError | None], None]
 
 
@@ -237,7 +237,7 @@ class Attempts:
         self._error = self._error or left_undone(self.result())
 
     def require_a_match(self) -> None:
-        """Hold it against a command that its selection matched nothing: nobody would hear of a mistyped one."""
+        """Fail a command whose selection matched nothing, as a mistyped one would go unnoticed."""
         command, options = self._command, self._options
         is_selected = command.select or command.exclude or command.selector
         # Nothing is modified compared with another target: that is an answer.
@@ -257,7 +257,7 @@ class Attempts:
         return self._stopped
 
     def finish(self, ended: Ended | None) -> DbtResult:
-        """Return the result, or raise what went wrong; in both cases after it is told."""
+        """Return the result, or raise the error; in both cases after it is reported."""
         result = self.result()
         error = self._error or (failure_of(result, self._profile.warehouse) if result.of("failed") else None)
         if ended and not isinstance(error, ConfigError):
@@ -330,7 +330,7 @@ class Attempts:
                 self._ledger.append({"kind": "selected", "nodes": self._attempt.selected})
                 continue
             if is_of_an_interrupt(event):
-                # Whoever asked for it needs no traceback of it, and who did not has to be told in words.
+                # A run that was stopped on purpose needs no traceback, and any other needs a sentence.
                 if not child.is_interrupted:
                     self._attempt.errors.append("It was interrupted by a signal that this run did not send.")
                 continue

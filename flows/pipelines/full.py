@@ -89,15 +89,15 @@ def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
         project_dir: another dbt project than the repository's own.
         freshness: stop before building when a source is older than its error_after.
         docs: generate the documentation site at the end.
-        resume: build only what the last such run left undone, if it was cut off or failed.
-        changed: build only what changed in code or data since it was built last, and use the rest again.
-        defer_to: build only what is modified compared with this target's last good state, and read the rest from there.
-        wait: wait for a run that is writing to the target; otherwise fail at once.
-        retries: attempts of a node after its first, for failures that pass by themselves.
-        timeout_seconds: stop after so long, waiting included; None for as long as it takes.
-        fail_fast: begin no further node once one has failed.
-        threads: nodes that run at a time; as the profile says when None.
-        allow_nothing: take a selection that matches no node for what was meant; otherwise the run fails.
+        resume: build only what the last run with these options left undone, if it was interrupted or failed.
+        changed: build only what changed in code or data since its last build, and reuse the rest.
+        defer_to: build only what differs from this target's last good state, and read the rest from there.
+        wait: wait while another run writes to the target; otherwise fail at once.
+        retries: how often to retry a node after a transient failure.
+        timeout_seconds: stop after so long, waiting included; None for no limit.
+        fail_fast: start no further node after a failure.
+        threads: how many nodes run at a time; as in the profile when None.
+        allow_nothing: succeed, rather than fail, when the selection matches no node.
         resume_run: with resume, the run to go on with, by the name of its folder or the beginning of it.
 
     Raises:

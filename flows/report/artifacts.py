@@ -56,7 +56,7 @@ def by_reason(skipped: Iterable[NodeResult]) -> dict[str, list[NodeResult]]:
     """Return nodes that did not run by the reason, in words, in which the lead that all have in common is left out."""
     found: dict[str, list[NodeResult]] = {}
     for node in skipped:
-        because = sentence(node.message, 300).removeprefix("Not run: ") or "something that it stands on failed."
+        because = sentence(node.message, 300).removeprefix("Not run: ") or "something upstream of it failed."
         found.setdefault(because[0].upper() + because[1:], []).append(node)
     return found
 

@@ -53,7 +53,7 @@ def test_a_summary_has_what_failed_what_did_not_run_and_what_was_slow() -> None:
     assert text.startswith("## dbt build on `dev`: 2 succeeded, 1 warned, 1 failed, 1 skipped\n\n5 nodes in 9.0 s.")
     assert "### Failed (1)\n\n- `wrong`\n\n  ```text\n  Binder Error:\n    no column | here\n  ```\n" in text
     assert "### Warnings (1)\n\n- `odd`: `Got 3 results`" in text
-    assert "### Not run (1)\n\n- `kept_back`: Something that it stands on failed." in text
+    assert "### Not run (1)\n\n- `kept_back`: Something upstream of it failed." in text
     assert text.index("| `slow` | 7.00 |") < text.index("| `quick` | 1.00 |")
     assert text.endswith(f"Log: `{log_of(Path('/run'))}`")
 
