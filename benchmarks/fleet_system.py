@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import click
 import httpx
 
+from benchmarks.databases import database_of_its_own, usual_server
 from benchmarks.fleet_balancer import Balancer
 from benchmarks.fleet_flows import MARKS_VARIABLE
 
@@ -31,36 +31,22 @@ HEARTBEAT_SECONDS = 30
 
 @contextmanager
 def databases() -> Iterator[tuple[dict[str, Any], str, str]]:
-    """Make a database for Prefect and one as warehouse, and drop them; yields the server and their names.
-
-    PostgreSQL is found as its own tools find it (PGHOST, PGPORT, PGUSER, PGPASSWORD; 127.0.0.1, 5432 and postgres
-    without them).
-    """
+    """Make a database for Prefect and one as warehouse, and drop them; yields the server and their names."""
     import psycopg2
 
-    server: dict[str, Any] = {
-        "host": os.environ.get("PGHOST", "127.0.0.1"),
-        "port": int(os.environ.get("PGPORT", "5432")),
-        "user": os.environ.get("PGUSER", "postgres"),
-        "password": os.environ.get("PGPASSWORD", ""),
-    }
-    try:
-        administration = psycopg2.connect(**server, dbname="postgres", connect_timeout=3)
-    except psycopg2.OperationalError as exc:
-        raise click.ClickException(
-            f"The fleet needs a PostgreSQL in which it may create databases: set PGHOST, PGPORT, PGUSER and "
-            f"PGPASSWORD. {exc}".strip()
-        ) from exc
-    administration.autocommit = True
-    names = [f"tributary_fleet_{kind}_{uuid4().hex[:8]}" for kind in ("prefect", "warehouse")]
-    with closing(administration), administration.cursor() as cursor:
+    server = usual_server()
+    with ExitStack() as stack:
         try:
-            for name in names:
-                cursor.execute(f"create database {name}")
-            yield server, names[0], names[1]
-        finally:
-            for name in names:
-                cursor.execute(f"drop database if exists {name} with (force)")
+            names = [
+                stack.enter_context(database_of_its_own(server, f"fleet_{kind}"))["dbname"]
+                for kind in ("prefect", "warehouse")
+            ]
+        except psycopg2.OperationalError as exc:
+            raise click.ClickException(
+                f"The fleet needs a PostgreSQL in which it may create databases: set PGHOST, PGPORT, PGUSER and "
+                f"PGPASSWORD. {exc}".strip()
+            ) from exc
+        yield server, names[0], names[1]
 
 
 class Fleet:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-from uuid import uuid4
 
 import click
 
+from benchmarks.databases import database_of_its_own, usual_server
 from flows.loaders.git.load import ingest_git
 from flows.loaders.sample_data import write_sample_data
 from infrastructure.console import EntryCommand
@@ -95,26 +93,14 @@ def postgres_profile(_: Path) -> Iterator[Profile | None]:
     """Give a new PostgreSQL database, or None when no server answers, and drop it at the end."""
     import psycopg2
 
-    server = {
-        "host": os.environ.get("PGHOST", "127.0.0.1"),
-        "port": int(os.environ.get("PGPORT", "5432")),
-        "user": os.environ.get("PGUSER", "postgres"),
-        "password": os.environ.get("PGPASSWORD", ""),
-    }
-    try:
-        administration = psycopg2.connect(**cast(dict[str, Any], server), dbname="postgres", connect_timeout=3)
-    except psycopg2.OperationalError as exc:
-        click.echo(f"PostgreSQL is left out: {exc}".strip(), err=True)
-        yield None
-        return
-    administration.autocommit = True
-    name = f"tributary_benchmark_{uuid4().hex[:8]}"
-    with closing(administration), administration.cursor() as cursor:
-        cursor.execute(f"create database {name}")
+    with ExitStack() as stack:
         try:
-            yield Profile("benchmark", "tributary", {"type": "postgres", **server, "dbname": name}, {})
-        finally:
-            cursor.execute(f"drop database {name} with (force)")
+            address = stack.enter_context(database_of_its_own(usual_server(), "benchmark"))
+        except psycopg2.OperationalError as exc:
+            click.echo(f"PostgreSQL is left out: {exc}".strip(), err=True)
+            yield None
+            return
+        yield Profile("benchmark", "tributary", {"type": "postgres", **address}, {})
 
 
 def make_repository(folder: str, commits: int) -> None:

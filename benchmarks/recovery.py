@@ -30,8 +30,9 @@ from typing import Any
 
 import click
 
+from benchmarks.databases import database_of_its_own, server_at
 from benchmarks.server import prefect_server, set_up_targets
-from benchmarks.witnesses import DuckDBFile, PostgresSchema, Witness, postgres_database, write_witnessed_project
+from benchmarks.witnesses import DuckDBFile, PostgresSchema, Witness, write_witnessed_project
 from infrastructure.console import EntryCommand
 
 # Who is killed: the flow process, its dbt child, or both at once. What comes of the first is what is hardest to know.
@@ -231,7 +232,9 @@ def main(  # noqa: PLR0913  (a parameter per option)
     started = time.perf_counter()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recovery-")))
-        database = stack.enter_context(postgres_database(server)) if target == "postgres" else None
+        database = None
+        if target == "postgres":
+            database = stack.enter_context(database_of_its_own(server_at(server), "recovery"))
         environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect")}
         environment |= {"RECOVERY_PASSWORD": str((database or {}).get("password") or "none")}
         environment["PREFECT_API_URL"] = stack.enter_context(prefect_server(environment))

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
 
 if TYPE_CHECKING:
     import psycopg2.extensions
@@ -153,26 +152,6 @@ class PostgresSchema:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 yield cursor
-
-
-@contextmanager
-def postgres_database(server: str) -> Iterator[dict[str, Any]]:
-    """Make a database on a server, such as postgresql://postgres@127.0.0.1:5432/postgres, and drop it after."""
-    import psycopg2
-    from psycopg2.extensions import parse_dsn
-
-    address: dict[str, Any] = {"host": "127.0.0.1", "port": "5432", "user": "postgres", "password": "none"}
-    address |= parse_dsn(server)
-    address["port"] = int(address["port"])
-    name = f"recovery_{uuid4().hex[:12]}"
-    with closing(psycopg2.connect(**address)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-            try:
-                yield {**address, "dbname": name}
-            finally:
-                cursor.execute(f"drop database if exists {name} with (force)")
 
 
 def write_witnessed_project(folder: Path, models: int, witness: Witness) -> Path:

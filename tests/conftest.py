@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import pytest
 
+from benchmarks.databases import database_of_its_own
 from benchmarks.engines import PLACE_VARIABLE, default_place
-from tests.support.postgres import database_of_its_own, some_postgres
+from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
 from tests.support.processes import free_port, wait_until
 

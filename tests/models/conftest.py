@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.databases import database_of_its_own
 from tests.models.journey import Journey
-from tests.support.postgres import database_of_its_own
 from tests.support.warehouses.builds import DuckDB, Finished, PostgreSQL
 
 # A session far from UTC, which must not show in any row.

@@ -8,14 +8,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
 import pytest
 
+from benchmarks.databases import server_at
 from tests.support.processes import free_port, wait_until
 
 _HOW_TO_HAVE_ONE = (
@@ -40,14 +39,7 @@ def _named_postgres() -> dict[str, Any] | None:
         return None
     import psycopg2
 
-    url = urlsplit(text)
-    address = {
-        "host": url.hostname or "127.0.0.1",
-        "port": url.port or 5432,
-        "user": unquote(url.username or "postgres"),
-        "password": unquote(url.password or ""),
-        "dbname": url.path.lstrip("/") or "postgres",
-    }
+    address = server_at(text)
     try:
         psycopg2.connect(**address, connect_timeout=5).close()
     except psycopg2.OperationalError as error:
@@ -59,34 +51,12 @@ def _named_postgres() -> dict[str, Any] | None:
 def _usual_postgres() -> dict[str, Any] | None:
     import psycopg2
 
-    address: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "port": 5432,
-        "user": "postgres",
-        "password": "",
-        "dbname": "postgres",
-    }
+    address = server_at()
     try:
         psycopg2.connect(**address, connect_timeout=2).close()
     except psycopg2.OperationalError:
         return None
     return address
-
-
-@contextmanager
-def database_of_its_own(address: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Create a database on the server and drop it afterwards, whoever is still connected."""
-    import psycopg2
-
-    name = f"tributary_test_{uuid4().hex[:12]}"
-    with closing(psycopg2.connect(**address)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-            try:
-                yield {**address, "dbname": name}
-            finally:
-                cursor.execute(f"drop database if exists {name} with (force)")
 
 
 def postgres_programs() -> Path:
