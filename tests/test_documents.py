@@ -67,7 +67,8 @@ def test_a_module_that_a_document_names_is_there(document: Path) -> None:
         return  # It names what is gone, too.
     # One that is to be written by its reader is shown beneath its name.
     written = {"flows/hourly.py"}
-    files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    folders = (path.parent for path in ROOT.glob("*/__init__.py"))
+    files = [path.relative_to(ROOT).as_posix() for folder in folders for path in folder.rglob("*.py")]
     named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", document.read_text())) - written
     assert not {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in files)}
 
