@@ -239,8 +239,24 @@ def _say_what_will_run(say: Callable[[list[str]], None]) -> None:
     runnable.GraphRunnableTask._runtime_initialize = and_say
 
 
+def _end_at_once(ended: list[int]) -> None:
+    """End this process without taking apart what dbt holds in memory, a tenth of a small build (2026-11-28).
+
+    Args:
+        ended: the exit code; empty when dbt did not get to say one, and Python has to end as it does.
+    """
+    if ended:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(ended[0])
+
+
 def main() -> None:
     """Run dbt with the arguments of this process."""
+    ended: list[int] = []
+    # The first that is registered is called last: threads are waited for and connections closed by then.
+    atexit.register(_end_at_once, ended)
     # Artifacts and logs hold SQL and error texts, and DuckDB's file the data itself.
     os.umask(0o077)
     _take_one_interrupt()
@@ -259,7 +275,12 @@ def main() -> None:
 
     relay = _Relay(os.environ.get(EVENTS_VARIABLE))
     _say_what_will_run(relay.selected)
-    cli(prog_name="dbt", obj={"callbacks": [relay]})
+    try:
+        cli(prog_name="dbt", obj={"callbacks": [relay]})
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            ended.append(end.code)
+        raise
 
 
 if __name__ == "__main__":

@@ -42,6 +42,58 @@ except KeyboardInterrupt:
     sys.exit(1)
 """
 DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+# dbt whose threads commit a model once its connections were taken from them, and which waits for what they then say:
+# without it, that depends on which of them is first.
+LATE = """
+import sys, threading
+sys.path.insert(0, {child!r})
+import child
+from dbt.adapters.base.connections import BaseConnectionManager as Manager
+
+taken, said = threading.Event(), threading.Semaphore(0)
+commit, clean_up, hand_on = Manager.commit_if_has_connection, Manager.cleanup_all, child._Relay.__call__
+
+def is_of_a_model(connection):
+    return connection is not None and connection.name.startswith("model.")
+
+def commit_late(self):
+    if is_of_a_model(self.get_if_exists()):
+        taken.wait(300)
+    commit(self)
+
+def take(self):
+    are_at_work = any(map(is_of_a_model, self.thread_connections.values()))
+    clean_up(self)
+    if are_at_work:
+        taken.set()
+        for _ in range(2):
+            said.acquire(timeout=300)
+
+def hand_on_and_count(self, event):
+    name = event.info.name
+    hand_on(self, event)
+    if name == "LogModelResult":
+        said.release()
+
+Manager.commit_if_has_connection, Manager.cleanup_all, child._Relay.__call__ = commit_late, take, hand_on_and_count
+child.main()
+"""
+
+
+ENDS = """
+import atexit, sys
+sys.path.insert(0, {child!r})
+import child
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+kept = Kept()
+child._take_one_interrupt = lambda: atexit.register(print, "closed")
+sys.argv = ["dbt", {word!r}]
+child.main()
+"""
 
 
 def own_arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
@@ -251,6 +303,16 @@ def test_an_outcome_that_is_reported_while_connections_close_ends_no_node(
     assert (second.name, second.unique_id) == (IN_DOUBT, "model.shop.after")
 
 
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("--no-such-option", 2)])
+def test_a_child_does_what_was_registered_for_its_end_and_takes_nothing_apart(
+    tmp_path: Path, word: str, code: int
+) -> None:
+    with start(ENDS.format(child=str(Path(OWN_DBT[-1]).parent), word=word), tmp_path) as child:
+        lines = list(child.lines())
+        assert child.wait() == code
+    assert lines[-1] == b"closed\n"
+
+
 @pytest.fixture
 def crowded_database(postgres_database: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Return a database in which two connections are all that dbt may have, so that it can cancel no query."""
@@ -278,12 +340,13 @@ def test_what_dbt_reports_as_done_after_interrupts_is_in_the_warehouse(
     (project / "dbt_project.yml").write_text("name: slow\nprofile: slow\nflags: {send_anonymous_usage_stats: false}\n")
     for name in ("one", "two"):
         (project / "models" / f"{name}.sql").write_text(
-            "{{ config(materialized='incremental') }}\nselect 1 as id from pg_sleep(3)"
+            "{{ config(materialized='incremental') }}\nselect 1 as id from pg_advisory_xact_lock_shared(4711)"
         )
     output = {"type": "postgres", "schema": schema, "threads": 2, "retries": 0, **crowded_database}
     (tmp_path / "profiles.yml").write_text(json.dumps({"slow": {"target": "dev", "outputs": {"dev": output}}}))
+    (tmp_path / "late.py").write_text(LATE.format(child=str(Path(OWN_DBT[-1]).parent)))
     place = Place(project, tmp_path, "slow", tmp_path / "target", tmp_path / "logs")
-    environment = ahead_environment({"HOME": str(tmp_path)})
+    argv = [*OWN_DBT[:-1], str(tmp_path / "late.py"), *own_arguments(DbtCommand("run"), place, "dev")[len(OWN_DBT) :]]
     said: list[str] = []
     done: set[str] = set()
     with (
@@ -291,14 +354,13 @@ def test_what_dbt_reports_as_done_after_interrupts_is_in_the_warehouse(
         connection.cursor() as cursor,
     ):
         connection.autocommit = True
+        cursor.execute("select pg_advisory_lock(4711)")
 
-        def asleep() -> int:
-            cursor.execute(
-                "select count(*) from pg_stat_activity where usename = %s and query like '%%pg_sleep%%'", [schema]
-            )
+        def waiting() -> int:
+            cursor.execute("select count(*) from pg_locks where locktype = 'advisory' and not granted")
             return cursor.fetchone()[0]
 
-        with DbtProcess(own_arguments(DbtCommand("run"), place, "dev"), environment, tmp_path) as child:
+        with DbtProcess(argv, ahead_environment({"HOME": str(tmp_path)}), tmp_path) as child:
             for line in child.lines():
                 event = parse_line(line)
                 assert event
@@ -306,15 +368,17 @@ def test_what_dbt_reports_as_done_after_interrupts_is_in_the_warehouse(
                 if event.node and event.node.status == "success":
                     done.add(event.node.name)
                 if event.node and event.node.status == "started" and event.node.name == "two":
-                    wait_until(lambda: asleep() == 2, "both queries run")
+                    wait_until(lambda: waiting() == 2, "both queries run")
                     child.interrupt()
                     for _ in range(3):
                         os.killpg(child.pid, signal.SIGINT)
+                    cursor.execute("select pg_advisory_unlock(4711)")
             child.wait()
         cursor.execute("select tablename from pg_tables where schemaname = %s", [schema])
         there = {name for (name,) in cursor.fetchall()}
-    # Whether dbt gets to say "OK created" of a table that is not there depends on which of its threads is first.
-    assert done <= there, said
+    assert sum("OK created" in text for text in said) == 2, said
+    assert not there, "dbt says that they are done, which they are not"
+    assert not done, said
 
 
 def test_ctrl_c_makes_dbt_cancel_its_queries(tmp_path: Path, postgres_database: dict[str, Any]) -> None:
