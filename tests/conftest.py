@@ -20,6 +20,7 @@ from benchmarks.engines import PLACE_VARIABLE, default_place
 from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
 from tests.support.processes import free_port, wait_until
+from tests.support.warm_dbt import COLD_POPEN, WarmDbt, warm_popen
 
 if TYPE_CHECKING:
     from tests.support.airbyte.server import AirbyteServer
@@ -105,6 +106,28 @@ def sandbox(pytestconfig: pytest.Config) -> Path:
     for name in ("HOME", "PREFECT_HOME", "TRIBUTARY_STATE"):
         assert Path(os.environ[name]).is_relative_to(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_dbt(sandbox: Path) -> Iterator[None]:
+    """Fork the dbt children of this process from one that has imported dbt, where the system has a way to."""
+    if sys.platform != "linux":
+        yield
+        return
+    from flows.engine.process.engines import OWN_DBT
+    from infrastructure.connection_check import check
+
+    warm = WarmDbt(OWN_DBT, [sys.executable, "-c", check._DBT])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", warm_popen(warm))
+        yield
+    warm.close()
+
+
+@pytest.fixture
+def cold_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the dbt children of a test as a run does, for what is about their start."""
+    monkeypatch.setattr(subprocess, "Popen", COLD_POPEN)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-_START_SECONDS = 180
+_START_SECONDS = 600
 
 
 def free_port() -> int:

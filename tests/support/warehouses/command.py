@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# The server imports dbt once; every command is a fork of it, and ends with its own memory, locks and connections.
+# The server imports dbt and parses dbt's own macros once; every command is a fork of it, and ends with its own memory,
+# locks and connections.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["dbt.cli.main"])
+_SERVER.set_forkserver_preload(["tests.support.warehouses.warmed_up"])
 TIMEOUT_SECONDS = 300
 
 
