@@ -15,11 +15,11 @@ import tempfile
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from infrastructure.errors import ExitCode, TributaryError
+from infrastructure.errors import ExitCode, RunStopped, TributaryError
 from infrastructure.plain_text import json_text, one_line
 from infrastructure.screen import echo, styled
 
@@ -79,6 +79,9 @@ class EntryCommand(click.Command):
 
     def _end(self, exc: BaseException, as_json: bool) -> ExitCode:
         """Print the error, and return the exit code, which is the same when the output is closed."""
+        if type(exc).__name__ == "CancelledRun":
+            # Prefect's error for a flow that was stopped; few commands have imported it.
+            exc = RunStopped(f"{exc} Nothing is running any more; what was done is recorded.")
         if isinstance(exc, KeyboardInterrupt):
             code, sentence = ExitCode.STOPPED, self._stopped
         elif isinstance(exc, TributaryError):
@@ -180,12 +183,22 @@ def _unforeseen(exc: BaseException) -> tuple[ExitCode, str]:
         where = f" ({exc.filename})" if exc.filename else ""
         return ExitCode.USAGE, f"{exc.strerror}{where}. Free or allow it on this machine, and run again."
     if type(exc).__module__.partition(".")[0] in ("httpx", "httpcore") and _is_away(exc):
-        return ExitCode.TRY_AGAIN, f"A server did not answer ({type(exc).__name__}: {said}). Try again."
+        hint = f"A server did not answer ({type(exc).__name__}: {said}). Try again.{_proxy_of(exc)}"
+        return ExitCode.TRY_AGAIN, hint
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     return ExitCode.UNFORESEEN, (
         f"Unexpected error: {type(exc).__name__}: {said} ({Path(frame.filename).name}, line {frame.lineno}). "
         f"{_written_down(exc)}"
     )
+
+
+def _proxy_of(exc: BaseException) -> str:
+    from infrastructure.proxy import through_proxy
+
+    try:
+        return through_proxy(cast(Any, exc).request.url)
+    except (AttributeError, RuntimeError):
+        return ""  # It does not say what it asked for.
 
 
 def _is_away(exc: BaseException) -> bool:

@@ -5,6 +5,7 @@ Importing this module imports Prefect, which takes about 2 s: do it where a serv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import httpx
+from prefect import __version__
+from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     BlockDocumentCreate,
@@ -33,6 +36,7 @@ from prefect.settings import (
 from infrastructure.blocks.block_types import BlockType, block_type
 from infrastructure.blocks.documents import BlockChange, Reference, SavedDocument
 from infrastructure.errors import ConfigError, DriftError, UpstreamUnavailable
+from infrastructure.proxy import through_proxy
 from infrastructure.server.automations import AutomationDocument, SavedAutomation
 
 _CONNECT_SECONDS = 10.0
@@ -40,6 +44,9 @@ _CONNECT_SECONDS = 10.0
 _START_SECONDS = 120
 _ANSWER_SECONDS = 60.0
 _NO_CONTENT = 204
+# The first whose concurrency limits have leases that run out; 3.4 got them on the way.
+OLDEST_SERVER = (3, 5)
+_new_enough: set[str] = set()
 # Transient refusals: a timeout, and too many requests.
 _PASSING = (408, 429)
 # Flow runs per page, which the server limits, and tags per query, which a query can hold.
@@ -276,7 +283,7 @@ def connect(report: Callable[[str], None] | None = None, answer_seconds: float =
         answer_seconds: how long to wait for each answer.
 
     Raises:
-        ConfigError: the address is not a Prefect API, or it refuses the credentials.
+        ConfigError: the address is not a Prefect API, the server is too old, or it refuses the credentials.
         UpstreamUnavailable: nothing answers, or the server fails.
     """
     address = api_address()
@@ -292,6 +299,7 @@ def connect(report: Callable[[str], None] | None = None, answer_seconds: float =
         client = _client(where, answer_seconds)
         try:
             with client:
+                _require_version(client, where)
                 yield Server(client)
         except httpx.HTTPError as exc:
             # The block may send requests to other servers, whose failures are not this server's.
@@ -308,8 +316,8 @@ def in_words(error: httpx.HTTPError) -> ConfigError | UpstreamUnavailable:
     if isinstance(error, httpx.HTTPStatusError):
         return _refused(where, error.response.status_code)
     return UpstreamUnavailable(
-        f"The Prefect server at {where} does not answer ({error or type(error).__name__}). {_how_to_start(address)}set "
-        "PREFECT_API_URL to the server in use, as in http://127.0.0.1:4200/api."
+        f"The Prefect server at {where} does not answer ({error or type(error).__name__}).{through_proxy(where)} "
+        f"{_how_to_start(address)}set PREFECT_API_URL to the server in use, as in http://127.0.0.1:4200/api."
     )
 
 
@@ -339,6 +347,28 @@ def _client(where: str, answer_seconds: float) -> SyncPrefectClient:
             "Prefect's temporary server did not start in time. Try again, or start one yourself with `uv run "
             "prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         ) from exc
+
+
+def _require_version(client: SyncPrefectClient, where: str) -> None:
+    """Make sure, once in a process, that a server knows what is asked of it.
+
+    Raises:
+        ConfigError: it is too old.
+    """
+    if where in _new_enough or client.server_type is not ServerType.SERVER:
+        return
+    try:
+        version = client.api_version()
+    except httpx.HTTPStatusError:
+        return  # What is wrong, the next request says.
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_SERVER:
+        raise ConfigError(
+            f"The Prefect server at {where} is too old: it is version {version}, and can't keep two runs from writing "
+            f"to one target. {'.'.join(map(str, OLDEST_SERVER))} or newer is needed, best what is installed here, "
+            f"{__version__}. Upgrade it there: `uv pip install prefect=={__version__}`, then start it again."
+        )
+    _new_enough.add(where)
 
 
 def _is_empty(answer: httpx.Response) -> bool:
@@ -380,7 +410,7 @@ def _gone(slug: str) -> DriftError:
 def _not_an_api(where: str) -> ConfigError:
     return ConfigError(
         f"{where} is not the API of a Prefect server. PREFECT_API_URL ends in /api, as in "
-        "http://127.0.0.1:4200/api; `uv run prefect config view` shows where it is set."
+        f"http://127.0.0.1:4200/api; `uv run prefect config view` shows where it is set.{through_proxy(where)}"
     )
 
 
@@ -394,4 +424,5 @@ def _refused(where: str, status: int) -> ConfigError | UpstreamUnavailable:
         return _not_an_api(where)
     return UpstreamUnavailable(
         f"The Prefect server at {where} failed (HTTP {status}). Try again; if it stays so, read its log."
+        f"{through_proxy(where)}"
     )

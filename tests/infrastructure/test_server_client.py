@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -34,6 +35,29 @@ def page() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
+
+
+@contextmanager
+def answering(version: str, asked: list[str]) -> Iterator[str]:
+    """Be a server of Prefect that says its version, and knows nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(version).encode())
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def fail_with(error: Exception) -> None:
@@ -67,6 +91,24 @@ def test_a_page_for_people_is_not_the_api_of_a_server(page: str) -> None:
         connect() as server,
     ):
         server.read_limit("dbt-dev")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_enough"), [("3.4.0", False), ("3.4.25", False), ("3.5.0", True), ("4.0.0.dev1", True)]
+)
+def test_a_server_that_is_too_old_is_said_before_anything_is_done(version: str, is_enough: bool) -> None:
+    asked: list[str] = []
+    with answering(version, asked) as address, temporary_settings({PREFECT_API_URL: f"{address}/api"}):
+        if is_enough:
+            with connect():
+                pass
+            with connect():
+                pass
+            assert asked == ["/api/admin/version"], "once in a process"
+            return
+        said = rf"server at {address}/api is too old: it is version {version}, and .* 3\.5 or newer is needed, best"
+        with pytest.raises(ConfigError, match=said), connect():
+            raise AssertionError("it got as far as doing something")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:4200/api", "ftp://prefect/api", "http://"])

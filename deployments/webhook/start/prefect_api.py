@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.proxy import through_proxy
 from infrastructure.server.slots import Silence, Terms
 
 _CONNECT_SECONDS = 5.0
@@ -264,7 +265,10 @@ class PrefectApi:
         except httpx.InvalidURL as exc:
             raise ConfigError(f"PREFECT_API_URL is not an address: {self.url}") from exc
         except httpx.HTTPError as exc:
-            raise UpstreamUnavailable(f"The Prefect server at {self.url} does not answer ({_named(exc)}).") from exc
+            proxy = through_proxy(self.url) if self._client.trust_env else ""
+            raise UpstreamUnavailable(
+                f"The Prefect server at {self.url} does not answer ({_named(exc)}).{proxy}"
+            ) from exc
         if answer.is_success:
             return answer.json() if answer.content else None
         raise _failure(answer, self.url, path, self.deployment)

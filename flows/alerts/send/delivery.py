@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from infrastructure.proxy import through_proxy
+
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
@@ -63,7 +65,9 @@ def post(
         attempts(_post_once, url, document, deadline)
     except _NotNowError as exc:
         tried = int(attempts.statistics["attempt_number"])
-        raise NotSentError(f"{exc}, tried {tried} time{'' if tried == 1 else 's'}") from exc
+        asked = through_proxy(url).removesuffix(".")
+        said = f"{exc}, tried {tried} time{'' if tried == 1 else 's'}{f'.{asked}' if asked else ''}"
+        raise NotSentError(said) from exc
 
 
 class _NotNowError(Exception):

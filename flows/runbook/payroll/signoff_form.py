@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.runbook.payroll.signoff import ROLES, Decision, SignoffAnswer, is_same_person
-from infrastructure.errors import ConfigError, PayrollStopped, UpstreamUnavailable
+from infrastructure.errors import ConfigError, PayrollStopped
 from infrastructure.yaml_file import meant
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def sign(run: str, role: str, who: str, decision: Decision, comment: str) -> Ask
             given: dict[str, Any] = {"role": role, "who": who, "decision": decision, "comment": comment}
             done = client.resume_flow_run(asked.flow_run_id, run_input=given)
     except httpx.HTTPError as exc:
-        raise UpstreamUnavailable(f"The Prefect server does not answer ({exc}). Try again later.") from exc
+        from infrastructure.server.client import in_words
+
+        raise in_words(exc) from (None if isinstance(exc, httpx.HTTPStatusError) else exc)
     if done.status != SetStateStatus.ACCEPT:
         reason = getattr(done.details, "reason", None) or "it gave no reason"
         raise ConfigError(f"The Prefect server refused the signature for flow run {asked.name}: {reason}")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.proxy import through_proxy
 
 if TYPE_CHECKING:
     from tenacity import Retrying
@@ -312,8 +313,9 @@ class AirbyteClient:
             ) from exc
         except httpx.TransportError as exc:
             raise UpstreamUnavailable(
-                f"Airbyte at {_without_secrets(self._base)} does not answer ({type(exc).__name__}: {exc}). Try again "
-                "later; if it stays so, check that AIRBYTE_API_URL is the address in use."
+                f"Airbyte at {_without_secrets(self._base)} does not answer ({type(exc).__name__}: {exc})."
+                f"{through_proxy(url)} Try again later; if it stays so, check that AIRBYTE_API_URL is the address in "
+                "use."
             ) from exc
 
     def _attempts(self, error: type[Exception], statuses: Container[int] = ()) -> Retrying:

@@ -14,6 +14,7 @@ import orjson
 from flows.services.dbt_cloud.settings import TOKEN_NAMES, CloudSettings
 from flows.services.dbt_cloud.token_bucket import TokenBucket
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.proxy import through_proxy
 
 if TYPE_CHECKING:
     import httpx
@@ -132,7 +133,7 @@ class Transport:
         except _NotNowError as exc:
             raise UpstreamUnavailable(
                 f"dbt Cloud at {self.settings.host} did not do {what} in {self.settings.attempts} attempts: {exc}. "
-                "Try again later; nothing has to be undone first."
+                f"Try again later; nothing has to be undone first.{through_proxy(self.settings.host)}"
             ) from exc
 
     async def _send_once(
