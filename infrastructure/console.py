@@ -81,7 +81,7 @@ class EntryCommand(click.Command):
         """Print the error, and return the exit code, which is the same when the output is closed."""
         if type(exc).__name__ == "CancelledRun":
             # Prefect's error for a flow that was stopped; few commands have imported it.
-            exc = RunStopped(f"{exc} Nothing is running any more; what was done is recorded.")
+            exc = RunStopped(f"{exc} Nothing is running any more; the finished part is recorded.")
         if isinstance(exc, KeyboardInterrupt):
             code, sentence = ExitCode.STOPPED, self._stopped
         elif isinstance(exc, TributaryError):

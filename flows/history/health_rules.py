@@ -81,18 +81,26 @@ def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) 
     rows = _rows(
         history,
         "select run_started_at, run_outcome, run_error from runs where command in ('dbt build', 'dbt run') "
-        "order by run_started_at desc limit 1",
+        "order by run_started_at desc limit 100",
     )
     if not rows:
         return Finding(NOT_RUN, "Nothing has been built yet.", method)
-    ((started_at, outcome, error),) = rows
+    # A cancelled run says nothing about how things are; the run before it does.
+    told = next((row for row in rows if row[1] != "cancelled"), None)
+    if told is None:
+        return Finding(NOT_RUN, f"Each of the last {len(rows)} runs was cancelled.", method)
+    cancelled = rows.index(told)
+    started_at, outcome, error = told
     age = (now - started_at).total_seconds()
     ago = f"{duration(age)} {'ago' if age >= 0 else 'from now'}"
+    besides = f" but {cancelled} that {'was' if cancelled == 1 else 'were'} cancelled" if cancelled else ""
     if outcome not in _ENDED_WELL:
         said = outcome or "has no outcome"
-        return Finding(FAILED, f"The last run, {ago}, {said}.", method, (str(error),) if error else ())
+        return Finding(FAILED, f"The last run{besides}, {ago}, {said}.", method, (str(error),) if error else ())
     level = _aged(age, check.warn_hours * 3600, check.fail_hours * 3600)
-    return Finding(level, f"The last run, {ago}, succeeded.", method)
+    if cancelled and level == PASSED:
+        level = WARNED
+    return Finding(level, f"The last run{besides}, {ago}, succeeded.", method)
 
 
 def tests(history: DuckDBPyConnection, check: settings.PassRate, now: datetime) -> Finding:
@@ -151,7 +159,9 @@ def run_success(history: DuckDBPyConnection, check: settings.RunSuccess, now: da
         "select count(*), count(*) filter (where is_good) from (select bool_and("
         "coalesce(run_outcome in ('succeeded', 'warned'), false)) as is_good "
         "from runs where command in ('dbt build', 'dbt run', 'dbt seed', 'dbt snapshot') and run_started_at >= $1 "
-        "group by coalesce(flow_run_id, run_id))",
+        # One that somebody cancelled before anything of it failed is neither good nor bad.
+        "group by coalesce(flow_run_id, run_id) "
+        "having not bool_or(coalesce(run_outcome = 'cancelled', false)) or bool_or(run_outcome = 'failed'))",
         now - timedelta(days=check.days),
     )
     if not total:

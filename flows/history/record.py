@@ -50,8 +50,7 @@ def record_run(
         for cut in cut_off_runs(state, but_not=result.run_path):
             store.write(rows_of(cut.result, cut.command, place, manifest, error=cut.error))
         freshness = result.artifacts.sources(since=result.started_at)
-        said = str(error) if error else None
-        rows = rows_of(result, command, place, manifest, freshness, _flow_times(), said)
+        rows = rows_of(result, command, place, manifest, freshness, _flow_times(), error)
         store.write(rows)
         return rows
     except Exception as exc:  # noqa: BLE001  (the run's outcome must not hang on its history)

@@ -11,6 +11,7 @@ from flows.engine.artifacts.artifacts import SourceAge
 from flows.engine.artifacts.manifest import TEST_TYPES, Manifest, reach
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.command import DbtCommand
+from infrastructure.errors import RunStopped
 
 MESSAGE_CHARACTERS = 2000
 
@@ -41,7 +42,7 @@ def rows_of(
     manifest: Manifest,
     freshness: Mapping[str, SourceAge] | None = None,
     flow: FlowTimes | None = None,
-    error: str | None = None,
+    error: Exception | str | None = None,
 ) -> list[Row]:
     """Return the rows of a run; a single row without a node where no node ran.
 
@@ -63,7 +64,7 @@ def rows_of(
         "run_started_at": utc(result.started_at),
         "run_finished_at": utc(result.finished_at),
         "run_outcome": run_outcome(result, error),
-        "run_error": error and error[:MESSAGE_CHARACTERS],
+        "run_error": str(error)[:MESSAGE_CHARACTERS] if error else None,
     }
     waited = waits(result.nodes, manifest, is_build=command.verb == "build")
     ages = freshness or {}
@@ -74,8 +75,10 @@ def rows_of(
     return rows or [run]
 
 
-def run_outcome(result: DbtResult, error: str | None) -> str:
-    """Return how a run ended: failed, warned or succeeded."""
+def run_outcome(result: DbtResult, error: Exception | str | None) -> str:
+    """Return how a run ended: cancelled, failed, warned or succeeded."""
+    if isinstance(error, RunStopped) and not result.of("failed"):
+        return "cancelled"
     if error or result.of("failed"):
         return "failed"
     return "warned" if result.of("warned") else "succeeded"

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 from prefect import flow
-from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
-from prefect.states import Cancelled
 
 from flows.alerts import Incident, close_incident, open_incident
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import FlowRun, current_flow_run
+from flows.engine.context.run_context import current_flow_run, is_on_its_own
 from flows.engine.context.state import state_of_job
+from flows.engine.sinks.stopping import is_being_cancelled
 from flows.history.record import record_run
-from flows.pipelines.tasks import is_on_its_own
 from flows.report.artifacts import publish
 from flows.services.dbt_cloud.client import SUCCESS, CloudClient, Json
 from flows.services.dbt_cloud.following import STATUS_WORDS, Followed, find_job, follow, is_finished, start_or_adopt
@@ -99,16 +96,12 @@ def run_cloud_job(  # noqa: PLR0913  (its form in Prefect's UI)
     try:
         run, result = asyncio.run(work.run(job, project_id, retries_from_failure, timeout_seconds))
         return work.written_down(run, result)
-    except (KeyboardInterrupt, TerminationSignal) as exc:
-        is_own = is_on_its_own()
-        if is_own or flow_run is None or _is_being_cancelled(flow_run):
+    except (KeyboardInterrupt, TerminationSignal):
+        if flow_run is None or is_on_its_own() or is_being_cancelled(flow_run.id):
             work.cancel()
         elif work.link:
             current_reporter().note(f"The run in dbt Cloud continues; start this again to follow it: {work.link}")
-        if not is_own:
-            raise
-        number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
-        return cast(Any, Cancelled(message=f"Stopped by {signal.Signals(number).name}."))
+        raise
     except TributaryError as exc:
         work.tell(exc)
         raise
@@ -248,13 +241,3 @@ class _Work:
         )
         error.result = result
         return error
-
-
-def _is_being_cancelled(flow_run: FlowRun) -> bool:
-    """Return whether a person cancelled this flow run; a machine that shuts down also stops it."""
-    try:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(flow_run.id).state
-        return state is not None and (state.is_cancelling() or state.is_cancelled())
-    except Exception:  # noqa: BLE001  (then it can't have been cancelled through the server)
-        return False

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from prefect import flow
-from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run as this_run
-from prefect.states import Cancelled
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
@@ -19,7 +16,6 @@ from flows.engine.changed.freshness import may_check, sources_to_check
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.deadline import time_limit
 from flows.engine.context.options import RETRIES, RunOptions
-from flows.engine.context.project import Project
 from flows.engine.context.run_context import open_context, project_at
 from flows.engine.context.state import state_of
 from flows.engine.ledger.resume import options_of
@@ -103,7 +99,7 @@ def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
     Raises:
         DbtRunFailed: a node failed, or a source is too old.
         RunTimedOut: it took longer than timeout_seconds; Prefect shows the run as TimedOut.
-        prefect.exceptions.CancelledRun: Ctrl-C or SIGTERM stopped a run without a worker.
+        prefect.exceptions.CancelledRun: a signal or a cancel stopped a run that no worker looks after.
         ConfigError: a block, the project, a profile or an adapter is missing.
     """
     options = RunOptions(
@@ -126,18 +122,6 @@ def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
         resume_run=resume_run,
     )
     project = project_at(project_dir)
-    try:
-        return _run(target, project, options)
-    except (KeyboardInterrupt, TerminationSignal) as exc:
-        if not tasks.is_on_its_own():
-            # A worker or `serve` knows whether a person cancelled it or the machine shuts down.
-            raise
-        number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
-        # A state that a flow returns becomes the run's own, and the caller of the flow gets it as an error.
-        return cast(Any, Cancelled(message=f"Stopped by {signal.Signals(number).name}."))
-
-
-def _run(target: str, project: Project, options: RunOptions) -> PipelineResult:
     checks_freshness = options.freshness and may_check(state_of(project, target, os.environ))
     place = str(project.folder)
     with ExitStack() as stack:

@@ -17,7 +17,7 @@ from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import state_of
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
-from infrastructure.errors import ConfigError, RunStopped, UpstreamUnavailable
+from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
 
 if TYPE_CHECKING:
@@ -108,7 +108,6 @@ def _load_if_wanted(request: Request, run: RunContext) -> None:
 
 def _run_pipeline(request: Request) -> PipelineResult:
     import httpx
-    from prefect.exceptions import CancelledRun
 
     from flows.pipelines.full import dbt_full_pipeline
 
@@ -116,8 +115,6 @@ def _run_pipeline(request: Request) -> PipelineResult:
         asked = request.options.parameters(list(signature(dbt_full_pipeline.fn).parameters))
         done = dbt_full_pipeline(target=request.target, project_dir=request.project_dir, **asked)
         return cast("PipelineResult", done)
-    except CancelledRun as exc:
-        raise RunStopped(f"{exc} Nothing is running any more; the finished part is recorded.") from exc
     except httpx.HTTPError as exc:
         from infrastructure.server.client import in_words
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
 
 from flows.alerts.runs import report_nodes
 from flows.engine.artifacts.artifacts import Artifacts
@@ -21,6 +20,7 @@ from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import State
 from flows.engine.run import Ended, run_dbt
 from flows.engine.sinks.recorder import Recorder, prefect_sender
+from flows.engine.sinks.stopping import cut_off_by_a_stop
 from flows.engine.sinks.unsent import unsent_events
 from flows.engine.target.file_lock import one_writer
 from flows.history.record import record
@@ -166,7 +166,7 @@ def _run(
     flags: Sequence[str] = (),
     nodes: Sequence[str] | None = None,
 ) -> DbtResult:
-    with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+    with cut_off_by_a_stop(), open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         command = options.command(verb, flags, nodes)
         run.reporter.stage(f"{command.name} on {target}")
         if options.defer_to:
@@ -195,10 +195,3 @@ def _ended(run: RunContext, command: DbtCommand) -> Ended:
             publish_overview(run.state.project, run.target)
 
     return ended
-
-
-def is_on_its_own() -> bool:
-    """Return whether the flow run was started by its own process: by no deployment and no other flow."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
-    return run is not None and run.deployment_id is None and run.parent_task_run_id is None

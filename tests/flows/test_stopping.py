@@ -92,8 +92,8 @@ def sleepers(set_up_target: SetUpTarget, postgres_database: dict[str, Any]) -> C
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
+def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, **environ, "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
     with subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -129,9 +129,16 @@ def start_deployed(api: str, deployment: str, sleeper: Sleeper) -> Recorded:
     return Recorded(api, UUID(run["id"]))
 
 
-def cancel(api: str, recorded: Recorded) -> None:
+def cancel(api: str, recorded: Recorded, state: str = "CANCELLING") -> None:
     """Ask for a cancel, as the UI does."""
-    post(api, f"/flow_runs/{recorded.flow_run()['id']}/set_state", {"state": {"type": "CANCELLING"}})
+    post(api, f"/flow_runs/{recorded.flow_run()['id']}/set_state", {"state": {"type": state}})
+
+
+def of_the_command_line(api: str, sleeper: Sleeper) -> Recorded:
+    """Return the flow run that the command line started on a target."""
+    name = f"dbt-asleep-{sleeper.target}"
+    (run,) = post(api, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
+    return Recorded(api, UUID(run["id"]))
 
 
 def ended(recorded: Recorded) -> str:
@@ -141,6 +148,11 @@ def ended(recorded: Recorded) -> str:
         PATIENCE_SECONDS,
     )
     return recorded.flow_run()["state_name"]
+
+
+def tasks_of(recorded: Recorded) -> dict[str, str]:
+    """Return the states of the flow's own tasks by what they are called."""
+    return {run["name"].rpartition("-")[0]: run["state_name"] for run in recorded.task_runs()}
 
 
 def assert_nothing_is_left(sleeper: Sleeper, recorded: Recorded) -> None:
@@ -159,10 +171,23 @@ def assert_nothing_is_left(sleeper: Sleeper, recorded: Recorded) -> None:
     query = f"select name, status, message {left} order by name"
     assert ask(history_store(os.environ), query).rows == (
         ("after", "not run", after),
-        ("sleeper", "cut off", after.replace(", before its turn came", "").replace("Not run", "Cut off in its work")),
+        (
+            "sleeper",
+            "cut off",
+            after.replace(", before its turn came", "").replace("Not run", "Cut off in its work"),
+            "cancelled",
+        ),
     )
     summary = recorded.artifacts()[f"dbt-build-{sleeper.target}-summary"]["data"]
     assert "### Stopped: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)" in summary
+
+
+def assert_shown_as_cancelled(sleeper: Sleeper, recorded: Recorded) -> None:
+    """Flow run, task and history say that it was cancelled, and nothing says that it failed."""
+    assert ended(recorded) == "Cancelled"
+    wait_until(lambda: tasks_of(recorded)["dbt build"] == "Cancelled", "the task is shown as cancelled")
+    query = f"select run_outcome from runs where target = '{sleeper.target}'"
+    assert ask(history_store(os.environ), query).rows == (("cancelled",),)
 
 
 def test_a_cancel_from_the_ui_ends_a_served_run_and_its_query(
@@ -173,7 +198,7 @@ def test_a_cancel_from_the_ui_ends_a_served_run_and_its_query(
         recorded = start_deployed(prefect_server, name, sleeper)
         sleeper.wait_for_sleep()
         cancel(prefect_server, recorded)
-        assert ended(recorded) == "Cancelled"
+        assert_shown_as_cancelled(sleeper, recorded)
         assert_nothing_is_left(sleeper, recorded)
 
 
@@ -190,7 +215,7 @@ def test_a_cancel_from_the_ui_ends_the_run_of_a_worker_and_its_query(
         recorded = start_deployed(prefect_server, name, sleeper)
         sleeper.wait_for_sleep()
         cancel(prefect_server, recorded)
-        assert ended(recorded) == "Cancelled"
+        assert_shown_as_cancelled(sleeper, recorded)
         assert_nothing_is_left(sleeper, recorded)
 
 
@@ -207,14 +232,34 @@ def test_a_signal_ends_a_run_of_the_command_line_and_its_query(
     assert "was stopped: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)." in said
     assert f"Error: Stopped by {number.name}. Nothing is running any more" in said
     assert "Traceback" not in said
-    (run,) = post(
-        prefect_server, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [f"dbt-asleep-{sleeper.target}"]}}}
-    )
-    recorded = Recorded(prefect_server, UUID(run["id"]))
-    assert ended(recorded) == "Cancelled"
+    recorded = of_the_command_line(prefect_server, sleeper)
+    assert_shown_as_cancelled(sleeper, recorded)
     assert_nothing_is_left(sleeper, recorded)
     lines = [line["message"] for line in recorded.logs()]
     assert not [line for line in lines if "Traceback" in line or "KeyboardInterrupt" in line]
+
+
+@pytest.mark.parametrize("state", ["CANCELLING", "CANCELLED"])
+def test_a_cancel_on_the_server_reaches_a_run_of_the_command_line_which_can_be_resumed(
+    prefect_server: str, sleepers: Callable[[], Sleeper], state: str
+) -> None:
+    sleeper = sleepers()
+    command = ("-m", "flows", "run", "--target", sleeper.target, "--project-dir", PROJECT)
+    with running(*command) as process:
+        sleeper.wait_for_sleep()
+        recorded = of_the_command_line(prefect_server, sleeper)
+        cancel(prefect_server, recorded, state)
+        said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, said
+    assert "was stopped: 1 of 3 nodes were done, 1 cut off (sleeper), 1 not begun (after)." in said
+    assert "Error: Cancelled on the Prefect server. Nothing is running any more" in said
+    assert "Traceback" not in said
+    assert_shown_as_cancelled(sleeper, recorded)
+    assert_nothing_is_left(sleeper, recorded)
+    with running(*command, "--resume", ASLEEP_SECONDS="0") as process:
+        said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, said
+    assert "1 nodes are done, 2 are left" in said
 
 
 def test_a_run_that_takes_longer_than_it_was_given_ends_timed_out_and_so_does_its_query(

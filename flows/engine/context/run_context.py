@@ -39,6 +39,15 @@ def current_flow_run() -> FlowRun | None:
     return FlowRun(context.flow_run.id, context.flow_run.name)
 
 
+def is_on_its_own() -> bool:
+    """Say whether the flow run was started by its own process: by no deployment and no other flow."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run is not None and run.deployment_id is None and run.parent_task_run_id is None
+
+
 def current_holder() -> str:
     """Return the text that runs waiting for a target of this code show."""
     return _holder(current_flow_run())

@@ -19,6 +19,7 @@ OUTCOME_COLOURS = {
     "warned": "var(--warn)",
     "failed": "var(--bad)",
     "skipped": "var(--idle)",
+    "cancelled": "var(--idle)",
 }
 CRITICAL = "critical path"
 WIDTH = 1000

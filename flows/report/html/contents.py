@@ -64,7 +64,8 @@ class Contents:
         if failed or is_stale or self.last["run_outcome"] == "failed":
             return "failing"
         is_late = any(source["outcome"] == "warned" for source in self.sources)
-        return "warnings" if self.failing or is_late else "healthy"
+        is_undone = self.last["run_outcome"] == "cancelled"
+        return "warnings" if self.failing or is_late or is_undone else "healthy"
 
 
 def read_contents(
@@ -255,7 +256,9 @@ def _costs(history: DuckDBPyConnection, since: datetime, price: float | None) ->
 def _success(history: DuckDBPyConnection, since: datetime) -> Document:
     (row,) = _documents(
         history,
-        "select count(*) as total, count(*) filter (where run_outcome <> 'failed') as good, "
+        # Neither good nor bad is one that somebody cancelled.
+        "select count(*) filter (where run_outcome is distinct from 'cancelled') as total, "
+        "count(*) filter (where run_outcome not in ('failed', 'cancelled')) as good, "
         f"median(seconds) as usual_seconds from runs where {_BUILDS} and run_started_at >= $1",
         since,
     )

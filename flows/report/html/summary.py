@@ -16,7 +16,7 @@ from infrastructure.plain_text import markdown_code, markdown_text
 
 DAYS = 30
 _SHOWN = 10
-_MARKS = {"succeeded": "✓", "warned": "!", "failed": "✗"}
+_MARKS = {"succeeded": "✓", "warned": "!", "failed": "✗", "cancelled": "–"}
 
 
 def publish_overview(project: str, target: str) -> None:

@@ -79,6 +79,8 @@ def headline(contents: Contents) -> str:
     said = [part for part in parts if part]
     if not said and contents.last["run_outcome"] == "failed":
         return "The last run failed"
+    if not said and contents.last["run_outcome"] == "cancelled":
+        return "The last run was cancelled"
     return ", ".join(said) or "All is well"
 
 

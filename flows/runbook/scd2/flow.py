@@ -13,7 +13,7 @@ from pydantic import Field
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import current_flow_run, open_context
+from flows.engine.context.run_context import current_flow_run, is_on_its_own, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
@@ -168,7 +168,7 @@ def _answer(report: RepairReport) -> RepairAnswer:
         raise ConfigError("mode='ask' needs a flow run: give mode='show' or mode='apply'.")
     form = RepairAnswer.with_initial_data(description=_markdown(report))
     # Named after the plan's digest: the answer is for this plan and no other.
-    if tasks.is_on_its_own():
+    if is_on_its_own():
         return pause_flow_run(
             wait_for_input=form, timeout=ANSWER_SECONDS, poll_interval=_LOOK_SECONDS, key=report.digest
         )

@@ -83,6 +83,22 @@ def test_the_last_run_has_to_be_good_and_recent(tmp_path: Path) -> None:
     assert judged(tmp_path / "5", "last_run", [good], AT + timedelta(hours=49)).outcome == FAILED
 
 
+def test_a_cancelled_run_neither_hides_nor_is_a_failure(tmp_path: Path) -> None:
+    def cancelled(minute: int) -> list[Row]:
+        return run([node("a")], AT + timedelta(minutes=minute), run_outcome="cancelled", run_error="was stopped")
+
+    good, bad = run([node("a")]), run([node("a", "failed")])
+    after_good = judged(tmp_path / "1", "last_run", [good, cancelled(1), cancelled(2)])
+    said = "The last run but 2 that were cancelled, 60 min ago, succeeded."
+    assert (after_good.outcome, after_good.found) == (WARNED, said)
+    assert judged(tmp_path / "2", "last_run", [bad, cancelled(1)]).outcome == FAILED
+    assert judged(tmp_path / "3", "last_run", [cancelled(1)]).outcome == NOT_RUN
+    assert judged(tmp_path / "4", "last_run", [good, cancelled(1)], AT + timedelta(hours=49)).outcome == FAILED
+    assert judged(tmp_path / "5", "run_success", [good, cancelled(1)]).found == "100.0% of 1 runs succeeded."
+    assert judged(tmp_path / "6", "run_success", [bad, cancelled(1)]).outcome == FAILED
+    assert judged(tmp_path / "7", "run_success", [cancelled(1)]).outcome == NOT_RUN
+
+
 def test_one_failing_test_in_many_is_a_warning_and_a_critical_one_is_decisive(tmp_path: Path) -> None:
     tests = [case(f"ok_{number}") for number in range(39)]
     assert judged(tmp_path / "1", "tests", [run(tests)]).found == "100.0% of 39 tests pass."

@@ -14,6 +14,7 @@ from flows.engine.artifacts.results import DbtResult, NodeResult, enriched
 from flows.engine.context.command import DbtCommand
 from flows.history.columns import COLUMNS
 from flows.history.rows import FlowTimes, RunPlace, rows_of, waits
+from infrastructure.errors import RunStopped
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -105,6 +106,17 @@ def test_a_run_without_a_node_is_one_row_with_its_error() -> None:
     assert "unique_id" not in rows[0]
     assert (rows[0]["run_outcome"], rows[0]["selection"]) == ("failed", "selector:nightly")
     assert len(rows[0]["run_error"]) == 2000
+
+
+def test_a_run_that_was_stopped_is_cancelled_unless_something_of_it_had_failed() -> None:
+    def outcome(*nodes: NodeResult) -> str:
+        stopped = RunStopped("dbt build on target dev was stopped")
+        rows = rows_of(result(*nodes), DbtCommand("build"), RunPlace("shop", "x"), Manifest({}), error=stopped)
+        return rows[0]["run_outcome"]
+
+    assert outcome() == "cancelled"
+    assert outcome(node("a", 0, 1), node("b", 0, 1, status="warn")) == "cancelled"
+    assert outcome(node("a", 0, 1, status="error")) == "failed"
 
 
 def test_in_a_build_a_model_waits_for_the_tests_of_what_it_stands_on() -> None:

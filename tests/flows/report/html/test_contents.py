@@ -56,6 +56,20 @@ def test_sources_and_warnings_are_part_of_the_status(tmp_path: Path) -> None:
     assert (good.status, headline(good)) == ("healthy", "All is well")
 
 
+def test_a_cancelled_run_is_said_and_counts_neither_as_good_nor_as_bad(tmp_path: Path) -> None:
+    good = [run([node("a")], AT + timedelta(minutes=minute)) for minute in range(3)]
+    cancelled = run([node("a")], AT + timedelta(minutes=5), run_outcome="cancelled", run_error="was stopped")
+    found = contents(tmp_path / "1", *good, cancelled)
+    assert (found.status, headline(found)) == ("warnings", "The last run was cancelled")
+    assert (found.success["total"], found.success["good"]) == (3, 3)
+    assert "newest last: ✓✓✓–" in overview_markdown(found)
+    # A row of an older version, which had no such outcome.
+    assert (
+        contents(tmp_path / "2", *good, run([node("a")], AT + timedelta(minutes=3), run_outcome=None)).success["total"]
+        == 4
+    )
+
+
 def test_the_critical_path_follows_what_each_node_waited_for(tmp_path: Path) -> None:
     slow = node("slow", seconds=9.0)
     quick = node("quick", seconds=1.0)

@@ -1,1 +1,1 @@
-select 1 as id, '{{ ref('awake') }}' as above from pg_sleep(3600)
+select 1 as id, '{{ ref('awake') }}' as above from pg_sleep({{ env_var('ASLEEP_SECONDS', '3600') }})
