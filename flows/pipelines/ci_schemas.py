@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flows.engine.artifacts.manifest import DATA_TYPES, Manifest
-from flows.engine.artifacts.manifest_file import manifest_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.process.listing import list_manifest
+from flows.engine.process.listing import list_nodes
 from flows.warehouses.door import open_warehouse
 from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError, preview
@@ -64,8 +63,8 @@ def claim_schemas(command: DbtCommand, project: Project, profile: Profile) -> No
     if own is None or command.verb not in _WRITE:
         return
     flags = tuple(flag for flag in command.flags if flag != _STORE_FAILURES)
-    selected, manifest = list_manifest(replace(command, flags=flags), project, profile)
-    claim(profile, built_in(manifest_of(manifest), selected, _STORE_FAILURES in command.flags))
+    selected, manifest = list_nodes(replace(command, flags=flags), project, profile)
+    claim(profile, built_in(manifest, selected, _STORE_FAILURES in command.flags))
 
 
 def claim(profile: Profile, wanted: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from flows.engine.artifacts.manifest_file import CRITICAL, CRITICAL_WORDS
 
-# What `is_critical` of the graph says, in dbt's words, which tell `true` from `True` and know no "all but no": a mark
+# What `is_critical` of a manifest says, in dbt's words, which tell `true` from `True` and know no "all but no": a mark
 # that is none of these words is critical as well, and can't be selected.
 _CRITICAL = (*(f"config.meta.{CRITICAL}:{word}" for word in CRITICAL_WORDS), f"tag:{CRITICAL}")
 # Their failure stops what is downstream of the tested model; other tests only cause an alert. Exclude it with

@@ -1,1 +1,4 @@
-"""dbt's artifacts: manifest and results as typed values. The place that knows their JSON. Imports `context` alone."""
+"""dbt's artifacts as typed values: `Artifacts` of a folder, its `Manifest`, what came of each node.
+
+The only place that knows their JSON, and so what a node is made from. Imports `context` alone.
+"""

@@ -17,7 +17,7 @@ from flows.engine.changed.relations import missing_relations
 from flows.engine.changed.run_memory import RunMemory
 from flows.engine.context.command import DbtCommand, flags_in, only_these
 from flows.engine.context.project import Project
-from flows.engine.process.listing import list_ids, list_manifest
+from flows.engine.process.listing import list_manifest
 from infrastructure.errors import ConfigError, DbtRunFailed
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _parse(
 def _chosen(command: DbtCommand, inputs: Inputs, project: Project, profile: Profile) -> frozenset[str]:
     if not is_narrowed(command, project):
         return frozenset(inputs.nodes)
-    return frozenset(list_ids(command, project, profile)) & inputs.nodes.keys()
+    return frozenset(list_manifest(command, project, profile)[0]) & inputs.nodes.keys()
 
 
 def _reads_sources(found: Found) -> bool:

@@ -21,7 +21,7 @@ from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import STATE_VARIABLE, State, state_of
 from flows.engine.ledger.undone import is_run_by
-from flows.engine.process.listing import list_ids, list_manifest
+from flows.engine.process.listing import list_manifest
 from infrastructure.errors import ConfigError, UpstreamUnavailable, preview
 from infrastructure.private_files import private_folder
 
@@ -71,7 +71,7 @@ def deferred(
         current_reporter().note(f"Modified too, though dbt's state:modified does not see it: {names}.")
     chosen = manifest.with_all_after(modified | set(unseen))
     if command.select or command.exclude or command.selector:
-        chosen &= set(list_ids(command, project, profile))
+        chosen &= set(list_manifest(command, project, profile)[0])
     nodes = tuple(key for key in manifest.nodes if key in chosen and is_run_by(command.verb, key, manifest))
     return replace(command, nodes=nodes, flags=flags_beside(flags))
 

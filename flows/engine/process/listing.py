@@ -31,11 +31,6 @@ def list_nodes(command: DbtCommand, project: Project, profile: Profile) -> tuple
     return found, manifest_of(manifest)
 
 
-def list_ids(command: DbtCommand, project: Project, profile: Profile) -> list[str]:
-    """Return the unique ids that a selection means; see `list_nodes`."""
-    return list_manifest(command, project, profile)[0]
-
-
 def list_manifest(command: DbtCommand, project: Project, profile: Profile) -> tuple[list[str], bytes]:
     """Return the unique ids that a selection means, and the manifest of the parse that found them; see `list_nodes`."""
     keys = ("--output", "json", "--output-keys", "unique_id", "--no-print")

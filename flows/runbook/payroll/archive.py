@@ -18,13 +18,13 @@ _AMOUNTS = ("required_services", "gross_amount", "deductions", "net_amount")
 _PER_DAY = 100
 
 
-def archive_name(graph: Manifest, day: date, number: int = 1) -> str:
+def archive_name(manifest: Manifest, day: date, number: int = 1) -> str:
     """Return the relation of a day's archive; from the second of a day on it ends in its number."""
     suffix = "" if number == 1 else f"_{number}"
-    return sibling(relation_of(graph, PAYMENTS), f"{PAYMENTS}_{day:%Y%m%d}{suffix}")
+    return sibling(relation_of(manifest, PAYMENTS), f"{PAYMENTS}_{day:%Y%m%d}{suffix}")
 
 
-def archive_payments(tables: Warehouse, graph: Manifest, day: date) -> str:
+def archive_payments(tables: Warehouse, manifest: Manifest, day: date) -> str:
     """Copy the payments of all concerts, without copying data where the warehouse can, and return the relation.
 
     A copy of the same day with the same payments is reused; one with others is left as it is.
@@ -32,9 +32,9 @@ def archive_payments(tables: Warehouse, graph: Manifest, day: date) -> str:
     Raises:
         PayrollStopped: the copy differs from the table.
     """
-    payments = relation_of(graph, PAYMENTS)
+    payments = relation_of(manifest, PAYMENTS)
     for number in range(1, _PER_DAY):
-        archive = archive_name(graph, day, number)
+        archive = archive_name(manifest, day, number)
         if not tables.exists(archive):
             tables.copy(payments, archive)
             if different := _count_different(tables, payments, archive):

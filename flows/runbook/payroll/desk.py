@@ -53,12 +53,12 @@ class PayrollDesk:
     """One concert's payroll on its way from the checks to the export."""
 
     def __init__(
-        self, concert_id: int, target: str, profile: Profile, graph: Manifest, lasts: timedelta, poll_seconds: int
+        self, concert_id: int, target: str, profile: Profile, manifest: Manifest, lasts: timedelta, poll_seconds: int
     ) -> None:
         self._concert_id = concert_id
         self._target = target
         self._profile = profile
-        self._graph = graph
+        self._manifest = manifest
         self._lasts = lasts
         self._poll_seconds = poll_seconds
         self._flow_run_id = current_flow_run_id()
@@ -126,7 +126,7 @@ class PayrollDesk:
             if not self._is_same(ledger, payments, present) or missing_roles(signatures) or present is None:
                 return None
             refuse_paid(ledger.run(self._concert_id))
-            archive = archive_payments(ledger.tables, self._graph, datetime.now(UTC).date())
+            archive = archive_payments(ledger.tables, self._manifest, datetime.now(UTC).date())
             export = write_export(root, present, signatures, self._flow_run_id)
             count, total = len(present.rows), present.total
             run = Run(
@@ -204,8 +204,8 @@ class PayrollDesk:
         """Yield the ledger and the current payments while the target is locked: None before there are any."""
         holder = current_holder()
         with one_writer(self._target, holder=holder), open_warehouse(self._profile) as tables:
-            ledger = PayrollLedger(tables, self._graph)
-            present = read_payments(tables, self._graph, self._concert_id) if ledger.has_payments() else None
+            ledger = PayrollLedger(tables, self._manifest)
+            present = read_payments(tables, self._manifest, self._concert_id) if ledger.has_payments() else None
             if present is not None:
                 ledger.make()
             yield ledger, present

@@ -104,13 +104,13 @@ def pre_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
     # Closed before the wait for signatures, during which the target's secrets may change.
     with open_context(target, project_dir) as run:
         project, profile = run.project, run.profile
-        graph = _graph(run)
+        manifest = _manifest(run)
     root = Path(export_to).expanduser().absolute() if export_to else export_root(target)
     lasts = timedelta(hours=sign_within_hours)
     if dry_run:
-        return plan_payroll(concert_id, target, profile, project, graph, root, lasts)
+        return plan_payroll(concert_id, target, profile, project, manifest, root, lasts)
     _require_shared_server()
-    desk = PayrollDesk(concert_id, target, profile, graph, lasts, poll_seconds)
+    desk = PayrollDesk(concert_id, target, profile, manifest, lasts, poll_seconds)
     try:
         for _ in range(_ROUNDS):
             payments, found, checked_at = desk.checked_before() or desk.check(
@@ -159,11 +159,11 @@ def post_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
         ConfigError: an adjustment is for a musician who is not paid here.
     """
     with open_context(target, project_dir) as context:
-        profile, graph = context.profile, _graph(context)
+        profile, manifest = context.profile, _manifest(context)
     given = adjustments or []
     run_id = current_flow_run_id()
     with one_writer(target, holder=context.holder), open_warehouse(profile) as tables:
-        ledger = PayrollLedger(tables, graph)
+        ledger = PayrollLedger(tables, manifest)
         run = ledger.run(concert_id)
         again = f"python -m flows payroll pre --concert {concert_id} --target {target}"
         if run is None:
@@ -171,7 +171,7 @@ def post_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
                 f"Concert {concert_id} was not signed and exported, so it must not be paid. Do: {again}"
             )
         refuse_paid(run)
-        payments = read_payments(tables, graph, concert_id)
+        payments = read_payments(tables, manifest, concert_id)
         if payments.checksum != run.checksum:
             raise PayrollStopped(
                 f"The payments of concert {concert_id} have changed since they were signed and exported at "
@@ -219,9 +219,9 @@ def payroll_status(
         concert_id: all concerts, without their steps, when None.
     """
     with open_context(target, project_dir) as context:
-        profile, graph = context.profile, _graph(context)
+        profile, manifest = context.profile, _manifest(context)
     with open_warehouse(profile) as tables:
-        ledger = PayrollLedger(tables, graph)
+        ledger = PayrollLedger(tables, manifest)
         runs = [run for run in ledger.runs() if concert_id in (None, run.concert_id)]
         entries = [] if concert_id is None else ledger.entries(concert_id)
     return runs, entries, waiting(target)
@@ -260,6 +260,6 @@ def _require_shared_server() -> None:
         )
 
 
-def _graph(run: RunContext) -> Manifest:
-    """Return the graph of the project's current code; a machine that resumes a run has no other."""
+def _manifest(run: RunContext) -> Manifest:
+    """Return the manifest of the project's current code; a machine that resumes a run has no other."""
     return list_nodes(DbtCommand("ls", "resource_type:model"), run.project, run.profile)[1]

@@ -99,9 +99,9 @@ class Entry:
 class PayrollLedger:
     """The two tables of one target, over an open connection."""
 
-    def __init__(self, tables: Warehouse, graph: Manifest) -> None:
+    def __init__(self, tables: Warehouse, manifest: Manifest) -> None:
         self.tables = tables
-        self._payments = relation_of(graph, PAYMENTS)
+        self._payments = relation_of(manifest, PAYMENTS)
         self._runs, self._log = sibling(self._payments, "payroll_runs"), sibling(self._payments, "payroll_log")
 
     def has_payments(self) -> bool:

@@ -114,13 +114,13 @@ class Compared:
         return f"musician {self.musician_id}: calculated {self.calculated}, recorded {self.recorded}, off by {off}"
 
 
-def relation_of(graph: Manifest, model: str) -> str:
+def relation_of(manifest: Manifest, model: str) -> str:
     """Return where a model is in the warehouse.
 
     Raises:
         ConfigError: the project has no such model, or several of the name.
     """
-    found = [node for node in graph.nodes.values() if node.name == model and node.resource_type == "model"]
+    found = [node for node in manifest.nodes.values() if node.name == model and node.resource_type == "model"]
     if len(found) > 1:
         said = preview([node.unique_id for node in found])
         raise ConfigError(
@@ -131,14 +131,14 @@ def relation_of(graph: Manifest, model: str) -> str:
     return found[0].relation
 
 
-def read_payments(tables: Warehouse, graph: Manifest, concert_id: int) -> Payments:
+def read_payments(tables: Warehouse, manifest: Manifest, concert_id: int) -> Payments:
     """Read the payments of a concert.
 
     Raises:
         PayrollStopped: the warehouse gave an amount that is not exact.
         ConfigError: a table is missing.
     """
-    places = {name: relation_of(graph, name) for name in (PAYMENTS, MUSICIANS, CONCERTS, CONTRACTS)}
+    places = {name: relation_of(manifest, name) for name in (PAYMENTS, MUSICIANS, CONCERTS, CONTRACTS)}
     # Left joins: a payment must not vanish because a musician's name is unknown.
     query = f"""
         select p.payment_key, p.contract_id, p.concert_id, p.musician_id, m.first_name, m.last_name, m.full_name,
@@ -163,11 +163,11 @@ def checksum_of(rows: Sequence[Payment]) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
-def read_compared(tables: Warehouse, graph: Manifest, concert_id: int) -> list[Compared]:
+def read_compared(tables: Warehouse, manifest: Manifest, concert_id: int) -> list[Compared]:
     """Return every row that the reconciliation has of a concert."""
     query = f"""
         select musician_id, outcome, calculated_net_amount, recorded_net_amount
-        from {relation_of(graph, RECONCILIATION)} where concert_id = ? order by musician_id"""
+        from {relation_of(manifest, RECONCILIATION)} where concert_id = ? order by musician_id"""
     found: list[Compared] = []
     for row in tables.rows(query, [concert_id]):
         calculated, recorded = (_money(row[name], name) for name in ("calculated_net_amount", "recorded_net_amount"))

@@ -36,10 +36,10 @@ class Planned:
 
 
 def plan_payroll(
-    concert_id: int, target: str, profile: Profile, project: Project, graph: Manifest, root: Path, lasts: timedelta
+    concert_id: int, target: str, profile: Profile, project: Project, manifest: Manifest, root: Path, lasts: timedelta
 ) -> Planned:
     """Return what pre_payroll would do."""
-    tests = tests_of(graph)
+    tests = tests_of(manifest)
     critical = sum(test.is_critical for test in tests)
     steps = [
         f"check the freshness of the sources of {project.name} that payroll depends on",
@@ -47,18 +47,18 @@ def plan_payroll(
         f"confirm that {len(tests)} tests ran and passed, {critical} of them critical",
         f"compare every payment of concert {concert_id} with what the source recorded",
     ]
-    stops = without_critical_test(graph)
+    stops = without_critical_test(manifest)
     missing = list(ROLES)
     with open_warehouse(profile) as tables:
-        ledger = PayrollLedger(tables, graph)
+        ledger = PayrollLedger(tables, manifest)
         run = ledger.run(concert_id)
         if run and run.paid_at:
             stops.append(f"it has been paid: {run.paid_total} on {run.payment_date}")
-        if not ledger.has_payments() or not tables.exists(relation_of(graph, RECONCILIATION)):
+        if not ledger.has_payments() or not tables.exists(relation_of(manifest, RECONCILIATION)):
             steps.append("the payments are unknown: nothing has been built yet")
         else:
-            payments = read_payments(tables, graph, concert_id)
-            stops += faults(payments, read_compared(tables, graph, concert_id))
+            payments = read_payments(tables, manifest, concert_id)
+            stops += faults(payments, read_compared(tables, manifest, concert_id))
             signatures = valid(signatures_of(ledger.entries(concert_id)), payments.checksum, now(), lasts)
             missing = missing_roles(signatures)
             steps.append(
@@ -66,6 +66,6 @@ def plan_payroll(
                 f"checksum {payments.checksum[:12]}"
             )
     steps.append(f"wait for signatures of: {', '.join(missing)}" if missing else "all have signed this data already")
-    steps.append(f"archive the payments as {archive_name(graph, datetime.now(UTC).date())}")
+    steps.append(f"archive the payments as {archive_name(manifest, datetime.now(UTC).date())}")
     steps.append(f"export CSV and Parquet to {root}")
     return Planned(concert_id, target, tuple(steps), tuple(stops))

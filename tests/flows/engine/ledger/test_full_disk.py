@@ -16,7 +16,7 @@ from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import state_of
-from flows.engine.process.listing import list_ids
+from flows.engine.process.listing import list_nodes
 from flows.engine.run import run_dbt
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, TributaryError
@@ -82,6 +82,6 @@ def test_a_disk_that_is_full_before_the_start_is_no_traceback_wherever_it_is_not
     with one_writer("dev", "me", wait=False):
         said = r"No space left on device\. Free some space or choose another folder with TRIBUTARY_STATE"
         with pytest.raises(ConfigError, match=said):
-            list_ids(DbtCommand("ls"), SHOP, profile)
+            list_nodes(DbtCommand("ls"), SHOP, profile)
         with pytest.raises(ConfigError, match=said):
             deferred(DbtCommand("build"), SHOP, profile, str(tmp_path))
