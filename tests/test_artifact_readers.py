@@ -21,6 +21,7 @@ _KEYS = (
 KEYS = frozenset(_KEYS.split())
 # Who uses some of these words for something else, or can't ask the room: which words, and the reason.
 ELSEWHERE = {
+    "flows/engine/attempts.py": ("nodes", "an event of our own child"),
     "flows/engine/changed/run_memory.py": ("sources unique_id", "the ledger of a run"),
     "flows/engine/changed/source_data.py": ("sources", "a file of ours: what a run's freshness check found"),
     "flows/engine/context/events.py": ("invocation_id relation_name resource_type unique_id", "dbt's log lines"),
@@ -36,6 +37,7 @@ ELSEWHERE = {
         "run_results.json sources.json",
         "scrubs the files of another dbt in a bare Python, which imports nothing of ours",
     ),
+    "flows/history/cut_off.py": ("nodes", "the ledger of a run"),
     "flows/report/html/charts.py": ("nodes unique_id", "rows of the history"),
     "flows/report/html/contents.py": ("unique_id", "rows of the history"),
     "flows/report/html/page.py": ("unique_id", "rows of the history"),
