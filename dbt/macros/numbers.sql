@@ -48,7 +48,7 @@
             sign({{ dividend }}) * (
                 (2 * abs({{ dividend }}) * {{ 10 ** scale }} + {{ divisor }}) // nullif(2 * {{ divisor }}, 0)
             ) as numeric(18, 0)
-        ) * cast('{{ "%.*f" % (scale, 10 ** (-scale)) }}' as numeric(18, {{ scale }}))
+        ) * cast('{{ ("%." ~ scale ~ "f") % (10 ** (-scale)) }}' as numeric(18, {{ scale }}))
         as numeric(18, {{ scale }})
     )
 {%- endmacro %}

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.databases import database_of_its_own
+from benchmarks.engines import Engine
 from tests.models.journey import Journey
+from tests.support.engines import engine_or_skip
 from tests.support.warehouses.builds import DuckDB, Finished, PostgreSQL
 
 # A session far from UTC, which must not show in any row.
@@ -43,6 +45,16 @@ def duckdb_journey(
     shutil.copytree(parsed[0].folder, folder, dirs_exist_ok=True)
     with Journey(DuckDB(folder, environment=FAR_FROM_UTC)) as under_way:
         yield under_way
+
+
+# The quickest of them is compared each time; the other takes as long as all the rest.
+ENGINES = ["2", pytest.param("1.11", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def other_dbt(request: pytest.FixtureRequest) -> Engine:
+    """Another dbt than the one of this environment."""
+    return engine_or_skip(request.param)
 
 
 @pytest.fixture(params=["duckdb", "postgres"])

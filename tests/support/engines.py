@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,13 @@ def engine_or_skip(name: str) -> Engine:
         pytest.skip(str(exc))
 
 
-def run_engine(engine: Engine, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+def run_engine(
+    engine: Engine,
+    *arguments: str | os.PathLike[str],
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
     """Run a dbt with these arguments, and return what it said, whatever came of it."""
     argv: Sequence[str | os.PathLike[str]] = [engine.program, *arguments]
-    environment = {**os.environ, **engine.environment, "PYTHONUTF8": "1"}
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=300)
+    given = {**os.environ, **engine.environment, "PYTHONUTF8": "1", **(environment or {})}
+    return subprocess.run(argv, env=given, cwd=folder, capture_output=True, text=True, timeout=300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from typing import Any
 import duckdb
 import psycopg2
 
+from benchmarks.engines import Engine
+from tests.support.engines import run_engine
 from tests.support.warehouses.command import run_dbt
 
 HERE = Path(__file__).parent
@@ -41,6 +44,8 @@ class Warehouse(ABC):
     folder: Path
     target: str = "dev"
     environment: dict[str, str] = field(default_factory=dict)
+    engine: Engine | None = None
+    """The dbt that builds it, on a copy of the project; the one of this environment when None."""
 
     @abstractmethod
     def dbt_output(self) -> dict[str, Any]:
@@ -70,16 +75,30 @@ class Warehouse(ABC):
         (self.folder / "profiles.yml").write_text(json.dumps(profile), encoding="utf-8")
         results = self.folder / "target" / "run_results.json"
         results.unlink(missing_ok=True)
-        folders = {"--project-dir": PROJECT, "--profiles-dir": self.folder}
+        folders = {"--project-dir": self.project, "--profiles-dir": self.folder}
         folders |= {"--target-path": self.folder / "target", "--log-path": self.folder / "logs"}
-        arguments = ["--no-use-colors", "--log-level-file", "none", *command]
-        arguments += [str(part) for pair in folders.items() for part in pair]
-        exit_code, output = run_dbt(arguments, self.folder, self.environment)
+        arguments = [str(part) for pair in folders.items() for part in pair]
+        if self.engine:
+            done = run_engine(self.engine, *command, *arguments, folder=self.folder, environment=self.environment)
+            exit_code, output = done.returncode, done.stdout + done.stderr
+        else:
+            before = ["--no-use-colors", "--log-level-file", "none"]
+            exit_code, output = run_dbt([*before, *command, *arguments], self.folder, self.environment)
         statuses: dict[str, str] = {}
         if results.exists():
             found = json.loads(results.read_text(encoding="utf-8"))["results"]
             statuses = {result["unique_id"]: result["status"] for result in found}
         return Finished(exit_code, output, statuses)
+
+    @property
+    def project(self) -> Path:
+        """Return the project's folder: a copy for another dbt, as dbt 2 writes into it."""
+        if self.engine is None:
+            return PROJECT
+        copy = self.folder / "project"
+        if not copy.exists():
+            shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns("target", "logs", "profiles.yml"))
+        return copy
 
     def build(self, *options: str, command: str = "build") -> Finished:
         """Run dbt build, or the given command, and expect every node to end well; warnings are well."""
