@@ -13,10 +13,7 @@ from benchmarks.databases import database_of_its_own
 from benchmarks.engines import Engine
 from tests.models.journey import Journey
 from tests.support.engines import engine_or_skip
-from tests.support.warehouses.builds import DuckDB, Finished, PostgreSQL
-
-# A session far from UTC, which must not show in any row.
-FAR_FROM_UTC = {"TZ": "America/New_York", "PGTZ": "America/New_York"}
+from tests.support.warehouses.builds import FAR_FROM_UTC, DuckDB, Finished, PostgreSQL
 
 
 @pytest.fixture(scope="session")

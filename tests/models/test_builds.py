@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.engines import Engine
-from tests.models.conftest import FAR_FROM_UTC
 from tests.models.journey import Journey, Step
 from tests.support.postgres import database_of_its_own
-from tests.support.warehouses.builds import DuckDB, PostgreSQL, Warehouse
+from tests.support.warehouses.builds import FAR_FROM_UTC, DuckDB, PostgreSQL, Warehouse
 
 # Oddities that raw_rows.sql holds on purpose: more clicks than impressions, a campaign nobody describes, a
 # musician nobody recorded, and a payment that is not there yet. The next sync mends the last two.

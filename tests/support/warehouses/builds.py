@@ -20,6 +20,9 @@ from tests.support.warehouses.command import run_dbt
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[2] / "dbt"
 
+# A session far from UTC, which must not show in any row.
+FAR_FROM_UTC = {"TZ": "America/New_York", "PGTZ": "America/New_York"}
+
 Rows = list[tuple[Any, ...]]
 
 
