@@ -86,12 +86,10 @@ def next_runs(cron: str, time_zone: str, after: datetime, count: int) -> list[da
     from zoneinfo import ZoneInfo
 
     from prefect.server.schemas.schedules import CronSchedule
-    from prefect.types import DateTime
 
     zone = ZoneInfo(time_zone)
     schedule = CronSchedule(cron=cron, timezone=time_zone)
-    start = DateTime.fromtimestamp(after.timestamp(), zone)
-    found = asyncio.run(schedule.get_dates(count, start))
+    found = asyncio.run(schedule.get_dates(count, after.astimezone(zone)))
     return [datetime.fromtimestamp(at.timestamp(), zone) for at in found]
 
 

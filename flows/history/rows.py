@@ -196,4 +196,5 @@ def _count(value: object) -> int | None:
 
 def utc(moment: datetime) -> datetime:
     """Return a moment as naive UTC."""
-    return moment.astimezone(UTC).replace(tzinfo=None)
+    # Prefect's own moments, which are not the standard library's, warn of a plain `replace` since 3.9.
+    return datetime.fromtimestamp(moment.timestamp(), UTC).replace(tzinfo=None)
