@@ -68,6 +68,11 @@ class Program:
         return self.generation == 1
 
     @property
+    def has_user_settings(self) -> bool:
+        """Return whether it takes flags from ~/.dbt/user_settings.yml and gives hints from time to time."""
+        return self.numbers >= (1, 12)
+
+    @property
     def lacks(self) -> tuple[str, ...]:
         """Return what it can't do, each as the rest of a sentence that begins with "it can't"."""
         found = [] if self.has_freshness else ["check how fresh sources are (run with --no-freshness)"]

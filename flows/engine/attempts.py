@@ -127,6 +127,7 @@ class Attempts:
     def take_over(self, earlier: Interrupted) -> None:
         """Make what an interrupted run finished part of this one, also for the next crash."""
         self._window_at, self._batches = earlier.window_at or self._started_at, dict(earlier.batches)
+        self._ledger.take_back(earlier.stale)
         for result in earlier.done.values():
             self._ledger.node(result.as_event(), TAKEN_OVER)
             self.results[result.unique_id] = result
@@ -440,6 +441,10 @@ class Attempts:
             return None
         left = with_what_they_kept_back(failed, self.results.values(), manifest)
         nodes = manifest.require(key for key in left if not is_hook(key))
+        # Should they not get to run: what they made without their parents counts no more.
+        stale = {key for key in nodes if self.results[key].outcome in ("succeeded", "warned")}
+        self._ledger.take_back(stale)
+        self.results = {key: node for key, node in self.results.items() if key not in stale}
         if nodes or len(nodes) == len(left):
             return only_these(self._command, nodes)
         if are_all_kept_back(self.results):

@@ -93,7 +93,7 @@ def run_dbt(
                 run.note(f"Nothing to resume: the run of {name_of_run(earlier.run_path)} came to a good end.")
                 left = None
             elif earlier:
-                left = _what_is_left(command, earlier, project, profile)
+                left, earlier = _what_is_left(command, earlier, project, profile)
                 run.take_over(earlier)
             elif options.changed:
                 plan = plan_changes(memory, project, profile)
@@ -136,11 +136,17 @@ def _for_the_hooks(command: DbtCommand, plan: ChangePlan, state: State, run_path
     return only_these(command, nodes_for_hooks(there))
 
 
-def _what_is_left(command: DbtCommand, earlier: Interrupted, project: Project, profile: Profile) -> DbtCommand | None:
-    """Return the command for the nodes that an interrupted run did not finish; None when it finished them all."""
+def _what_is_left(
+    command: DbtCommand, earlier: Interrupted, project: Project, profile: Profile
+) -> tuple[DbtCommand | None, Interrupted]:
+    """Return the command for the nodes that an interrupted run did not finish, and what of that run still counts.
+
+    The command is None when it finished them all.
+    """
     if not earlier.done:
-        return command
+        return command, earlier
     selected, manifest = list_nodes(command, project, profile)
+    earlier = earlier.without(manifest.built_without(set(selected) - earlier.done.keys()))
     left = [
         unique_id
         for unique_id in selected
@@ -153,4 +159,4 @@ def _what_is_left(command: DbtCommand, earlier: Interrupted, project: Project, p
     if not left and any(is_hook(node) and node not in earlier.hooks for node in manifest.nodes):
         current_reporter().note("Its hooks did not come to a good end: they are run again.")
         left = nodes_for_hooks(earlier.done.values())
-    return only_these(command, left)
+    return only_these(command, left), earlier

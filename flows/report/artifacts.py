@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult, Stopped
-from flows.engine.context.events import NodeEvent
+from flows.engine.context.events import REUSED, NodeEvent
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.ledger.failures import log_of
 from flows.report.adapter_costs import cost_columns, cost_sentence, figures_of
@@ -34,6 +34,8 @@ def counts_sentence(result: DbtResult) -> str:
     """Return how many nodes ended how, such as "41 succeeded, 1 failed"."""
     counts = result.counts()
     parts = [f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome]]
+    if reused := sum(node.is_reused for node in result.nodes):
+        parts[0] += f" ({reused} of them used again as they were)"
     return ", ".join(parts) or "nothing to do"
 
 
@@ -69,7 +71,7 @@ def table_rows(result: DbtResult) -> list[dict[str, Any]]:
     return [
         {
             # Last, because the names of tests are long.
-            "outcome": node.outcome,
+            "outcome": REUSED if node.is_reused else node.outcome,
             "seconds": round(node.seconds, 2),
             "attempts": node.attempts,
             "type": node.resource_type,

@@ -46,6 +46,7 @@ class Node(NamedTuple):
         label: what people call an exposure.
         snapshot: what dbt alone knows of a snapshot's table; None for other nodes.
         batches: how a model is cut into batches of time; None for other nodes.
+        lets_go_on: whether what reads it is built all the same when it fails: `on_error: continue` of dbt 1.12.
     """
 
     unique_id: str
@@ -77,6 +78,7 @@ class Node(NamedTuple):
     label: str
     snapshot: Snapshot | None
     batches: Batches | None
+    lets_go_on: bool = False
 
     @property
     def is_test(self) -> bool:
@@ -185,6 +187,11 @@ class Manifest:
     def downstream(self, roots: Iterable[str]) -> set[str]:
         """Return all nodes that depend on these, not the roots themselves."""
         return _beyond(self.graph, roots)
+
+    def built_without(self, roots: Iterable[str]) -> set[str]:
+        """Return all nodes that dbt builds although these fail, from what these left the last time."""
+        going_on = [root for root in roots if root in self.nodes and self.nodes[root].lets_go_on]
+        return self.downstream(going_on) if going_on else set()
 
     def upstream(self, roots: Iterable[str]) -> set[str]:
         """Return all nodes that these depend on, not the roots themselves."""

@@ -193,6 +193,7 @@ def _node(unique_id: str, entry: _Entry, groups: Mapping[str, tuple[str, ...]]) 
         label=str(entry.get("label") or entry["name"]),
         snapshot=_snapshot(config) if kind == "snapshot" else None,
         batches=_batches(config),
+        lets_go_on=config.get("on_error") == "continue",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.engine.artifacts.artifacts import Artifacts, Details, ResultsFile, moment_of
 from flows.engine.artifacts.manifest import Manifest
-from flows.engine.context.events import FAILED, SKIPPED, SUCCEEDED, WARNED, NodeEvent
+from flows.engine.context.events import FAILED, REUSED, SKIPPED, SUCCEEDED, WARNED, NodeEvent
 from infrastructure.errors import preview
 from infrastructure.plain_text import plain, said_lines
 
@@ -85,6 +85,11 @@ class NodeResult:
         if self.status in SKIPPED:
             return "skipped"
         return "succeeded" if self.status in SUCCEEDED else "failed"
+
+    @property
+    def is_reused(self) -> bool:
+        """Return whether dbt left it as it was, having found nothing in it to build; it counts as succeeded."""
+        return self.status == REUSED
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from flows.engine.changed.last_success import (
 from flows.engine.changed.parse_inputs import Surroundings, surroundings_of
 from flows.engine.changed.source_data import keep_source_data, kept_source_data
 from flows.engine.context.command import DbtCommand, flags_in
-from flows.engine.context.events import STARTED
+from flows.engine.context.events import REUSED, STARTED, NodeEvent
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import LEDGER, State, dbt_log, state_of
-from flows.engine.ledger.ledger import TAKEN_OVER, read_ledger
+from flows.engine.ledger.ledger import TAKEN_OVER, read_ledger, taken_back
 from flows.engine.ledger.resume import logged_events
 from infrastructure.errors import ConfigError
 
@@ -66,6 +66,9 @@ def after(last: LastSuccess, inputs: Inputs | None, done: Done) -> dict[str, Bui
     settings = settings_digest(inputs) if inputs else ""
     good = {unique_id for unique_id, (status, _) in done.ended.items() if status in GOOD}
     for unique_id, (status, at) in done.ended.items():
+        if status == REUSED:
+            # dbt left it as it was: what is known of it still holds, and what is not known is built once.
+            continue
         node = inputs.nodes.get(unique_id) if inputs else None
         earlier = last.built.get(unique_id)
         if node is not None and status in GOOD:
@@ -269,11 +272,13 @@ def _cut_off(run_path: Path) -> tuple[Done, str] | None:
         return None
     command = head["command"]
     is_real = _is_real(command["verb"], [*(command.get("flags") or ()), *(command.get("environment") or ())])
-    ended: dict[str, tuple[str, str]] = {}
-    events = [(e["event"]["unique_id"], e["event"]["status"], e["event"]["finished_at"] or e["event"]["started_at"])
-              for e in entries if e.get("kind") == "node" and e.get("attempt") != TAKEN_OVER]  # fmt: skip
-    events += [(e.unique_id, e.status, e.finished_at or e.started_at) for e in logged_events(dbt_log(run_path))]
-    for unique_id, status, at in events:
+    since = taken_back(entries)
+    ended = {unique_id: (INTERRUPTED, at.isoformat()) for unique_id, at in since.items()}
+    events = [NodeEvent(**e["event"]) for e in entries if e.get("kind") == "node" and e.get("attempt") != TAKEN_OVER]
+    for event in [*events, *logged_events(dbt_log(run_path))]:
+        unique_id, status, at = event.unique_id, event.status, event.at
+        if unique_id in since and at <= since[unique_id]:
+            continue
         if status != STARTED:
             ended[unique_id] = (status if is_real or status not in GOOD else INTERRUPTED, at.isoformat())
         else:

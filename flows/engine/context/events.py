@@ -17,7 +17,9 @@ WARNED = frozenset({"warn"})
 NOT_RUN, CUT_OFF = "not run", "cut off"
 UNTOLD = frozenset({NOT_RUN, CUT_OFF})
 SKIPPED = frozenset({"skipped"}) | UNTOLD
-SUCCEEDED = frozenset({"success", "pass", "no-op"})
+# Not built, because dbt itself found that what stands there is as it would be: known to 1.12, where dbt keeps state.
+REUSED = "reused"
+SUCCEEDED = frozenset({"success", "pass", "no-op", REUSED})
 FINISHED = FAILED | WARNED | SKIPPED | SUCCEEDED
 STARTED = "started"
 # What dbt calls the statements of on-run-start and on-run-end.
@@ -64,6 +66,11 @@ class NodeEvent:
     relation: str | None = None
     thread: str | None = None
     total: int | None = None
+
+    @property
+    def at(self) -> datetime:
+        """Return when it ended, or began where it has not ended."""
+        return self.finished_at or self.started_at
 
     @property
     def is_hook(self) -> bool:

@@ -105,13 +105,13 @@ def variables_by_package(folder: Path) -> dict[str, Mapping[str, Any]]:
     for place in [*places, folder]:
         settings = project_settings(place)
         if name := settings.get("name"):
-            found[str(name)] = {**(_yaml(place / "vars.yml").get("vars") or {}), **(settings.get("vars") or {})}
+            found[str(name)] = {**(yaml_mapping(place / "vars.yml").get("vars") or {}), **(settings.get("vars") or {})}
     return found
 
 
 def project_settings(folder: Path) -> dict[str, Any]:
     """Return what dbt_project.yml says; empty where it can't be read, which dbt itself reports."""
-    return _yaml(folder / "dbt_project.yml")
+    return yaml_mapping(folder / "dbt_project.yml")
 
 
 def packages_folder(folder: Path, environ: Mapping[str, str]) -> Path | None:
@@ -141,7 +141,8 @@ def rendered(text: str, environ: Mapping[str, str]) -> str | None:
         return None
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def yaml_mapping(path: Path) -> dict[str, Any]:
+    """Return what a YAML file says; empty where it is missing or is no mapping, which dbt itself reports."""
     try:
         document = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, yaml.YAMLError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -24,6 +24,8 @@ _CHUNK_BYTES = 1_000_000
 
 # The attempt of a node that an earlier run finished, and that the run which resumed it only wrote down again.
 TAKEN_OVER = 0
+# The kind of the entry that says of which nodes the outcome so far counts no more: what they read is built again.
+TAKEN_BACK = "taken back"
 
 
 class _AppendedFile:
@@ -118,6 +120,11 @@ class Ledger(_AppendedFile):
             }
         )
 
+    def take_back(self, unique_ids: Iterable[str]) -> None:
+        """Write down that nodes have to run once more, whatever came of them; see `node` for the errors."""
+        if nodes := sorted(unique_ids):
+            self.append({"kind": TAKEN_BACK, "at": datetime.now(UTC), "nodes": nodes})
+
     def append(self, entry: dict[str, Any]) -> None:
         """Write one entry down; see `node` for the errors."""
         self._write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
@@ -130,6 +137,11 @@ def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
             entry = _entry(line)
             if entry is not None:
                 yield entry
+
+
+def taken_back(entries: Iterable[Mapping[str, Any]]) -> dict[str, datetime]:
+    """Return since when the outcome of a node counts no more, by unique id."""
+    return {key: entry["at"] for entry in entries if entry.get("kind") == TAKEN_BACK for key in entry["nodes"]}
 
 
 def is_damaged(path: Path) -> bool:

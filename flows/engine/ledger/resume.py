@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from flows.engine.context.options import RunOptions
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import LEDGER, TEXT_LOG, State, dbt_log
 from flows.engine.ledger.batches import batches_told
-from flows.engine.ledger.ledger import is_damaged, read_ledger
+from flows.engine.ledger.ledger import is_damaged, read_ledger, taken_back
 from flows.engine.ledger.undone import is_accounted_for
 from infrastructure.errors import ConfigError
 
@@ -41,6 +41,7 @@ class Interrupted:
 
     Attributes:
         done: the nodes that it did finish. Its hooks are none: dbt runs them whenever it runs.
+        stale: those that it built from what a node that failed had left before.
         hooks: unique ids of its hooks that came to a good end.
         window_at: when the first run began that this one belongs to; batches of time are counted back from there.
         batches: of models of which some batches were built and some were not; see `unbuilt_batches`.
@@ -53,6 +54,12 @@ class Interrupted:
     window_at: datetime | None = None
     batches: Mapping[str, Any] = field(default_factory=dict[str, Any])
     is_whole: bool = False
+    stale: frozenset[str] = frozenset()
+
+    def without(self, stale: Set[str]) -> Interrupted:
+        """Return the same run, with these of its nodes to be built once more."""
+        done = {key: node for key, node in self.done.items() if key not in stale}
+        return replace(self, done=done, stale=frozenset(self.done.keys() & stale))
 
 
 def interrupted_run(state: State, command: DbtCommand) -> Interrupted | None:
@@ -177,11 +184,12 @@ def _done_by(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, 
         done = _done_by(run_path.parent / resumed, before)
     elif resumed and not any(entry.get("attempt") for entry in entries):
         raise _gone(run_path.parent / resumed / LEDGER)
-    for entry in entries:
-        if entry.get("kind") == "node":
-            _take(done, NodeEvent(**entry["event"]))
-    for event in logged_events(dbt_log(run_path)):
-        _take(done, event)
+    since = taken_back(entries)
+    done = {key: node for key, node in done.items() if key not in since}
+    told = [NodeEvent(**entry["event"]) for entry in entries if entry.get("kind") == "node"]
+    for event in [*told, *logged_events(dbt_log(run_path))]:
+        if event.unique_id not in since or event.at > since[event.unique_id]:
+            _take(done, event)
     # What dbt's log alone calls done is not.
     for unique_id in (each for entry in entries if entry.get("kind") == "not run" for each in entry["nodes"]):
         done.pop(unique_id, None)

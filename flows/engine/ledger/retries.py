@@ -43,12 +43,13 @@ class Retries:
 
 
 def with_what_they_kept_back(again: Iterable[str], results: Iterable[NodeResult], manifest: Manifest) -> list[str]:
-    """Return nodes with those that were skipped because of them, in the order of the results.
+    """Return nodes with those that were skipped or built without them, in the order of the results.
 
     What also depends on a node that failed for good stays skipped.
     """
     nodes = {node.unique_id: node for node in results}
     chosen = set(again)
+    chosen |= {key for key in manifest.built_without(chosen) if key in nodes and nodes[key].outcome != "skipped"}
     for_good = {node.unique_id for node in nodes.values() if node.outcome == "failed"} - chosen
     freed = _kept_back_by(chosen, manifest) - _kept_back_by(for_good, manifest)
     return [

@@ -252,6 +252,13 @@ def _end_at_once(ended: list[int]) -> None:
         os._exit(ended[0])
 
 
+def _leave_out_the_users_settings() -> None:
+    """Keep what a user's home says from a run: dbt 1.12 takes flags from ~/.dbt/user_settings.yml."""
+    flags: Any = importlib.import_module("dbt.cli.flags")
+    if hasattr(flags, "get_user_setting_flags"):
+        flags.get_user_setting_flags = dict
+
+
 def main() -> None:
     """Run dbt with the arguments of this process."""
     ended: list[int] = []
@@ -267,6 +274,7 @@ def main() -> None:
         _wait_for_the_command(int(control))
     _say_whose_statements_these_are(os.environ.get(COMMENT_VARIABLE), os.environ.get(QUERY_TAG_VARIABLE))
     _only_batches_that_failed(os.environ.get(BATCHES_VARIABLE))
+    _leave_out_the_users_settings()
     from dbt.cli.main import cli
 
     # What is imported stays: the collector need not look at it again before the end.

@@ -18,12 +18,13 @@ from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.exact_selection import hand_over
 from flows.engine.context.project import Project
+from flows.engine.context.project_files import yaml_mapping
 from flows.engine.context.state import STATE_VARIABLE, State, dbt_log, state_of
 from flows.engine.ledger.failures import crash_of
 from flows.engine.process.engines import engine_of, events_variable
 from flows.engine.process.environment import child_environment
 from flows.engine.process.process import DbtProcess
-from infrastructure.errors import ConfigError
+from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
 from infrastructure.program import find_program
 
@@ -38,6 +39,8 @@ _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
 # A later question removes what a killed one left behind, once no process can be waiting for it any more.
 _LEFT_BEHIND_SECONDS = 86_400
 _QUESTION = "question-"
+# What a user may set for all projects without changing what is built, or how it is told.
+_HARMLESS_SETTINGS = frozenset({"send_anonymous_usage_stats", "hints_enabled", "use_colors", "printer_width"})
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class Dbt:
         )
 
     def _require_able(self, command: DbtCommand) -> None:
+        if self.program.path is not None and self.program.has_user_settings:
+            _require_no_user_settings(str(self.program))
         if command.verb == "source freshness" and not self.program.has_freshness:
             raise ConfigError(
                 f"{self.program} has no check of how fresh sources are: it says that all is well without a look. "
@@ -165,6 +170,17 @@ class Dbt:
         if code != 0 and not (code == 1 and failing_is_an_answer):
             target, warehouse = self.profile.target, self.profile.warehouse
             raise crash_of(command.name, target, code, "\n".join(said[:10]), place.log_path, warehouse)
+
+
+def _require_no_user_settings(program: str) -> None:
+    """Refuse a home that would change a run; the dbt of this environment is kept from reading it."""
+    settings = Path.home() / ".dbt" / "user_settings.yml"
+    flags = sorted((yaml_mapping(settings).get("flags") or {}).keys() - _HARMLESS_SETTINGS)
+    if flags:
+        raise ConfigError(
+            f"{settings} sets {preview(flags)}, which {program} would take, so that a run would be another for another "
+            "user. Say it under `flags` in dbt_project.yml, and delete it there."
+        )
 
 
 @contextmanager

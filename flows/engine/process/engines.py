@@ -65,6 +65,9 @@ class Engine(Protocol):
 class OwnDbt:
     """dbt 1 of Tributary's own environment: child.py imports it, and writes its events itself."""
 
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
     def head(self) -> list[str]:
         # child.py writes the events, whatever a project's flags or the environment say of dbt's own loggers.
         return [
@@ -82,7 +85,7 @@ class OwnDbt:
         return ["--log-level-file", "none"]
 
     def variables(self, place: Place) -> Mapping[str, str]:
-        return {}
+        return _without_hints(self._program)
 
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
         told = tag_variables(run_id, target, warehouse)
@@ -98,11 +101,20 @@ class OwnDbt:
 class DbtElsewhere:
     """dbt 1 of another environment: a program, behind the relay."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: Program) -> None:
         self._program = program
 
     def head(self) -> list[str]:
-        return [*_RELAY, self._program, "--log-level", "info", "--log-format", "json", "--write-json", *self._plainly()]
+        return [
+            *_RELAY,
+            str(self._program.path),
+            "--log-level",
+            "info",
+            "--log-format",
+            "json",
+            "--write-json",
+            *self._plainly(),
+        ]
 
     def _plainly(self) -> list[str]:
         return ["--no-quiet", "--no-use-colors"]
@@ -111,7 +123,7 @@ class DbtElsewhere:
         return ["--log-level-file", "none"]
 
     def variables(self, place: Place) -> Mapping[str, str]:
-        return {WRITTEN_VARIABLE: f"{place.target_path}:{place.log_path}"}
+        return {WRITTEN_VARIABLE: f"{place.target_path}:{place.log_path}", **_without_hints(self._program)}
 
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
         # What these say can be told only to a dbt that imports something of ours.
@@ -174,8 +186,13 @@ def _said_as_dbt_1(unique_id: str, entry: Mapping[str, Any]) -> Mapping[str, Any
 def engine_of(program: Program) -> Engine:
     """Return the kind of dbt that a program is."""
     if program.path is None:
-        return OwnDbt()
-    return Dbt2(program.path) if program.generation == 2 else DbtElsewhere(program.path)
+        return OwnDbt(program)
+    return Dbt2(program) if program.generation == 2 else DbtElsewhere(program)
+
+
+def _without_hints(program: Program) -> dict[str, str]:
+    """Return what keeps dbt from advice of its own, of which it keeps a record in the user's home."""
+    return {"DBT_ENGINE_HINTS_ENABLED": "false"} if program.has_user_settings else {}
 
 
 def events_variable(file: Path) -> dict[str, str]:

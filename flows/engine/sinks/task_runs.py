@@ -62,7 +62,7 @@ def interrupted_event(
 
 def finished_event(flow_run: FlowRun, result: NodeResult, parents: Sequence[str]) -> dict[str, Any]:
     """Return the event that shows how a node ended, with its true start and end."""
-    state_type, state_name = _STATES[result.outcome]
+    state_type, state_name = ("COMPLETED", "Reused") if result.is_reused else _STATES[result.outcome]
     task_run = _task_run(flow_run, result.name, result.unique_id, result.resource_type, parents, result.started_at)
     task_run["end_time"] = result.finished_at.isoformat()
     task_run["total_run_time"] = result.seconds

@@ -23,6 +23,7 @@ from flows.engine.process.engines import OWN_DBT, OwnDbt
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.process import DbtProcess
 from infrastructure.errors import ConfigError
+from infrastructure.program import find_program
 from tests.support.processes import wait_until
 
 # Starts a grandchild, says its id, and waits; both do what `{deaf}` says about Ctrl-C.
@@ -97,7 +98,7 @@ child.main()
 
 
 def own_arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
-    return [*OwnDbt().head(), *arguments(command, place, target)]
+    return [*OwnDbt(find_program()).head(), *arguments(command, place, target)]
 
 
 def start(code: str, folder: Path) -> DbtProcess:

@@ -15,7 +15,7 @@ import pytest
 from flows.engine.process.engines import DbtElsewhere
 from flows.engine.process.relay import EVENTS_VARIABLE, IN_DOUBT, WRITTEN_VARIABLE, Scrubber
 from infrastructure.errors import ConfigError
-from infrastructure.program import find_program
+from infrastructure.program import Program, find_program
 
 SECRET = 'Tr0ub4dor&3 "wörd"/x=y\\z'
 LINE = '{{"info": {{"name": "{name}", "level": "info"}}, "data": {{"node_info": {{"node_status": "{status}"}}}}}}'
@@ -27,7 +27,7 @@ def relayed(folder: Path, code: str, **variables: str) -> subprocess.Popen[bytes
     program = folder / "program"
     program.write_text(f"#!{sys.executable}\n{SAYS}{code}\n")
     program.chmod(0o755)
-    relay = DbtElsewhere(str(program)).head()
+    relay = DbtElsewhere(Program(str(program), "1.12.6")).head()
     argv = relay[: relay.index(str(program)) + 1]
     environment = {"PATH": os.environ["PATH"], "PYTHONUTF8": "1", EVENTS_VARIABLE: str(folder / "logs" / "events")}
     return subprocess.Popen(
