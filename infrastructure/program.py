@@ -69,7 +69,7 @@ class Program:
 
     @property
     def has_user_settings(self) -> bool:
-        """Return whether it takes flags from ~/.dbt/user_settings.yml and gives hints from time to time."""
+        """Return whether it takes flags from ~/.dbt/user_settings.yml."""
         return self.numbers >= (1, 12)
 
     @property

@@ -7,7 +7,7 @@ import atexit
 import contextlib
 import dataclasses
 import gc
-import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -95,13 +95,11 @@ class _Relay:
     is handed on under another name, as a line that ends no node.
     """
 
-    def __init__(self, file: str | None) -> None:
+    def __init__(self, file: str | None, scrub: Callable[[bytes], bytes]) -> None:
         from dbt_common.events.functions import msg_to_dict
-        from dbt_common.exceptions import env_secrets, scrub_secrets
 
         self._as_document = msg_to_dict
-        self._scrub = scrub_secrets
-        self._secrets = env_secrets()
+        self._scrub = scrub
         self._lock = threading.Lock()
         self._is_closing = False
         self._files = [sys.stdout.fileno()]
@@ -117,7 +115,7 @@ class _Relay:
         document = self._as_document(event)
         if self._is_closing and document["data"].get("node_info", {}).get("unique_id"):
             document["info"]["name"] = IN_DOUBT
-        self._write(self._scrub(json.dumps(document, default=str), self._secrets).encode() + b"\n")
+        self._write(self._scrub(json.dumps(document, default=str).encode()) + b"\n")
 
     def selected(self, unique_ids: list[str]) -> None:
         """Say which nodes dbt is going to run."""
@@ -281,7 +279,10 @@ def main() -> None:
     gc.freeze()
     atexit.register(gc.unfreeze)
 
-    relay = _Relay(os.environ.get(EVENTS_VARIABLE))
+    environment = dict(os.environ)
+    scrubbing = _scrubbing()
+    scrub, folders = scrubbing.scrubbed_environment(environment)
+    relay = _Relay(os.environ.get(EVENTS_VARIABLE), scrub)
     _say_what_will_run(relay.selected)
     try:
         cli(prog_name="dbt", obj={"callbacks": [relay]})
@@ -289,6 +290,17 @@ def main() -> None:
         if isinstance(end.code, int):
             ended.append(end.code)
         raise
+    finally:
+        scrubbing.scrub_files(folders, scrub)
+
+
+def _scrubbing() -> Any:  # noqa: ANN401  (a module)
+    """Return the relay of dbts elsewhere, which blanks out encoded and cut secrets too; dbt itself does plain ones."""
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "relay.py")
+    spec: Any = importlib.util.spec_from_file_location("tributary_relay", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

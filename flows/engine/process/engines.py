@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -85,7 +86,7 @@ class OwnDbt:
         return ["--log-level-file", "none"]
 
     def variables(self, place: Place) -> Mapping[str, str]:
-        return _without_hints(self._program)
+        return _variables(self._program, place)
 
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
         told = tag_variables(run_id, target, warehouse)
@@ -123,7 +124,7 @@ class DbtElsewhere:
         return ["--log-level-file", "none"]
 
     def variables(self, place: Place) -> Mapping[str, str]:
-        return {WRITTEN_VARIABLE: f"{place.target_path}:{place.log_path}", **_without_hints(self._program)}
+        return _variables(self._program, place)
 
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
         # What these say can be told only to a dbt that imports something of ours.
@@ -190,9 +191,12 @@ def engine_of(program: Program) -> Engine:
     return Dbt2(program) if program.generation == 2 else DbtElsewhere(program)
 
 
-def _without_hints(program: Program) -> dict[str, str]:
-    """Return what keeps dbt from advice of its own, of which it keeps a record in the user's home."""
-    return {"DBT_ENGINE_HINTS_ENABLED": "false"} if program.has_user_settings else {}
+def _variables(program: Program, place: Place) -> dict[str, str]:
+    """Say where dbt writes, and keep it from advice of its own, of which it keeps a record in the user's home."""
+    # dbt 2.0.0-alpha.4 refuses a variable of this prefix that it does not know.
+    is_hinting = program.has_user_settings and program.generation == 1
+    hints = {"DBT_ENGINE_HINTS_ENABLED": "false"} if is_hinting else {}
+    return {WRITTEN_VARIABLE: f"{place.target_path}{os.pathsep}{place.log_path}", **hints}
 
 
 def events_variable(file: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ Run as a file with `python -I -S` by `process.DbtProcess`, so it imports nothing
 
 import base64
 import contextlib
+import fnmatch
 import json
 import os
 import select
@@ -27,17 +28,24 @@ _BLANK = b"*****"
 _DEBUG = b'"level":"debug"'
 # A part of a secret is one when it is half of it and as long as this: shorter ones are everyday words.
 _LEAST_PART = 12
-# What may hold a driver's words. dbt 2 writes every statement to the last, whatever it is told about logs.
-_WRITTEN = ("run_results.json", "sources.json", "dbt.log", "query_log.sql")
+# What may hold a driver's words; a log is also kept as dbt.log.1, and dbt 2 writes every statement to query_log.sql,
+# whatever it is told about logs, and what an OpenTelemetry collector would get where DBT_OTEL_FILE_NAME says so.
+_WRITTEN = ("run_results.json", "sources.json", "dbt.log*", "query_log.sql", "*.jsonl", "*.otel")
+# These would leave the machine, or be written in a form in which a secret is not found.
+_NOT_GIVEN = ("DBT_EXPORT_TO_OTLP", "DBT_OTEL_PARQUET_FILE_NAME")
 
 
 class Scrubber:
     """Blanks secrets out, also where a driver encoded them or cut them off."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in _forms(secret)}
+        forms = {form for secret in secrets if secret.strip() for form in _forms(secret)}
         self._forms = sorted(forms, key=len, reverse=True)
         self._parts = [form for form in self._forms if len(form) // 2 >= _LEAST_PART]
+
+    def __bool__(self) -> bool:
+        """Say whether there is any secret."""
+        return bool(self._forms)
 
     def __call__(self, text: bytes) -> bytes:
         """Return a text without any secret."""
@@ -94,13 +102,41 @@ def _without_part(text: bytes, form: bytes) -> bytes:
     return text
 
 
+def scrubbed_environment(environment: dict[str, str]) -> tuple[Scrubber, list[str]]:
+    """Return what blanks out the secrets of an environment, and the folders in whose files it has to.
+
+    What only the scrubbing needs, and what would get round it, is taken from the environment.
+    """
+    folders = [name for name in environment.pop(WRITTEN_VARIABLE, "").split(os.pathsep) if name]
+    for name in _NOT_GIVEN:
+        environment.pop(name, None)
+    return Scrubber(value for name, value in environment.items() if name.startswith(_SECRET)), folders
+
+
+def scrub_files(folders: Iterable[str], scrub: Scrubber) -> None:
+    """Blank secrets out of the logs and artifacts that dbt left in these folders."""
+    for folder in folders if scrub else ():
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                if any(fnmatch.fnmatch(name, pattern) for pattern in _WRITTEN):
+                    _scrub_file(os.path.join(folder, name), scrub)
+
+
+def _scrub_file(path: str, scrub: Scrubber) -> None:
+    with contextlib.suppress(OSError):
+        with open(path, "rb") as file:
+            text = file.read()
+        if (scrubbed := scrub(text)) != text:
+            with open(path, "wb") as file:
+                file.write(scrubbed)
+
+
 class Relay:
     """Starts a program, hands its lines on and ends it with the flow process."""
 
     def __init__(self, argv: list[str], environment: dict[str, str]) -> None:
         file = environment.pop(EVENTS_VARIABLE, None)
-        self._folders = [name for name in environment.pop(WRITTEN_VARIABLE, "").split(os.pathsep) if name]
-        self._scrub = Scrubber(value for name, value in environment.items() if name.startswith(_SECRET))
+        self._scrub, self._folders = scrubbed_environment(environment)
         self._files = [sys.stdout.fileno()]
         if file:
             os.makedirs(os.path.dirname(file), exist_ok=True)
@@ -145,7 +181,7 @@ class Relay:
                 if not part:
                     break
         _, status = os.waitpid(self._dbt, 0)
-        self._scrub_files()
+        scrub_files(self._folders, self._scrub)
         return os.waitstatus_to_exitcode(status)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
@@ -161,15 +197,6 @@ class Relay:
                 # A full disk or a flow process that is gone is no reason for dbt to fail in the middle of a node.
                 with contextlib.suppress(OSError):
                     _write_all(file, text)
-
-    def _scrub_files(self) -> None:
-        for path in (os.path.join(folder, name) for folder in self._folders for name in _WRITTEN):
-            with contextlib.suppress(OSError):
-                with open(path, "rb") as file:
-                    text = file.read()
-                if (scrubbed := self._scrub(text)) != text:
-                    with open(path, "wb") as file:
-                        file.write(scrubbed)
 
 
 def _in_doubt(line: bytes) -> bytes:

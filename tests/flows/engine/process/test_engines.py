@@ -2,78 +2,138 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import duckdb
+import psutil
 import pytest
 
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.deadline import time_limit
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
+from flows.engine.context.state import LEDGER
 from flows.engine.ledger.failures import log_of
 from flows.engine.ledger.retries import Retries
 from flows.engine.process.listing import list_nodes
 from flows.engine.run import run_dbt
-from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.errors import ConfigError, DbtRunFailed, RunTimedOut
 from infrastructure.profiles import Profile
-from infrastructure.program import find_program
+from infrastructure.program import Program, find_program
 from tests.support.engines import engine_or_skip
+from tests.support.processes import wait_until
 
-PROJECTS = Path(__file__).parents[3] / "projects"
+ROOT = Path(__file__).parents[4]
+PROJECTS = ROOT / "tests" / "projects"
 SECRET = "p/ss wörd+with=signs&42"
+
+
+OWN = "own"
+# dbt 2 is the quickest of them and the one that differs most; the others take a minute or two.
+QUICK = "2"
+ENGINES = ("1.8", "1.10", "1.11", "1.12", QUICK)
 
 
 @dataclass(frozen=True)
 class House:
-    """A project of its own, a DuckDB file, and the dbt that builds it."""
+    """A project of its own, a DuckDB file, and the dbt that builds it.
+
+    Attributes:
+        name: of the dbt.
+        dbt: its program; None for the one of this environment.
+    """
 
     folder: Path
-    dbt: str
-    generation: int
+    name: str
+    dbt: str | None
 
     @property
     def project(self) -> Path:
         return self.folder / "project"
 
+    @property
+    def program(self) -> Program:
+        return find_program(self.dbt)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
     def run(
-        self, verb: str = "build", resume: bool = False, allow_nothing: bool = False, **command: object
+        self,
+        verb: str = "build",
+        sleep: Callable[[float], None] = lambda _: None,
+        options: RunOptions | None = None,
+        **command: object,
     ) -> DbtResult:
         output = {"type": "duckdb", "path": str(self.folder / "w.duckdb"), "schema": "main", "threads": 2}
         profile = Profile("dev", "outcomes", output, {"DBT_ENV_SECRET_KEY": SECRET}, dbt=self.dbt)
         return run_dbt(
             DbtCommand(verb, **command),  # pyright: ignore[reportArgumentType]
             RunContext(read_project(self.project), profile),
-            RunOptions(resume=resume, allow_nothing=allow_nothing),
-            retries=Retries(limit=1, sleep=lambda _: None),
+            options,
+            retries=Retries(limit=1, sleep=sleep),
         )
 
-    def failed(self, verb: str = "build", **command: object) -> DbtRunFailed:
+    def failed(self, verb: str = "build", options: RunOptions | None = None, **command: object) -> DbtRunFailed:
         with pytest.raises(DbtRunFailed) as caught:
-            self.run(verb, **command)
+            self.run(verb, options=options, **command)
         return caught.value
 
+    def value(self, sql: str) -> object:
+        with duckdb.connect(str(self.folder / "w.duckdb"), read_only=True) as connection:
+            return connection.execute(sql).fetchall()[0][0]
 
-# dbt 2 is the quickest of them and the one that differs most; the others take a minute.
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("1.8", "1.10", "1.12")]
 
-
-@pytest.fixture(scope="module", params=[*SLOW, "2"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=() if n == QUICK else pytest.mark.slow) for n in (OWN, *ENGINES)],
+)
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    engine = engine_or_skip(request.param)
-    if "duckdb" in engine.without:
+    name = request.param
+    engine = None if name == OWN else engine_or_skip(name)
+    if engine and "duckdb" in engine.without:
         pytest.skip(engine.without["duckdb"])
     folder = tmp_path_factory.mktemp("engine")
     shutil.copytree(PROJECTS / "outcomes", folder / "project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIBUTARY_STATE", str(folder / "state"))
-        for variable, value in engine.environment.items():
+        for variable, value in engine.environment.items() if engine else ():
             patch.setenv(variable, value)
-        yield House(folder, engine.program, int(request.param.partition(".")[0]))
+        yield House(folder, name, engine.program if engine else None)
+
+
+@pytest.fixture
+def stuck(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A project whose second model does not end until it is written anew."""
+    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    found = House(tmp_path, house.name, house.dbt)
+    found.write(
+        "dbt_project.yml",
+        "name: outcomes\nprofile: outcomes\nflags: {send_anonymous_usage_stats: false}\n"
+        "models: {outcomes: {+materialized: table}}\n",
+    )
+    found.write("models/first.sql", "select uuid() as id")
+    found.write(
+        "models/endless.sql",
+        "select count(*) as id from range(1000000000000) as source(n), {{ ref('first') }} where sqrt(n) >= 0",
+    )
+    found.write("models/last.sql", "select id from {{ ref('endless') }}")
+    return found
 
 
 def test_every_node_ends_as_it_should_and_what_is_mended_is_resumed(house: House) -> None:
@@ -105,7 +165,7 @@ def test_every_node_ends_as_it_should_and_what_is_mended_is_resumed(house: House
 
     model = house.project / "models" / "wrong_sql.sql"
     model.write_text("select 1 as id")
-    resumed = house.failed(resume=True)
+    resumed = house.failed(options=RunOptions(resume=True))
     assert isinstance(resumed.result, DbtResult)
     again = {node.name for node in resumed.result.nodes if node.outcome == "succeeded"}
     assert {"wrong_sql", "after_wrong_sql", "good"} <= again
@@ -121,34 +181,44 @@ def test_a_selection_means_the_same_nodes(house: House) -> None:
 
 
 def test_a_selection_of_nothing_and_a_mistyped_flag_are_mistakes(house: House) -> None:
-    assert house.run(select="no_such_model", allow_nothing=True).nodes == ()
+    assert house.run(select="no_such_model", options=RunOptions(allow_nothing=True)).nodes == ()
     with pytest.raises(ConfigError, match="no_such_model, which matches no node"):
         house.run(select="no_such_model")
     with pytest.raises((ConfigError, DbtRunFailed), match="no-such-flag"):
         house.run(flags=("--no-such-flag",))
 
 
-def test_a_secret_in_a_drivers_words_is_nowhere_that_anybody_reads(house: House) -> None:
-    model = house.project / "models" / "leaky.sql"
-    model.write_text(f"select cast('{SECRET}' as integer) as id")
+def test_a_secret_in_a_drivers_words_is_nowhere_that_anybody_reads(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain, as an address has it, in base64, and cut; in the log that dbt writes itself as well."""
+    monkeypatch.setenv("DBT_LOG_LEVEL_FILE", "debug")
+    monkeypatch.setenv("DBT_OTEL_FILE_NAME", "spans.jsonl")
+    forms = [SECRET, quote(SECRET, safe=""), base64.b64encode(SECRET.encode()).decode(), SECRET[: len(SECRET) // 2 + 2]]
+    # A driver that puts it together: the text of the model, which dbt keeps, has none of them.
+    halves = " || ' ' || ".join(f"'{form[:6]}' || '{form[6:]}'" for form in forms)
+    model = house.write("models/leaky.sql", f"select cast({halves} as integer) as id")
     try:
         failed = house.failed(select="leaky")
     finally:
         model.unlink()
     assert isinstance(failed.result, DbtResult)
-    run_path, target_path = failed.result.run_path, failed.result.target_path
-    read = [path for path in run_path.rglob("*") if path.is_file()] + [target_path / "run_results.json"]
-    assert log_of(run_path) in read
     assert "*****" in str(failed)
-    assert SECRET not in str(failed)
-    forms = (SECRET.encode(), SECRET.encode("unicode_escape"))
-    assert [path.name for path in read if any(form in path.read_bytes() for form in forms)] == []
+    run_path, target_path = failed.result.run_path, failed.result.target_path
+    read = [path for path in run_path.rglob("*") if path.is_file()]
+    read += [target_path / "run_results.json", *house.folder.rglob("spans.jsonl"), *house.folder.rglob("query_log.sql")]
+    assert log_of(run_path) in read
+    found = [(path.name, form) for path in read for form in forms if form.encode() in path.read_bytes()]
+    assert found == []
+    assert [form for form in forms if form in str(failed)] == []
     assert [path.name for path in read if path.stat().st_mode & 0o077] == []
 
 
 def test_a_command_that_leaves_nothing_of_its_own_has_failed(house: House, tmp_path: Path) -> None:
     """A dbt that exits with 0 and does nothing, as an alpha of dbt 2 did for a freshness check."""
     lazy = tmp_path / "dbt"
+    if house.dbt is None:
+        pytest.skip("it is no program of its own")
     lazy.write_text(
         "#!/bin/sh\n"
         f'if [ "$1" = --version ]; then exec {house.dbt} --version; fi\n'
@@ -157,19 +227,134 @@ def test_a_command_that_leaves_nothing_of_its_own_has_failed(house: House, tmp_p
     )
     lazy.chmod(0o755)
     with pytest.raises(DbtRunFailed, match=r"left no run_results\.json of it"):
-        House(house.folder, str(lazy), house.generation).run("seed")
+        House(house.folder, house.name, str(lazy)).run("seed")
 
 
 def test_a_freshness_check_is_made_or_refused_and_never_passed_over(house: House) -> None:
-    program = find_program(house.dbt)
-    if program.has_freshness:
-        assert house.run("source freshness").nodes == ()
+    with duckdb.connect(str(house.folder / "w.duckdb")) as connection:
+        connection.execute("create or replace table main.orders as select 1 as id, timestamp '2026-01-01' as loaded_at")
+    sources = house.write(
+        "models/sources.yml",
+        "sources: [{name: shop, schema: main, loaded_at_field: loaded_at, "
+        "freshness: {warn_after: {count: 1, period: day}}, tables: [{name: orders}]}]\n",
+    )
+    try:
+        if house.program.has_freshness:
+            (orders,) = house.run("source freshness").nodes
+            assert (orders.name, orders.outcome) == ("orders", "warned")
+        else:
+            with pytest.raises(ConfigError, match=r"has no check of how fresh sources are.*--no-freshness"):
+                house.run("source freshness")
+    finally:
+        sources.unlink()
+
+
+def test_documentation_is_made_or_refused(house: House) -> None:
+    if house.program.has_docs:
+        target = house.run("docs generate").target_path
+        assert (target / "catalog.json").exists()
     else:
-        with pytest.raises(ConfigError, match="no check of how fresh sources are"):
-            house.run("source freshness")
+        with pytest.raises(ConfigError, match="does not make the documentation site: run without --docs"):
+            house.run("docs generate")
+
+
+def test_what_failed_for_a_passing_reason_is_tried_again_with_what_it_kept_back(house: House) -> None:
+    locked = house.write("models/locked.sql", "select error('IO Error: Could not set lock on file') as id")
+    after = house.write("models/after_locked.sql", "select id from {{ ref('locked') }}")
+    try:
+        result = house.run(sleep=lambda _: locked.write_text("select 1 as id") and None, select="locked+")
+    finally:
+        locked.unlink()
+        after.unlink()
+    found = {node.name: (node.outcome, node.attempts) for node in result.nodes}
+    assert found == {"locked": ("succeeded", 2), "after_locked": ("succeeded", 1)}
+
+
+def test_a_table_that_is_not_there_is_named(house: House) -> None:
+    model = house.write("models/sourceless.sql", "select id from {{ source('shop', 'not_loaded') }}")
+    sources = house.write("models/sources.yml", "sources: [{name: shop, schema: main, tables: [{name: not_loaded}]}]\n")
+    try:
+        failed = house.failed(select="sourceless")
+    finally:
+        model.unlink()
+        sources.unlink()
+    assert isinstance(failed.result, DbtResult)
+    (node,) = failed.result.nodes
+    assert "not_loaded does not exist" in node.message
+    assert "<unknown>" not in str(failed)
+
+
+def test_only_what_changed_is_built(stuck: House) -> None:
+    # Not `uuid()`, which gives other rows each time and so is built each time.
+    stuck.write("models/first.sql", "select 1 as id")
+    stuck.write("models/endless.sql", "select id from {{ ref('first') }}")
+    stuck.run()
+    assert stuck.run(options=RunOptions(changed=True)).nodes == ()
+    stuck.write("models/last.sql", "select id, 1 as more from {{ ref('endless') }}")
+    assert [node.name for node in stuck.run(options=RunOptions(changed=True)).nodes] == ["last"]
+
+
+def test_a_run_that_is_out_of_time_is_stopped_and_can_be_resumed(stuck: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def when_it_is_stuck(deadline: object, act: Callable[[], None]) -> Iterator[None]:
+        """Have the hour end when the model runs."""
+        thread = threading.Thread(target=lambda: (wait_for_the_endless_model(stuck), act()), daemon=True)
+        thread.start()
+        yield
+        thread.join()
+
+    with monkeypatch.context() as patch, time_limit(3600):
+        patch.setattr("flows.engine.run.calling_at", when_it_is_stuck)
+        with pytest.raises(RunTimedOut, match=r"1 of \d nodes were done, 1 cut off \(endless\)"):
+            stuck.run()
+    require_a_resume_that_leaves_the_first_as_it_is(stuck)
+
+
+# As a flow runs it, in a process that can be killed.
+RUN = """
+import sys
+from pathlib import Path
+from tests.flows.engine.process.test_engines import House
+House(Path(sys.argv[1]), "killed", sys.argv[2] or None).run()
+"""
+
+
+def test_a_run_that_is_killed_leaves_nothing_running_and_can_be_resumed(stuck: House) -> None:
+    argv = [sys.executable, "-c", RUN, str(stuck.folder), stuck.dbt or ""]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for_the_endless_model(stuck)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not any(is_alive(child) for child in children), "dbt ends after its flow process")
+    require_a_resume_that_leaves_the_first_as_it_is(stuck)
+
+
+def wait_for_the_endless_model(house: House) -> None:
+    def is_there() -> bool:
+        ledgers = list((house.folder / "state").rglob(LEDGER))
+        return any(b'"name":"endless"' in ledger.read_bytes() for ledger in ledgers)
+
+    wait_until(is_there, "the build reaches the model that does not end")
+
+
+def require_a_resume_that_leaves_the_first_as_it_is(house: House) -> None:
+    before = house.value("select id from main.first")
+    house.write("models/endless.sql", "select id from {{ ref('first') }}")
+    result = house.run(options=RunOptions(resume=True))
+    assert {node.name: node.outcome for node in result.nodes} == dict.fromkeys(
+        ("first", "endless", "last"), "succeeded"
+    )
+    assert house.value("select id from main.last") == before
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_the_rows_are_there(house: House) -> None:
     house.run("run", select="+good")
-    with duckdb.connect(str(house.folder / "w.duckdb"), read_only=True) as connection:
-        assert connection.execute("select count(*) from main.good").fetchone() != (0,)
+    assert house.value("select count(*) from main.good") != 0

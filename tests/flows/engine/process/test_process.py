@@ -292,7 +292,7 @@ def test_an_outcome_that_is_reported_while_connections_close_ends_no_node(
     events = tmp_path / "dbt" / "dbt.log"
     with (tmp_path / "stdout").open("w") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
-        relay = _Relay(str(events))
+        relay = _Relay(str(events), bytes)
         relay(result("before"))
         relay(msg_from_base_event(ConnectionLeftOpenInCleanup(conn_name="model.shop.after")))
         relay(result("after"))
