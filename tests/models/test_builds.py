@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.databases import database_of_its_own
 from benchmarks.engines import Engine
 from tests.models.journey import Journey, Step
-from tests.support.postgres import database_of_its_own
 from tests.support.warehouses.builds import FAR_FROM_UTC, DuckDB, PostgreSQL, Warehouse
 
 # Oddities that raw_rows.sql holds on purpose: more clicks than impressions, a campaign nobody describes, a
