@@ -15,7 +15,10 @@ def through_proxy(url: object) -> str:
     Args:
         url: what was asked for.
     """
-    asked = urlsplit(str(url))
+    try:
+        asked = urlsplit(str(url))
+    except ValueError:
+        return ""  # An address that is none, of which the caller says so.
     # Of two spellings the one in small letters counts, and of two variables the one of the protocol.
     names = [spelt for name in (f"{asked.scheme}_proxy", "all_proxy") for spelt in (name, name.upper())]
     name = next((name for name in names if os.environ.get(name)), None)

@@ -44,6 +44,11 @@ def test_the_variable_that_counts_is_named_and_never_a_password(
     assert not said or sentence.endswith("NO_PROXY=127.0.0.1.")
 
 
+def test_an_address_that_is_none_is_the_callers_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_proxy_but({"HTTP_PROXY": "http://proxy:3128"}, monkeypatch)
+    assert through_proxy("http://[broken") == ""
+
+
 def test_what_goes_past_the_proxy_already_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     no_proxy_but({"HTTP_PROXY": "http://proxy:3128", "NO_PROXY": "example.com"}, monkeypatch)
     assert through_proxy(URL).endswith("NO_PROXY=example.com,127.0.0.1.")
