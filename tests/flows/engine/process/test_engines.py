@@ -304,7 +304,7 @@ def test_a_run_that_is_out_of_time_is_stopped_and_can_be_resumed(stuck: House, m
         thread.join()
 
     with monkeypatch.context() as patch, time_limit(3600):
-        patch.setattr("flows.engine.run.calling_at", when_it_is_stuck)
+        patch.setattr("flows.engine.attempts.calling_at", when_it_is_stuck)
         with pytest.raises(RunTimedOut, match=r"1 of \d nodes were done, 1 cut off \(endless\)"):
             stuck.run()
     require_a_resume_that_leaves_the_first_as_it_is(stuck)
