@@ -22,7 +22,7 @@ KEYS = frozenset(_KEYS.split())
 # Who uses some of these words for something else, or can't ask the room: which words, and the reason.
 ELSEWHERE = {
     "flows/engine/attempts.py": ("nodes", "an event of our own child"),
-    "flows/engine/changed/run_memory.py": ("sources unique_id", "the ledger of a run"),
+    "flows/engine/changed/run_memory.py": ("sources", "the ledger of a run"),
     "flows/engine/changed/source_data.py": ("sources", "a file of ours: what a run's freshness check found"),
     "flows/engine/context/events.py": ("invocation_id relation_name resource_type unique_id", "dbt's log lines"),
     "flows/engine/context/exact_selection.py": ("run_results.json", "written for dbt, which reads it"),
@@ -30,6 +30,7 @@ ELSEWHERE = {
         "run_results.json",
         "of which project it is, found without reading it, below the room",
     ),
+    "flows/engine/ledger/ledger.py": ("nodes", "a ledger's own entries"),
     "flows/engine/ledger/resume.py": ("nodes", "the command in a ledger"),
     "flows/engine/process/child.py": ("unique_id", "the events inside of dbt's own process"),
     "flows/engine/process/listing.py": ("unique_id", "what `dbt ls` prints"),
