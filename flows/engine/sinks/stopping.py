@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
-from functools import partial, wraps
+from functools import update_wrapper
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from flows.engine.context.run_context import current_flow_run, is_on_its_own
@@ -36,14 +37,17 @@ _cut_off: ContextVar[list[TaskRun]] = ContextVar("tributary_tasks_cut_off")
 def stoppable(work: Callable[P, R]) -> Callable[P, R]:
     """Make a flow's function end its flow run Cancelled when it is stopped; a flow run of a worker is left to that."""
 
-    @wraps(work)
     def run(*arguments: P.args, **options: P.kwargs) -> R:
         # `serve` pickles this function with all that it names of this module, and not everything can be pickled.
+        from functools import partial
+
         from flows.engine.sinks.stopping import run_until_stopped
 
         return run_until_stopped(partial(work, *arguments, **options))
 
-    return run
+    # Prefect looks up the words of annotations among the globals of the function that it is given.
+    in_its_module = FunctionType(run.__code__, cast(FunctionType, work).__globals__, closure=run.__closure__)
+    return cast("Callable[P, R]", update_wrapper(in_its_module, work))
 
 
 def run_until_stopped(work: Callable[[], R]) -> R:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 from inspect import signature
+from typing import Any, Literal
 
 import cloudpickle
 import pytest
 from prefect import Flow, flow
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ParameterTypeError
 
 from flows.engine.context.run_context import current_flow_run
 from flows.engine.sinks import stopping
 from flows.engine.sinks.stopping import stoppable
 from flows.pipelines.full import dbt_full_pipeline
 from tests.support.prefect_api import ask, post
+
+Direction = Literal["up", "down"]
 
 told: list[str] = []
 
@@ -57,6 +61,19 @@ def outer(api: str, state: str) -> None:
     inner()
 
 
+@flow
+@stoppable
+def moving(direction: Direction = "up") -> str:
+    """Take a parameter whose type has a name in this module alone."""
+    return direction
+
+
+def test_parameters_are_checked_against_types_that_the_flows_module_names() -> None:
+    assert moving.validate_parameters({"direction": "down"}) == {"direction": "down"}
+    with pytest.raises(ParameterTypeError):
+        moving.validate_parameters({"direction": "left"})
+
+
 @pytest.mark.parametrize("work", [waiting, outer])
 @pytest.mark.parametrize("state", ["CANCELLING", "CANCELLED"])
 def test_a_cancel_on_the_server_stops_a_flow_and_is_told(
@@ -64,7 +81,7 @@ def test_a_cancel_on_the_server_stops_a_flow_and_is_told(
 ) -> None:
     monkeypatch.setattr(stopping, "LOOK_SECONDS", 0.2)
     told.clear()
-    ended = work(prefect_server, state, return_state=True)
+    ended: Any = work(prefect_server, state, return_state=True)
     assert (ended.name, ended.message) == ("Cancelled", "Cancelled on the Prefect server.")
     assert told == [f"{work.name}: Cancelled on the Prefect server."]
     flow_run = ask("GET", f"{prefect_server}/flow_runs/{ended.state_details.flow_run_id}").json()
