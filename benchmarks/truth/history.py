@@ -133,11 +133,9 @@ def _meant(world: World, words: Iterable[str]) -> set[str]:
             here = {f"source:{name[11:]}"}
         else:
             here = {relation for relation, node in world.nodes.items() if node.name == name}
-        if word.startswith("+"):
-            here = world.upstream(here)
-        if word.endswith("+"):
-            here = world.downstream(here)
         found |= here
+        found |= world.upstream(here) if word.startswith("+") else set()
+        found |= world.downstream(here) if word.endswith("+") else set()
     return found & world.nodes.keys()
 
 
