@@ -119,7 +119,7 @@ def options_of(asked: dict[str, Any]) -> RunOptions:
     given["vars"] = parse_vars(given.pop("variables"))
     if minutes := given.pop("timeout_minutes", None):
         given["timeout_seconds"] = minutes * 60
-    named = given.pop("resume")
+    named = given.pop("resume", None)
     given |= {"resume": named is not None, "resume_run": None if named == _LAST else named}
     for name in ("select", "exclude"):
         given[name] = " ".join(given[name]) or None

@@ -377,7 +377,8 @@ class Attempts:
             self._ledger.append({"kind": "batches", "of": self._batches})
         self.invocation_ids += [attempt.invocation_id] if attempt.invocation_id else []
         ended = attempt.begun.keys() - attempt.running
-        if details.keys() - ended:
+        # The artifact of a documentation site names nodes that were compiled, which is no outcome.
+        if is_accounted_for(self._running[0].verb) and details.keys() - ended:
             with contextlib.suppress(ConfigError):
                 for node in told_in_silence(details, ended, self._artifacts.manifest, datetime.now(UTC)):
                     self._take_node(node, number)

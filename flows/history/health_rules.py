@@ -159,7 +159,7 @@ def run_success(history: DuckDBPyConnection, check: settings.RunSuccess, now: da
         "select count(*), count(*) filter (where is_good) from (select bool_and("
         "coalesce(run_outcome in ('succeeded', 'warned'), false)) as is_good "
         "from runs where command in ('dbt build', 'dbt run', 'dbt seed', 'dbt snapshot') and run_started_at >= $1 "
-        # One that somebody cancelled before anything of it failed is neither good nor bad.
+        # A run that was cancelled before anything of it failed is neither good nor bad.
         "group by coalesce(flow_run_id, run_id) "
         "having not bool_or(coalesce(run_outcome = 'cancelled', false)) or bool_or(run_outcome = 'failed'))",
         now - timedelta(days=check.days),

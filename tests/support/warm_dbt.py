@@ -9,6 +9,7 @@ This file is also the program that they are forked from; there it imports nothin
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import ctypes
@@ -190,6 +191,8 @@ def _become(request: dict[str, Any], control: socket.socket) -> None:
     from multiprocessing.resource_tracker import _resource_tracker as tracker
 
     control.close()
+    # What was registered so far is for the end of the process that was forked.
+    atexit._clear()
     # It starts one of its own, as a cold one does: it could not wait for this one, which is not its child.
     tracker._fd = tracker._pid = None
     os.setsid()

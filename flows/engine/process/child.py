@@ -260,8 +260,10 @@ def _leave_out_the_users_settings() -> None:
 def main() -> None:
     """Run dbt with the arguments of this process."""
     ended: list[int] = []
-    # The first that is registered is called last: threads are waited for and connections closed by then.
-    atexit.register(_end_at_once, ended)
+    # The first that is registered is called last: threads are waited for and connections closed by then. What was there
+    # before, such as what measures processes, has to be called as well.
+    if not atexit._ncallbacks():
+        atexit.register(_end_at_once, ended)
     # Artifacts and logs hold SQL and error texts, and DuckDB's file the data itself.
     os.umask(0o077)
     _take_one_interrupt()

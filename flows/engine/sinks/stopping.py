@@ -1,7 +1,7 @@
 """A flow run that is stopped, by a signal or on the Prefect server: it ends Cancelled, and so do its tasks.
 
-A worker and `serve` look for cancels of the runs that they started, and send them a signal. Nobody looks for those of a
-run that its own process started, so that one looks itself.
+A worker and `serve` look for cancels of the runs that they started, and send them a signal. A run that its own process
+started has neither, and looks itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How often a run asks the server whether somebody cancelled it.
+# How often a run asks the server whether it was cancelled.
 LOOK_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
 
@@ -65,7 +65,7 @@ def run_until_stopped(work: Callable[[], R]) -> R:
         if is_own or (flow_run and is_being_cancelled(flow_run.id)):
             _end_cancelled(tasks)
         if not is_own:
-            # Whoever started it knows whether a person cancelled it or the machine is going down.
+            # What started it knows whether a person cancelled it or the machine is going down.
             raise
         number = exc.signal if isinstance(exc, TerminationSignal) else signal.SIGINT
         if look is None or not look.is_cancelled:
@@ -93,11 +93,11 @@ def cut_off_by_a_stop() -> Iterator[None]:
 
 
 def is_being_cancelled(flow_run_id: UUID, client: SyncPrefectClient | None = None) -> bool:
-    """Say whether somebody cancelled a flow run on the server; False where that can't be asked."""
+    """Return whether a flow run was cancelled on the server; False where that can't be asked."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    # Who asks once more in a moment, and whoever sent a signal waits for the end of this process.
+    # The next look comes in a moment, and what sent a signal waits for the end of this process.
     with suppress(Exception), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         if client is None:
             with get_client(sync_client=True, httpx_settings={"timeout": _ANSWER_SECONDS}) as own:
@@ -108,7 +108,7 @@ def is_being_cancelled(flow_run_id: UUID, client: SyncPrefectClient | None = Non
 
 
 class _Look:
-    """Look, from a thread, whether somebody cancels a flow run, and stop this process's work then.
+    """Look, from a thread, whether a flow run is cancelled, and stop this process's work then.
 
     Attributes:
         is_cancelled: whether that happened.
@@ -156,7 +156,7 @@ def _is_reached_by_signals() -> bool:
 def _cancelled(message: str) -> Any:  # noqa: ANN401  (a state that a flow returns becomes the run's own)
     from prefect.states import Cancelled
 
-    # Whoever called the flow gets it as an error.
+    # The caller of the flow gets it as an error.
     return Cancelled(message=message)
 
 

@@ -256,7 +256,7 @@ def _costs(history: DuckDBPyConnection, since: datetime, price: float | None) ->
 def _success(history: DuckDBPyConnection, since: datetime) -> Document:
     (row,) = _documents(
         history,
-        # Neither good nor bad is one that somebody cancelled.
+        # A run that was cancelled is neither good nor bad.
         "select count(*) filter (where run_outcome is distinct from 'cancelled') as total, "
         "count(*) filter (where run_outcome not in ('failed', 'cancelled')) as good, "
         f"median(seconds) as usual_seconds from runs where {_BUILDS} and run_started_at >= $1",

@@ -59,7 +59,7 @@ def test_what_is_wrong_is_said() -> None:
         utc_cron("0 6 * *", "UTC", JULY)
     with pytest.raises(ConfigError, match=r"bad hour"):
         utc_cron("0 26 * * *", "UTC", JULY)
-    with pytest.raises(ConfigError, match="no time zone"):
+    with pytest.raises(ConfigError, match="not a time zone"):
         utc_cron("0 6 * * *", "Europe/Nowhere", JULY)
 
 

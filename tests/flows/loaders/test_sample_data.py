@@ -381,7 +381,7 @@ def test_a_table_of_a_real_sync_with_more_columns_is_left_alone(raw: RawData) ->
     [
         (0, NOW, "0 rows"),
         (10**10, NOW, "10,000,000,000 rows"),
-        (100, datetime(1999, 1, 1), "1999-01-01 cannot be made"),
+        (100, datetime(1999, 1, 1), "1999-01-01 cannot be generated"),
     ],
 )
 def test_numbers_and_moments_that_cannot_be_are_refused(

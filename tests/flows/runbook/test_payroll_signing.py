@@ -47,7 +47,7 @@ def house(prefect_server: str, set_up_target: SetUpTarget, monkeypatch: pytest.M
     found = house_on(set_up_target())
     HOUSES[found.target] = found
     # dbt knows no project of this house.
-    monkeypatch.setattr(payroll, "_graph", lambda *_: graph_in())
+    monkeypatch.setattr(payroll, "_manifest", lambda *_: graph_in())
     return found
 
 
