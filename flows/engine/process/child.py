@@ -262,7 +262,7 @@ def main() -> None:
     ended: list[int] = []
     # The first that is registered is called last: threads are waited for and connections closed by then. What was there
     # before, such as what measures processes, has to be called as well.
-    if not atexit._ncallbacks():
+    if not atexit._ncallbacks():  # pyright: ignore[reportPrivateUsage]  (nothing else tells)
         atexit.register(_end_at_once, ended)
     # Artifacts and logs hold SQL and error texts, and DuckDB's file the data itself.
     os.umask(0o077)
