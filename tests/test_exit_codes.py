@@ -44,6 +44,7 @@ def programs() -> Iterator[str]:
                 yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
 
 
+UNITS = {"milliseconds", "seconds", "minutes", "hours", "days", "weeks", "bytes", "rows"}
 ENTRY_POINTS = [name for name in programs() if name not in NO_COMMANDS]
 
 
@@ -129,6 +130,22 @@ def test_wrong_usage_ends_with_2_and_the_help_has_the_table(module: str) -> None
     assert (wrong.exit_code, wrong.stdout) == (ExitCode.USAGE, "")
     said = " ".join(CliRunner().invoke(entry(module), ["--help"]).stdout.split())
     assert all(f"{int(code)} {code.meaning}" in said for code in ExitCode)
+
+
+@pytest.mark.parametrize("module", ENTRY_POINTS)
+def test_the_help_of_an_option_has_the_unit_that_stands_in_its_name(module: str) -> None:
+    wrong: list[str] = []
+    commands = [entry(module)]
+    while commands:
+        command = commands.pop()
+        if isinstance(command, click.Group):
+            commands += command.commands.values()
+        for option in command.params:
+            named = set(str(option.name).split("_")) & UNITS
+            said = set(re.findall(r"[a-z]+", str(getattr(option, "help", "") or "").lower())) & UNITS
+            if named and said and not named & said:
+                wrong.append(f"{command.name} {option.opts[0]}: {said}")
+    assert not wrong
 
 
 def test_every_program_is_an_entry_point_of_the_console() -> None:

@@ -68,7 +68,7 @@ _RUN_OPTIONS = (
         "--timeout-minutes",
         type=click.FloatRange(0, min_open=True),
         metavar="MINUTES",
-        help="Stop the run after so many seconds; default: no limit.",
+        help="Stop the run after so many minutes; default: no limit.",
     ),
     click.option("--fail-fast", is_flag=True, help="Start no further node after a failure."),
     click.option(
