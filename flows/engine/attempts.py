@@ -181,13 +181,13 @@ class Attempts:
             self._run_child(command, number)
         finally:
             self._learn(attempt, number)
-            self._to_run |= dict.fromkeys(self._known_to_run() or ())
+            to_run = self._known_to_run()
+            self._to_run |= dict.fromkeys(to_run or ())
         self._error = self._error or self._error_of(attempt)
         if self._error is not None or attempt.is_interrupted:
             return
         manifest = self._manifest_if_any()
         self._unproved = (self._unproved - attempt.begun.keys()) | unproved(attempt, command.verb, manifest)
-        to_run = self._known_to_run()
         if to_run is None:
             to_run = self._asked_to_run()
             self._to_run |= dict.fromkeys(to_run)
