@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import orjson
+
 from flows.engine.artifacts.fingerprints import Inputs
 from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.manifest_file import MANIFEST, load_manifest, manifest_of
@@ -135,7 +137,8 @@ def _modified(
     The latter are seeds above 1 MB, macros that only a hook or a test's argument names, materializations.
     """
     modified = replace(command, select="state:modified", exclude=None)
-    seen, manifest = list_manifest(modified, project, profile)
+    seen, content = list_manifest(modified, project, profile)
+    manifest = cast(dict[str, Any], orjson.loads(content))
     inputs: Inputs = inputs_of(manifest, surroundings_of(command, project, profile).values)
     everything = inputs.settings[CALLED_BY_DBT] != last.inputs.settings.get(CALLED_BY_DBT)
     unseen: list[str] = []
