@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node, Snapshot
+from flows.engine.artifacts.manifest_file import texts_in
 from flows.engine.context.command import DbtCommand
 from flows.engine.process.listing import list_nodes
 from infrastructure.errors import ConfigError, preview
@@ -82,7 +83,7 @@ class ProjectTables:
 
     def row_key(self, unique_id: str) -> tuple[str, ...]:
         """Return the columns that identify a row of a table, as a test proves; empty where none does."""
-        if named := _columns(self.manifest.nodes[unique_id].meta.get("key")):
+        if named := texts_in(self.manifest.nodes[unique_id].meta.get("key")):
             return named
         proven = [
             test.unique_columns
@@ -137,7 +138,7 @@ def _model(node: Node, declared: object) -> Versions:
         unique_id=node.unique_id,
         name=node.name,
         relation=str(node.relation),
-        key=_columns(fields["key"]),
+        key=texts_in(fields["key"]),
         begins=fields["from"],
         ends=fields["to"],
         current=fields.get("current"),
@@ -164,9 +165,3 @@ def _snapshot(node: Node, settings: Snapshot) -> Iterator[Versions]:
         may_end=settings.may_end,
         is_snapshot=True,
     )
-
-
-def _columns(named: object) -> tuple[str, ...]:
-    if isinstance(named, str):
-        return (named,)
-    return tuple(map(str, cast(Sequence[object], named or ())))

@@ -132,13 +132,13 @@ def is_critical(entry: _Entry) -> bool:
 
     What is not clearly a no counts as a yes, so that a mistyped mark still counts.
     """
-    return _is_critical(meta_of(entry), _texts(entry.get("tags")), (entry.get("config") or {}).get("tags"))
+    return _is_critical(meta_of(entry), texts_in(entry.get("tags")), (entry.get("config") or {}).get("tags"))
 
 
 def _is_critical(meta: _Entry, tags: tuple[str, ...], more_tags: object) -> bool:
     mark = meta.get(CRITICAL)
     is_marked = mark is not None and str(mark).strip().lower() not in _NOT_CRITICAL
-    return is_marked or CRITICAL in tags or CRITICAL in _texts(more_tags)
+    return is_marked or CRITICAL in tags or CRITICAL in texts_in(more_tags)
 
 
 def _in_build_order(nodes: dict[str, Node]) -> dict[str, Node]:
@@ -161,7 +161,7 @@ def _node(unique_id: str, entry: _Entry, groups: Mapping[str, tuple[str, ...]]) 
     depends_on = tuple((entry.get("depends_on") or {}).get("nodes") or ())
     where = str(config.get("where") or "")
     meta = meta_of(entry)
-    tags = _texts(entry.get("tags"))
+    tags = texts_in(entry.get("tags"))
     group = str(config.get("group") or entry.get("group") or "")
     return Node(
         unique_id=unique_id,
@@ -205,9 +205,9 @@ def _is_checked(source: _Entry, config: _Entry) -> bool:
 def _unique_columns(about: _Entry) -> tuple[str, ...]:
     arguments: _Entry = about.get("kwargs") or {}
     if about["name"] == "unique":
-        return _texts(arguments.get("column_name"))
+        return texts_in(arguments.get("column_name"))
     if about["name"].startswith("unique_combination"):
-        return _texts(arguments.get("columns") or arguments.get("combination_of_columns"))
+        return texts_in(arguments.get("columns") or arguments.get("combination_of_columns"))
     return ()
 
 
@@ -219,7 +219,7 @@ def _batches(config: _Entry) -> Batches | None:
 
 def _snapshot(config: _Entry) -> Snapshot:
     return Snapshot(
-        key=_texts(config.get("unique_key")),
+        key=texts_in(config.get("unique_key")),
         names=config.get("snapshot_meta_column_names") or {},
         open_end=str(config.get("dbt_valid_to_current") or "null"),
         may_end=config.get("hard_deletes") == "invalidate" or bool(config.get("invalidate_hard_deletes")),
@@ -233,7 +233,7 @@ def _switched_off(entry: _Entry) -> SwitchedOff:
     return SwitchedOff(str(entry["name"]), frozenset(named), frozenset(sources))
 
 
-def _texts(named: object) -> tuple[str, ...]:
+def texts_in(named: object) -> tuple[str, ...]:
     """Return what people write as one name or as several."""
     if not named:
         return ()
