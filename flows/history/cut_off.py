@@ -11,9 +11,9 @@ from typing import Any
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult, NodeResult, result_of
 from flows.engine.context.command import DbtCommand
-from flows.engine.context.events import STARTED, NodeEvent
+from flows.engine.context.events import STARTED
 from flows.engine.context.state import LEDGER, State
-from flows.engine.ledger.ledger import Ledger, read_ledger
+from flows.engine.ledger.ledger import Ledger, node_events, read_ledger
 from flows.engine.ledger.undone import Reasons, untold
 
 # The next run records a killed one; further back there is nothing new.
@@ -54,7 +54,7 @@ def _cut_off(run_path: Path, entries: list[dict[str, Any]], state: State) -> Cut
     begun = entries[0]
     said: dict[str, Any] = dict(begun["command"])
     said["flags"] = tuple(said["flags"])
-    events = [NodeEvent(**entry["event"]) for entry in entries if entry.get("kind") == "node"]
+    events = node_events(entries)
     ended_at: datetime = max([begun["at"], *(event.finished_at or event.started_at for event in events)])
     nodes: dict[str, NodeResult] = {}
     for event in events:

@@ -26,11 +26,11 @@ from flows.engine.changed.last_success import (
 from flows.engine.changed.parse_inputs import Surroundings, surroundings_of
 from flows.engine.changed.source_data import keep_source_data, kept_source_data
 from flows.engine.context.command import DbtCommand, flags_in
-from flows.engine.context.events import REUSED, STARTED, NodeEvent
+from flows.engine.context.events import REUSED, STARTED
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import LEDGER, State, dbt_log, state_of
-from flows.engine.ledger.ledger import TAKEN_OVER, read_ledger, taken_back
+from flows.engine.ledger.ledger import node_events, read_ledger, taken_back
 from flows.engine.ledger.resume import logged_events
 from infrastructure.errors import ConfigError
 
@@ -274,7 +274,7 @@ def _cut_off(run_path: Path) -> tuple[Done, str] | None:
     is_real = _is_real(command["verb"], [*(command.get("flags") or ()), *(command.get("environment") or ())])
     since = taken_back(entries)
     ended = {unique_id: (INTERRUPTED, at.isoformat()) for unique_id, at in since.items()}
-    events = [NodeEvent(**e["event"]) for e in entries if e.get("kind") == "node" and e.get("attempt") != TAKEN_OVER]
+    events = node_events(entries, taken_over=False)
     for event in [*events, *logged_events(dbt_log(run_path))]:
         unique_id, status, at = event.unique_id, event.status, event.at
         if unique_id in since and at <= since[unique_id]:

@@ -139,6 +139,19 @@ def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
                 yield entry
 
 
+def node_events(entries: Iterable[Mapping[str, Any]], *, taken_over: bool = True) -> list[NodeEvent]:
+    """Return what a ledger says of nodes.
+
+    Args:
+        taken_over: also what an earlier run had finished.
+    """
+    return [
+        NodeEvent(**entry["event"])
+        for entry in entries
+        if entry.get("kind") == "node" and (taken_over or entry.get("attempt") != TAKEN_OVER)
+    ]
+
+
 def taken_back(entries: Iterable[Mapping[str, Any]]) -> dict[str, datetime]:
     """Return since when the outcome of a node counts no more, by unique id."""
     return {key: entry["at"] for entry in entries if entry.get("kind") == TAKEN_BACK for key in entry["nodes"]}

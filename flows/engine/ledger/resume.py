@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from flows.engine.context.options import RunOptions
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import LEDGER, TEXT_LOG, State, dbt_log
 from flows.engine.ledger.batches import batches_told
-from flows.engine.ledger.ledger import is_damaged, read_ledger, taken_back
+from flows.engine.ledger.ledger import is_damaged, node_events, read_ledger, taken_back
 from flows.engine.ledger.undone import is_accounted_for
 from infrastructure.errors import ConfigError
 
@@ -101,12 +101,14 @@ def interrupted_run(state: State, command: DbtCommand) -> Interrupted | None:
 
 def _interrupted(run_path: Path, entries: Sequence[Mapping[str, Any]], artifacts: Artifacts) -> Interrupted:
     told = [entry["of"] for entry in entries if entry.get("kind") == "batches"]
+    logged = logged_lines(dbt_log(run_path))
     # dbt that was killed has left nothing but its lines.
-    batches = told[-1] if told else batches_told(logged_lines(dbt_log(run_path)), artifacts)
+    batches = told[-1] if told else batches_told(logged, artifacts)
+    events = [*node_events(entries), *(line.node for line in logged if line.node)]
     return Interrupted(
         run_path,
-        _done_by(run_path, entries),
-        _good_hooks(run_path, entries),
+        _done_by(run_path, entries, events),
+        _good_hooks(events),
         entries[0].get("window_at") or entries[0]["at"],
         batches,
     )
@@ -173,7 +175,9 @@ def options_of(options: RunOptions, state: State) -> RunOptions:
     )
 
 
-def _done_by(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, NodeResult]:
+def _done_by(
+    run_path: Path, entries: Sequence[Mapping[str, Any]], events: Iterable[NodeEvent]
+) -> dict[str, NodeResult]:
     """Return what a run finished, with what the run that it went on from had finished.
 
     A run that was killed while it found out what was left has none of that in its own record yet.
@@ -181,13 +185,13 @@ def _done_by(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, 
     done: dict[str, NodeResult] = {}
     resumed = entries[0].get("resumes")
     if resumed and (before := _entries(run_path.parent / resumed)):
-        done = _done_by(run_path.parent / resumed, before)
+        logged = logged_events(dbt_log(run_path.parent / resumed))
+        done = _done_by(run_path.parent / resumed, before, [*node_events(before), *logged])
     elif resumed and not any(entry.get("attempt") for entry in entries):
         raise _gone(run_path.parent / resumed / LEDGER)
     since = taken_back(entries)
     done = {key: node for key, node in done.items() if key not in since}
-    told = [NodeEvent(**entry["event"]) for entry in entries if entry.get("kind") == "node"]
-    for event in [*told, *logged_events(dbt_log(run_path))]:
+    for event in events:
         if event.unique_id not in since or event.at > since[event.unique_id]:
             _take(done, event)
     # What dbt's log alone calls done is not.
@@ -196,9 +200,8 @@ def _done_by(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, 
     return done
 
 
-def _good_hooks(run_path: Path, entries: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    told = [NodeEvent(**entry["event"]) for entry in entries if entry.get("kind") == "node"]
-    last = {event.unique_id: event.status for event in [*told, *logged_events(dbt_log(run_path))] if event.is_hook}
+def _good_hooks(events: Iterable[NodeEvent]) -> frozenset[str]:
+    last = {event.unique_id: event.status for event in events if event.is_hook}
     return frozenset(unique_id for unique_id, status in last.items() if status in DONE)
 
 
@@ -213,7 +216,7 @@ def are_hooks_left(state: State, but_not: Path) -> bool:
         verb = entries[0].get("command", {}).get("verb") if entries else None
         if not is_accounted_for(str(verb)) or verb == "source freshness":
             continue
-        events = [NodeEvent(**entry["event"]) for entry in entries if entry.get("kind") == "node"]
+        events = node_events(entries)
         last = {event.unique_id: event.status for event in events if event.is_hook}
         was_cut_off = bool(events) and not any(entry.get("kind") == "end" for entry in entries)
         if last or was_cut_off:
