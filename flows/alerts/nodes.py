@@ -9,6 +9,7 @@ from flows.alerts.incident import Incident, Severity
 from flows.engine.artifacts.artifacts import SourceAge
 from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.events import name_in
 
 # A node is the same incident in every command: `run` may close what `build` opened.
 NODES = "dbt"
@@ -86,7 +87,7 @@ def passed(result: DbtResult, manifest: Manifest, severity: Severity) -> Iterato
 def title_of(node: NodeResult) -> str:
     """Return what happened to a node, in one line."""
     if node.unique_id.startswith("source."):
-        name = ".".join(node.unique_id.split(".")[2:])
+        name = name_in(node.unique_id)
         if node.outcome == "warned":
             return f"source {name} is getting old"
         return f"source {name} is too old" if node.status in ("error", "fail") else f"source {name} could not be read"

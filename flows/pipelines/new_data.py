@@ -15,6 +15,7 @@ from prefect.states import Completed
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.events import name_in
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.target.file_lock import one_writer
@@ -73,7 +74,7 @@ def _transform(run: RunContext) -> NewData | State[NewData]:
         there = loaded_at(checked.artifacts)
         path = run.state.folder / _FILE
         newer = newer_than(there, read_built_from(path))
-        names = tuple(_table(unique_id) for unique_id in newer)
+        names = tuple(name_in(unique_id) for unique_id in newer)
         if not newer:
             said = f"No new data: none of {len(there)} source tables is newer than what was last built."
             current_reporter().note(said)
@@ -126,8 +127,3 @@ def _look(target: str, project_dir: str | None) -> DbtResult:
         if exc.told_by_nodes is None:
             raise
         return exc.told_by_nodes
-
-
-def _table(unique_id: str) -> str:
-    # source.<project>.<source>.<table>
-    return ".".join(unique_id.split(".")[2:])

@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.engine.artifacts.artifacts import Artifacts, Details, ResultsFile, moment_of
 from flows.engine.artifacts.manifest import Manifest
-from flows.engine.context.events import FAILED, REUSED, SKIPPED, SUCCEEDED, WARNED, NodeEvent
+from flows.engine.context.events import FAILED, REUSED, SKIPPED, SUCCEEDED, WARNED, NodeEvent, name_in
 from infrastructure.errors import preview
 from infrastructure.plain_text import plain, said_lines
 
@@ -207,7 +207,7 @@ def results_alone(run: ResultsFile, manifest: Manifest, ended_at: datetime) -> I
             finished_at = moment_of(max(phase["completed_at"] for phase in timing)) or finished_at
         yield NodeResult(
             unique_id=unique_id,
-            name=node.name if node else _name_in(unique_id),
+            name=name_in(unique_id, manifest.nodes),
             resource_type=node.resource_type if node else unique_id.partition(".")[0],
             materialized=node.materialized if node else "",
             status=status,
@@ -218,12 +218,6 @@ def results_alone(run: ResultsFile, manifest: Manifest, ended_at: datetime) -> I
             relation=entry.get("relation_name"),
             adapter_response=_response(entry),
         )
-
-
-def _name_in(unique_id: str) -> str:
-    # A test's id ends in a digest: test.<project>.<name>.<digest>.
-    parts = unique_id.split(".")
-    return parts[2] if parts[0] == "test" and len(parts) > 3 else parts[-1]
 
 
 def _response(entry: Mapping[str, Any]) -> dict[str, Any]:

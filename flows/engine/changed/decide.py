@@ -9,6 +9,7 @@ from datetime import datetime
 from flows.engine.artifacts.fingerprints import TEST_TYPES, Input, Inputs, Parts
 from flows.engine.changed.last_success import INTERRUPTED, Built
 from flows.engine.changed.run_memory import settings_digest, version_of
+from flows.engine.context.events import name_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +153,9 @@ def _reason_upstream(node: Input, built: Built | None, found: Found, due: set[st
             if reason := _source_reason(parent, built, found):
                 return reason
         elif parent in due:
-            return f"depends on {found.inputs.nodes[parent].name}, which is built"
+            return f"depends on {name_in(parent, found.inputs.nodes)}, which is built"
         elif built.parents.get(parent) != version_of(found.built.get(parent)):
-            name = found.inputs.nodes[parent].name if parent in found.inputs.nodes else parent
-            return f"{name} was built since"
+            return f"{name_in(parent, found.inputs.nodes)} was built since"
     return ""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import orjson
 
@@ -43,6 +45,8 @@ _RESULT_LINES = frozenset(
     }
 )
 _START_LINES = frozenset({"LogStartLine", "LogHookStartLine"})
+# What ends the unique id of a test that has arguments.
+_DIGEST = re.compile(r"\.[0-9a-f]{10}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,15 @@ class NodeEvent:
     def is_hook(self) -> bool:
         """Return whether it is a statement of on-run-start or on-run-end, which every dbt command runs by itself."""
         return self.resource_type == HOOK
+
+
+class Named(Protocol):
+    """What has a name that people use."""
+
+    @property
+    def name(self) -> str:
+        """Return that name."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,20 @@ def name_of(unique_id: str, name: object) -> str:
     # model.<package>.<name>.v<version>, and dbt calls each of them by the same name.
     tail = unique_id.split(".", 2)[-1]
     return tail if unique_id.startswith("model.") and tail.startswith(f"{said}.v") else said
+
+
+def name_in(unique_id: str, nodes: Mapping[str, Named] | None = None) -> str:
+    """Return what people call a node, also one that is not among those that are known.
+
+    Of a source of which only the unique id is known, that is source.table.
+    """
+    if node := (nodes or {}).get(unique_id):
+        return node.name
+    # model.<package>.<name>, and the name may have dots of its own.
+    kind, tail = unique_id.partition(".")[0], unique_id.split(".", 2)[-1]
+    if kind == "test":
+        return _DIGEST.sub("", tail)
+    return tail.rpartition(".")[2] if kind == "unit_test" else tail
 
 
 def is_of_an_interrupt(event: DbtEvent) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from flows.engine.artifacts.manifest import DATA_TYPES, TEST_TYPES, Manifest
 from flows.engine.artifacts.results import NodeResult, Stopped
 from flows.engine.context.command import DbtCommand
-from flows.engine.context.events import CUT_OFF, HOOK, NOT_RUN
+from flows.engine.context.events import CUT_OFF, HOOK, NOT_RUN, name_in
 from flows.engine.ledger.attempt import Attempt
 from flows.engine.ledger.skips import with_causes
 from infrastructure.errors import preview
@@ -156,7 +156,7 @@ def untold(
             continue
         node = NodeResult(
             unique_id=unique_id,
-            name=name_in(manifest, unique_id),
+            name=name_in(unique_id, manifest.nodes),
             resource_type=unique_id.partition(".")[0],
             materialized=known.materialized if (known := manifest.nodes.get(unique_id)) else "",
             status=CUT_OFF if unique_id in running else NOT_RUN,
@@ -171,13 +171,7 @@ def untold(
 
 def names_of(unique_ids: Iterable[str], manifest: Manifest) -> dict[str, str]:
     """Return what people call these nodes, by unique id."""
-    return {unique_id: name_in(manifest, unique_id) for unique_id in unique_ids}
-
-
-def name_in(manifest: Manifest, unique_id: str) -> str:
-    """Return what people call a node, also one that is not in the project any more."""
-    node = manifest.nodes.get(unique_id)
-    return node.name if node else unique_id.split(".", 2)[-1]
+    return {unique_id: name_in(unique_id, manifest.nodes) for unique_id in unique_ids}
 
 
 def run_by(verb: str, manifest: Manifest) -> list[str]:

@@ -12,7 +12,7 @@ from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest, Node
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.command import DbtCommand
-from flows.engine.context.events import DbtEvent
+from flows.engine.context.events import DbtEvent, name_in
 from flows.engine.context.reporting import Reporter, current_reporter, reporting_to
 from flows.engine.context.run_context import RunContext
 from flows.engine.run import run_dbt
@@ -112,6 +112,6 @@ def _history_rows(result: DbtResult, run: RunContext, counts: Mapping[str, int])
         "run_outcome": "succeeded",
     }
     return [
-        row | {"unique_id": unique_id, "name": unique_id.split(".", 2)[2], "row_count": count}
+        row | {"unique_id": unique_id, "name": name_in(unique_id), "row_count": count}
         for unique_id, count in counts.items()
     ]

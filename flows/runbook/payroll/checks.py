@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.changed.freshness import sources_to_check
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.events import name_in
 from flows.engine.context.project import read_project
 from flows.pipelines import tasks
 from flows.runbook.payroll.gate import (
@@ -19,7 +20,6 @@ from flows.runbook.payroll.gate import (
     against,
     read_built,
     read_loaded_at,
-    source_name,
     too_old,
     unproven,
     verdicts,
@@ -68,7 +68,7 @@ def check_payroll(
         compared = read_compared(tables, built.manifest, concert_id)
     if stops := against(built, loaded_at, checked_at, freshness_hours, payments, compared):
         raise _stopped(concert_id, stops)
-    by_name = {source_name(unique_id): at for unique_id, at in loaded_at.items()}
+    by_name = {name_in(unique_id): at for unique_id, at in loaded_at.items()}
     return PayrollEvidence(payments, by_name, verdicts(built), compared)
 
 

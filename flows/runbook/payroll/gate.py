@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node
 from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.events import name_in
 from flows.runbook.payroll.payments import CONCERTS, MUSICIANS, PAYMENTS, RECONCILIATION, Compared, Payments, faults
 
 # The models with the payments, their names, and their comparison with the source.
@@ -151,7 +152,7 @@ def too_old(
     for unique_id in sorted(_with_upstream(manifest, _models(manifest, MODELS))):
         if not unique_id.startswith("source."):
             continue
-        name = source_name(unique_id)
+        name = name_in(unique_id)
         at = loaded_at.get(unique_id)
         if at is None:
             stops.append(f"source {name} has no rows, or their load time is unknown")
@@ -182,11 +183,6 @@ def tests_of(manifest: Manifest) -> list[Node]:
     return [node for node in manifest.nodes.values() if node.is_test and wanted.intersection(node.tests)]
 
 
-def source_name(unique_id: str) -> str:
-    """Return the name of a source table as source.table."""
-    return ".".join(unique_id.split(".")[2:])
-
-
 def read_built(result: DbtResult) -> GatedBuild:
     """Return a build from the manifest that it wrote and its results.
 
@@ -209,7 +205,7 @@ def _switched_off(manifest: Manifest) -> list[str]:
     """Return the names of the disabled tests that refer to anything that payroll depends on."""
     about = payroll_nodes(manifest)
     names = {manifest.nodes[unique_id].name for unique_id in about if unique_id in manifest.nodes}
-    tables = {source_name(unique_id) for unique_id in about if unique_id.startswith("source.")}
+    tables = {name_in(unique_id) for unique_id in about if unique_id.startswith("source.")}
     return sorted(off.name for off in manifest.switched_off if off.names & names or off.sources & tables)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.events import name_in
 from infrastructure.errors import preview
 
 
@@ -48,7 +49,7 @@ def stale_sources(result: DbtResult, manifest: Manifest) -> list[Stale]:
 
 def stale_of(unique_id: str, loaded_at: datetime | None, manifest: Manifest) -> Stale:
     """Return what a stale source table affects."""
-    source, _, table = ".".join(unique_id.split(".")[2:]).partition(".")
+    source, _, table = name_in(unique_id).partition(".")
     below = [manifest.nodes[each] for each in manifest.downstream([unique_id]) if each in manifest.nodes]
     models = sorted(node.name for node in below if node.resource_type in ("model", "snapshot"))
     exposures = sorted(node.name for node in below if node.resource_type == "exposure")

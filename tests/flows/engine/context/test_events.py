@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.engine.context.events import FINISHED, STARTED, DbtEvent, parse_line
+from flows.engine.context.events import FINISHED, STARTED, DbtEvent, name_in, parse_line
 from infrastructure.plain_text import plain
 
 # Of a build and of a freshness check by dbt 1.11.16, one line of every kind.
@@ -135,3 +135,19 @@ def _set(document: dict[str, Any], path: tuple[str, ...], value: object) -> None
     for key in path[:-1]:
         document = document[key]
     document[path[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("unique_id", "name"),
+    [
+        ("model.shop.orders", "orders"),
+        ("model.shop.orders.v2", "orders.v2"),
+        ("seed.shop.a.b", "a.b"),
+        ("source.shop.raw.visits", "raw.visits"),
+        ("test.shop.assert_totals", "assert_totals"),
+        ("test.shop.unique_orders_v1.2_id.0a1b2c3d4e", "unique_orders_v1.2_id"),
+        ("unit_test.shop.orders.a_refund_is_negative", "a_refund_is_negative"),
+    ],
+)
+def test_a_node_of_which_only_the_unique_id_is_known_has_the_name_that_dbt_gives_it(unique_id: str, name: str) -> None:
+    assert name_in(unique_id) == name
