@@ -187,7 +187,9 @@ class Attempts:
         if self._error is not None or attempt.is_interrupted:
             return
         manifest = self._manifest_if_any()
-        self._unproved = (self._unproved - attempt.begun.keys()) | unproved(attempt, command.verb, manifest)
+        self._unproved = (self._unproved - attempt.begun.keys()) | unproved(
+            attempt, self.results, command.verb, manifest
+        )
         if to_run is None:
             to_run = self._asked_to_run()
             self._to_run |= dict.fromkeys(to_run)
@@ -298,7 +300,7 @@ class Attempts:
             ):
                 known = self._manifest_if_any().nodes
                 nodes = [known[key] for key in (known if command.nodes is None else command.nodes) if key in known]
-                manner += window_flags(nodes, self._batches, at, self.built_before())
+                manner += window_flags(nodes, self._batches, at, self.built_before(), command.full_refresh)
         record = Record(self._run_id, self._run_path, batches)
         in_this_manner = replace(command, flags=(*command.flags, *manner))
         with (

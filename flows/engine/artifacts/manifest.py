@@ -103,11 +103,13 @@ class Batches(NamedTuple):
         size: hour, day, month or year.
         lookback: batches before the last one that a run builds again.
         begin: where the first one begins; empty where the project does not say.
+        full_refresh: whether a build begins the table anew; None where the command decides.
     """
 
     size: str
     lookback: int
     begin: str
+    full_refresh: bool | None = None
 
 
 class Snapshot(NamedTuple):

@@ -214,7 +214,12 @@ def _unique_columns(about: _Entry) -> tuple[str, ...]:
 def _batches(config: _Entry) -> Batches | None:
     if config.get("incremental_strategy") != "microbatch" or not config.get("batch_size"):
         return None
-    return Batches(str(config["batch_size"]), int(config.get("lookback") or 0), str(config.get("begin") or ""))
+    return Batches(
+        str(config["batch_size"]),
+        int(config.get("lookback") or 0),
+        str(config.get("begin") or ""),
+        config.get("full_refresh"),
+    )
 
 
 def _snapshot(config: _Entry) -> Snapshot:

@@ -54,7 +54,9 @@ def batches_told(events: Iterable[DbtEvent], artifacts: Artifacts) -> dict[str, 
     return found
 
 
-def window_flags(nodes: Iterable[Node], unbuilt: Built, at: datetime, built_before: Collection[str]) -> tuple[str, ...]:
+def window_flags(
+    nodes: Iterable[Node], unbuilt: Built, at: datetime, built_before: Collection[str], is_full_refresh: bool = False
+) -> tuple[str, ...]:
     """Return the flags by which dbt builds the batches of an earlier run, and not those of now; they are for any dbt.
 
     Args:
@@ -62,20 +64,23 @@ def window_flags(nodes: Iterable[Node], unbuilt: Built, at: datetime, built_befo
         unbuilt: what is known of their batches.
         at: when the run began that they belong to.
         built_before: models that were built before that run, so that it was to build their last batches alone.
+        is_full_refresh: the command is to begin tables anew, so that of those all batches are built.
     """
     starts: list[datetime] = []
     ends: list[datetime] = []
     for node in nodes:
         if node.batches is None:
             continue
-        if left := (unbuilt.get(node.unique_id) or {}).get("failed"):
+        # The first batch of a full refresh replaces the table, whatever other batches are in it.
+        begins_anew = is_full_refresh if node.batches.full_refresh is None else node.batches.full_refresh
+        if not begins_anew and (left := (unbuilt.get(node.unique_id) or {}).get("failed")):
             starts.append(min(_utc(start) for start, _ in left))
             ends.append(max(_utc(end) for _, end in left))
             continue
         end = offset(at, node.batches.size, 0)
         end = end if end == at else offset(at, node.batches.size, 1)
         ends.append(end)
-        is_later = node.unique_id in built_before or not node.batches.begin
+        is_later = (node.unique_id in built_before and not begins_anew) or not node.batches.begin
         last_ones = offset(end, node.batches.size, -1 - node.batches.lookback)
         starts.append(last_ones if is_later else _utc(node.batches.begin))
     if not starts:

@@ -78,12 +78,16 @@ def stopped_of(results: Mapping[str, NodeResult], attempt: Attempt, to_run: Mapp
     )
 
 
-def unproved(attempt: Attempt, verb: str, manifest: Manifest) -> set[str]:
-    """Return the unique ids of nodes that dbt's log calls done and its artifact does not know."""
+def unproved(attempt: Attempt, results: Mapping[str, NodeResult], verb: str, manifest: Manifest) -> set[str]:
+    """Return the unique ids of nodes that dbt's log calls done and its artifact does not know.
+
+    That a node failed needs no proof: dbt 2.0.0-alpha.4 has no result of a microbatch model that failed.
+    """
     if verb == "source freshness":
         return set()
     told = attempt.begun.keys() - attempt.running - attempt.proved
-    return {unique_id for unique_id in told if has_an_outcome(verb, unique_id, manifest)}
+    good = {key for key in told & results.keys() if results[key].outcome in ("succeeded", "warned")}
+    return {unique_id for unique_id in good if has_an_outcome(verb, unique_id, manifest)}
 
 
 def was_to_stop(is_asked: bool, results: Iterable[NodeResult]) -> bool:

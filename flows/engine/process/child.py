@@ -221,6 +221,18 @@ def _only_batches_that_failed(file: str | None) -> None:
         populate(task, selected)
 
     run.RunTask.populate_microbatch_batches = with_what_is_known
+    _keep_the_batches_that_are_built(run.MicrobatchModelRunner)
+
+
+def _keep_the_batches_that_are_built(runner: Any) -> None:  # noqa: ANN401  (dbt's class)
+    """Have a full refresh that goes on add to its table: dbt's first batch would replace it, and lose the others."""
+    is_incremental = runner._is_incremental
+
+    def with_those(self: Any, model: Any) -> bool:  # noqa: ANN401  (dbt's classes)
+        before = model.previous_batch_results
+        return bool(before and before.successful and self._has_relation(model)) or is_incremental(self, model)
+
+    runner._is_incremental = with_those
 
 
 def _say_what_will_run(say: Callable[[list[str]], None]) -> None:

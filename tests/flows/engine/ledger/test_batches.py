@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from flows.engine.artifacts.manifest import Node
 from flows.engine.artifacts.manifest_file import manifest_of
-from flows.engine.artifacts.results import unbuilt_batches
+from flows.engine.artifacts.results import DbtResult, unbuilt_batches
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
@@ -138,10 +139,8 @@ def move_back(result: Any, by: timedelta) -> datetime:
     return at
 
 
-@pytest.mark.parametrize("name", ["own", "1.12", "2"])
-def test_a_resume_belongs_to_the_window_of_the_run_that_it_resumes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def recent_hours(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Callable[..., DbtResult]:
+    """Make a project of four batches up to now; return what builds it by a dbt."""
     dbt = None
     if name != "own":
         engine = engine_or_skip(name)
@@ -156,11 +155,22 @@ def test_a_resume_belongs_to_the_window_of_the_run_that_it_resumes(
     (models / "ticks.sql").write_text(TICKS)
     (models / "recent.sql").write_text(RECENT)
 
-    def run(**options: Any) -> Any:
+    def run(**options: Any) -> DbtResult:
         profile = profile_in(folder)
         context = RunContext(read_project(folder / "days"), replace(profile, dbt=dbt))
-        return run_dbt(DbtCommand("build"), context, RunOptions(**options), retries=Retries(run_limit=0))
+        return run_dbt(
+            RunOptions(**options).command("build"), context, RunOptions(**options), retries=Retries(run_limit=0)
+        )
 
+    return run
+
+
+@pytest.mark.parametrize("name", ["own", "1.12", "2"])
+def test_a_resume_belongs_to_the_window_of_the_run_that_it_resumes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    models = folder / "days" / "models"
+    run = recent_hours(folder, monkeypatch, name)
     run()
     # The model was not begun, as what it reads failed.
     (models / "ticks.sql").write_text(TICKS + "where i = error('gone')")
@@ -172,6 +182,26 @@ def test_a_resume_belongs_to_the_window_of_the_run_that_it_resumes(
     resumed = run(resume=True)
     assert hours_of(folder) == [offset(began_at, "hour", -1), offset(began_at, "hour", 0)]
     assert next(read_ledger(resumed.run_path / LEDGER))["window_at"] == began_at
+
+
+@pytest.mark.parametrize("name", ["own", "1.12", "2"])
+def test_a_full_refresh_that_goes_on_keeps_the_batches_that_it_has_built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = recent_hours(folder, monkeypatch, name)
+    run()
+    third = "date_trunc('hour', now() at time zone 'UTC') - interval 1 hour = date_trunc('hour', happened)"
+    (folder / "days" / "models" / "recent.sql").write_text(
+        RECENT + f"where case when {third} then error('no') else true end"
+    )
+    with pytest.raises(DbtRunFailed) as failed:
+        run(full_refresh=True)
+    (node,) = failed.value.result.of("failed")
+    assert node.name == "recent"
+    (folder / "days" / "models" / "recent.sql").write_text(RECENT)
+    run(full_refresh=True, resume=True)
+    hours = hours_of(folder)
+    assert hours == [offset(hours[-1], "hour", number - 3) for number in range(4)]
 
 
 def test_the_batches_of_a_run_that_was_killed_are_those_that_its_lines_tell_of(folder: Path) -> None:
