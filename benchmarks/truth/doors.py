@@ -271,7 +271,8 @@ def plain_build(place: Place, folder: Path, environ: Mapping[str, str], variable
     """Build the project with nothing but dbt into a warehouse of its own; return what it said when it failed."""
     output = f"{{type: duckdb, path: '{folder / place.warehouse.name}', schema: main, threads: 2}}"
     (folder / "profiles.yml").write_text(f"shop: {{target: plain, outputs: {{plain: {output}}}}}\n")
-    arguments = ["build", "--project-dir", str(place.project), "--profiles-dir", str(folder)]
+    # Everything, whatever a default selector leaves out: an earlier command may have asked for that.
+    arguments = ["build", "--select", "fqn:*", "--project-dir", str(place.project), "--profiles-dir", str(folder)]
     arguments += ["--target-path", str(folder / "target"), "--log-path", str(folder / "logs")]
     if variables:
         arguments += ["--vars", str(dict(variables))]

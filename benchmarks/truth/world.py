@@ -257,7 +257,9 @@ def _generated_checks(chance: random.Random, world: World) -> Iterable[Check]:
             yield Check(f"related_{relation}", "related", (relation, own[0]))
         is_plain = node.kind == "model" and node.shape in ("table", "view") and not node.looks_up - {"macro"}
         is_plain = is_plain and all(world.nodes[name].shape in ("table", "view") for name in own)
-        if is_plain and len(own) == len(node.parents) == 1 and not node.version and chance.random() < 0.25:
+        # The project's own file has them, where dbt looks for no model of a package.
+        is_plain = is_plain and not (node.package or node.version)
+        if is_plain and len(own) == len(node.parents) == 1 and chance.random() < 0.25:
             yield Check(f"unit_{relation}", "unit", (relation,))
 
 
