@@ -114,7 +114,7 @@ class DbtRunFailed(TributaryError):
         self.result: Any = None
 
     @property
-    def told_by_nodes(self) -> Any:  # noqa: ANN401  (a DbtResult, which is above this module)
+    def finished_result(self) -> Any:  # noqa: ANN401  (a DbtResult, which is above this module)
         """Return the result of a dbt command that finished, so that its failed nodes are all that is wrong.
 
         None for one that crashed or was interrupted: the nodes that did not run may be wrong as well.

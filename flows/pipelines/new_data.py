@@ -124,6 +124,6 @@ def _look(target: str, project_dir: str | None) -> DbtResult:
     try:
         return tasks.source_freshness(target, project_dir=project_dir)
     except DbtRunFailed as exc:
-        if exc.told_by_nodes is None:
+        if exc.finished_result is None:
             raise
-        return exc.told_by_nodes
+        return exc.finished_result

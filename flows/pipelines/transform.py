@@ -267,7 +267,7 @@ def _tested(
     try:
         return tasks.test(target, select, exclude, project_dir=project_dir, indirect_selection=indirect_selection)
     except DbtRunFailed as exc:
-        result: DbtResult | None = exc.told_by_nodes
+        result: DbtResult | None = exc.finished_result
         if result is None or critical_failures(result):
             raise
         current_reporter().note(f"{len(exc.failed)} tests failed that are not critical: the run continues.")

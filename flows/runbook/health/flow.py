@@ -131,7 +131,7 @@ def _measure(run: RunContext, health: Health, wanted: Mapping[str, HealthCheck],
             work()
         except DbtRunFailed as exc:
             # Failed nodes are findings; a dbt command that did not finish has not measured all of them.
-            if exc.told_by_nodes is None:
+            if exc.finished_result is None:
                 broken.update({name: Finding(NOT_RUN, one_line(str(exc)), how) for name in asked})
         except TributaryError as exc:
             broken.update({name: Finding(NOT_RUN, one_line(str(exc)), how) for name in asked})

@@ -153,9 +153,9 @@ def _stale(run: RunContext) -> list[Stale]:
         try:
             result = tasks.source_freshness(run.target, project_dir=str(run.project.folder))
         except DbtRunFailed as exc:
-            if exc.told_by_nodes is None:
+            if exc.finished_result is None:
                 raise
-            result = exc.told_by_nodes
+            result = exc.finished_result
     return stale_sources(result, result.artifacts.manifest)
 
 

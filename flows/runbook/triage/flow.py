@@ -147,9 +147,9 @@ def _tested(target: str, project_dir: str | None, failed: Sequence[str]) -> DbtR
     try:
         return tasks.test(target, project_dir=project_dir, store_failures=True, nodes=failed)
     except DbtRunFailed as exc:
-        if exc.told_by_nodes is None:
+        if exc.finished_result is None:
             raise
-        return exc.told_by_nodes
+        return exc.finished_result
 
 
 def _rows(

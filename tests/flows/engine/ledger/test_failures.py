@@ -105,12 +105,12 @@ def test_only_a_dbt_that_got_to_its_end_tells_by_its_nodes_what_is_wrong() -> No
     done, failed = (NodeResult(f"test.shop.{s}", s, "test", "test", s, AT, AT) for s in ("pass", "fail"))
     result = DbtResult("dbt test", "dev", (done, failed), AT, AT, Path("/target"), Path("/run"))
     error = failure_of(result, "duckdb")
-    assert error.told_by_nodes is None
+    assert error.finished_result is None
     error.result = result
-    assert error.told_by_nodes is result
+    assert error.finished_result is result
     error.result = replace(result, stopped=Stopped(2, (), 1))
-    assert error.told_by_nodes is None
+    assert error.finished_result is None
     crash = crash_of("dbt test", "dev", -9, "", Path("/run"), "duckdb")
     assert isinstance(crash, DbtRunFailed)
     crash.result = result
-    assert crash.told_by_nodes is None
+    assert crash.finished_result is None
