@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from datetime import timedelta
+from itertools import chain
 
 from flows.alerts.incident import Incident, Severity
 from flows.engine.artifacts.artifacts import SourceAge
-from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest import Manifest, reach
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.events import name_in
 
@@ -71,9 +72,9 @@ def passed(result: DbtResult, manifest: Manifest, severity: Severity) -> Iterato
     if severity == "critical" and not result.of("failed", "skipped"):
         # The key of an alert about many nodes is the check alone.
         yield Incident(NODES, severity, "no node fails", target=result.target)
+    held_up = _held_up_by(manifest)
     for node in result.of("succeeded"):
-        under = {node.unique_id, *manifest.tested(node.unique_id)}
-        if any(manifest.is_critical(found) for found in under) == (severity == "critical"):
+        if _is_critical(node.unique_id, manifest, held_up) == (severity == "critical"):
             yield Incident(
                 key=key_of(node.unique_id),
                 severity=severity,
@@ -117,12 +118,22 @@ def _span(age: timedelta) -> str:
     return f"{round(hours)} hours" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def _severity(node: NodeResult, manifest: Manifest, unproven: set[str]) -> Severity:
+def _severity(node: NodeResult, manifest: Manifest, unproven: Set[str]) -> Severity:
     if node.outcome == "warned":
         return "warning"
+    return "critical" if _is_critical(node.unique_id, manifest, unproven) else "error"
+
+
+def _is_critical(unique_id: str, manifest: Manifest, unproven: Set[str]) -> bool:
+    """Say whether the failure of a node is critical: it is marked so, or keeps from running what is."""
     # A test that fails holds up what is downstream of the model that it tests.
-    under = {node.unique_id, *manifest.tested(node.unique_id)}
-    return "critical" if manifest.is_critical(node.unique_id) or under & unproven else "error"
+    return manifest.is_critical(unique_id) or not unproven.isdisjoint({unique_id, *manifest.tested(unique_id)})
+
+
+def _held_up_by(manifest: Manifest) -> set[str]:
+    """Return all that would keep a critical node from running, should it fail."""
+    critical = [node.unique_id for node in manifest.nodes.values() if node.is_critical]
+    return set(reach(chain.from_iterable(map(manifest.before, critical)), manifest.before))
 
 
 def _unproven(result: DbtResult, manifest: Manifest) -> set[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from flows.alerts.failing_rows import mask_rows, why_hidden
 from flows.alerts.incident import FailingRows
-from flows.alerts.nodes import age_sentence, closed_keys, incidents_of, key_of
+from flows.alerts.nodes import age_sentence, closed_keys, incidents_of, key_of, passed
 from flows.alerts.routes import FailingRowsSettings
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest
@@ -135,6 +135,19 @@ def test_what_keeps_a_critical_test_from_running_is_critical_itself() -> None:
     assert severities(node("model.shop.people", "error"), skipped) == {"model.shop.people": "critical"}
     assert severities(node("test.shop.orders_add_up", "fail", 1)) == {"test.shop.orders_add_up": "critical"}
     assert severities(node("test.shop.unique_people_id", "warn", 1), skipped) == {unique.unique_id: "warning"}
+
+
+def test_what_passed_is_as_critical_as_it_would_have_been_had_it_failed() -> None:
+    """One rule: a mark on what is tested makes no test critical, as its failure keeps nothing critical from running."""
+    people = {**PEOPLE, "meta": {"critical": True}}
+    marked = manifest(SOURCE, people, UNIQUE, PHONE)
+    ran = result(node("model.shop.people", "success"), node("test.shop.unique_people_id", "pass"))
+    assert [each.key for each in passed(ran, marked, "critical")] == ["dbt", "dbt/model.shop.people"]
+    assert [each.key for each in passed(ran, marked, "error")] == ["dbt/test.shop.unique_people_id"]
+    (failed,) = incidents_of(result(node("test.shop.unique_people_id", "fail", 1)), marked, None, None).values()
+    assert failed.severity == "error"
+    # Both keep the critical test of orders from running.
+    assert [each.key for each in passed(ran, SHOP, "error")] == []
 
 
 def test_a_node_that_succeeds_or_is_gone_is_mended_and_one_that_did_not_run_is_not() -> None:
