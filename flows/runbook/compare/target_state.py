@@ -22,6 +22,7 @@ from flows.warehouses.door import open_warehouse
 from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import write_whole
+from infrastructure.program import find_program
 from infrastructure.targets.outputs import SECRET_SETTINGS, is_env_var
 
 if TYPE_CHECKING:
@@ -159,19 +160,22 @@ def _configuration(project: Project, profile: Profile) -> dict[str, str]:
             found[f"profile: {name}"] = "set (secret)"
         else:
             found[f"profile: {name}"] = str(value)
-    found |= _versions(profile.warehouse)
+    found |= versions_of(profile)
     state = state_of(project, profile.target, os.environ)
     found |= _of_last_run(state)
     return found
 
 
-def _versions(warehouse: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for package in ("dbt-core", f"dbt-{warehouse}"):
+def versions_of(profile: Profile) -> dict[str, str]:
+    """Return the version of the target's dbt, and of its adapter where that is in this environment."""
+    program = find_program(profile.dbt)
+    found = {"installed: dbt-core": program.version}
+    if program.path is None:
+        adapter = f"dbt-{profile.warehouse}"
         try:
-            found[f"installed: {package}"] = version(package)
+            found[f"installed: {adapter}"] = version(adapter)
         except PackageNotFoundError:
-            found[f"installed: {package}"] = "not installed"
+            found[f"installed: {adapter}"] = "not installed"
     return found
 
 

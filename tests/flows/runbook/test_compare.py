@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from flows.engine.artifacts.manifest_file import manifest_of
 from flows.runbook.compare.flow import as_document, compared, table_rows
-from flows.runbook.compare.target_state import TableState, TargetState, load, save
+from flows.runbook.compare.target_state import TableState, TargetState, load, save, versions_of
 from flows.runbook.project_tables import ProjectTables
 from infrastructure.errors import ConfigError
+from infrastructure.profiles import Profile
 
 ORDERS = TableState(2, {"id": "bigint", "amount": "numeric(18,2)"}, {"amount": "30.3"}, ("id",), ("1", "2"))
 DEV = TargetState(
@@ -86,6 +88,16 @@ def test_a_version_counts_and_new_data_is_told() -> None:
         ("note", "shop.orders", "2026-02-28T00:00:00Z", "2026-03-01T00:00:00Z"),
         ("note", "profile: path", "dev.duckdb", "prod.duckdb"),
     ]
+
+
+def test_the_version_is_that_of_the_targets_own_dbt(tmp_path: Path) -> None:
+    program = tmp_path / "dbt"
+    program.write_text("#!/bin/sh\necho dbt-core 2.0.0-alpha.4\n")
+    program.chmod(0o755)
+    elsewhere = Profile("prod", "shop", {"type": "duckdb"}, {}, dbt=str(program))
+    assert versions_of(elsewhere) == {"installed: dbt-core": "2.0.0-alpha.4"}
+    own = versions_of(Profile("dev", "shop", {"type": "duckdb"}, {}))
+    assert own == {f"installed: {name}": version(name) for name in ("dbt-core", "dbt-duckdb")}
 
 
 def test_types_of_two_kinds_of_warehouse_are_not_held_against_each_other() -> None:
