@@ -378,7 +378,7 @@ class Attempts:
             self._batches = {key: of for key, of in self._batches.items() if key not in details} | unbuilt
             self._ledger.append({"kind": "batches", "of": self._batches})
         self.invocation_ids += [attempt.invocation_id] if attempt.invocation_id else []
-        ended = attempt.begun.keys() - attempt.running
+        ended = (attempt.begun.keys() - attempt.running) | attempt.ended_hooks
         # The artifact of a documentation site names nodes that were compiled, which is no outcome.
         if is_accounted_for(self._running[0].verb) and details.keys() - ended:
             with contextlib.suppress(ConfigError):

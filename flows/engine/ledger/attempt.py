@@ -8,7 +8,8 @@ from flows.engine.context.events import STARTED, DbtEvent, NodeEvent
 
 _EXCEPTIONS = frozenset({"CatchableExceptionOnRun", "GenericExceptionOnRun", "InternalErrorOnRun"})
 # Where dbt says why a node failed when its artifact does not, as with sources whose table is missing.
-_NODE_ERRORS = _EXCEPTIONS | {"RunResultError", "RunResultErrorNoMessage"}
+_NODE_ERROR = "RunResultError"
+_NODE_ERRORS = _EXCEPTIONS | {_NODE_ERROR, "RunResultErrorNoMessage"}
 # A model can have thousands of batches.
 _MOST_EXCEPTIONS = 20
 # What dbt says about a run as a whole and a person should read.
@@ -25,6 +26,7 @@ class Attempt:
         begun: names of the nodes that started or were skipped, by unique id.
         running: unique ids of those that have not ended.
         hooks: names of the hooks that have not ended, by unique id; they are no nodes, and count for themselves.
+        ended_hooks: unique ids of those that have ended.
         total: how many nodes it was to run; None where dbt has not said.
         selected: unique ids of those nodes; None where dbt does not say.
         proved: unique ids of the nodes that its artifact has a result of.
@@ -40,6 +42,7 @@ class Attempt:
     begun: dict[str, str] = field(default_factory=dict[str, str])
     running: set[str] = field(default_factory=set[str])
     hooks: dict[str, str] = field(default_factory=dict[str, str])
+    ended_hooks: set[str] = field(default_factory=set[str])
     total: int | None = None
     selected: tuple[str, ...] | None = None
     proved: frozenset[str] = frozenset()
@@ -66,6 +69,7 @@ class Attempt:
                 self.hooks[node.unique_id] = node.name
             else:
                 self.hooks.pop(node.unique_id, None)
+                self.ended_hooks.add(node.unique_id)
             return
         self.begun[node.unique_id] = node.name
         self.total = node.total or self.total
@@ -84,6 +88,9 @@ class Attempt:
                 said.append(event.text)
         if event.name in _NOTES:
             self.notes.append(event.text)
+        elif event.name == _NODE_ERROR and event.level == "error" and not event.unique_id:
+            # Of a hook of dbt 1.8, which is no node there.
+            self.errors.append(event.text)
         elif event.name == _CRASH or (event.name == _STACK_TRACE and not self.errors):
             # dbt 2 says one after the other what is wrong with a project.
             self.errors.append(event.text)

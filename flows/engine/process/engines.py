@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flows.engine.context.command import Place
-from flows.engine.context.events import DbtEvent, parse_line
+from flows.engine.context.events import FAILED, DbtEvent, parse_line
 from flows.engine.process.child import BATCHES_VARIABLE, EVENTS_VARIABLE
 from flows.engine.process.relay import WRITTEN_VARIABLE
 from flows.engine.process.statement_tags import tag_variables
@@ -26,6 +26,8 @@ _RELAY = (sys.executable, "-I", "-S", str(Path(__file__).with_name("relay.py")))
 # An error or a warning of dbt 2: its level, its name and its number, its text, and the places in dbt it came by.
 _LABEL = re.compile(r"^\[(?:error|warning)\] \[(\w+) \(dbt\d+\)\]:? ?")
 _BACKTRACE = re.compile(r"\n\s+0: .*\Z", re.DOTALL)
+_PLACE_OF_A_HOOK = re.compile(r"\n\(in <RUN_OPERATION>.*\Z", re.DOTALL)
+_FIRST_LINE = "MainReportVersion"
 # What it calls the outcome of a node, which stands in its status.
 _SAYS_NOTHING = frozenset({"Error", "Warn", "Pass", "Succeeded", "Skipped due to upstream failure"})
 # What dbt 1 calls the same.
@@ -140,6 +142,11 @@ class DbtElsewhere:
 class Dbt2(DbtElsewhere):
     """dbt 2, wherever it is."""
 
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        # Why a hook failed is said later, in an error that names no node.
+        self._failed_hook: str | None = None
+
     def _plainly(self) -> list[str]:
         return ["--no-quiet"]
 
@@ -150,25 +157,37 @@ class Dbt2(DbtElsewhere):
         event = parse_line(line)
         if event is None:
             return None
+        if event.name == _FIRST_LINE:
+            self._failed_hook = None
         if event.node and event.node.materialized == "ephemeral":
             # dbt 1 has no line for what is never built.
             return replace(event, node=None)
+        if event.node and event.node.is_hook and event.node.status in FAILED:
+            self._failed_hook = event.node.unique_id
         label = _LABEL.match(event.text)
         if event.name != "Generic" or not label:
             return event
         text = _BACKTRACE.sub("", event.text[label.end() :]).strip()
-        if event.level == "error":
-            name = "RunResultError" if event.unique_id else "MainEncounteredError"
-        else:
-            name = _WARNINGS.get(label[1], event.name)
-        return replace(event, name=name, text=text)
+        if event.level != "error":
+            return replace(event, name=_WARNINGS.get(label[1], event.name), text=text)
+        unique_id = event.unique_id
+        if unique_id is None and self._failed_hook:
+            unique_id, self._failed_hook = self._failed_hook, None
+            text = _PLACE_OF_A_HOOK.sub("", text)
+        name = "RunResultError" if unique_id else "MainEncounteredError"
+        return replace(event, name=name, text=text, unique_id=unique_id)
 
     def results(self, found: Results) -> Results:
         return {key: _said_as_dbt_1(key, entry) for key, entry in found.items() if not _never_runs(entry)}
 
 
 def _never_runs(entry: Mapping[str, Any]) -> bool:
-    """Say whether it is an ephemeral model that nothing kept back, of which dbt 1 has no result."""
+    """Say whether dbt 1 has no such result: of an ephemeral model that nothing kept back, or after a failed hook.
+
+    After that, dbt 2.0.0-alpha.4 says of every node, whether it ran or not, that it could not be compiled.
+    """
+    if entry.get("message") == "Compilation Error":
+        return not entry.get("execution_time")
     return entry.get("status") == "skipped" and entry.get("message") == "Skipped"
 
 

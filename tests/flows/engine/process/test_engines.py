@@ -43,6 +43,8 @@ SECRET = "p/ss wörd+with=signs&42"
 OWN = "own"
 # dbt 2 is the quickest of them and the one that differs most; the others take a minute or two.
 QUICK = "2"
+# Until then, a hook that failed was a line of the log.
+HOOKS_HAVE_OUTCOMES = (1, 9)
 ENGINES = ("1.8", "1.10", "1.11", "1.12", QUICK)
 
 
@@ -268,6 +270,42 @@ def test_what_failed_for_a_passing_reason_is_tried_again_with_what_it_kept_back(
         after.unlink()
     found = {node.name: (node.outcome, node.attempts) for node in result.nodes}
     assert found == {"locked": ("succeeded", 2), "after_locked": ("succeeded", 1)}
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_a_hook_that_failed_for_a_passing_reason_is_tried_again(stuck: House, when: str) -> None:
+    if stuck.program.numbers < HOOKS_HAVE_OUTCOMES:
+        pytest.skip("its hooks have no outcomes, so that what may be tried again is not known")
+    stuck.write("models/endless.sql", "select id from {{ ref('first') }}")
+    project = stuck.project / "dbt_project.yml"
+    settings = project.read_text()
+    failing = "create or replace table main.hooked as select error('IO Error: Could not set lock on file') as id"
+    project.write_text(f'{settings}on-run-{when}: ["{failing}"]\n')
+    mended = f'{settings}on-run-{when}: ["create or replace table main.hooked as select 7 as id"]\n'
+    result = stuck.run(sleep=lambda _: project.write_text(mended) and None)
+    (hook,) = [node for node in result.nodes if node.resource_type == "operation"]
+    assert (hook.outcome, hook.attempts) == ("succeeded", 2)
+    assert "Could not set lock on file" in hook.earlier_messages[0]
+    assert "RUN_OPERATION" not in hook.earlier_messages[0]
+    models = {node.name: node.outcome for node in result.nodes if node.resource_type == "model"}
+    assert models == dict.fromkeys(("first", "endless", "last"), "succeeded")
+    assert stuck.value("select id from main.hooked") == 7
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_a_hook_that_fails_for_good_says_why_and_leaves_no_node_green_that_did_not_run(stuck: House, when: str) -> None:
+    stuck.write("models/endless.sql", "select id from {{ ref('first') }}")
+    project = stuck.project / "dbt_project.yml"
+    project.write_text(f'{project.read_text()}on-run-{when}: ["create or replace view main.v as select * from none"]\n')
+    failed = stuck.failed()
+    assert isinstance(failed.result, DbtResult)
+    models = {node.name: node.outcome for node in failed.result.nodes if node.resource_type == "model"}
+    has_outcomes = stuck.program.numbers >= HOOKS_HAVE_OUTCOMES
+    # dbt 1.8 goes on after it.
+    is_in_the_way = when == "start" and has_outcomes
+    assert models == dict.fromkeys(("first", "endless", "last"), "skipped" if is_in_the_way else "succeeded")
+    assert (f"outcomes-on-run-{when}-0: " if has_outcomes else f"on-run-{when} failed") in str(failed)
+    assert "does not exist" in str(failed)
 
 
 def test_a_table_that_is_not_there_is_named(house: House) -> None:
