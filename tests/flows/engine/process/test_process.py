@@ -215,9 +215,11 @@ child._take_one_interrupt()
 child._hold_the_lifeline()
 count = 0
 print(os.getpid(), repr(sys.stdin.read()), flush=True)
-while not os.path.exists({over!r}):
+while True:
     try:
-        time.sleep(0.01)
+        while not os.path.exists({over!r}):
+            time.sleep(0.01)
+        break
     except KeyboardInterrupt:
         count += 1
         open({interrupted!r}, "w").close()
