@@ -58,6 +58,11 @@ class Program:
         return self.numbers[0]
 
     @property
+    def line(self) -> str:
+        """Return the line of releases that it is of, such as 1.12."""
+        return ".".join(map(str, self.numbers))
+
+    @property
     def has_freshness(self) -> bool:
         """Return whether `source freshness` checks anything; 2.0.0-alpha.4 exits with 0 and does not look."""
         return not (self.generation == 2 and "alpha" in self.version)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from flows.engine.artifacts.fingerprints import TEST_TYPES, Input, Inputs, Parts
 from flows.engine.changed.last_success import INTERRUPTED, Built
+from flows.engine.changed.parse_inputs import DBT
 from flows.engine.changed.run_memory import settings_digest, version_of
 from flows.engine.context.events import name_in
 
@@ -97,7 +98,7 @@ def _own_reason(node: Input, built: Built | None, found: Found, settings: str) -
         return _difference(node, built, found)
     if built.settings != settings:
         now, then = found.inputs.settings, found.old_settings
-        changed = [name for name in now if then.get(name) != now[name]]
+        changed = [_in_words(name, now, then) for name in now if then.get(name) != now[name]]
         return f"changed for every node: {', '.join(changed) or 'the settings of the project'}"
     if node.unique_id in found.modified:
         return "dbt calls it modified (state:modified)"
@@ -106,6 +107,11 @@ def _own_reason(node: Input, built: Built | None, found: Found, settings: str) -
     if found.full_refresh and (node.materialized in ("incremental", "seed")):
         return "a full refresh was asked for"
     return ""
+
+
+def _in_words(name: str, now: Mapping[str, str], then: Mapping[str, str]) -> str:
+    """Return what a person calls a setting; of the one that is no fingerprint, with what it was and is."""
+    return f"{name} ({then[name]} then, {now[name]} now)" if name == DBT and name in then else name
 
 
 def _why_not_good(status: str, is_test: bool) -> str:

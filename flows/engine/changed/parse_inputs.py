@@ -18,6 +18,8 @@ from infrastructure.targets.outputs import SECRET_PREFIX
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
+# What the line of dbt's releases is called among the settings; it is kept as it is, so that a person can be told both.
+DBT = "the version of dbt"
 # Settings of a connection that change how quickly a table is built, and not the table.
 _NO_MATTER = frozenset({"threads", "retries", "connect_timeout", "keepalives_idle", "job_retries", "query_tag"})
 
@@ -53,9 +55,7 @@ def surroundings_of(command: DbtCommand, project: Project, profile: Profile) -> 
         settings["dbt's flags in the environment"] = digest_of(flags)
     values = Values(project.name, command.vars, variables_by_package(project.folder), environment, files.digests)
     program = find_program(profile.dbt)
-    if program.generation > 1:
-        # Said of dbt 2 alone: what earlier versions of Tributary wrote down was all built by dbt 1.
-        settings["the kind of dbt"] = f"dbt {program.generation}"
+    settings[DBT] = program.line
     in_yaml = digest_of({name: digest for name, digest in files.digests.items() if name.endswith((".yml", ".yaml"))})
     proof, declared = (_proof(files, digest, values, settings, program.version) for digest in (files.digest, in_yaml))
     return Surroundings(values, proof, settings, declared)

@@ -10,6 +10,7 @@ import pytest
 from flows.engine.artifacts.fingerprints import Input, Inputs, Parts
 from flows.engine.changed.decide import Decision, Found, decide, summary_of
 from flows.engine.changed.last_success import Built, LastSuccess
+from flows.engine.changed.parse_inputs import DBT
 from flows.engine.changed.run_memory import Done, after, settings_digest
 
 AT = "2026-11-21T12:00:00+00:00"
@@ -171,6 +172,17 @@ def test_what_concerns_every_node_is_named() -> None:
     found = due(replace(FOUND, inputs=inputs, old_settings=INPUTS.settings))
     assert set(found) == set(INPUTS.nodes)
     assert found["colours"] == "changed for every node: the on-run hooks"
+
+
+def test_a_change_of_dbt_is_named_with_both_versions() -> None:
+    inputs = replace(INPUTS, settings={**INPUTS.settings, DBT: "2.0"})
+    then = {**INPUTS.settings, DBT: "1.12"}
+    assert due(replace(FOUND, inputs=inputs, old_settings=then))["colours"] == (
+        "changed for every node: the version of dbt (1.12 then, 2.0 now)"
+    )
+    # As an earlier version of Tributary left it.
+    before = due(replace(FOUND, inputs=inputs, old_settings=INPUTS.settings))
+    assert before["colours"] == "changed for every node: the version of dbt"
 
 
 def test_what_can_come_out_otherwise_at_any_time_is_always_built() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.changed.parse_inputs import is_narrowed, surroundings_of
+from flows.engine.changed.parse_inputs import Surroundings, is_narrowed, surroundings_of
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.project import Project
 from infrastructure.profiles import Profile
@@ -30,6 +30,23 @@ def test_a_key_that_is_given_as_a_file_leaves_the_proof_as_it_is_in_another_proc
     assert first_path != other_path
     assert first_proof == other_proof != ""
     assert key_files.path_of_key("a key") == first_path
+
+
+def test_another_line_of_dbt_concerns_every_node_and_another_patch_only_the_parse(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_text("name: shop\n")
+    project = Project(tmp_path, "shop", "shop")
+
+    def with_dbt(version: str) -> Surroundings:
+        program = tmp_path / f"dbt-{version}"
+        program.write_text(f"#!/bin/sh\necho dbt-core {version}\n")
+        program.chmod(0o755)
+        profile = Profile("dev", "shop", {"type": "duckdb", "path": "w.duckdb"}, {}, dbt=str(program))
+        return surroundings_of(DbtCommand("build"), project, profile)
+
+    first, patch, minor, major = map(with_dbt, ("1.11.15", "1.11.16", "1.12.6", "2.0.0-alpha.4"))
+    assert first.settings == patch.settings
+    assert first.proof != patch.proof
+    assert [found.settings["the version of dbt"] for found in (patch, minor, major)] == ["1.11", "1.12", "2.0"]
 
 
 @pytest.mark.parametrize(
