@@ -28,6 +28,8 @@ CONTROL_VARIABLE = "TRIBUTARY_CONTROL"
 ADAPTER_VARIABLE = "TRIBUTARY_ADAPTER"
 # A file that says which batches of a model an earlier attempt of the same command built, and which it did not.
 BATCHES_VARIABLE = "TRIBUTARY_BATCHES_FILE"
+# Set where a freshness check is to leave out the project's on-run hooks.
+HOOKS_VARIABLE = "TRIBUTARY_WITHOUT_HOOKS"
 _MOST_DESCRIPTORS = 16
 # What statements and sessions say of themselves; see statement_tags.py.
 COMMENT_VARIABLE = "TRIBUTARY_QUERY_COMMENT"
@@ -249,6 +251,17 @@ def _say_what_will_run(say: Callable[[list[str]], None]) -> None:
     runnable.GraphRunnableTask._runtime_initialize = and_say
 
 
+def _leave_out_the_hooks(is_asked: bool) -> None:
+    """Have a freshness check run no on-run hooks, which dbt runs with it since 1.10; the build after it runs them."""
+    if is_asked:
+        freshness: Any = importlib.import_module("dbt.task.freshness")
+        freshness.FreshnessTask.get_hooks_by_type = _no_hooks
+
+
+def _no_hooks(task: Any, hook_type: Any) -> list[Any]:  # noqa: ANN401  (dbt's classes)
+    return []
+
+
 def _end_at_once(ended: list[int]) -> None:
     """End this process without taking apart what dbt holds in memory, a tenth of a small build (2026-11-28).
 
@@ -287,6 +300,7 @@ def main() -> None:
     _say_whose_statements_these_are(os.environ.get(COMMENT_VARIABLE), os.environ.get(QUERY_TAG_VARIABLE))
     _only_batches_that_failed(os.environ.get(BATCHES_VARIABLE))
     _leave_out_the_users_settings()
+    _leave_out_the_hooks(HOOKS_VARIABLE in os.environ)
     from dbt.cli.main import cli
 
     # What is imported stays: the collector need not look at it again before the end.

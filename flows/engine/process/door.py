@@ -18,7 +18,7 @@ from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.exact_selection import hand_over
 from flows.engine.context.project import Project
-from flows.engine.context.project_files import yaml_mapping
+from flows.engine.context.project_files import project_settings, yaml_mapping
 from flows.engine.context.state import STATE_VARIABLE, State, dbt_log, state_of
 from flows.engine.ledger.failures import crash_of
 from flows.engine.process.engines import engine_of, events_variable
@@ -39,6 +39,7 @@ _LOG_LEVEL_VARIABLE = "DBT_LOG_LEVEL_FILE"
 # A later question removes what a killed one left behind, once no process can be waiting for it any more.
 _LEFT_BEHIND_SECONDS = 86_400
 _QUESTION = "question-"
+_FRESHNESS = "source freshness"
 # What a user may set for all projects without changing what is built, or how it is told.
 _HARMLESS_SETTINGS = frozenset({"send_anonymous_usage_stats", "hints_enabled", "use_colors", "printer_width"})
 
@@ -91,6 +92,8 @@ class Dbt:
             environment |= self.engine.run_variables(
                 record.run_id, self.profile.target, self.profile.warehouse, record.batches
             )
+        if command.verb == _FRESHNESS and not (record and _wants_hooks_with_freshness(place.project)):
+            environment |= self.engine.without_hooks()
         argv += [] if has_own_log else self.engine.without_own_log()
         environment |= hand_over(command.nodes, place.selection, environment)
         return DbtProcess(argv, environment, Path.cwd(), descriptors)
@@ -114,7 +117,7 @@ class Dbt:
     def _require_able(self, command: DbtCommand) -> None:
         if self.program.path is not None and self.program.has_user_settings:
             _require_no_user_settings(str(self.program))
-        if command.verb == "source freshness" and not self.program.has_freshness:
+        if command.verb == _FRESHNESS and not self.program.has_freshness:
             raise ConfigError(
                 f"{self.program} has no check of how fresh sources are: it says that all is well without a look. "
                 "Run without it (--no-freshness), or name a dbt 1 with --dbt or in `dbt` of target "
@@ -170,6 +173,12 @@ class Dbt:
         if code != 0 and not (code == 1 and failing_is_an_answer):
             target, warehouse = self.profile.target, self.profile.warehouse
             raise crash_of(command.name, target, code, "\n".join(said[:10]), place.log_path, warehouse)
+
+
+def _wants_hooks_with_freshness(folder: Path) -> bool:
+    """Say whether a project asks for its on-run hooks with a run's freshness check, as well as with its build."""
+    flags = project_settings(folder).get("flags")
+    return isinstance(flags, dict) and bool(flags.get("source_freshness_run_project_hooks"))
 
 
 def _require_no_user_settings(program: str) -> None:

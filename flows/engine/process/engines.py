@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from flows.engine.context.command import Place
 from flows.engine.context.events import FAILED, DbtEvent, parse_line
-from flows.engine.process.child import BATCHES_VARIABLE, EVENTS_VARIABLE
+from flows.engine.process.child import BATCHES_VARIABLE, EVENTS_VARIABLE, HOOKS_VARIABLE
 from flows.engine.process.relay import WRITTEN_VARIABLE
 from flows.engine.process.statement_tags import tag_variables
 from infrastructure.program import Program
@@ -56,6 +56,10 @@ class Engine(Protocol):
         """Return the child's environment variables about its run."""
         ...
 
+    def without_hooks(self) -> Mapping[str, str]:
+        """Return the variables that keep a freshness check from running on-run hooks; empty where nothing does."""
+        ...
+
     def event(self, line: bytes) -> DbtEvent | None:
         """Return the event of an output line, in the form of dbt 1; None for a line that is not needed."""
         ...
@@ -94,6 +98,9 @@ class OwnDbt:
         told = tag_variables(run_id, target, warehouse)
         return told | {BATCHES_VARIABLE: str(batches)} if batches else told
 
+    def without_hooks(self) -> Mapping[str, str]:
+        return {HOOKS_VARIABLE: "true"}
+
     def event(self, line: bytes) -> DbtEvent | None:
         return parse_line(line)
 
@@ -130,6 +137,9 @@ class DbtElsewhere:
 
     def run_variables(self, run_id: str, target: str, warehouse: str, batches: Path | None) -> Mapping[str, str]:
         # What these say can be told only to a dbt that imports something of ours.
+        return {}
+
+    def without_hooks(self) -> Mapping[str, str]:
         return {}
 
     def event(self, line: bytes) -> DbtEvent | None:

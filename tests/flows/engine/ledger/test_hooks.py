@@ -9,6 +9,8 @@ import duckdb
 import pytest
 
 from flows.engine.artifacts.results import DbtResult
+from flows.engine.changed.freshness import ask_for_source_data
+from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
@@ -22,6 +24,10 @@ from tests.support.results import node
 PROJECT = (
     "name: hooked\nversion: '1.0'\nflags: {send_anonymous_usage_stats: false}\nmodels: {+materialized: table}\n"
     'on-run-end: ["insert into main.ran select * from main.wanted"]\n'
+)
+SOURCES = (
+    "sources: [{name: shop, schema: main, config: {loaded_at_field: loaded_at, "
+    "freshness: {error_after: {count: 1, period: day}}}, tables: [{name: orders}]}]\n"
 )
 MODELS = {"first": "select 1 as id", "second": "select * from {{ ref('first') }}"}
 
@@ -43,9 +49,13 @@ def query(folder: Path, sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def build(folder: Path, options: RunOptions) -> DbtResult:
+def profile_in(folder: Path) -> Profile:
     output = {"type": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 1}
-    run = RunContext(read_project(folder / "project"), Profile("dev", "hooked", output, {}))
+    return Profile("dev", "hooked", output, {})
+
+
+def build(folder: Path, options: RunOptions) -> DbtResult:
+    run = RunContext(read_project(folder / "project"), profile_in(folder))
     return run_dbt(options.command("build"), run, options, retries=Retries(run_limit=0))
 
 
@@ -66,6 +76,27 @@ def test_a_hook_that_failed_runs_again_where_nothing_has_changed(folder: Path) -
     assert query(folder, "from main.ran") == [(7,)]
     assert build(folder, RunOptions(changed=True)).nodes == ()
     assert query(folder, "from main.ran") == [(7,)], "it has come to a good end"
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_a_freshness_check_runs_the_hooks_only_where_the_project_asks_for_that(
+    folder: Path, is_asked_for: bool
+) -> None:
+    """dbt runs them with it since 1.10, so that they would run twice a run, and in a plan."""
+    query(folder, "create table main.wanted as select 7 as id")
+    query(folder, "create table main.orders as select 1 as id, current_timestamp as loaded_at")
+    (folder / "project" / "models" / "sources.yml").write_text(SOURCES)
+    if is_asked_for:
+        settings = PROJECT.replace("stats: false}", "stats: false, source_freshness_run_project_hooks: true}")
+        (folder / "project" / "dbt_project.yml").write_text(settings)
+    run = RunContext(read_project(folder / "project"), profile_in(folder))
+    result = run_dbt(DbtCommand("source freshness"), run, retries=Retries(run_limit=0))
+    assert [node.outcome for node in result.nodes if node.resource_type == "source"] == ["succeeded"]
+    ran = query(folder, "from main.ran")
+    assert ran == ([(7,)] if is_asked_for else [])
+    # A question, as of a plan: it changes nothing, whatever the project asks for.
+    assert set(ask_for_source_data(DbtCommand("build"), run.project, run.profile)) == {"source.hooked.shop.orders"}
+    assert query(folder, "from main.ran") == ran
 
 
 def test_a_selection_that_matches_nothing_is_an_error_that_names_what_was_meant(folder: Path) -> None:
