@@ -1,6 +1,7 @@
 """What it costs to run dbt with every node in Prefect: this engine, and others, against bare `dbt build`.
 
-`python -m benchmarks.overhead --nodes 250` prints a table of medians and ends in `engine/bare: 1.04`.
+`python -m benchmarks.overhead --engine 2` prints a table of medians and ends in `engine/bare: 3.1` and, for dbt 2, in
+`dbt2 flow_over_bare_seconds: 1.9 process_over_bare_seconds: 3.4`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks.engines import NAMES, EngineMissing, have
 from benchmarks.projects import write_project
 from benchmarks.server import prefect_server, set_up_target
 from infrastructure.console import EntryCommand
+from infrastructure.program import PROGRAM_VARIABLE
 
 if TYPE_CHECKING:
-    pass
+    import psutil
 
 # The flow alone, from its start to its end, as the server sees it: what a scheduled run costs on a warm worker.
 _ENGINE = """
-import json, os, sys, time
-from pathlib import Path
-from flows.pipelines import tasks
+import sys, time
 from flows.engine.context.reporting import reporting_to
 from flows.pipelines.full import dbt_full_pipeline
 
@@ -41,11 +43,11 @@ class Silent:
     def note(self, text): print(text, file=sys.stderr)
 
 with reporting_to(Silent()):
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     result = dbt_full_pipeline(target="bench", project_dir=sys.argv[1], freshness=False)
-    seconds = time.perf_counter() - started
+    seconds, own = time.perf_counter() - started, time.process_time() - worked
 assert len(result.build.nodes) == int(sys.argv[2]), len(result.build.nodes)
-print(f"flow_seconds {seconds}")
+print(f"flow_seconds {seconds} {own}")
 """
 
 _SEPARATE = """
@@ -97,18 +99,44 @@ if __name__ == "__main__":
 """
 
 
+# A server that used less than this share of a core for so long has worked off what it was sent.
+_IDLE_SHARE = 0.05
+_IDLE_SECONDS = 1.0
+_SETTLED_SECONDS = 120.0
+
+
 @dataclass
 class Runs:
-    """What was measured of one way of running dbt."""
+    """What was measured of one way of running dbt.
+
+    Attributes:
+        processor_seconds: of the process and all its children.
+        own_seconds: processor time of the flow's own process, from the start of the flow to its end.
+        server_seconds: processor time of the Prefect server, until it has worked off what it was sent.
+    """
 
     name: str
     wall_seconds: list[float] = field(default_factory=list[float])
     inner_seconds: list[float] = field(default_factory=list[float])
+    processor_seconds: list[float] = field(default_factory=list[float])
+    own_seconds: list[float] = field(default_factory=list[float])
+    server_seconds: list[float] = field(default_factory=list[float])
     memory_megabytes: list[float] = field(default_factory=list[float])
     failure: str = ""
 
 
+@dataclass(frozen=True)
+class Round:
+    """How one round is measured."""
+
+    is_timed: bool
+    # Looking at the memory of a process costs it time.
+    with_memory: bool
+    limit_seconds: float
+
+
 @click.command(cls=EntryCommand)
+@click.option("--engine", type=click.Choice(NAMES), help="Which dbt; that of Tributary's own environment without it.")
 @click.option("--nodes", default=250, show_default=True, help="Models and tests of the project.")
 @click.option("--rounds", default=3, show_default=True, help="Each way is run so often, in turn.")
 @click.option("--threads", default=4, show_default=True)
@@ -116,8 +144,15 @@ class Runs:
 @click.option("--way", "wanted", multiple=True, metavar="NAME", help="Measure these ways only, and bare dbt.")
 @click.option("--warm-up/--no-warm-up", default=True, help="Without, dbt parses the whole project in the first round.")
 @click.option("--limit-seconds", default=600.0, show_default=True, help="A way that takes longer is left out.")
-def main(
-    nodes: int, rounds: int, threads: int, peers: bool, wanted: tuple[str, ...], warm_up: bool, limit_seconds: float
+def main(  # noqa: PLR0913  (its options)
+    engine: str | None,
+    nodes: int,
+    rounds: int,
+    threads: int,
+    peers: bool,
+    wanted: tuple[str, ...],
+    warm_up: bool,
+    limit_seconds: float,
 ) -> None:
     """Compare ways of running one dbt project, interleaved, with medians."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
@@ -128,24 +163,49 @@ def main(
         with prefect_server(environment) as api_url:
             environment["PREFECT_API_URL"] = api_url
             set_up_target(environment, folder, threads)
-            ways = _ways(folder, project, nodes, peers)
+            dbt, is_own = _dbt(engine, environment)
+            ways = _ways(folder, project, nodes, dbt, peers and is_own)
             measured = [Runs(name) for name in ways if not wanted or name in ("bare", *wanted)]
-            for round_number in range(0 if warm_up else 1, rounds + 1):
+            # The first round warms dbt's partial parse and Python's byte code; the last one looks at the memory.
+            plan = [Round(True, not warm_up, limit_seconds)] * rounds
+            if warm_up:
+                plan = [Round(False, False, limit_seconds), *plan, Round(False, True, limit_seconds)]
+            for how in plan:
                 for runs in measured:
-                    # The first round warms dbt's partial parse and Python's byte code, and is not counted.
-                    _measure(runs, ways[runs.name], folder, environment, limit_seconds, round_number > 0)
-    _print(measured, nodes, threads, rounds)
+                    _measure(runs, ways[runs.name], folder, environment, how)
+    _print(
+        measured, f"dbt {engine or version('dbt-core')}, {nodes} nodes, {threads} threads, median of {rounds} rounds"
+    )
+    _print_ends(measured, engine)
 
 
-def _ways(folder: Path, project: Path, nodes: int, peers: bool) -> dict[str, list[str]]:
+def _dbt(engine: str | None, environment: dict[str, str]) -> tuple[str, bool]:
+    """Return the program of a dbt, whether it is that of this environment, and have runs use it."""
+    own = version("dbt-core")
+    if engine is None or own.startswith(f"{engine}."):
+        # As a person types it, not the engine's child process: that one writes its log in a cheaper way.
+        return shutil.which("dbt", path=str(Path(sys.executable).parent)) or "dbt", True
+    try:
+        found = have(engine)
+    except EngineMissing as exc:
+        raise click.ClickException(str(exc)) from exc
+    if "duckdb" in found.without:
+        raise click.ClickException(found.without["duckdb"])
+    environment |= {**found.environment, PROGRAM_VARIABLE: found.program}
+    return found.program, False
+
+
+def _ways(folder: Path, project: Path, nodes: int, dbt: str, peers: bool) -> dict[str, list[str]]:
     place = [str(project), str(folder)]
     at = ["--project-dir", str(project), "--profiles-dir", str(folder)]
     python = sys.executable
-    # As a person types it, not the engine's child process: that one writes its log in a cheaper way.
-    dbt = shutil.which("dbt", path=str(Path(python).parent)) or "dbt"
     ways = {
         "bare": [dbt, "build", *at, "--target-path", str(folder / "bare")],
         "engine": [python, "-c", _ENGINE, str(project), str(nodes)],
+        # From Enter to prompt.
+        "command": [
+            *(python, "-m", "flows", "run", "--target", "bench", "--project-dir", str(project), "--no-freshness"),
+        ],
         "run, then test": [python, "-c", _SEPARATE, dbt, *at, "--target-path", str(folder / "separate")],
     }
     if peers:
@@ -157,35 +217,67 @@ def _ways(folder: Path, project: Path, nodes: int, peers: bool) -> dict[str, lis
     return ways
 
 
-def _measure(
-    runs: Runs, argv: Sequence[str], folder: Path, environment: dict[str, str], limit_seconds: float, counts: bool
-) -> None:
+def _measure(runs: Runs, argv: Sequence[str], folder: Path, environment: dict[str, str], how: Round) -> None:
     if runs.failure:
         return
     (folder / "bench.duckdb").unlink(missing_ok=True)
+    server = _server()
+    before = _settled_seconds(server)
     started = time.perf_counter()
     with tempfile.TemporaryFile() as output:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         child = subprocess.Popen(argv, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=Path.cwd())
         memory = 0.0
-        while child.poll() is None and time.perf_counter() - started < limit_seconds:
+        while how.with_memory and child.poll() is None and time.perf_counter() - started < how.limit_seconds:
             memory = max(memory, _tree_megabytes(child.pid))
             time.sleep(0.1)
-        seconds = time.perf_counter() - started
-        if child.poll() is None:
+        try:
+            child.wait(max(0.0, started + how.limit_seconds - time.perf_counter()))
+        except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-            runs.failure = f"over {limit_seconds:.0f} s"
+            runs.failure = f"over {how.limit_seconds:.0f} s"
             return
+        seconds = time.perf_counter() - started
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
         output.seek(0)
         said = output.read().decode("utf-8", "replace")
     if child.returncode:
         runs.failure = "failed"
         click.echo(f"{runs.name} failed:\n{said[-3000:]}", err=True)
-    elif counts:
-        inner = [float(line.split()[1]) for line in said.splitlines() if line.startswith("flow_seconds ")]
-        runs.wall_seconds.append(seconds)
-        runs.inner_seconds += inner
+        return
+    if how.with_memory:
         runs.memory_megabytes.append(memory)
+    if how.is_timed:
+        inner = [line.split()[1:] for line in said.splitlines() if line.startswith("flow_seconds ")]
+        runs.wall_seconds.append(seconds)
+        runs.processor_seconds.append(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime)
+        runs.inner_seconds += [float(wall) for wall, _ in inner]
+        runs.own_seconds += [float(own) for _, own in inner]
+        runs.server_seconds.append(_settled_seconds(server) - before)
+
+
+def _server() -> psutil.Process:
+    """Return this benchmark's Prefect server."""
+    import psutil
+
+    return next(child for child in psutil.Process().children() if "server" in child.cmdline())
+
+
+def _settled_seconds(server: psutil.Process) -> float:
+    """Wait until the server has worked off what it was sent, and return the processor time that it has used."""
+    used, until = _processor_seconds(server), time.perf_counter() + _SETTLED_SECONDS
+    while time.perf_counter() < until:
+        time.sleep(_IDLE_SECONDS)
+        last, used = used, _processor_seconds(server)
+        if used - last < _IDLE_SHARE * _IDLE_SECONDS:
+            break
+    return used
+
+
+def _processor_seconds(server: psutil.Process) -> float:
+    times = [part.cpu_times() for part in (server, *server.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def _tree_megabytes(pid: int) -> float:
@@ -199,28 +291,43 @@ def _tree_megabytes(pid: int) -> float:
         return 0.0
 
 
-def _print(measured: Sequence[Runs], nodes: int, threads: int, rounds: int) -> None:
+def _print(measured: Sequence[Runs], title: str) -> None:
     bare = measured[0]
-    base = statistics.median(bare.wall_seconds)
-    base_memory = statistics.median(bare.memory_megabytes)
-    click.echo(
-        f"{nodes} nodes, {threads} threads, median of {rounds} rounds, {os.cpu_count()} cores shared with the server"
-    )
-    click.echo(f"{'':<24}{'process s':>10}{'/ bare':>8}{'flow s':>8}{'/ bare':>8}{'MB':>8}{'/ bare':>8}")
+    base, base_memory = _median(bare.wall_seconds), _median(bare.memory_megabytes)
+    click.echo(f"{title}, {os.cpu_count()} cores shared with the server, load {os.getloadavg()[0]:.1f}")
+    names = ("process s", "/ bare", "CPU s", "flow s", "/ bare", "own CPU s", "server CPU s", "MB", "/ bare")
+    click.echo(f"{'':<22}" + "".join(f"{name:>{max(8, len(name) + 2)}}" for name in names))
     for runs in measured:
         if runs.failure or not runs.wall_seconds:
-            click.echo(f"{runs.name:<24}{runs.failure:>10}")
+            click.echo(f"{runs.name:<22}{runs.failure:>11}")
             continue
-        wall = statistics.median(runs.wall_seconds)
-        memory = statistics.median(runs.memory_megabytes)
-        inner = f"{statistics.median(runs.inner_seconds):>8.1f}" if runs.inner_seconds else f"{'':>8}"
-        ratio = f"{statistics.median(runs.inner_seconds) / base:>8.2f}" if runs.inner_seconds else f"{'':>8}"
-        click.echo(
-            f"{runs.name:<24}{wall:>10.1f}{wall / base:>8.2f}{inner}{ratio}{memory:>8.0f}{memory / base_memory:>8.2f}"
-        )
-    engine = next((runs for runs in measured if runs.name == "engine"), None)
-    if engine and engine.inner_seconds:
-        click.echo(f"engine/bare: {statistics.median(engine.inner_seconds) / base:.2f}")
+        wall, flow, memory = (_median(each) for each in (runs.wall_seconds, runs.inner_seconds, runs.memory_megabytes))
+        figures = [
+            *(wall, wall / base, _median(runs.processor_seconds), flow, flow / base),
+            *(_median(runs.own_seconds), _median(runs.server_seconds), memory, memory / base_memory),
+        ]
+        cells = [
+            f"{'' if figure != figure else format(figure, '.0f' if name == 'MB' else '.2f'):>{max(8, len(name) + 2)}}"
+            for name, figure in zip(names, figures, strict=True)
+        ]
+        click.echo(f"{runs.name:<22}" + "".join(cells))
+
+
+def _print_ends(measured: Sequence[Runs], engine: str | None) -> None:
+    """Print the lines that are compared with those of other days."""
+    by_name = {runs.name: runs for runs in measured if not runs.failure}
+    bare, flow, command = (by_name.get(name, Runs(name)) for name in ("bare", "engine", "command"))
+    base, seconds = _median(bare.wall_seconds), _median(flow.inner_seconds)
+    if flow.inner_seconds:
+        click.echo(f"engine/bare: {seconds / base:.2f}")
+    if engine == "2" and flow.inner_seconds and command.wall_seconds:
+        over = _median(command.wall_seconds) - base
+        click.echo(f"dbt2 flow_over_bare_seconds: {seconds - base:.2f} process_over_bare_seconds: {over:.2f}")
+
+
+def _median(figures: Sequence[float]) -> float:
+    """Return the median; not a number where nothing was measured."""
+    return statistics.median(figures) if figures else float("nan")
 
 
 if __name__ == "__main__":
