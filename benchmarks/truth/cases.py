@@ -159,7 +159,7 @@ def _compare(case: Case, place: Place, world: World, known: Knowledge, outcome: 
     there = in_fork(lambda: read_rows(folder / place.warehouse.name, world))
     # What a default selector leaves out may be as an earlier command left it, and so is what reads it.
     slow = {name for name, node in world.nodes.items() if "slow" in node.tags} if world.has_default else set[str]()
-    old = slow | set(world.downstream(slow))
+    old = world.downstream(slow)
     for relation in expected:
         if relation not in old and known.found.get(relation) != there.get(relation):
             outcome.wrong.append(
