@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.schedules.moved_flows import present_entrypoint
 from deployments.schedules.schedule_models import IMAGE_DIRECTORY
+from infrastructure.server.automations import HEARTBEAT_SECONDS, RESUMES_TAG
 from infrastructure.targets.target_file import ROOT
 from infrastructure.yaml_file import Mistake, Place, meant
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from deployments.schedules.schedule_models import Deployment, Schedules, WorkPool
 
+# How often the runs of these flows go on after a crash; the runbook's wait for a person.
+_RESUMES = 2
 _SET_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 
@@ -35,6 +38,7 @@ class DeclaredDeployment:
         when_busy: ENQUEUE or CANCEL_NEW, as in Prefect.
         pull_steps: what a worker does before it imports the flow.
         late_after_seconds: None for no alert about late runs.
+        resume_after_crash: how often a run whose process was killed goes on.
     """
 
     flow_name: str
@@ -55,6 +59,7 @@ class DeclaredDeployment:
     retries: int
     retry_delay_seconds: float
     late_after_seconds: int | None
+    resume_after_crash: int = 0
 
     @property
     def full_name(self) -> str:
@@ -124,6 +129,9 @@ def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[M
     if mistakes or pool is None:
         # An unknown pool is a mistake of its own.
         return mistakes
+    resumes = deployment.resume_after_crash
+    if resumes is None:
+        resumes = _RESUMES if entrypoint.startswith("flows.pipelines.") else 0
     concurrency = deployment.concurrency or schedules.defaults.concurrency
     return DeclaredDeployment(
         flow_name=flow_name,
@@ -132,18 +140,19 @@ def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[M
         description=deployment.description or (flow.description or "").strip().partition("\n")[0],
         parameters=dict(sorted(parameters.items())),
         parameter_schema=schema,
-        tags=tuple(sorted({*deployment.tags, schedules.marker})),
+        tags=tuple(sorted({*deployment.tags, schedules.marker, *([f"{RESUMES_TAG}{resumes}"] if resumes else [])})),
         cron=deployment.cron,
         time_zone=deployment.time_zone or schedules.defaults.time_zone,
         paused=deployment.paused,
         limit=concurrency.limit,
         when_busy="CANCEL_NEW" if concurrency.when_busy == "cancel" else "ENQUEUE",
         work_pool=pool_name,
-        job_variables=_job_variables(deployment, pool),
+        job_variables=_job_variables(deployment, pool, resumes),
         pull_steps=({_SET_DIRECTORY: {"directory": _directory(pool)}},),
         retries=deployment.retries,
         retry_delay_seconds=deployment.retry_delay_seconds,
         late_after_seconds=round(deployment.late_after_minutes * 60) if deployment.late_after_minutes else None,
+        resume_after_crash=resumes,
     )
 
 
@@ -196,13 +205,15 @@ def _directory(pool: WorkPool) -> str:
     return pool.directory or (str(ROOT) if pool.type == "process" else IMAGE_DIRECTORY)
 
 
-def _job_variables(deployment: Deployment, pool: WorkPool) -> dict[str, Any]:
+def _job_variables(deployment: Deployment, pool: WorkPool, resumes: int) -> dict[str, Any]:
     variables = {**pool.job_variables, **deployment.job_variables}
     env = {**pool.job_variables.get("env", {}), **deployment.job_variables.get("env", {})}
     if deployment.retries:
         # Deployments have no retries on a server; a flow without retries takes them from these settings.
         env["PREFECT_FLOWS_DEFAULT_RETRIES"] = str(deployment.retries)
         env["PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS"] = f"{deployment.retry_delay_seconds:g}"
+    if resumes:
+        env.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     return {**variables, "env": env} if env else variables
 
 

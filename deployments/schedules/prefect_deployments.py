@@ -44,6 +44,7 @@ from infrastructure.server.automations import (
     AutomationDocument,
     change_of_automation,
     late_document,
+    resume_documents,
 )
 from infrastructure.server.client import Server
 
@@ -136,13 +137,14 @@ def plan(
     late = [late for change in changes if (late := _plan_late(server, schedules, change, tellable))]
     wanting = [it.full_name for change in changes if (it := change.declared) and it.late_after_seconds]
     events = _plan_events(server, schedules, declared, saved, target)
+    resumed = _plan_resumes(server, schedules, declared) if target is None else []
     notes: list[str] = []
     if wanting and not any(tellable):
         notes.append(
             f"No alert is sent when runs of {', '.join(wanting)} are late: the server has neither the block "
             "webhook/slack-webhook nor pager-duty-webhook/pagerduty. Set them up with infrastructure.setup_profiles."
         )
-    return Plan((*pools, *changes, *late, *events), tuple(notes))
+    return Plan((*pools, *changes, *late, *events, *resumed), tuple(notes))
 
 
 def _plan_events(
@@ -162,14 +164,33 @@ def _plan_events(
     return plan_events(server, documents, deployment_id)
 
 
-def _apply_events(server: Server, planned: Plan, ids: Mapping[str, str]) -> None:
-    for event in planned.only(AutomationChange):
-        if event.action == "remove":
-            server.delete_automation(event.name)
-        elif event.is_change and (document := event.document):
-            # The id of the deployment to start is known only now.
-            actions = tuple({**action, "deployment_id": ids[DEPLOYMENT]} for action in document.actions)
-            server.save_automation(replace(document, actions=actions), event.saved)
+def _plan_resumes(
+    server: Server, schedules: Schedules, declared: Sequence[DeclaredDeployment]
+) -> list[AutomationChange]:
+    """Compare the automations by which killed runs go on with the server; they are for all deployments of the file."""
+    documents = resume_documents(schedules.owner, schedules.marker, [it.resume_after_crash for it in declared])
+    changes = [change_of_automation(document, server.read_automation(document.name)) for document in documents]
+    wanted = {document.name for document in documents}
+    gone = sorted(_resumes_there(server, schedules.owner) - wanted)
+    return [*changes, *(AutomationChange(name, "remove") for name in gone)]
+
+
+def _resumes_there(server: Server, owner: str) -> set[str]:
+    found = (automation.name for automation in server.client.read_automations())
+    return {name for name in found if name.startswith(f"{owner} schedules: ") and ", to go on " in name}
+
+
+def _apply_automations(server: Server, planned: Plan, ids: Mapping[str, str]) -> None:
+    for change in planned.only(AutomationChange):
+        if change.action == "remove":
+            server.delete_automation(change.name)
+        elif change.is_change and (document := change.document):
+            # The id of a deployment to start is known only now.
+            actions = tuple(
+                {**action, "deployment_id": ids[DEPLOYMENT]} if "deployment_id" in action else action
+                for action in document.actions
+            )
+            server.save_automation(replace(document, actions=actions), change.saved)
 
 
 def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]:
@@ -186,7 +207,7 @@ def apply(server: Server, schedules: Schedules, planned: Plan) -> dict[str, str]
     tellable = _destinations(server)
     for late in planned.only(LateChange):
         _apply_late(server, schedules, late, planned, ids, tellable)
-    _apply_events(server, planned, ids)
+    _apply_automations(server, planned, ids)
     for change in planned.only(DeploymentChange):
         if change.action == "remove" and change.saved:
             remove(server, change.saved)
@@ -251,6 +272,9 @@ def destroy(server: Server, schedules: Schedules, saved: Sequence[Saved]) -> Non
             for event in plan_events(server, [], deployment.id):
                 server.delete_automation(event.name)
         remove(server, deployment)
+    if not read_saved(server, schedules.marker):
+        for name in _resumes_there(server, schedules.owner):
+            server.delete_automation(name)
 
 
 def late_name(schedules: Schedules, full_name: str) -> str:

@@ -97,6 +97,13 @@ class Deployment(Settings):
     late_after_minutes: float | None = Field(
         default=None, gt=0, description="Alert when a run has not begun this long after Prefect marks it late."
     )
+    resume_after_crash: int | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="How often a run whose process was killed is begun again, to do what it left undone; 0 for never. "
+        "Default: 2 for the flows of flows.pipelines, 0 for others.",
+    )
     paused: bool = Field(default=False, description="Keep the schedule, but create no runs from it.")
 
 

@@ -14,6 +14,7 @@ import click
 from flows.cli.options import examples
 from infrastructure.console import say
 from infrastructure.errors import ConfigError
+from infrastructure.server.automations import RESUMES_TAG
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -149,7 +150,8 @@ async def _serve(declared: Sequence[DeclaredDeployment], limit: int, poll_second
             concurrency_limit=ConcurrencyLimitConfig(limit=it.limit, collision_strategy=strategy) if it.limit else None,
             parameters=it.parameters,
             description=it.description,
-            tags=list(it.tags),
+            # What begins a crashed run again is made by `deployments.apply`.
+            tags=[tag for tag in it.tags if not tag.startswith(RESUMES_TAG)],
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
     await runner.start()

@@ -18,7 +18,7 @@ from flows.engine.sinks.last_state import keep_last_state
 from flows.engine.sinks.stopping import stoppable
 from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
 from infrastructure.plain_text import markdown_code, markdown_text, one_line
-from infrastructure.server.automations import TOLD_EVENT, UNSENT_EVENT
+from infrastructure.server.automations import TOLD_EVENT, UNSENT_EVENT, will_be_resumed
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -70,7 +70,12 @@ def tell_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> N
 
 
 def tell_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Send an alert for a flow whose process was ended from outside; called by the worker if the process can't."""
+    """Send an alert for a flow whose process was ended from outside; called by the worker if the process can't.
+
+    One that goes on by itself needs no alert yet; when it does not, the server's automation sends it.
+    """
+    if will_be_resumed(flow_run.tags, flow_run.run_count):
+        return
     _tell(flow, flow_run, _Ending("error", "crashed", state.message or ""), is_ok=False)
 
 

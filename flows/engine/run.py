@@ -79,6 +79,7 @@ def run_dbt(
         if recorder:
             stack.enter_context(recorder)
         head = {"kind": "run", "command": fingerprint(command), "target": profile.target, "at": started_at}
+        head["run_id"] = run_of.run_id
         if earlier and not earlier.is_whole:
             head |= {"resumes": earlier.run_path.name, "window_at": earlier.window_at}
         ledger.append(head | {"options": told_of(options)} | memory.entry())

@@ -24,6 +24,7 @@ from flows.engine.sinks.stopping import cut_off_by_a_stop
 from flows.engine.sinks.unsent import unsent_events
 from flows.engine.target.file_lock import one_writer
 from flows.history.record import record
+from flows.pipelines.after_crash import after_crash
 from flows.pipelines.ci_schemas import claim_schemas
 from flows.report.artifacts import publish
 from flows.report.html.summary import publish_overview
@@ -169,6 +170,7 @@ def _run(
     with cut_off_by_a_stop(), open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
         command = options.command(verb, flags, nodes)
         run.reporter.stage(f"{command.name} on {target}")
+        options = after_crash(options, command, run)
         if options.defer_to:
             command = deferred(command, run.project, run.profile, options.defer_to, options.resume)
         claim_schemas(command, run.project, run.profile)

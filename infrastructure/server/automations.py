@@ -7,7 +7,7 @@ pool without workers can't. For these the server has automations, with the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,12 +19,20 @@ from infrastructure.plan import Change, FieldChange
 TOLD_EVENT = "tributary.alert.told"
 UNSENT_EVENT = "tributary.alert.unsent"
 
+# A deployment with this tag has its runs begun again, so many times at most, when their process is gone. The second is
+# the state that they have until a worker takes them up.
+RESUMES_TAG = "resume-after-crash:"
+RESUMING = "Resuming"
+# Between heartbeats, which is the least that Prefect takes.
+HEARTBEAT_SECONDS = 30
+
 # Setup recognises its own automations by this prefix, and leaves all others alone.
 PREFIX = "Tributary: "
 
 _ENDED = tuple(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut"))
 _STARTED = ("prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling", *_ENDED)
 _HEARTBEAT = "prefect.flow-run.heartbeat"
+_CRASHED, _RESUMED = "prefect.flow-run.Crashed", f"prefect.flow-run.{RESUMING}"
 _FLOW_RUN = "prefect.flow-run.*"
 _WORK_POOL = "prefect.work-pool.*"
 _ESCAPED = '{% filter replace("&", "&amp;")|replace("<", "&lt;")|replace(">", "&gt;") %}'
@@ -41,6 +49,10 @@ class Patience:
             heartbeats, which is a minute and a half.
         silent: for the next heartbeat of a run. Runs send one every three minutes.
         stuck: for a run to end.
+        gone: for the next heartbeat of a run that is to be resumed; such runs send one every HEARTBEAT_SECONDS. The
+            server looks about as often as this is long, so that it notices within two minutes.
+        resumed: from a crash to the new beginning, so that all that knows of the crash has reported it by then: a later
+            report would be taken for a crash of the run that goes on.
     """
 
     told: int = 60
@@ -48,6 +60,8 @@ class Patience:
     unhealthy: int = 120
     silent: int = 600
     stuck: int = 6 * 3600
+    gone: int = 60
+    resumed: int = 30
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ def automation_documents(
         document(
             "crashed",
             "A run crashed, and its process could not send the alert.",
-            _expecting([TOLD_EVENT], after=["prefect.flow-run.Crashed"], within=patience.told),
+            _expecting([TOLD_EVENT, _RESUMED], after=[_CRASHED], within=patience.told),
             f"{run} crashed",
             f"{state}\n{link}",
         ),
@@ -174,22 +188,70 @@ def automation_documents(
             f"See what it waits for, or cancel it.\n{link}",
         ),
     ]
-    # Its process is gone: the run is marked as crashed, and the automation "crashed" sends the alert.
-    silent = AutomationDocument(
-        f"{PREFIX}no sign of life",
+    # The automation "crashed" sends the alert.
+    return [*documents, _gone(f"{PREFIX}no sign of life", patience.silent)]
+
+
+def _gone(name: str, seconds: int) -> AutomationDocument:
+    span = f"{seconds // 60} minutes" if seconds >= 120 else f"{seconds} seconds"
+    return AutomationDocument(
+        name,
         "A run whose process is gone is marked as crashed.",
-        _expecting([_HEARTBEAT, *_ENDED], after=[_HEARTBEAT], within=patience.silent),
-        (
-            {
-                "type": "change-flow-run-state",
-                "name": None,
-                "state": "CRASHED",
-                "message": f"It sent no heartbeat for {patience.silent // 60} minutes: its process is gone.",
-                "force": False,
-            },
-        ),
+        _expecting([_HEARTBEAT, *_ENDED], after=[_HEARTBEAT], within=seconds),
+        (_into("CRASHED", None, f"It sent no heartbeat for {span}: its process is gone."),),
     )
-    return [*documents, silent]
+
+
+def _into(state: str, name: str | None, message: str) -> dict[str, Any]:
+    return {"type": "change-flow-run-state", "name": name, "state": state, "message": message, "force": False}
+
+
+def will_be_resumed(tags: Sequence[str], run_count: int) -> bool:
+    """Say whether a flow run that has crashed goes on by itself.
+
+    Args:
+        tags: of the flow run.
+        run_count: how often it has begun.
+    """
+    times = [tag.removeprefix(RESUMES_TAG) for tag in tags if tag.startswith(RESUMES_TAG)]
+    return any(number.isdigit() and 0 < run_count <= int(number) for number in times)
+
+
+def resume_documents(
+    owner: str, marker: str, times: Iterable[int], patience: Patience | None = None
+) -> list[AutomationDocument]:
+    """Return the automations by which runs go on whose process is gone: with what they left undone, see `RESUMES_TAG`.
+
+    Args:
+        owner: begins their names.
+        marker: the tag of the deployments that they are for.
+        times: how often runs go on at most, each number that a deployment has.
+    """
+    patience = patience or Patience()
+    documents: list[AutomationDocument] = []
+    for count in sorted({*times} - {0}):
+        tags = [
+            {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+            for tag in (marker, f"{RESUMES_TAG}{count}")
+        ]
+        gone = _gone(f"{owner} schedules: no sign of life, to go on {_times(count)}", patience.gone)
+        gone.trigger["match_related"] = tags
+        # A run that has never begun, or too often, is not begun again: what kills it would do so for ever.
+        trigger = _expecting([_RESUMED], after=[_CRASHED], within=patience.resumed)
+        trigger["match"] = {**trigger["match"], "prefect.run-count": [str(number + 1) for number in range(count)]}
+        trigger["match_related"] = tags
+        goes_on = AutomationDocument(
+            f"{owner} schedules: crashed, to go on {_times(count)}",
+            "A run whose process is gone is begun again and does what it left undone.",
+            trigger,
+            (_into("SCHEDULED", RESUMING, "Its process was gone: it goes on with what it left undone."),),
+        )
+        documents += [gone, goes_on]
+    return documents
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def late_document(

@@ -169,7 +169,7 @@ def test_what_left_the_file_is_removed_only_when_asked_and_others_never(
     made_by_hand.apply()
     try:
         # One that bears a name of the file is taken over, and the plan says so.
-        assert f'~ tags: [] → ["managed-by:{project.name}"]' in project.run("apply").output
+        assert f'~ tags: [] → ["managed-by:{project.name}", "resume-after-crash:2"]' in project.run("apply").output
         settings = project.settings["deployments"].pop(project.full_name)
         result = project.run("apply")
         assert f"left       {project.full_name}: no longer in the file; --prune removes it" in result.output

@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from flows.engine.context.run_context import current_flow_run, is_on_its_own
+from infrastructure.errors import RunStopped
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -61,6 +62,8 @@ def run_until_stopped(work: Callable[[], R]) -> R:
     try:
         with look.out() if look else nullcontext():
             return work()
+    except RunStopped as exc:
+        return _cancelled(str(exc))
     except (KeyboardInterrupt, TerminationSignal) as exc:
         if is_own or (flow_run and is_being_cancelled(flow_run.id)):
             _end_cancelled(tasks)

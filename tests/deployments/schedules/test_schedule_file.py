@@ -111,7 +111,7 @@ def test_settings_that_are_left_out_come_from_the_defaults(tmp_path: Path) -> No
     assert (found.work_pool, found.time_zone, found.limit, found.when_busy) == ("mine", "UTC", 2, "CANCEL_NEW")
     assert found.job_variables["env"]["A"] == "b"
     assert found.job_variables["env"]["PREFECT_FLOWS_DEFAULT_RETRIES"] == "3"
-    assert found.tags == ("managed-by:me", "x")
+    assert found.tags == ("managed-by:me", "resume-after-crash:2", "x")
     assert found.description.startswith("Run a dbt project on a target")
 
 

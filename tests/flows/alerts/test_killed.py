@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
@@ -19,10 +17,10 @@ from prefect.deployments.runner import RunnerDeployment
 from infrastructure.blocks.documents import BlockDocument, Reference, change_of
 from infrastructure.registration import DeclaredSetup, apply, plan
 from infrastructure.server.automations import PREFIX, TOLD_EVENT, Patience, automation_documents
-from infrastructure.targets.target_file import ROOT
 from tests.support.alert_receivers import Receiver, WriteRoutes, headers, receiver
 from tests.support.prefect_api import ask, post
 from tests.support.processes import wait_until
+from tests.support.workers import kill_all, worker_of
 
 pytestmark = pytest.mark.slow
 
@@ -52,22 +50,8 @@ def ops(prefect_server: str, fresh: str) -> Iterator[Receiver]:
 @pytest.fixture
 def worker(prefect_server: str, fresh: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start a worker of a pool of its own that gives a sign of life every second."""
-    often = {"PREFECT_WORKER_HEARTBEAT_SECONDS": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", fresh, "--type", "process"]
-    environment = {**os.environ, **often, "PYTHONPATH": str(ROOT)}
-    started = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-    yield started
-    kill_all(started.pid)
-    started.wait()
-
-
-def kill_all(pid: int) -> None:
-    """Kill a process and all that it started, all at once."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for one in [process, *process.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                one.send_signal(signal.SIGKILL)
+    with worker_of(fresh) as started:
+        yield started
 
 
 @pytest.fixture

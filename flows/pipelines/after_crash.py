@@ -1,0 +1,90 @@
+"""A flow run whose process was killed and that the server has begun again: it goes on with what it left undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
+from flows.engine.context.run_context import RunContext
+from flows.engine.context.state import LEDGER, State
+from flows.engine.ledger.ledger import read_ledger
+from flows.engine.ledger.resume import fingerprint, name_of_run
+from infrastructure.errors import RunStopped
+from infrastructure.server.automations import RESUMES_TAG, RESUMING
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+# Commands that change tables of the target.
+_WRITERS = frozenset({"build", "run", "seed", "snapshot"})
+
+
+def after_crash(options: RunOptions, command: DbtCommand, run: RunContext) -> RunOptions:
+    """Return the options of a command of a flow run; where the server has begun that again, to go on with its own run.
+
+    Call it while the target is held, so that no other run begins to write in between.
+
+    Raises:
+        RunStopped: another run has written to the target since, so that what this one left is not known to be missing.
+    """
+    flow_run = _begun_again()
+    # What was cut off is built by --changed anyway.
+    if flow_run is None or options.changed or options.resume:
+        return options
+    own, other = last_runs(run.state, run.run_id, command, flow_run.start_time)
+    if other is not None:
+        raise RunStopped(
+            f"The process of this run was killed, and it does not go on by itself: the run of {name_of_run(other)} has "
+            f"written to target {run.target} since. Run it again from the start where it is still needed."
+        )
+    if own is None:
+        return options
+    run.reporter.note(
+        f"The process of this run was killed. It goes on by itself with what the run of {name_of_run(own)} left undone."
+    )
+    return replace(options, resume=True)
+
+
+def _begun_again() -> FlowRun | None:
+    """Return the flow run that this code runs in, where the server began it again after a crash; None elsewhere."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    if flow_run is None or flow_run.run_count < 2 or not any(tag.startswith(RESUMES_TAG) for tag in flow_run.tags):
+        return None
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(flow_run.id)
+    # A retry, by the flow itself or by a person, has a name of its own.
+    begun = [state.name for state in sorted(states, key=lambda state: state.timestamp) if state.is_scheduled()]
+    return flow_run if begun and begun[-1] == RESUMING else None
+
+
+def last_runs(
+    state: State, run_id: str, command: DbtCommand, since: datetime | None
+) -> tuple[Path | None, Path | None]:
+    """Return the last run of this command by a flow run, and the last that another has begun to write with since."""
+    for run_path, head in _heads(state):
+        if head.get("run_id") == run_id:
+            if head["command"] == fingerprint(command):
+                return run_path, None
+        elif since is not None and head["at"] < since:
+            return None, None
+        elif head["command"].get("verb") in _WRITERS:
+            return None, run_path
+    return None, None
+
+
+def _heads(state: State) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    for run_path in reversed(state.runs()):
+        if not (ledger := run_path / LEDGER).exists():
+            continue
+        head = next(read_ledger(ledger), {})
+        if head.get("kind") == "run":
+            yield run_path, head
