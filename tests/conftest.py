@@ -17,10 +17,11 @@ import pytest
 
 from benchmarks.databases import database_of_its_own
 from benchmarks.engines import PLACE_VARIABLE, default_place
+from tests.support.forks import COLD_POPEN
 from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
 from tests.support.processes import free_port, wait_until
-from tests.support.warm_dbt import COLD_POPEN, WarmDbt, warm_popen
+from tests.support.warm_children import warm_children
 
 if TYPE_CHECKING:
     from tests.support.airbyte.server import AirbyteServer
@@ -109,24 +110,15 @@ def sandbox(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm_dbt(sandbox: Path) -> Iterator[None]:
-    """Fork the dbt children of this process from one that has imported dbt, where the system has a way to."""
-    if sys.platform != "linux":
+def forked_children(sandbox: Path) -> Iterator[None]:
+    """Fork the children of this process from what has imported what they import."""
+    with warm_children():
         yield
-        return
-    from flows.engine.process.engines import OWN_DBT
-    from infrastructure.connection_check import check
-
-    warm = WarmDbt(OWN_DBT, [sys.executable, "-c", check._DBT])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", warm_popen(warm))
-        yield
-    warm.close()
 
 
 @pytest.fixture
-def cold_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start the dbt children of a test as a run does, for what is about their start."""
+def cold_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the children of a test as a run does, for what is about their start."""
     monkeypatch.setattr(subprocess, "Popen", COLD_POPEN)
 
 

@@ -146,7 +146,7 @@ def main(  # noqa: PLR0913  (a parameter per option)
             files = {_target_of(each): str(means.place(each).warehouse) for each in users}
             settings = {"warehouse": "duckdb", "schema": "main", "threads": 2}
             set_up_targets(environment, folder, {name: {**settings, "path": path} for name, path in files.items()})
-        warm_up(folder / "warm")
+        warm_up()
         waiting, lanes = iter(seeds), list[Lane]()
         while True:
             is_over = until is not None and time.monotonic() > until

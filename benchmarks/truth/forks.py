@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from benchmarks import warm_dbt
+
 _T = TypeVar("_T")
 
 
@@ -44,14 +46,11 @@ def in_fork(act: Callable[[], _T]) -> _T:
     return pickle.loads(answer)
 
 
-def warm_up(folder: Path) -> None:
-    """Import all that a command needs, and have dbt build something, so that forks have it behind them."""
+def warm_up() -> None:
+    """Import all that a command needs, and have dbt parse something, so that forks have it behind them."""
     from multiprocessing import resource_tracker
 
-    import dbt.adapters.duckdb
     import prefect.settings
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-    from dbt.cli.main import dbtRunner
 
     import flows.engine.changed.relations
     import flows.engine.run
@@ -65,60 +64,11 @@ def warm_up(folder: Path) -> None:
     resource_tracker.ensure_running()
     os.dup2(errors, 2)
     os.close(errors)
-    assert dbt.adapters.duckdb and prefect.settings
+    assert prefect.settings
     assert flows.engine.changed.relations and flows.engine.run and flows.warehouses.duckdb
-    (folder / "models").mkdir(parents=True)
-    (folder / "dbt_project.yml").write_text("name: warm\nprofile: warm\nversion: '1.0'\n")
-    (folder / "models" / "one.sql").write_text("{{ config(materialized='table') }}\nselect 1 as id\n")
-    (folder / "models" / "one.yml").write_text("models: [{name: one, columns: [{name: id, data_tests: [unique]}]}]\n")
-    output = f"{{type: duckdb, path: '{folder}/warm.duckdb', threads: 2}}"
-    (folder / "profiles.yml").write_text(f"warm: {{target: dev, outputs: {{dev: {output}}}}}\n")
-    places = ["--project-dir", str(folder), "--profiles-dir", str(folder), "--target-path", str(folder / "target")]
-    # dbt's parser of plain models begins threads of its own, which a fork would wait for and not have.
-    silent = [
-        "--no-static-parser",
-        "--log-level",
-        "none",
-        "--log-level-file",
-        "none",
-        "--log-path",
-        str(folder / "logs"),
-    ]
-    parsed = _Parsed()
-    for verb in ("build", "ls"):
-        done = dbtRunner().invoke([verb, *places, *silent, *(["--quiet"] if verb == "ls" else [])])
-        assert done.success, done.exception
-    # Of the projects themselves nothing is kept.
-    parsed.is_complete = True
-    DuckDBConnectionManager.close_all_connections()
+    warm_dbt.warm_up()
     gc.collect()
     gc.freeze()
-
-
-class _Parsed:
-    """What Jinja makes of texts: most of a first parse are dbt's own macros, which are the same each time."""
-
-    def __init__(self) -> None:
-        from dbt_common.clients import jinja
-
-        environment: Any = jinja.MacroFuzzEnvironment
-        self._parse = environment._parse
-        self._known: dict[Any, Any] = {}
-        self.is_complete = False
-
-        def looked_up(*arguments: Any) -> Any:  # noqa: ANN401
-            return self(*arguments)
-
-        environment._parse = looked_up
-
-    def __call__(self, environment: Any, source: str, *place: Any) -> Any:  # noqa: ANN401  (Jinja's)
-        key = (type(environment), *sorted(environment.extensions), source)
-        found = self._known.get(key)
-        if found is None:
-            found = self._parse(environment, source, *place)
-            if not self.is_complete:
-                self._known[key] = found
-        return found
 
 
 def fork_for_dbt() -> None:

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -94,6 +93,8 @@ def sleepers(set_up_target: SetUpTarget, postgres_database: dict[str, Any]) -> C
 @contextmanager
 def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, **environ, "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    # Whoever runs the tests may have them ignore Ctrl-C, as a shell's background does, and a child would do the same.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -101,9 +102,8 @@ def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        # Whoever runs the tests may have them ignore Ctrl-C, as a shell's background does.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
+        signal.signal(signal.SIGINT, before)
         try:
             yield process
         finally:

@@ -19,15 +19,6 @@ from flows.engine.target.file_lock import one_writer
 from infrastructure.registration import limit_name
 from infrastructure.targets.target_file import ROOT
 
-# Takes a target, says so, and keeps it until its input ends.
-HOLDER = """
-import sys
-from flows.engine.target.file_lock import one_writer
-with one_writer(sys.argv[1], holder="flow run amber-otter"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
 
 class Listener:
     """Hear what a run says while it waits."""
@@ -47,9 +38,8 @@ class Listener:
 
 @contextmanager
 def holder(target: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as child:
+    command = [sys.executable, "-m", "tests.support.hold_target", target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
         try:

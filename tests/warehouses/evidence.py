@@ -33,6 +33,7 @@ from tests.support.generated_repository import eventful_repository
 from tests.support.warehouses.builds import HERE, DuckDB, PostgreSQL, Warehouse
 from tests.support.warehouses.ratios import wrong_ratios
 from tests.support.warehouses.servers import bigquery_server, snowflake_server
+from tests.support.warm_children import warm_children
 from tests.warehouses.clients import BigQuery, Snowflake, alike
 from tests.warehouses.faults import FAULTS, MODELS, faulty_line
 from tests.warehouses.imports import clients_imported, installed
@@ -272,6 +273,7 @@ def main() -> None:
     print(READY, flush=True)
     with tempfile.TemporaryDirectory(prefix="tributary-evidence-") as name, ExitStack() as stack:
         folder = Path(name)
+        stack.enter_context(warm_children())
         os.environ["TRIBUTARY_STATE"] = str(folder / "state")
 
         def place(kind: str) -> Path:

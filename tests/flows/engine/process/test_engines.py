@@ -35,6 +35,9 @@ from infrastructure.program import Program, find_program
 from tests.support.engines import engine_or_skip
 from tests.support.processes import wait_until
 
+# How a child starts is what these tests are about.
+pytestmark = pytest.mark.usefixtures("cold_children")
+
 ROOT = Path(__file__).parents[4]
 PROJECTS = ROOT / "tests" / "projects"
 SECRET = "p/ss wörd+with=signs&42"

@@ -15,6 +15,9 @@ from infrastructure.profiles import Profile
 from infrastructure.targets import target_file as targets
 from infrastructure.targets.target_file import secrets_of_others
 
+# How a child starts is what these tests are about.
+pytestmark = pytest.mark.usefixtures("cold_children")
+
 TARGETS = """
 default: dev
 targets:

@@ -51,6 +51,9 @@ sys.path.insert(0, {child!r})
 import child
 from dbt.adapters.base.connections import BaseConnectionManager as Manager
 
+# How a child starts is what these tests are about.
+pytestmark = pytest.mark.usefixtures("cold_children")
+
 taken, said = threading.Event(), threading.Semaphore(0)
 commit, clean_up, hand_on = Manager.commit_if_has_connection, Manager.cleanup_all, child._Relay.__call__
 

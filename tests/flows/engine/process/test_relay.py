@@ -17,6 +17,9 @@ from flows.engine.process.relay import EVENTS_VARIABLE, IN_DOUBT, WRITTEN_VARIAB
 from infrastructure.errors import ConfigError
 from infrastructure.program import Program, find_program
 
+# How a child starts is what these tests are about.
+pytestmark = pytest.mark.usefixtures("cold_children")
+
 SECRET = 'Tr0ub4dor&3 "wörd"/x=y\\z'
 LINE = '{{"info": {{"name": "{name}", "level": "info"}}, "data": {{"node_info": {{"node_status": "{status}"}}}}}}'
 SAYS = "import os, signal, sys, time\nsay = lambda text: print(text, flush=True)\n"

@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from flows.engine.process.engines import OWN_DBT
 from flows.engine.process.environment import ahead_environment
 from flows.engine.process.process import DbtProcess, dbt_ahead
 from flows.engine.process.warm import Standby
 from tests.support.processes import wait_until
+
+# How a child starts is what these tests are about.
+pytestmark = pytest.mark.usefixtures("cold_children")
 
 # What child.py does before it hands over to dbt.
 WAITS = "import child, os; child._wait_for_the_command(int(os.environ[child.CONTROL_VARIABLE]))"
