@@ -67,5 +67,6 @@ class InProcessDbt:
 
 
 def run_dbt_in_process(patch: pytest.MonkeyPatch) -> None:
-    """Have the engine run dbt in this process."""
+    """Have the engine run dbt in this process, which need not parse dbt's own macros each time."""
+    patch.setattr("dbt_common.tests._TEST_CACHING_ENABLED", True)
     patch.setattr("flows.engine.process.door.DbtProcess", InProcessDbt)
