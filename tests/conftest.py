@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -20,6 +19,7 @@ from benchmarks.engines import PLACE_VARIABLE, default_place
 from tests.support.forks import COLD_POPEN
 from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
+from tests.support.prefect_server import prefect_server_running
 from tests.support.processes import free_port, wait_until
 from tests.support.warm_children import warm_children
 
@@ -31,6 +31,7 @@ _THEIR_OWN = ("PREFECT_", "DBT_", "TRIBUTARY_")
 _FOR_TESTS = "TRIBUTARY_TEST_"
 
 _sandbox = pytest.StashKey[Path]()
+_cache = pytest.StashKey[Path]()
 _patch = pytest.StashKey[pytest.MonkeyPatch]()
 
 
@@ -38,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep this process and its children from the user's home, server and state, before any test is imported."""
     folder = Path(tempfile.mkdtemp(prefix="tributary-tests-"))
     patch = pytest.MonkeyPatch()
+    # What is dear to make and the same each time is made once on a machine.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tributary"
     # The other versions of dbt stay where they are, too: each is made once on a machine.
     engines = default_place(os.environ)
     for name in [name for name in os.environ if name.startswith(_THEIR_OWN) and not name.startswith(_FOR_TESTS)]:
@@ -51,8 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # which doubles what dbt and a server take to start: it is kept, once, in the user's cache.
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         patch.delenv("PYTHONDONTWRITEBYTECODE")
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        patch.setenv("PYTHONPYCACHEPREFIX", str(Path(cache) / "tributary" / "bytecode"))
+        patch.setenv("PYTHONPYCACHEPREFIX", str(cache / "bytecode"))
     patch.setenv(PLACE_VARIABLE, str(engines))
     patch.setenv("HOME", str(home))
     patch.setenv("PREFECT_HOME", str(home / ".prefect"))
@@ -66,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A block that a test has saved must not make the failures of other tests known to somebody.
     (folder / "routes.yml").write_text("destinations: {}\nroutes: []\n")
     patch.setenv("TRIBUTARY_ALERT_ROUTES", str(folder / "routes.yml"))
-    config.stash[_sandbox], config.stash[_patch] = folder, patch
+    config.stash[_sandbox], config.stash[_cache], config.stash[_patch] = folder, cache, patch
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -123,48 +125,19 @@ def cold_children(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a Prefect server and point this process and its children at it; yields the address of its API."""
-    import httpx
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
     home = tmp_path_factory.mktemp("prefect-home")
-    start = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # Schedules are looked at often, so that a test need not wait a minute.
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
-        # Leases are files, so that a test can let one run out without waiting for it, and are looked at often.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "1",
-        "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "1",
-        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
-    }
-
-    def is_healthy() -> bool:
-        if server.poll() is not None:
-            pytest.fail(f"the Prefect server did not start:\n{(home / 'server.log').read_text()[-2000:]}")
-        with suppress(httpx.TransportError):
-            return httpx.get(f"{url}/health", trust_env=False).is_success
-        return False
-
-    with (home / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, *start], env=inherited | environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_until(is_healthy, "the Prefect server answers")
-        with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url}):
-            patch.setenv("PREFECT_API_URL", url)
-            patch.setenv("PREFECT_HOME", str(home))
-            yield url
-    finally:
-        server.terminate()
-        server.wait(30)
+    with (
+        prefect_server_running(home, pytestconfig.stash[_cache]) as url,
+        pytest.MonkeyPatch.context() as patch,
+        temporary_settings({PREFECT_API_URL: url}),
+    ):
+        patch.setenv("PREFECT_API_URL", url)
+        patch.setenv("PREFECT_HOME", str(home))
+        yield url
 
 
 @pytest.fixture(scope="session")
