@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,15 +23,13 @@ from flows.engine.context.command import DbtCommand
 from flows.engine.context.deadline import time_limit
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
-from flows.engine.context.run_context import RunContext
-from flows.engine.context.state import LEDGER
+from flows.engine.context.state import LEDGER, dbt_log_folder
 from flows.engine.ledger.failures import log_of
-from flows.engine.ledger.retries import Retries
 from flows.engine.process.listing import list_nodes
-from flows.engine.run import run_dbt
 from infrastructure.errors import ConfigError, DbtRunFailed, RunTimedOut
 from infrastructure.profiles import Profile
-from infrastructure.program import Program, find_program
+from tests.support import engine_table
+from tests.support.engine_house import SECRET, House
 from tests.support.engines import engine_or_skip
 from tests.support.processes import wait_until
 
@@ -40,68 +38,12 @@ pytestmark = pytest.mark.usefixtures("cold_children")
 
 ROOT = Path(__file__).parents[4]
 PROJECTS = ROOT / "tests" / "projects"
-SECRET = "p/ss wörd+with=signs&42"
-
-
 OWN = "own"
 # dbt 2 is the quickest of them and the one that differs most; the others take a minute or two.
 QUICK = "2"
 # Until then, a hook that failed was a line of the log.
 HOOKS_HAVE_OUTCOMES = (1, 9)
 ENGINES = ("1.8", "1.10", "1.11", "1.12", QUICK)
-
-
-@dataclass(frozen=True)
-class House:
-    """A project of its own, a DuckDB file, and the dbt that builds it.
-
-    Attributes:
-        name: of the dbt.
-        dbt: its program; None for the one of this environment.
-    """
-
-    folder: Path
-    name: str
-    dbt: str | None
-
-    @property
-    def project(self) -> Path:
-        return self.folder / "project"
-
-    @property
-    def program(self) -> Program:
-        return find_program(self.dbt)
-
-    def write(self, name: str, text: str) -> Path:
-        path = self.project / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
-
-    def run(
-        self,
-        verb: str = "build",
-        sleep: Callable[[float], None] = lambda _: None,
-        options: RunOptions | None = None,
-        **command: object,
-    ) -> DbtResult:
-        output = {"type": "duckdb", "path": str(self.folder / "w.duckdb"), "schema": "main", "threads": 2}
-        profile = Profile("dev", "outcomes", output, {"DBT_ENV_SECRET_KEY": SECRET}, dbt=self.dbt)
-        return run_dbt(
-            DbtCommand(verb, **command),  # pyright: ignore[reportArgumentType]
-            RunContext(read_project(self.project), profile),
-            options,
-            retries=Retries(limit=1, sleep=sleep),
-        )
-
-    def failed(self, verb: str = "build", options: RunOptions | None = None, **command: object) -> DbtRunFailed:
-        with pytest.raises(DbtRunFailed) as caught:
-            self.run(verb, options=options, **command)
-        return caught.value
-
-    def value(self, sql: str) -> object:
-        with duckdb.connect(str(self.folder / "w.duckdb"), read_only=True) as connection:
-            return connection.execute(sql).fetchall()[0][0]
 
 
 @pytest.fixture(
@@ -167,6 +109,7 @@ def test_every_node_ends_as_it_should_and_what_is_mended_is_resumed(house: House
     assert "dbt1308" not in wrong.message
     (test,) = [node for node in failed.result.nodes if node.name == "unique_untested_ids_id"]
     assert "1" in test.message, "how many rows it found"
+    house.shows(engine_table.OUTCOMES)
 
     model = house.project / "models" / "wrong_sql.sql"
     model.write_text("select 1 as id")
@@ -175,6 +118,7 @@ def test_every_node_ends_as_it_should_and_what_is_mended_is_resumed(house: House
     again = {node.name for node in resumed.result.nodes if node.outcome == "succeeded"}
     assert {"wrong_sql", "after_wrong_sql", "good"} <= again
     assert {node.name for node in resumed.result.of("failed")} == {"unique_untested_ids_id", "wrong_expectation"}
+    house.shows(engine_table.RESUME)
 
 
 def test_a_selection_means_the_same_nodes(house: House) -> None:
@@ -183,6 +127,7 @@ def test_a_selection_means_the_same_nodes(house: House) -> None:
     assert "model.outcomes.good" in found
     assert "model.outcomes.wrong_sql" not in found
     assert graph.nodes["model.outcomes.good"].name == "good"
+    house.shows(engine_table.SELECTION)
 
 
 def test_a_selection_of_nothing_and_a_mistyped_flag_are_mistakes(house: House) -> None:
@@ -191,6 +136,7 @@ def test_a_selection_of_nothing_and_a_mistyped_flag_are_mistakes(house: House) -
         house.run(select="no_such_model")
     with pytest.raises((ConfigError, DbtRunFailed), match="no-such-flag"):
         house.run(flags=("--no-such-flag",))
+    house.shows(engine_table.MISTAKES)
 
 
 def test_a_secret_in_a_drivers_words_is_nowhere_that_anybody_reads(
@@ -217,6 +163,12 @@ def test_a_secret_in_a_drivers_words_is_nowhere_that_anybody_reads(
     assert found == []
     assert [form for form in forms if form in str(failed)] == []
     assert [path.name for path in read if path.stat().st_mode & 0o077] == []
+    house.shows(engine_table.SECRETS)
+    log = (dbt_log_folder(run_path) / "dbt.log").read_text()
+    is_said = re.search(rf"flow_run_id\W+{run_path.name.partition('-build-')[2]}", log) is not None
+    assert is_said == (house.dbt is None)
+    assert is_said != any("flow run's id" in lack for lack in house.program.lacks)
+    house.shows(engine_table.COMMENT, "yes" if is_said else "no")
 
 
 def test_a_command_that_leaves_nothing_of_its_own_has_failed(house: House, tmp_path: Path) -> None:
@@ -247,9 +199,11 @@ def test_a_freshness_check_is_made_or_refused_and_never_passed_over(house: House
         if house.program.has_freshness:
             (orders,) = house.run("source freshness").nodes
             assert (orders.name, orders.outcome) == ("orders", "warned")
+            house.shows(engine_table.FRESHNESS)
         else:
             with pytest.raises(ConfigError, match=r"has no check of how fresh sources are.*--no-freshness"):
                 house.run("source freshness")
+            house.shows(engine_table.FRESHNESS, "no: the run is refused; `--no-freshness` runs without")
     finally:
         sources.unlink()
 
@@ -258,9 +212,11 @@ def test_documentation_is_made_or_refused(house: House) -> None:
     if house.program.has_docs:
         target = house.run("docs generate").target_path
         assert (target / "catalog.json").exists()
+        house.shows(engine_table.DOCS)
     else:
         with pytest.raises(ConfigError, match="does not make the documentation site: run without --docs"):
             house.run("docs generate")
+        house.shows(engine_table.DOCS, "no: refused")
 
 
 def test_what_failed_for_a_passing_reason_is_tried_again_with_what_it_kept_back(house: House) -> None:
@@ -273,18 +229,19 @@ def test_what_failed_for_a_passing_reason_is_tried_again_with_what_it_kept_back(
         after.unlink()
     found = {node.name: (node.outcome, node.attempts) for node in result.nodes}
     assert found == {"locked": ("succeeded", 2), "after_locked": ("succeeded", 1)}
+    house.shows(engine_table.RETRIES)
 
 
-@pytest.mark.parametrize("when", ["start", "end"])
-def test_a_hook_that_failed_for_a_passing_reason_is_tried_again(stuck: House, when: str) -> None:
+def test_a_hook_that_failed_for_a_passing_reason_is_tried_again(stuck: House) -> None:
     if stuck.program.numbers < HOOKS_HAVE_OUTCOMES:
-        pytest.skip("its hooks have no outcomes, so that what may be tried again is not known")
+        stuck.shows(engine_table.HOOK_RETRIES, "no: its hooks have no outcomes")
+        return
     stuck.write("models/endless.sql", "select id from {{ ref('first') }}")
     project = stuck.project / "dbt_project.yml"
     settings = project.read_text()
     failing = "create or replace table main.hooked as select error('IO Error: Could not set lock on file') as id"
-    project.write_text(f'{settings}on-run-{when}: ["{failing}"]\n')
-    mended = f'{settings}on-run-{when}: ["create or replace table main.hooked as select 7 as id"]\n'
+    project.write_text(f'{settings}on-run-end: ["{failing}"]\n')
+    mended = f'{settings}on-run-end: ["create or replace table main.hooked as select 7 as id"]\n'
     result = stuck.run(sleep=lambda _: project.write_text(mended) and None)
     (hook,) = [node for node in result.nodes if node.resource_type == "operation"]
     assert (hook.outcome, hook.attempts) == ("succeeded", 2)
@@ -293,22 +250,23 @@ def test_a_hook_that_failed_for_a_passing_reason_is_tried_again(stuck: House, wh
     models = {node.name: node.outcome for node in result.nodes if node.resource_type == "model"}
     assert models == dict.fromkeys(("first", "endless", "last"), "succeeded")
     assert stuck.value("select id from main.hooked") == 7
+    stuck.shows(engine_table.HOOK_RETRIES)
 
 
-@pytest.mark.parametrize("when", ["start", "end"])
-def test_a_hook_that_fails_for_good_says_why_and_leaves_no_node_green_that_did_not_run(stuck: House, when: str) -> None:
+def test_a_hook_that_fails_for_good_says_why_and_leaves_no_node_green_that_did_not_run(stuck: House) -> None:
     stuck.write("models/endless.sql", "select id from {{ ref('first') }}")
     project = stuck.project / "dbt_project.yml"
-    project.write_text(f'{project.read_text()}on-run-{when}: ["create or replace view main.v as select * from none"]\n')
+    project.write_text(f'{project.read_text()}on-run-start: ["create or replace view main.v as select * from none"]\n')
     failed = stuck.failed()
     assert isinstance(failed.result, DbtResult)
     models = {node.name: node.outcome for node in failed.result.nodes if node.resource_type == "model"}
     has_outcomes = stuck.program.numbers >= HOOKS_HAVE_OUTCOMES
-    # dbt 1.8 goes on after it.
-    is_in_the_way = when == "start" and has_outcomes
-    assert models == dict.fromkeys(("first", "endless", "last"), "skipped" if is_in_the_way else "succeeded")
-    assert (f"outcomes-on-run-{when}-0: " if has_outcomes else f"on-run-{when} failed") in str(failed)
+    # Unless skip_nodes_if_on_run_start_fails is set, dbt goes on after it until 1.12.
+    is_the_end = stuck.program.numbers >= (1, 12)
+    assert models == dict.fromkeys(("first", "endless", "last"), "skipped" if is_the_end else "succeeded")
+    assert ("outcomes-on-run-start-0: " if has_outcomes else "on-run-start failed") in str(failed)
     assert "does not exist" in str(failed)
+    stuck.shows(engine_table.HOOKS, "yes" if is_the_end else "yes; nodes run after on-run-start all the same")
 
 
 def test_a_table_that_is_not_there_is_named(house: House) -> None:
@@ -323,6 +281,7 @@ def test_a_table_that_is_not_there_is_named(house: House) -> None:
     (node,) = failed.result.nodes
     assert "not_loaded does not exist" in node.message
     assert "<unknown>" not in str(failed)
+    house.shows(engine_table.MISSING)
 
 
 def test_only_what_changed_is_built(stuck: House) -> None:
@@ -333,6 +292,7 @@ def test_only_what_changed_is_built(stuck: House) -> None:
     assert stuck.run(options=RunOptions(changed=True)).nodes == ()
     stuck.write("models/last.sql", "select id, 1 as more from {{ ref('endless') }}")
     assert [node.name for node in stuck.run(options=RunOptions(changed=True)).nodes] == ["last"]
+    stuck.shows(engine_table.CHANGED)
 
 
 def test_a_run_that_is_out_of_time_is_stopped_and_can_be_resumed(stuck: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,26 +309,37 @@ def test_a_run_that_is_out_of_time_is_stopped_and_can_be_resumed(stuck: House, m
         with pytest.raises(RunTimedOut, match=r"1 of \d nodes were done, 1 cut off \(endless\)"):
             stuck.run()
     require_a_resume_that_leaves_the_first_as_it_is(stuck)
+    stuck.shows(engine_table.TIME_LIMIT)
 
 
-# As a flow runs it, in a process that can be killed.
+# As a flow runs it, in a process that can be killed; where a shell had it ignore Ctrl-C, it would not hear of one.
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
-from tests.flows.engine.process.test_engines import House
-House(Path(sys.argv[1]), "killed", sys.argv[2] or None).run()
+from tests.support.engine_house import House
+signal.signal(signal.SIGINT, signal.default_int_handler)
+House(Path(sys.argv[1]), "stopped", sys.argv[2] or None).run()
 """
 
 
-def test_a_run_that_is_killed_leaves_nothing_running_and_can_be_resumed(stuck: House) -> None:
+@pytest.mark.parametrize(
+    ("number", "row"),
+    [(signal.SIGKILL, engine_table.KILLED), (signal.SIGINT, engine_table.STOPPED)],
+    ids=["killed", "cancelled"],
+)
+def test_a_run_that_is_ended_leaves_nothing_running_and_can_be_resumed(stuck: House, number: int, row: str) -> None:
     argv = [sys.executable, "-c", RUN, str(stuck.folder), stuck.dbt or ""]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         wait_for_the_endless_model(stuck)
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=300)
     wait_until(lambda: not any(is_alive(child) for child in children), "dbt ends after its flow process")
+    if number != signal.SIGKILL:
+        assert re.search(r"dbt build on target dev was stopped: 1 of \d nodes were done, 1 cut off \(endless\)", said)
     require_a_resume_that_leaves_the_first_as_it_is(stuck)
+    stuck.shows(row)
 
 
 def wait_for_the_endless_model(house: House) -> None:
@@ -399,3 +370,15 @@ def is_alive(process: psutil.Process) -> bool:
 def test_the_rows_are_there(house: House) -> None:
     house.run("run", select="+good")
     assert house.value("select count(*) from main.good") != 0
+
+
+def test_the_table_in_the_documents_says_what_was_seen() -> None:
+    """It stands last: a dbt of which all was seen by the tests above has its column held against that."""
+    rows = set(engine_table.ROWS)
+    whole = {column: dict(cells) for column, cells in engine_table.SEEN.items() if cells.keys() == rows}
+    if not whole:
+        pytest.skip("of no dbt was all seen")
+    text = engine_table.FILE.read_text(encoding="utf-8")
+    written = engine_table.with_table(text, engine_table.read_table(text) | whole)
+    engine_table.FILE.write_text(written, encoding="utf-8")
+    assert text == written, f"{engine_table.FILE} was out of date: it is written anew, look at it and keep it"
