@@ -21,6 +21,7 @@ from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
 from tests.support.prefect_server import prefect_server_running
 from tests.support.processes import free_port, wait_until
+from tests.support.s3_server import s3_server
 from tests.support.scheduling import ByFile, Durations
 from tests.support.warm_children import warm_children
 
@@ -111,6 +112,13 @@ def forked_children(sandbox: Path) -> Iterator[None]:
     """Fork the children of this process from what has imported what they import."""
     with warm_children():
         yield
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """Return the address of state in a bucket, on an S3 server of this process's own."""
+    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext
-from flows.engine.context.state import LEDGER, State, dbt_log_folder, lost_sentence
+from flows.engine.context.state import LEDGER, State, dbt_log_folder, lost_sentence, shared_target
 from flows.engine.ledger.hooks import is_hook, nodes_for_hooks
+from flows.engine.ledger.keeper import Keeper
 from flows.engine.ledger.ledger import Ledger
 from flows.engine.ledger.resume import Interrupted, are_hooks_left, fingerprint, interrupted_run, name_of_run, told_of
 from flows.engine.ledger.retries import Retries
@@ -62,6 +64,9 @@ def run_dbt(
     project, profile, state = run_of.project, run_of.profile, run_of.state
     require_time(f"{command.name} did not begin on target {profile.target}")
     started_at = datetime.now(UTC)
+    # The target is held by now: what another machine did meanwhile is there to be fetched.
+    if shared := shared_target(state, os.environ, is_run=True):
+        shared.send_unsent()
     run_path = state.new_run(started_at, f"{command.verb.replace(' ', '-')}-{run_of.run_id}")
     place = Place(
         project=project.folder,
@@ -75,6 +80,7 @@ def run_dbt(
     belongings = state.belongings()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(run_path / LEDGER))
+        stack.enter_context(Keeper(ledger, shared))
         recorder = recorder_factory(state) if recorder_factory else None
         if recorder:
             stack.enter_context(recorder)

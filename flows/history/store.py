@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flows.engine.context.state import state_root
+from flows.engine.context.state import shared_by, state_root
 from flows.history.columns import COLUMNS
 from flows.history.rows import Row, utc
 from flows.history.views import RUN_KEY, create_views, literal, parquet
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "TRIBUTARY_HISTORY"
 # The library of each kind of address, and the extra that installs it; local files and memory need none.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure"}
 KEPT_DAYS = 400
 SEPARATE_HOURS = 24
 # How long a file stays after its rows were merged into another: no reader takes longer.
@@ -215,8 +215,10 @@ class HistoryStore:
 
 
 def history_store(environ: Mapping[str, str]) -> HistoryStore:
-    """Return the store that TRIBUTARY_HISTORY names, else one in the state folder."""
-    return HistoryStore(environ.get(URL_VARIABLE) or str(state_root(environ) / "history"))
+    """Return the store that TRIBUTARY_HISTORY names, else one with the state, in a folder or at an address."""
+    shared = shared_by(environ)
+    beside = f"{shared.bucket.url}/history" if shared else str(state_root(environ) / "history")
+    return HistoryStore(environ.get(URL_VARIABLE) or beside)
 
 
 def _load(connection: DuckDBPyConnection, rows: Sequence[Row]) -> None:

@@ -21,7 +21,7 @@ from flows.engine.context.command import DbtCommand
 from flows.engine.context.exact_selection import flags_beside
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.state import STATE_VARIABLE, State, state_of
+from flows.engine.context.state import STATE_VARIABLE, State, shared_target, state_of
 from flows.engine.ledger.undone import is_run_by
 from flows.engine.process.listing import list_manifest
 from infrastructure.errors import ConfigError, UpstreamUnavailable, preview
@@ -85,7 +85,9 @@ def _fetch(defer_to: str, project: Project, own: State, copy: Path) -> None:
     if "/" in defer_to or os.sep in defer_to:
         _fetch_from(defer_to, copy)
         return
-    folder = latest_folder(State(own.folder.parent / defer_to))
+    theirs = State(own.folder.parent / defer_to)
+    shared_target(theirs, os.environ)
+    folder = latest_folder(theirs)
     if folder is None:
         raise ConfigError(
             f"Target {defer_to} has no last good state of project {project.name} under {own.folder.parent}, so there "

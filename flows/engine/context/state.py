@@ -6,12 +6,15 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flows.engine.context.home import home_of
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.shared_files import Merge, SharedFile
+from flows.engine.context.shared_state import SharedState, is_address, shared_state, working_copy
+from flows.engine.context.shared_target import Names, SharedTarget
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 from infrastructure.targets.target_file import ROOT
@@ -73,7 +76,11 @@ class State:
         Raises:
             ConfigError: the folder can't be written.
         """
-        # To the microsecond, so that the order of the names is the order of the runs.
+        # To the microsecond, so that the order of the names is the order of the runs, also where the clock of the
+        # machine that ran last is ahead.
+        last = _begun(self.runs()[-1:])
+        if last and last >= started_at:
+            started_at = last + timedelta(microseconds=1)
         run = self.folder / "runs" / f"{started_at:%Y%m%dT%H%M%S.%fZ}-{_safe(run_id)[:40]}"
         _make(run)
         for old in self.runs()[:-KEPT_RUNS]:
@@ -146,8 +153,42 @@ def dbt_log(run: Path, has_own: bool = False) -> Path:
 
 
 def state_root(environ: Mapping[str, str]) -> Path:
-    """Return the folder of all state: TRIBUTARY_STATE, or .tributary beside flows/."""
-    return Path(environ.get(STATE_VARIABLE) or ROOT / _OWN_ROOT).expanduser().absolute()
+    """Return the folder of all state: TRIBUTARY_STATE, or .tributary beside flows/; a working copy for an address."""
+    given = environ.get(STATE_VARIABLE) or str(ROOT / _OWN_ROOT)
+    return working_copy(given, environ) if is_address(given) else Path(given).expanduser().absolute()
+
+
+def shared_by(environ: Mapping[str, str]) -> SharedState | None:
+    """Return the state that machines share; None where TRIBUTARY_STATE is a folder."""
+    given = environ.get(STATE_VARIABLE) or ""
+    return shared_state(given, environ) if is_address(given) else None
+
+
+def shared_target(state: State, environ: Mapping[str, str], is_run: bool = False) -> SharedTarget | None:
+    """Return what machines share of a state, after it is fetched; None where TRIBUTARY_STATE is a folder.
+
+    Args:
+        is_run: a run that holds the target begins: fetch also where that was done a moment ago, and claim the folder
+            of the project. All others only read.
+
+    Raises:
+        ConfigError: the store refuses.
+        UpstreamUnavailable: the store does not answer.
+    """
+    shared = shared_by(environ)
+    names = Names(LEDGER, LAST_GOOD, f"target/{_PARSED}", KEPT_RUNS)
+    if shared is None:
+        return None
+    target = shared.fetch(state.folder, names, anew=is_run)
+    if is_run:
+        shared.claim(state.folder.parent)
+    return target
+
+
+def shared_file(path: Path, environ: Mapping[str, str], merge: Merge) -> SharedFile | None:
+    """Return a file below the state folder as machines share it; None where TRIBUTARY_STATE is a folder."""
+    shared = shared_by(environ)
+    return shared.file(path, merge) if shared else None
 
 
 def state_of(project: Project, target: str, environ: Mapping[str, str]) -> State:
@@ -155,13 +196,18 @@ def state_of(project: Project, target: str, environ: Mapping[str, str]) -> State
 
     Two projects of one name have a state each; see `home_of`. That one has moved is said once.
 
+    Where it is at an address, what other machines left there is fetched first.
+
     Raises:
-        ConfigError: the folder can't be written.
+        ConfigError: the folder can't be written, or the store at the address refuses.
+        UpstreamUnavailable: the store at the address does not answer.
     """
     root = state_root(environ)
     key = root, project.name, project.folder
     home = _homes.get(key)
     if home is None or not home.is_dir():
+        if shared := shared_by(environ):
+            shared.fetch_places(_safe(project.name))
         try:
             home, said = home_of(root, _safe(project.name), project.folder)
         except OSError as exc:
@@ -169,7 +215,9 @@ def state_of(project: Project, target: str, environ: Mapping[str, str]) -> State
         _homes[key] = home
         if said:
             current_reporter().note(said)
-    return _state_in(home, target, root)
+    state = _state_in(home, target, root)
+    shared_target(state, environ)
+    return state
 
 
 def state_of_job(name: str, target: str, environ: Mapping[str, str]) -> State:
@@ -201,6 +249,14 @@ def _unmade(folder: Path, exc: OSError) -> ConfigError:
         f"The folder {folder} can't be made: {exc.strerror}. "
         f"Choose a folder that can be written to with {STATE_VARIABLE}."
     )
+
+
+def _begun(runs: Sequence[Path]) -> datetime | None:
+    """Return when a run began by the name of its folder; None without one."""
+    try:
+        return datetime.strptime(runs[0].name.partition("Z")[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+    except (ValueError, IndexError):
+        return None
 
 
 def _safe(name: str) -> str:

@@ -94,6 +94,29 @@ class _AppendedFile:
         os.close(self._file)
         self._file = file
 
+    def sync(self) -> None:
+        """Have the system put what was written so far onto the disk, where a power cut leaves it.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        with self._lock:
+            file = os.dup(self._file)
+        try:
+            # Not under the lock: a disk can take a second for it, and dbt's lines must not wait.
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def lines_from(self, position: int) -> bytes:
+        """Return the whole lines from a position on, also those of a file that was deleted since."""
+        held: list[bytes] = []
+        with self._lock:
+            while found := os.pread(self._file, _CHUNK_BYTES, position + sum(map(len, held))):
+                held.append(found)
+        text = b"".join(held)
+        return text[: text.rfind(b"\n") + 1]
+
 
 class TextLog(_AppendedFile):
     """The log of a run that people read."""
@@ -104,7 +127,15 @@ class TextLog(_AppendedFile):
 
 
 class Ledger(_AppendedFile):
-    """Every event of a run as one JSON document a line."""
+    """Every event of a run as one JSON document a line.
+
+    Attributes:
+        has_news: set when there is something that a power cut must not take.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.has_news = threading.Event()
 
     def node(self, event: NodeEvent, attempt: int) -> None:
         """Write down that a node started or ended.
@@ -128,6 +159,7 @@ class Ledger(_AppendedFile):
     def append(self, entry: dict[str, Any]) -> None:
         """Write one entry down; see `node` for the errors."""
         self._write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+        self.has_news.set()
 
 
 def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
