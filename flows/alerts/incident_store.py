@@ -1,5 +1,7 @@
 """The open incidents of one target, and what each destination was last told about them: one file per target.
 
+Where machines share their state, they share the file: what several change at once is merged, by incident.
+
 What to send follows from the file alone. So when a run dies before it sends, or a destination does not answer, nothing
 is lost: the next report of that target sends what is owed.
 """
@@ -10,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,10 +21,17 @@ from typing import Any, cast
 import orjson
 
 from flows.alerts.incident import Incident, OpenIncident, incident_of
-from flows.engine.context.state import state_root
+from flows.alerts.merged_incidents import merged
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.shared_files import SharedFile
+from flows.engine.context.shared_state import why
+from flows.engine.context.state import shared_file, state_root
 from flows.engine.target.file_lock import locked_file
+from infrastructure.errors import TributaryError
 from infrastructure.private_files import private_folder, write_whole
 
+# The version of the file; another one is not read.
+FORMAT = 1
 _LOCK_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 # Longer texts are cut, as the run's log has them whole; the file is rewritten at every change.
@@ -31,6 +40,8 @@ _TEXT_LIMIT = 6000
 _MANY, _TEXT_LIMIT_OF_MANY = 200, 400
 # So long after the end of an alert that this store did not know, another machine may have opened it again.
 _SETTLED_FOR = timedelta(hours=24)
+# What was said of a store that is away, once in a process.
+_said: set[tuple[Path, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Entries:
     incidents: dict[str, OpenIncident] = field(default_factory=dict[str, OpenIncident])
     digests: dict[str, str] = field(default_factory=dict[str, str])
     settled: dict[str, str] = field(default_factory=dict[str, str])
+    format: int = FORMAT
 
 
 @dataclass(frozen=True)
@@ -87,27 +99,26 @@ class Notice:
 
 
 class IncidentStore:
-    """The file of one target's incidents; a writer holds its lock only while it edits."""
+    """The file of one target's incidents; a writer holds its lock only while it edits.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        shared: the file as machines share it; None where state is a folder.
+    """
+
+    def __init__(self, path: Path, shared: SharedFile | None = None) -> None:
         self.path = path
+        self._shared = shared
 
     @property
     def exists(self) -> bool:
         """Return whether the file exists."""
+        self._fetch()
         return self.path.exists()
 
     def read(self) -> Entries:
-        """Return what is in the file; a damaged file is renamed to `.unreadable` and counts as empty."""
-        try:
-            document = cast(dict[str, Any], orjson.loads(self.path.read_bytes()))
-            incidents = {key: _open_incident(entry) for key, entry in document["incidents"].items()}
-            return Entries(incidents, dict(document["digests"]), dict(document.get("settled", {})))
-        except FileNotFoundError:
-            return Entries()
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
-            self.path.replace(self.path.with_suffix(".unreadable"))
-            return Entries()
+        """Return what is in the file; a damaged file, or one of another version, is renamed and counts as empty."""
+        self._fetch()
+        return self._read()
 
     @contextmanager
     def edit(self) -> Iterator[Entries]:
@@ -118,15 +129,58 @@ class IncidentStore:
         """
         private_folder(self.path.parent)
         with file_lock(self.path.with_suffix(".lock"), _LOCK_SECONDS):
-            entries = self.read()
+            with self._away("are those that this machine knows"):
+                if self._shared:
+                    self._shared.fetch()
+            entries = self._read()
             yield entries
             # orjson takes dataclasses as they are, which is many times faster for 10,000 of them than their `asdict`.
             write_whole(self.path, orjson.dumps(entries))
+            with self._away("are kept on this machine, whose next report sends them"):
+                if self._shared:
+                    self._shared.send()
+
+    def _read(self) -> Entries:
+        try:
+            document = cast(dict[str, Any], orjson.loads(self.path.read_bytes()))
+            if document.get("format", FORMAT) != FORMAT:
+                raise ValueError(f"it is of format {document['format']}, and this version reads {FORMAT}")
+            incidents = {key: _open_incident(entry) for key, entry in document["incidents"].items()}
+            return Entries(incidents, dict(document["digests"]), dict(document.get("settled", {})))
+        except FileNotFoundError:
+            return Entries()
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
+            aside = self.path.with_suffix(".unreadable")
+            self.path.replace(aside)
+            current_reporter().note(
+                f"{self.path} can't be read ({exc}): incidents begin anew, and it is kept as {aside}."
+            )
+            return Entries()
+
+    def _fetch(self) -> None:
+        if self._shared is None:
+            return
+        with self._away("are those that this machine knows"), suppress(TimeoutError):
+            private_folder(self.path.parent)
+            with file_lock(self.path.with_suffix(".lock"), _LOCK_SECONDS):
+                self._shared.fetch()
+
+    @contextmanager
+    def _away(self, what: str) -> Iterator[None]:
+        """Go on with what this machine has where the store of shared state is away, and say so once."""
+        try:
+            yield
+        except TributaryError as exc:
+            said = f"The incidents of target {self.path.stem} {what}: {why(exc)}."
+            if (self.path, what) not in _said:
+                _said.add((self.path, what))
+                current_reporter().note(said)
 
 
 def store_of(target: str, environ: Mapping[str, str]) -> IncidentStore:
-    """Return the incident store of a target, in the state folder."""
-    return IncidentStore(state_root(environ) / "alerts" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', target) or '_'}.json")
+    """Return the incident store of a target, in the state folder or shared by machines."""
+    path = state_root(environ) / "alerts" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', target) or '_'}.json"
+    return IncidentStore(path, shared_file(path, environ, merged))
 
 
 @contextmanager
