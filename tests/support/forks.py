@@ -271,13 +271,14 @@ def _run_program(argv: Sequence[str]) -> None:
 def _end_with(act: Callable[..., object], *arguments: object) -> NoReturn:
     """End the process as Python does after a program, but for the memory, of which DuckDB misses some of a fork's."""
     code: object = 0
+    is_interrupted = False
     try:
         act(*arguments)
     except SystemExit as exc:
         code = exc.code
     except BaseException as exc:  # noqa: BLE001  (as Python does)
         sys.excepthook(type(exc), exc, exc.__traceback__)
-        code = 1
+        is_interrupted, code = isinstance(exc, KeyboardInterrupt), 1
     if not isinstance(code, int | None):
         print(code, file=sys.stderr)
         code = 1
@@ -288,6 +289,9 @@ def _end_with(act: Callable[..., object], *arguments: object) -> NoReturn:
             stream.flush()
         except OSError:
             code = 120
+    if is_interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit(code or 0)
 
 
@@ -313,8 +317,7 @@ def main() -> None:
     if ours:
         there["after_fork"](request["argv"][2])
         subprocess.Popen = warm_popen(ForkClient(ours, request["programs"]))  # type: ignore[misc]
-        _end_with(_run_program, request["argv"])
-    _run_program(request["argv"])
+    _end_with(_run_program, request["argv"])
 
 
 if __name__ == "__main__":
