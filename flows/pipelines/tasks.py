@@ -19,7 +19,9 @@ from flows.engine.context.options import RETRIES, RunOptions
 from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import State
 from flows.engine.run import Ended, run_dbt
-from flows.engine.sinks.recorder import Recorder, prefect_sender
+from flows.engine.sinks.last_state import is_followed
+from flows.engine.sinks.recorder import Recorder
+from flows.engine.sinks.sending import EventsApi
 from flows.engine.sinks.stopping import cut_off_by_a_stop
 from flows.engine.sinks.unsent import unsent_events
 from flows.engine.target.file_lock import one_writer
@@ -181,7 +183,15 @@ def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:
     def recorder(state: State) -> Recorder | None:
         if run.flow_run is None:
             return None
-        return Recorder(run.flow_run, prefect_sender, Artifacts(state.target_path), unsent=unsent_events(os.environ))
+        connection = EventsApi()
+        return Recorder(
+            run.flow_run,
+            connection.sender,
+            Artifacts(state.target_path),
+            unsent=unsent_events(os.environ),
+            has_recorded=connection.has_recorded,
+            leaves_rest=is_followed(),
+        )
 
     return recorder
 

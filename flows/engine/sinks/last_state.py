@@ -6,13 +6,13 @@ Prefect's engine asks the server once to take it, and makes of an error in the a
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import state_root
-from flows.engine.sinks.recorder import sender_of
+from flows.engine.sinks.sending import sender_of
 from flows.engine.sinks.unsent import unsent_events
+from infrastructure.plain_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,17 @@ def keep_last_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     # The flows inside a flow ask through the same client.
     if context and not isinstance(context.client.set_flow_run_state, _AskAgain):
         cast(Any, context.client).set_flow_run_state = _AskAgain(context.client)
+
+
+def is_followed() -> bool:
+    """Say whether what is kept as unsent is sent after the last state of the flow run that this code is part of."""
+    from prefect.context import SyncClientContext
+    from prefect.settings import PREFECT_API_URL
+
+    context = SyncClientContext.get()
+    # A temporary server ends soon after the flow, with what it has not worked off.
+    has_server = PREFECT_API_URL.value() is not None
+    return context is not None and has_server and isinstance(context.client.set_flow_run_state, _AskAgain)
 
 
 class _AskAgain:
@@ -73,7 +84,12 @@ class _AskAgain:
             return OrchestrationResult[Any].model_construct(
                 status=SetStateStatus.ACCEPT, state=state, details=StateAcceptDetails()
             )
-        # It answers: what it was not there for when the nodes ended, it takes now.
-        with suppress(Exception):
+        # Now that nothing waits for it: what would have slowed dbt down, and what the server was not there for.
+        try:
             unsent_events(os.environ).send(sender_of(self._client))
+        except Exception as exc:  # noqa: BLE001  (the run has come to its end, and that is known)
+            current_reporter().note(
+                f"The Prefect server did not take all events of this run ({one_line(str(exc), 200)}): the next run on "
+                f"this machine sends them. The ledgers under {state_root(os.environ)} have them all."
+            )
         return answer

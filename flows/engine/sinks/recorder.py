@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
-
-import orjson
+from typing import Any, Self
 
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import NodeResult, result_of
 from flows.engine.context.events import STARTED, DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
+from flows.engine.sinks.sending import BATCH_SIZE, EVENTS, LINES, BatchSender, Denied, Sender
 from flows.engine.sinks.task_runs import finished_event, interrupted_event, log_document, running_event
 from flows.engine.sinks.unsent import UnsentEvents
 
-if TYPE_CHECKING:
-    import httpx
-    from prefect.client.orchestration import SyncPrefectClient
-
 # Often enough that a line is in the UI within two seconds, seldom enough that a thousand nodes cost a few requests.
 FLUSH_SECONDS = 0.5
+# How many of these pass before the first: dbt 2 is done by then with hundreds of nodes, and needs the processor itself.
+_FLUSHES_BEFORE_THE_FIRST = 4
+# How many events the server gets first. It spends about 11 ms of a processor on each, on SQLite, so that this many are
+# worked off before the next flush; it gets more where that is so, and fewer where it is not.
+_FIRST_BATCH = 25
+# A server that has not worked its events off for so long does not record them at all: it is not waited for.
+_WORKED_OFF_SECONDS = 10.0
 # A node that ends sooner than this needs no Running event of its own: its last event carries its start.
 SHOWN_RUNNING_SECONDS = 1.0
-# The server refuses bodies of several megabytes; a node's event is about 2 kB.
-BATCH_SIZE = 200
 # How long the end of a run waits for a server that is away or slow.
 CLOSE_SECONDS = 30.0
 # A server that refuses everything is tried less and less: a key may be renewed, a proxy mended.
 _LONGEST_PAUSE_SECONDS = 60.0
-# After so many documents in a row, each refused by itself, it is not the documents.
-_IN_VAIN = 10
-# Answers about a body: not readable, too large, not valid. A smaller body helps against nothing else.
-_ABOUT_THE_BODY = (400, 413, 422)
-# Client errors that pass by themselves: a time-out, and too many requests.
-_PASSING = (408, 429)
-
-
-class EventRefused(Exception):
-    """The server was there and will never take this body, however often it is sent."""
-
-
-class Denied(Exception):
-    """The server answered and refuses everything, as with a wrong key."""
-
-
-class Sender(Protocol):
-    """Post one body to the Prefect API; raise `EventRefused` for what is in it, `Denied` for who sends it."""
-
-    def __call__(self, path: str, body: bytes) -> None: ...
 
 
 class Recorder:
@@ -64,6 +43,9 @@ class Recorder:
         sender_factory: makes the sender, in the recorder's own thread.
         artifacts: the manifest is read once, when the first node starts, for the edges between task runs.
         unsent: keeps the events that could not be sent for a later run, and has those of earlier ones.
+        has_recorded: whether the server has worked off an event; no more are sent before it has. None to send at once.
+        leaves_rest: leave what is not sent at the end of dbt with `unsent`, for what sends it after the flow's last
+            state; see `last_state`.
     """
 
     def __init__(
@@ -73,6 +55,8 @@ class Recorder:
         artifacts: Artifacts,
         flush_seconds: float = FLUSH_SECONDS,
         unsent: UnsentEvents | None = None,
+        has_recorded: Callable[[Mapping[str, Any]], bool] | None = None,
+        leaves_rest: bool = False,
     ) -> None:
         self._flow_run = flow_run
         self._sender_factory = sender_factory
@@ -88,8 +72,14 @@ class Recorder:
         self._manifest: Manifest | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()
-        self._refused = 0
-        self._in_vain = 0
+        self._odd = 0
+        self._delivery = BatchSender()
+        self._has_recorded = has_recorded
+        self._leaves_rest = leaves_rest and unsent is not None
+        # The last event that was sent and is not known to be worked off, and when that was.
+        self._in_flight: tuple[Mapping[str, Any], float] | None = None
+        self._batch = _FIRST_BATCH
+        self._is_away = False
         self._kept = self._left_by_others = unsent
         self.unsent = 0
         # Whether dbt was told to end, so that what it leaves unfinished has not crashed.
@@ -108,6 +98,8 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A process that is being stopped may have no time to come back to it.
+        self._leaves_rest = self._leaves_rest and kind is None and not self.is_stopped
         self._closing.set()
         self._wake.set()
         self._thread.join(CLOSE_SECONDS)
@@ -117,7 +109,7 @@ class Recorder:
             self._end_the_rest()
         if self._kept and self._events:
             self._kept.keep(list(self._events))
-        self.unsent = self._refused + len(self._waiting) + len(self._events) + len(self._lines)
+        self.unsent = self._odd + self._delivery.refused + len(self._waiting) + len(self._events) + len(self._lines)
 
     def event(self, event: DbtEvent) -> None:
         """Take a line of dbt; returns at once."""
@@ -131,6 +123,7 @@ class Recorder:
         sender: Sender | None = None
         deadline = 0.0
         pause = self._flush_seconds
+        self._wake.wait(_FLUSHES_BEFORE_THE_FIRST * pause)
         while True:
             is_last = self._closing.is_set()
             if is_last and not deadline:
@@ -138,17 +131,23 @@ class Recorder:
             self._prepare()
             if is_last:
                 self._end_the_rest()
+                # A server that did not answer a moment ago is asked now, so that the run can say what it did not take.
+                is_left = self._leaves_rest and not self._is_away
+                if is_left and self._kept and self._kept.keep(self._events, self._lines):
+                    self._events, self._lines = [], []
+                    return
             try:
                 sender = sender or self._sender_factory()
-                self._flush(sender)
+                self._flush(sender, is_last)
                 self._send_kept(sender)
-                self.denied, pause = "", self._flush_seconds
+                self.denied, self._is_away, pause = "", False, self._flush_seconds
             except Denied as exc:
+                self._is_away = True
                 self.denied, pause = str(exc), min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 if is_last:
                     return
             except Exception:  # noqa: BLE001  (whatever it is, dbt goes on and the ledger has it all)
-                sender, pause = None, self._flush_seconds
+                self._is_away, sender, pause = True, None, self._flush_seconds
                 if is_last and time.monotonic() >= deadline:
                     return
             if is_last and not (self._events or self._lines or self._waiting):
@@ -160,8 +159,7 @@ class Recorder:
     def _send_kept(self, sender: Sender) -> None:
         """Send what earlier runs could not, once, when this one has a server that answers."""
         if self._left_by_others:
-            with contextlib.suppress(EventRefused):  # It will never take them.
-                self._left_by_others.send(sender)
+            self._left_by_others.send(sender)
             self._left_by_others = None
 
     def _prepare(self) -> None:
@@ -169,7 +167,7 @@ class Recorder:
             try:
                 self._take(self._waiting.popleft())
             except Exception:  # noqa: BLE001  (one odd event must not keep all others from the server)
-                self._refused += 1
+                self._odd += 1
         now = time.time()
         for node in list(self._quiet.values()):
             if now - node.started_at.timestamp() >= SHOWN_RUNNING_SECONDS:
@@ -209,64 +207,25 @@ class Recorder:
             self._manifest = self._artifacts.manifest_if_any
         return self._manifest.parents(unique_id, self._seen)
 
-    def _flush(self, sender: Sender) -> None:
-        for path, documents in (("/events", self._events), ("/logs/", self._lines)):
-            size = BATCH_SIZE
-            while documents:
-                try:
-                    sender(path, orjson.dumps(documents[:size]))
-                    self._in_vain = 0
-                except EventRefused as exc:
-                    # Something in the batch will never be taken: it is looked for, so that it alone is lost.
-                    size = min(size, len(documents)) // 2
-                    if size:
-                        continue
-                    self._in_vain += 1
-                    if self._in_vain > _IN_VAIN:
-                        raise Denied(f"it takes none of them ({exc})") from exc
-                    self._refused += 1
-                    size = 1
-                del documents[:size]
-                size = BATCH_SIZE if size == 1 else size
+    def _flush(self, sender: Sender, is_last: bool) -> None:
+        if is_last or self._has_recorded is None:
+            self._delivery.send(sender, EVENTS, self._events)
+        elif self._events and self._is_worked_off(self._has_recorded):
+            last = self._events[: self._batch][-1]
+            self._delivery.send(sender, EVENTS, self._events, self._batch)
+            self._in_flight = last, time.monotonic()
+        # The server answers when it has written them: there are never more in flight than one request.
+        self._delivery.send(sender, LINES, self._lines)
 
-
-def prefect_sender() -> Sender:
-    """Return a sender to the Prefect API that the settings in force name."""
-    from prefect.client.orchestration import get_client
-
-    client = get_client(sync_client=True)
-    client.__enter__()
-    return sender_of(client)
-
-
-def sender_of(client: SyncPrefectClient) -> Sender:
-    """Return a sender through a client of Prefect that is open."""
-
-    def post(path: str, body: bytes) -> httpx.Response:
-        return client.request(
-            "POST",
-            path,  # type: ignore[arg-type]  # a Literal of the routes Prefect's own client uses
-            content=body,
-            headers={"content-type": "application/json"},
-        )
-
-    return sender_through(post)
-
-
-def sender_through(post: Callable[[str, bytes], httpx.Response]) -> Sender:
-    """Return a sender that tells a body that is refused for good from a server that is away."""
-    import httpx
-
-    def send(path: str, body: bytes) -> None:
-        try:
-            post(path, body).raise_for_status()
-        except httpx.HTTPStatusError as exc:
-            status = exc.response.status_code
-            if status in _ABOUT_THE_BODY:
-                raise EventRefused(f"HTTP {status}") from exc
-            if exc.response.is_client_error and status not in _PASSING:
-                what = "the credentials" if status in (401, 403) else "the request"
-                raise Denied(f"it refuses {what} (HTTP {status})") from exc
-            raise
-
-    return send
+    def _is_worked_off(self, has_recorded: Callable[[Mapping[str, Any]], bool]) -> bool:
+        """Say whether the server has made task runs of what it was sent last, and send more or fewer accordingly."""
+        if self._in_flight is None:
+            return True
+        event, sent_at = self._in_flight
+        waited_seconds = time.monotonic() - sent_at
+        if not has_recorded(event) and waited_seconds < _WORKED_OFF_SECONDS:
+            return False
+        is_fast = waited_seconds < 2 * self._flush_seconds
+        self._batch = min(2 * self._batch, BATCH_SIZE) if is_fast else max(self._batch // 2, _FIRST_BATCH)
+        self._in_flight = None
+        return True

@@ -1,11 +1,11 @@
-"""Events that a Prefect server was not there to take, kept for the next run: else their task runs run for ever."""
+"""What a Prefect server has not taken yet, kept for later: else task runs of a run that has ended run for ever."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,15 +13,17 @@ from uuid import uuid4
 import orjson
 
 from flows.engine.context.state import state_root
+from flows.engine.sinks.sending import EVENTS, LINES, BatchSender, Sender
 from infrastructure.private_files import private_folder, write_whole
 
 # The server keeps events for a week; what is older it need not be told.
 _KEPT_SECONDS = 7 * 86_400.0
-_BATCH = 200
 
 
 class UnsentEvents:
-    """The events that runs of this machine could not send to a server; each has an id, so that twice is once.
+    """The events and lines that runs of this machine have not sent to a server.
+
+    An event has an id, so that twice is once; a line is there twice when its server was lost while it took it.
 
     Args:
         folder: shared by all runs of the machine.
@@ -32,13 +34,18 @@ class UnsentEvents:
         self._folder = folder
         self._api = api
 
-    def keep(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Write events down for a later run; a disk that is full costs them."""
-        with contextlib.suppress(OSError):
+    def keep(self, events: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]] = ()) -> bool:
+        """Write events and lines down for later; False where the disk does not take them."""
+        if not events and not lines:
+            return True
+        try:
             path = private_folder(self._folder) / f"{uuid4().hex}.events"
-            write_whole(path, orjson.dumps({"api": self._api, "events": events}))
+            write_whole(path, orjson.dumps({"api": self._api, "events": events, "lines": lines}))
+        except OSError:
+            return False
+        return True
 
-    def send(self, send: Callable[[str, bytes], None]) -> None:
+    def send(self, sender: Sender) -> None:
         """Send what is kept for this server, each file by one process, and forget it.
 
         Raises:
@@ -49,9 +56,9 @@ class UnsentEvents:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 document = orjson.loads(file.read())
                 if document["api"] == self._api:
-                    events = document["events"]
-                    for first in range(0, len(events), _BATCH):
-                        send("/events", orjson.dumps(events[first : first + _BATCH]))
+                    delivery = BatchSender()
+                    delivery.send(sender, EVENTS, document["events"])
+                    delivery.send(sender, LINES, document.get("lines") or [])
                     path.unlink()
                 elif time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()

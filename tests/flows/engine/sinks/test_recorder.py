@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,8 @@ from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks import recorder as module
-from flows.engine.sinks.recorder import BATCH_SIZE, Recorder, Sender, sender_through
+from flows.engine.sinks.recorder import Recorder
+from flows.engine.sinks.sending import BATCH_SIZE, Sender, sender_through
 from flows.engine.sinks.task_runs import task_run_id
 from flows.engine.sinks.unsent import UnsentEvents
 from tests.support.processes import free_port, wait_until
@@ -281,6 +282,99 @@ def test_what_was_not_sent_is_sent_by_the_next_run(
     states = {event["resource"]["prefect.resource.name"]: event for event in server.documents("/events")}
     assert states["a"]["resource"]["prefect.state-name"] == "Completed"
     assert states["cut_off"]["resource"]["prefect.state-name"] == "Interrupted"
+
+
+def test_what_is_left_for_later_is_sent_whole_and_once(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    """A build of a second does not wait for its server: all of it is kept on disk, and sent after the flow's end."""
+    server, kept = inbox(), UnsentEvents(tmp_path / "unsent", "http://here")
+    manifest(tmp_path, a="")
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, leaves_rest=True)
+    with how as sending:
+        sending.event(line(0, ended("a")))
+        sending.event(line(1, ended("b", "error")))
+    assert (server.accepted, sending.unsent) == ([], 0)
+    server.will_not_take = "line 0"
+    for _ in range(2):
+        kept.send(sender_to(server.port)())
+    assert [event["payload"]["task_run"]["name"] for event in server.documents("/events")] == ["a", "b"]
+    assert [entry["message"] for entry in server.documents("/logs/")] == ["line 1"], "the other is never taken"
+
+
+def test_what_is_under_way_when_the_patience_ends_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may never answer, and the process ends."""
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.1)
+    release, asked = threading.Event(), threading.Event()
+
+    def hanging() -> Sender:
+        def send(path: str, body: bytes) -> None:
+            asked.set()
+            release.wait(60)
+
+        return send
+
+    kept = UnsentEvents(tmp_path / "unsent", "http://here")
+    with Recorder(FLOW_RUN, hanging, Artifacts(tmp_path), 0.01, kept, has_recorded=lambda _: True) as sending:
+        for number in range(60):
+            sending.event(line(number, ended(f"node_{number}")))
+        assert asked.wait(60)
+    sent: list[str] = []
+    kept.send(lambda path, body: sent.extend(entry["id"] for entry in json.loads(body)))
+    release.set()
+    assert len(set(sent)) == 60
+
+
+def test_a_run_that_is_stopped_leaves_nothing_for_later(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server, kept = inbox(), UnsentEvents(tmp_path / "unsent", "http://here")
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, leaves_rest=True)
+    with how as sending:
+        sending.event(line(0, ended("a")))
+        sending.is_stopped = True
+    assert len(server.documents("/events")) == 1
+
+
+def test_what_a_full_disk_does_not_keep_is_sent_at_once(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox()
+    (tmp_path / "file").touch()
+    kept = UnsentEvents(tmp_path / "file" / "unsent", "http://here")
+    with Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, leaves_rest=True) as sending:
+        sending.event(line(0, ended("a")))
+    assert (len(server.documents("/events")), sending.unsent) == (1, 0)
+
+
+def test_no_more_events_are_in_flight_than_the_server_has_worked_off(
+    inbox: Callable[..., Inbox], tmp_path: Path
+) -> None:
+    server, asked = inbox(), list[str]()
+    is_worked_off = threading.Event()
+
+    def has_recorded(event: Mapping[str, Any]) -> bool:
+        asked.append(event["id"])
+        return is_worked_off.is_set()
+
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 0.01, has_recorded=has_recorded)
+    with how as sending:
+        for number in range(100):
+            sending.event(line(number, ended(f"node_{number}")))
+        wait_until(lambda: len(asked) > 3, "it is asked again and again")
+        (first,) = [documents for path, documents in server.accepted if path == "/events"]
+        assert 0 < len(first) < 100
+        assert set(asked) == {first[-1]["id"]}, "the last of them, as they are worked off in their order"
+        assert len(server.documents("/logs/")) == 100, "lines are worked off when they are answered"
+        is_worked_off.set()
+        wait_until(lambda: len(server.documents("/events")) == 100, "the rest follows while dbt still runs")
+    assert sending.unsent == 0
+
+
+def test_a_server_that_records_nothing_holds_nothing_up(
+    inbox: Callable[..., Inbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WORKED_OFF_SECONDS", 0.05)
+    server = inbox()
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 0.01, has_recorded=lambda _: False)
+    with how as sending:
+        for number in range(100):
+            sending.event(line(number, ended(f"node_{number}")))
+        wait_until(lambda: len(server.documents("/events")) == 100, "all of it is sent while dbt still runs")
 
 
 def test_the_sender_is_made_with_the_settings_of_whoever_started_the_run(tmp_path: Path) -> None:
