@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,6 +16,7 @@ from infrastructure.blocks.documents import (
     PROFILE_TYPE,
     PROGRAM_KEY,
     SOURCES_KEY,
+    TASK_RUNS_KEY,
     Reference,
     SavedDocument,
     profile_block,
@@ -27,7 +28,7 @@ from infrastructure.program import require_adapter as require_adapter_of
 from infrastructure.targets.key_files import path_of_key
 from infrastructure.targets.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
 from infrastructure.targets.target_file import ROOT, Targets, load_targets
-from infrastructure.targets.warehouses import WAREHOUSES, Target
+from infrastructure.targets.warehouses import WAREHOUSES, Target, TaskRuns
 from infrastructure.yaml_file import meant
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Profile:
         secrets: the values of those variables.
         pass_env: names of environment variables that dbt is given besides those it needs.
         dbt: which one builds the target, as targets.yml names it; None where it does not.
+        task_runs: which nodes have a task run of their own.
     """
 
     target: str
@@ -66,6 +68,7 @@ class Profile:
     secrets: dict[str, str] = field(repr=False)
     pass_env: tuple[str, ...] = ()
     dbt: str | None = None
+    task_runs: TaskRuns = "all"
 
     @property
     def warehouse(self) -> str:
@@ -124,7 +127,8 @@ def profile_of(target_name: str, target: Target, secrets: Mapping[str, str], pro
         ConfigError: a secret is not what its setting needs.
     """
     output = output_of(target_name, target, secrets)
-    return Profile(target_name, profile, located(output.settings), output.secrets, output.pass_env, output.dbt)
+    settings = located(output.settings)
+    return Profile(target_name, profile, settings, output.secrets, output.pass_env, output.dbt, output.task_runs)
 
 
 def declared_profile(target: str) -> Profile | None:
@@ -155,10 +159,9 @@ def load_profile(target: str) -> Profile:
         if saved is None:
             server.check()
             raise _missing_profile(target, server.block_names(PROFILE_TYPE), api_address())
-        output, sources, pass_env, dbt = _read_profile(target, saved)
-        require_adapter(output["type"], target, dbt)
-        secrets = _fetch(server, target, sources)
-    profile = Profile(target, str(saved.data["name"]), located(output), secrets, pass_env, dbt)
+        profile, sources = _read_profile(target, saved)
+        require_adapter(profile.warehouse, target, profile.dbt)
+        profile = replace(profile, secrets=_fetch(server, target, sources))
     make_folder(profile)
     return profile
 
@@ -173,10 +176,8 @@ def _missing_profile(target: str, blocks: list[str], address: str | None) -> Con
     )
 
 
-def _read_profile(
-    target: str, saved: SavedDocument
-) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...], str | None]:
-    """Return the parts of a saved profile block: dbt's output, the places of its secrets, `pass_env`, and which dbt."""
+def _read_profile(target: str, saved: SavedDocument) -> tuple[Profile, dict[str, str]]:
+    """Return what a saved profile block says, without its secrets, and the places of these."""
     configs = saved.data.get("target_configs")
     inside: list[str] = []
     if isinstance(configs, Reference):
@@ -196,10 +197,12 @@ def _read_profile(
     sources = cast(dict[str, str], extras.pop(SOURCES_KEY, {}))
     pass_env = tuple(str(name) for name in cast(list[Any], extras.pop(PASSED_KEY, None) or []))
     dbt = cast(str | None, extras.pop(PROGRAM_KEY, None))
+    task_runs = cast(TaskRuns, extras.pop(TASK_RUNS_KEY, "all"))
     outer = {"type": plain.get("type"), "schema": plain.get("schema"), "threads": plain.get("threads")}
     if not outer["type"]:
         raise ConfigError(f"The block {profile_block(target)} does not name a warehouse. {_again(target)}")
-    return {key: value for key, value in outer.items() if value is not None} | extras, sources, pass_env, dbt
+    output = {key: value for key, value in outer.items() if value is not None} | extras
+    return Profile(target, str(saved.data["name"]), located(output), {}, pass_env, dbt, task_runs), sources
 
 
 def _credentials_in(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import State
 from flows.engine.run import Ended, run_dbt
 from flows.engine.sinks.last_state import is_followed
-from flows.engine.sinks.recorder import Recorder
+from flows.engine.sinks.recorder import Recorder, Sparing
 from flows.engine.sinks.sending import EventsApi
 from flows.engine.sinks.stopping import cut_off_by_a_stop
 from flows.engine.sinks.unsent import unsent_events
@@ -189,8 +189,8 @@ def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:
             connection.sender,
             Artifacts(state.target_path),
             unsent=unsent_events(os.environ),
-            has_recorded=connection.has_recorded,
-            leaves_rest=is_followed(),
+            sparing=Sparing(connection.has_recorded, leaves_rest=is_followed()),
+            task_runs=run.profile.task_runs,
         )
 
     return recorder

@@ -31,6 +31,8 @@ SOURCES_KEY = "credentials_from"
 PASSED_KEY = "pass_env"
 # The key that says which dbt builds the target.
 PROGRAM_KEY = "dbt"
+# The key that says which nodes have a task run of their own.
+TASK_RUNS_KEY = "task_runs"
 
 # Names under which people keep secrets in blocks made by hand: their values are compared, never shown.
 _NEVER_SHOWN = {*SECRET_SETTINGS, "keyfile_json", "service_account_info", "secrets", "url", "value"}
@@ -163,6 +165,8 @@ def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
         extras[PASSED_KEY] = list(output.pass_env)
     if output.dbt:
         extras[PROGRAM_KEY] = output.dbt
+    if output.task_runs != "all":
+        extras[TASK_RUNS_KEY] = output.task_runs
     configs = {key: output.settings[key] for key in outer} | {"extras": extras}
     return {
         "name": profile,
@@ -176,7 +180,7 @@ def _warehouse_documents(name: str, target: Target, secrets: Mapping[str, str], 
         case DuckDBTarget():
             configs = _profile_data("", name, output)["target_configs"]
             del configs["block_type_slug"]
-            for ours in (PASSED_KEY, PROGRAM_KEY):
+            for ours in (PASSED_KEY, PROGRAM_KEY, TASK_RUNS_KEY):
                 configs["extras"].pop(ours, None)
             return [BlockDocument("dbt-cli-target-configs", f"duckdb-target-configs-{name}", configs)]
         case PostgresTarget():

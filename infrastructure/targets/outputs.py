@@ -15,6 +15,7 @@ from infrastructure.targets.warehouses import (
     Settings,
     SnowflakeTarget,
     Target,
+    TaskRuns,
 )
 
 # dbt replaces the values of variables with this prefix by ***** in everything that it logs.
@@ -45,7 +46,7 @@ SECRET_SETTINGS = frozenset(
 KEYS_AS_FILES = ("sslkey",)
 
 # Settings that are ours, or that dbt knows by another name.
-_OURS = {"warehouse", "credentials_block", "pass_env", "dbt"}
+_OURS = {"warehouse", "credentials_block", "pass_env", "dbt", "task_runs"}
 _RENAMED = {"schema_name": "schema", "virtual_warehouse": "warehouse"}
 
 # Where each secret lives in the credentials block of its warehouse.
@@ -75,6 +76,7 @@ class Output:
         sources: the place of each value, as `<block type>/<block name>#<field>`.
         pass_env: names of environment variables that dbt is given besides those it needs.
         dbt: which one builds it; that of this environment when None.
+        task_runs: which nodes have a task run of their own.
     """
 
     settings: dict[str, Any]
@@ -82,6 +84,7 @@ class Output:
     sources: dict[str, str]
     pass_env: tuple[str, ...] = ()
     dbt: str | None = None
+    task_runs: TaskRuns = "all"
 
     def secret_of(self, setting: str) -> str | None:
         """Return the value of the secret that a setting looks up; None when it looks none up."""
@@ -118,7 +121,7 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
         else:
             is_key = setting in ("private_key", *KEYS_AS_FILES)
             _put(settings, setting, keep(setting, parse_private_key(target, variable, value) if is_key else value))
-    return Output(settings, values, sources, tuple(target.pass_env or ()), target.dbt)
+    return Output(settings, values, sources, tuple(target.pass_env or ()), target.dbt, target.task_runs)
 
 
 def local_settings(target: Target) -> dict[str, Any]:

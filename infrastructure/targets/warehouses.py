@@ -43,6 +43,7 @@ Variable = Annotated[str, AfterValidator(_is_variable), Field(json_schema_extra=
 Passed = Annotated[str, AfterValidator(_is_passed), Field(json_schema_extra={"pattern": _PASSED_PATTERN})]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[int, Field(ge=1)]
+TaskRuns = Literal["all", "models", "failures"]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -86,6 +87,12 @@ class WarehouseTarget(Settings):
         min_length=1,
         description="The dbt that builds this target: a program, the folder of a virtual environment, or a name on the "
         "PATH; a relative path starts at the folder of the repository. Without it, dbt of Tributary's own environment.",
+    )
+
+    task_runs: TaskRuns = Field(
+        default="all",
+        description="Which nodes have a task run of their own in Prefect: all; models, seeds and snapshots, and what "
+        "did not pass (models); or only what did not pass (failures).",
     )
 
     def credentials_name(self) -> str:

@@ -7,17 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from flows.engine.artifacts.artifacts import Artifacts
-from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest import TEST_TYPES, Manifest
 from flows.engine.artifacts.results import NodeResult, result_of
 from flows.engine.context.events import STARTED, DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks.sending import BATCH_SIZE, EVENTS, LINES, BatchSender, Denied, Sender
 from flows.engine.sinks.task_runs import finished_event, interrupted_event, log_document, running_event
 from flows.engine.sinks.unsent import UnsentEvents
+from infrastructure.targets.warehouses import TaskRuns
 
 # Often enough that a line is in the UI within two seconds, seldom enough that a thousand nodes cost a few requests.
 FLUSH_SECONDS = 0.5
@@ -36,6 +38,20 @@ CLOSE_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
+@dataclass(frozen=True)
+class Sparing:
+    """How a server that may share its processor with dbt is spared while dbt runs.
+
+    Attributes:
+        has_recorded: whether the server has worked off an event; no more are sent before it has. None to send at once.
+        leaves_rest: leave what is not sent at the end of dbt with the unsent events, for what sends it after the
+            flow's last state; see `last_state`.
+    """
+
+    has_recorded: Callable[[Mapping[str, Any]], bool] | None = None
+    leaves_rest: bool = False
+
+
 class Recorder:
     """Keep a queue of events and send it in batches; whatever can't be sent is counted, never raised.
 
@@ -43,9 +59,7 @@ class Recorder:
         sender_factory: makes the sender, in the recorder's own thread.
         artifacts: the manifest is read once, when the first node starts, for the edges between task runs.
         unsent: keeps the events that could not be sent for a later run, and has those of earlier ones.
-        has_recorded: whether the server has worked off an event; no more are sent before it has. None to send at once.
-        leaves_rest: leave what is not sent at the end of dbt with `unsent`, for what sends it after the flow's last
-            state; see `last_state`.
+        task_runs: which nodes have a task run of their own. What did not end well always has.
     """
 
     def __init__(
@@ -55,8 +69,8 @@ class Recorder:
         artifacts: Artifacts,
         flush_seconds: float = FLUSH_SECONDS,
         unsent: UnsentEvents | None = None,
-        has_recorded: Callable[[Mapping[str, Any]], bool] | None = None,
-        leaves_rest: bool = False,
+        sparing: Sparing | None = None,
+        task_runs: TaskRuns = "all",
     ) -> None:
         self._flow_run = flow_run
         self._sender_factory = sender_factory
@@ -68,14 +82,17 @@ class Recorder:
         # Started and not ended yet; those not yet shown as running are in `_quiet` too.
         self._running: dict[str, NodeEvent] = {}
         self._quiet: dict[str, NodeEvent] = {}
-        self._seen: set[str] = set()
+        self._task_runs = task_runs
+        # Those that have a task run, or will.
+        self._shown: set[str] = set()
         self._manifest: Manifest | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._odd = 0
         self._delivery = BatchSender()
-        self._has_recorded = has_recorded
-        self._leaves_rest = leaves_rest and unsent is not None
+        sparing = sparing or Sparing()
+        self._has_recorded = sparing.has_recorded
+        self._leaves_rest = sparing.leaves_rest and unsent is not None
         # The last event that was sent and is not known to be worked off, and when that was.
         self._in_flight: tuple[Mapping[str, Any], float] | None = None
         self._batch = _FIRST_BATCH
@@ -171,17 +188,18 @@ class Recorder:
         now = time.time()
         for node in list(self._quiet.values()):
             if now - node.started_at.timestamp() >= SHOWN_RUNNING_SECONDS:
-                self._events.append(running_event(self._flow_run, node, self._parents(node.unique_id)))
+                if self._is_shown(node.unique_id, node.resource_type):
+                    self._events.append(running_event(self._flow_run, node, self._parents(node.unique_id)))
                 del self._quiet[node.unique_id]
 
     def _take(self, item: DbtEvent | NodeResult) -> None:
         if isinstance(item, NodeResult):
-            self._events.append(finished_event(self._flow_run, item, self._parents(item.unique_id)))
+            self._ended(item)
             return
-        if item.text.strip():
-            self._lines.append(log_document(self._flow_run, item))
         if item.node is not None:
             self._node(item.node)
+        if item.text.strip():
+            self._lines.append(log_document(self._flow_run, item, self._task_run_of(item)))
 
     def _end_the_rest(self) -> None:
         """Show nodes that were cut off in their work as such: dbt is gone, and they must not look running for ever."""
@@ -192,20 +210,42 @@ class Recorder:
         self._quiet.clear()
 
     def _node(self, node: NodeEvent) -> None:
-        self._seen.add(node.unique_id)
         if node.status == STARTED:
+            if self._is_shown(node.unique_id, node.resource_type):
+                self._shown.add(node.unique_id)
             self._running[node.unique_id] = self._quiet[node.unique_id] = node
             return
         self._running.pop(node.unique_id, None)
         self._quiet.pop(node.unique_id, None)
-        result = result_of(node)
-        self._events.append(finished_event(self._flow_run, result, self._parents(node.unique_id)))
+        self._ended(result_of(node))
+
+    def _ended(self, result: NodeResult) -> None:
+        if self._is_shown(result.unique_id, result.resource_type, result.outcome):
+            self._shown.add(result.unique_id)
+            self._events.append(finished_event(self._flow_run, result, self._parents(result.unique_id)))
+
+    def _is_shown(self, unique_id: str, resource_type: str, outcome: str | None = None) -> bool:
+        """Say whether a node has a task run of its own, as far as is known while it runs (outcome None)."""
+        # One that failed is shown when a later attempt goes well, too.
+        if self._task_runs == "all" or unique_id in self._shown or outcome not in (None, "succeeded"):
+            return True
+        return self._task_runs == "models" and resource_type not in TEST_TYPES
+
+    def _task_run_of(self, event: DbtEvent) -> str | None:
+        """Return the unique id of the node in whose task run a line is: a passing test is with its model."""
+        unique_id = event.unique_id
+        if unique_id is None or self._task_runs == "all" or unique_id in self._shown:
+            return unique_id
+        return next((model for model in self._known().tested(unique_id) if model in self._shown), None)
 
     def _parents(self, unique_id: str) -> list[str]:
+        return self._known().parents(unique_id, self._shown)
+
+    def _known(self) -> Manifest:
         if self._manifest is None:
             # dbt writes it when it has parsed, so it is there before the first node starts.
             self._manifest = self._artifacts.manifest_if_any
-        return self._manifest.parents(unique_id, self._seen)
+        return self._manifest
 
     def _flush(self, sender: Sender, is_last: bool) -> None:
         if is_last or self._has_recorded is None:

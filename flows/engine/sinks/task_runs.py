@@ -71,15 +71,15 @@ def finished_event(flow_run: FlowRun, result: NodeResult, parents: Sequence[str]
     return _event(flow_run, task_run, occurred, state_type, state_name, _message(result), result.attempts)
 
 
-def log_document(flow_run: FlowRun, event: DbtEvent) -> dict[str, Any]:
-    """Return a log line of dbt, attached to its node's task run where it is about one."""
+def log_document(flow_run: FlowRun, event: DbtEvent, unique_id: str | None) -> dict[str, Any]:
+    """Return a log line of dbt, attached to a node's task run; to none where there is no unique id."""
     return {
         "name": "prefect.dbt",
         "level": _LEVELS.get(event.level, 20),
         "message": cut(event.text, _LOG_CHARACTERS, TEXT_LOG),
         "timestamp": event.at.isoformat(),
         "flow_run_id": str(flow_run.id),
-        "task_run_id": str(task_run_id(flow_run, event.unique_id)) if event.unique_id else None,
+        "task_run_id": str(task_run_id(flow_run, unique_id)) if unique_id else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from prefect import flow
 
 from flows.engine.artifacts.results import DbtResult
 from flows.pipelines import tasks
+from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import DbtRunFailed
 from tests.support.prefect_api import SetUpTarget
 from tests.support.projects import PROJECTS, deliver
@@ -84,3 +86,39 @@ def test_a_failing_task_can_be_caught_by_the_flow_that_called_it(
         return ()
 
     assert careful() == ("model.outcomes.wrong_sql",)
+
+
+@pytest.mark.parametrize("task_runs", ["models", "failures"])
+def test_a_target_with_fewer_task_runs_leaves_out_nothing_that_did_not_end_well(
+    prefect_server: str, set_up_target: SetUpTarget, tmp_path: Path, task_runs: str
+) -> None:
+    place = str(tmp_path / "warehouse.duckdb")
+    target = set_up_target({"warehouse": "duckdb", "path": place, "schema": "main", "task_runs": task_runs})
+    state = dbt_full_pipeline(
+        target=target, project_dir=str(PROJECTS / "outcomes"), freshness=False, retries=0, return_state=True
+    )
+    with pytest.raises(DbtRunFailed) as failed:
+        state.result()
+    result = failed.value.finished_result
+    assert result is not None
+    outcomes = {node.outcome for node in result.nodes}
+    assert outcomes == {"succeeded", "warned", "failed", "skipped"}, "the project has one of each"
+    expected = {
+        node.unique_id: node.outcome
+        for node in result.nodes
+        if node.outcome != "succeeded" or (task_runs == "models" and node.resource_type not in ("test", "unit_test"))
+    }
+    left_out = [node for node in result.nodes if node.unique_id not in expected]
+    assert left_out
+    assert state.state_details.flow_run_id
+    recorded = Recorded(prefect_server, state.state_details.flow_run_id)
+    runs = recorded.node_runs(len(expected))
+    assert set(runs) == set(expected)
+    names = {"failed": "Failed", "skipped": "Skipped", "warned": "Warned", "succeeded": "Completed"}
+    assert {key: run["state_name"] for key, run in runs.items()} == {
+        key: names[outcome] for key, outcome in expected.items()
+    }
+    lines = recorded.logs()
+    assert all(any(node.name in line["message"] for line in lines) for node in left_out), "all are in the log"
+    ours = {run["id"] for run in runs.values()} | {run["id"] for run in recorded.task_runs()}
+    assert {line["task_run_id"] for line in lines} - {None} <= ours, "no line is of a task run that is not there"

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,10 +21,11 @@ from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks import recorder as module
-from flows.engine.sinks.recorder import Recorder
+from flows.engine.sinks.recorder import Recorder, Sparing
 from flows.engine.sinks.sending import BATCH_SIZE, Sender, sender_through
 from flows.engine.sinks.task_runs import task_run_id
 from flows.engine.sinks.unsent import UnsentEvents
+from infrastructure.targets.warehouses import TaskRuns
 from tests.support.processes import free_port, wait_until
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -288,7 +290,7 @@ def test_what_is_left_for_later_is_sent_whole_and_once(inbox: Callable[..., Inbo
     """A build of a second does not wait for its server: all of it is kept on disk, and sent after the flow's end."""
     server, kept = inbox(), UnsentEvents(tmp_path / "unsent", "http://here")
     manifest(tmp_path, a="")
-    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, leaves_rest=True)
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, sparing=Sparing(leaves_rest=True))
     with how as sending:
         sending.event(line(0, ended("a")))
         sending.event(line(1, ended("b", "error")))
@@ -313,7 +315,7 @@ def test_what_is_under_way_when_the_patience_ends_is_kept_too(tmp_path: Path, mo
         return send
 
     kept = UnsentEvents(tmp_path / "unsent", "http://here")
-    with Recorder(FLOW_RUN, hanging, Artifacts(tmp_path), 0.01, kept, has_recorded=lambda _: True) as sending:
+    with Recorder(FLOW_RUN, hanging, Artifacts(tmp_path), 0.01, kept, sparing=Sparing(lambda _: True)) as sending:
         for number in range(60):
             sending.event(line(number, ended(f"node_{number}")))
         assert asked.wait(60)
@@ -325,7 +327,7 @@ def test_what_is_under_way_when_the_patience_ends_is_kept_too(tmp_path: Path, mo
 
 def test_a_run_that_is_stopped_leaves_nothing_for_later(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
     server, kept = inbox(), UnsentEvents(tmp_path / "unsent", "http://here")
-    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, leaves_rest=True)
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, sparing=Sparing(leaves_rest=True))
     with how as sending:
         sending.event(line(0, ended("a")))
         sending.is_stopped = True
@@ -336,7 +338,9 @@ def test_what_a_full_disk_does_not_keep_is_sent_at_once(inbox: Callable[..., Inb
     server = inbox()
     (tmp_path / "file").touch()
     kept = UnsentEvents(tmp_path / "file" / "unsent", "http://here")
-    with Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, leaves_rest=True) as sending:
+    with Recorder(
+        FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, kept, sparing=Sparing(leaves_rest=True)
+    ) as sending:
         sending.event(line(0, ended("a")))
     assert (len(server.documents("/events")), sending.unsent) == (1, 0)
 
@@ -351,7 +355,7 @@ def test_no_more_events_are_in_flight_than_the_server_has_worked_off(
         asked.append(event["id"])
         return is_worked_off.is_set()
 
-    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 0.01, has_recorded=has_recorded)
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 0.01, sparing=Sparing(has_recorded))
     with how as sending:
         for number in range(100):
             sending.event(line(number, ended(f"node_{number}")))
@@ -370,11 +374,53 @@ def test_a_server_that_records_nothing_holds_nothing_up(
 ) -> None:
     monkeypatch.setattr(module, "_WORKED_OFF_SECONDS", 0.05)
     server = inbox()
-    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 0.01, has_recorded=lambda _: False)
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 0.01, sparing=Sparing(lambda _: False))
     with how as sending:
         for number in range(100):
             sending.event(line(number, ended(f"node_{number}")))
         wait_until(lambda: len(server.documents("/events")) == 100, "all of it is sent while dbt still runs")
+
+
+@pytest.mark.parametrize(
+    ("task_runs", "shown"),
+    [
+        ("all", ["a", "late", "not_null_a", "unique_a", "warned_a", "b", "cut_off"]),
+        ("models", ["a", "late", "unique_a", "warned_a", "b", "cut_off"]),
+        ("failures", ["late", "unique_a", "warned_a", "b", "cut_off"]),
+    ],
+)
+def test_what_did_not_end_well_has_a_task_run_whatever_was_asked_for(
+    inbox: Callable[..., Inbox], tmp_path: Path, task_runs: TaskRuns, shown: list[str]
+) -> None:
+    server = inbox()
+    tests = {
+        f"test.shop.{name}": {"name": name, "resource_type": "test", "attached_node": "model.shop.a"}
+        | {"depends_on": {"nodes": ["model.shop.a"]}}
+        for name in ("not_null_a", "unique_a", "warned_a")
+    }
+    path = manifest(tmp_path, a="", late="", b="a", cut_off="a")
+    path.write_text(json.dumps({"nodes": json.loads(path.read_text())["nodes"] | tests}))
+
+    def tested(name: str, status: str) -> NodeEvent:
+        return replace(ended(name, status), unique_id=f"test.shop.{name}", resource_type="test", materialized="test")
+
+    ends = [ended("a"), ended("late", "error"), ended("late"), tested("not_null_a", "pass"), tested("unique_a", "fail")]
+    ends += [tested("warned_a", "warn"), ended("b", "skipped")]
+    how = Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, task_runs=task_runs)
+    with how as sending:
+        for number, node in enumerate(ends):
+            sending.event(line(number, replace(node, status="started", finished_at=None)))
+            sending.event(line(number + 100, node))
+        sending.event(line(99, replace(ended("cut_off"), status="started", finished_at=None)))
+    events = server.documents("/events")
+    assert list(dict.fromkeys(event["payload"]["task_run"]["name"] for event in events)) == shown
+    last = {event["payload"]["task_run"]["name"]: event["resource"]["prefect.state-name"] for event in events}
+    assert last["late"] == "Completed", "what was shown as failed is shown as good when a later attempt went well"
+    assert (last["unique_a"], last["warned_a"], last["b"]) == ("Failed", "Warned", "Skipped")
+    logged = {entry["message"]: entry["task_run_id"] for entry in server.documents("/logs/")}
+    own, models = (str(task_run_id(FLOW_RUN, key)) for key in ("test.shop.not_null_a", "model.shop.a"))
+    assert logged["line 103"] == {"all": own, "models": models, "failures": None}[task_runs]
+    assert logged["line 104"] == str(task_run_id(FLOW_RUN, "test.shop.unique_a"))
 
 
 def test_the_sender_is_made_with_the_settings_of_whoever_started_the_run(tmp_path: Path) -> None:
