@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
 from flows.engine.context.run_context import RunContext
-from flows.engine.context.state import LEDGER, State
+from flows.engine.context.state import LEDGER, State, shared_target
 from flows.engine.ledger.ledger import read_ledger
 from flows.engine.ledger.resume import fingerprint, name_of_run
 from infrastructure.errors import RunStopped
@@ -36,6 +37,8 @@ def after_crash(options: RunOptions, command: DbtCommand, run: RunContext) -> Ru
     # What was cut off is built by --changed anyway.
     if flow_run is None or options.changed or options.resume:
         return options
+    # Another machine may have run while this one waited for the target.
+    shared_target(run.state, os.environ)
     own, other = last_runs(run.state, run.run_id, command, flow_run.start_time)
     if other is not None:
         raise RunStopped(
