@@ -22,7 +22,6 @@ from tests.support.prefect_api import SetUpTarget
 from tests.support.prefect_server import prefect_server_running
 from tests.support.processes import free_port, wait_until
 from tests.support.s3_server import s3_server
-from tests.support.scheduling import ByFile, Durations
 from tests.support.warm_children import warm_children
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ _FOR_TESTS = "TRIBUTARY_TEST_"
 
 _sandbox = pytest.StashKey[Path]()
 _cache = pytest.StashKey[Path]()
-_durations = pytest.StashKey[Durations]()
 _patch = pytest.StashKey[pytest.MonkeyPatch]()
 
 
@@ -72,9 +70,6 @@ def pytest_configure(config: pytest.Config) -> None:
     (folder / "routes.yml").write_text("destinations: {}\nroutes: []\n")
     patch.setenv("TRIBUTARY_ALERT_ROUTES", str(folder / "routes.yml"))
     config.stash[_sandbox], config.stash[_cache], config.stash[_patch] = folder, cache, patch
-    if not hasattr(config, "workerinput"):
-        config.stash[_durations] = Durations(cache / "test-seconds.json")
-        config.pluginmanager.register(config.stash[_durations])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -93,9 +88,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    """Share the tests out."""
-    return ByFile(config, log, config.stash[_durations])
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep what shares fixtures on one process: the tests of a file, and all that stand on the builds of the models.
+
+    `--dist loadgroup` would do it with marks, but xdist 3.8 writes them where pytest 9.2 does not look any more.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "tests/models" if file.startswith("tests/models/") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
