@@ -42,6 +42,9 @@ except KeyboardInterrupt:
     print("stopped by Ctrl-C", flush=True)
     sys.exit(1)
 """
+# How a child starts is what these tests are about.
+pytestmark = pytest.mark.usefixtures("cold_children")
+
 DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
 # dbt whose threads commit a model once its connections were taken from them, and which waits for what they then say:
 # without it, that depends on which of them is first.
@@ -50,9 +53,6 @@ import sys, threading
 sys.path.insert(0, {child!r})
 import child
 from dbt.adapters.base.connections import BaseConnectionManager as Manager
-
-# How a child starts is what these tests are about.
-pytestmark = pytest.mark.usefixtures("cold_children")
 
 taken, said = threading.Event(), threading.Semaphore(0)
 commit, clean_up, hand_on = Manager.commit_if_has_connection, Manager.cleanup_all, child._Relay.__call__
