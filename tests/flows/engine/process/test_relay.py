@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("cold_children")
 
 SECRET = 'Tr0ub4dor&3 "wörd"/x=y\\z'
 LINE = '{{"info": {{"name": "{name}", "level": "info"}}, "data": {{"node_info": {{"node_status": "{status}"}}}}}}'
-SAYS = "import os, signal, sys, time\nsay = lambda text: print(text, flush=True)\n"
+# Not print, which a signal's handler can't call while it is at work.
+SAYS = "import os, signal, sys, time\nsay = lambda text: os.write(1, f'{text}\\n'.encode())\n"
 
 
 def relayed(folder: Path, code: str, **variables: str) -> subprocess.Popen[bytes]:

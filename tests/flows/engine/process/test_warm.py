@@ -24,8 +24,19 @@ pytestmark = pytest.mark.usefixtures("cold_children")
 WAITS = "import child, os; child._wait_for_the_command(int(os.environ[child.CONTROL_VARIABLE]))"
 
 
+# Children that this process had before a test: the tests of other files leave some, of which nothing can be read.
+_earlier: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _know_earlier_children() -> None:
+    _earlier.clear()
+    _earlier.update(child.pid for child in psutil.Process().children())
+
+
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if OWN_DBT[-1] in child.cmdline()]
+    begun = [child for child in psutil.Process().children() if child.pid not in _earlier]
+    return [child for child in begun if OWN_DBT[-1] in child.cmdline()]
 
 
 def the_child() -> psutil.Process:
