@@ -54,6 +54,15 @@ def changed(folder: Path) -> set[str]:
     return {node.name for node in run_dbt(DbtCommand("build"), run, RunOptions(changed=True)).nodes}
 
 
+def build_and_lose(folder: Path, machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build on the one machine, lose it, and go to the other."""
+    one, other = machines
+    monkeypatch.setenv("ROWS", "10")
+    build(folder)
+    one.lose()
+    other.use()
+
+
 def objects(url: str) -> dict[str, bytes]:
     bucket, _, path = url.removeprefix("s3://").partition("/")
     client = boto3.client("s3")
@@ -89,19 +98,14 @@ def test_a_run_whose_machine_is_gone_is_resumed_on_another(
 def test_what_was_built_elsewhere_is_not_built_again_and_parsed_only_where_it_changed(
     folder: Path, machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, other = machines
-    monkeypatch.setenv("ROWS", "10")
-    build(folder)
-    one.lose()
-
-    other.use()
+    build_and_lose(folder, machines, monkeypatch)
     assert changed(folder) == set()
     (folder / "project" / "models" / "last.sql").write_text("select id + 1 as id from {{ ref('endless') }}")
     assert changed(folder) == {"last"}
     # dbt says so where it has nothing to begin with.
     assert "Found 4 models" in (said := capsys.readouterr().out)
     assert said.count("saved manifest not found") == 1, "the first machine alone"
-    one.use()
+    machines[0].use()
     assert changed(folder) == set()
     assert ran(folder) == dict.fromkeys(MODELS, 1) | {"last": 2}
 
@@ -109,12 +113,7 @@ def test_what_was_built_elsewhere_is_not_built_again_and_parsed_only_where_it_ch
 def test_another_target_is_deferred_to_from_a_machine_that_never_built_it(
     folder: Path, machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = machines
-    monkeypatch.setenv("ROWS", "10")
-    build(folder)
-    one.lose()
-
-    other.use()
+    build_and_lose(folder, machines, monkeypatch)
     (folder / "project" / "models" / "last.sql").write_text("select id + 1 as id from {{ ref('endless') }}")
     run = RunContext(read_project(folder / "project"), profile(folder, "ci", "ci"))
     command = deferred(DbtCommand("build"), run.project, run.profile, "dev")
