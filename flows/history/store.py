@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from flows.engine.context.bucket import EXTRAS
 from flows.engine.context.state import shared_by, state_root
 from flows.history.columns import COLUMNS
 from flows.history.rows import Row, utc
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 URL_VARIABLE = "TRIBUTARY_HISTORY"
-# The library of each kind of address, and the extra that installs it; local files and memory need none.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure"}
 KEPT_DAYS = 400
 SEPARATE_HOURS = 24
 # How long a file stays after its rows were merged into another: no reader takes longer.
@@ -185,7 +184,7 @@ class HistoryStore:
         try:
             return fsspec.filesystem(protocol)
         except ImportError as exc:
-            extra = _EXTRAS.get(protocol)
+            extra = EXTRAS.get(protocol)
             how = f"uv sync --extra {extra}" if extra else "install the fsspec library for it"
             raise ConfigError(f"The history is at {self.url}, and {protocol}:// needs a library: {how}.") from exc
         except ValueError as exc:

@@ -21,7 +21,7 @@ _BYTES_A_SECOND = 500_000
 # After a store was silent for so long it is not waited for again at once: several questions follow each other.
 _SPARED_SECONDS = 10.0
 # The library of each kind of address, and the extra that installs it.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 # What a store says when a condition is not met, by HTTP status: 409 where two writers meet at the very moment.
 _UNMET = frozenset({409, 412})
 # What a store says that knows no conditions.
@@ -241,7 +241,7 @@ class Bucket:
         except (ConfigError, UpstreamUnavailable):
             raise
         except (ImportError, ValueError) as exc:
-            extra = _EXTRAS.get(self._protocol)
+            extra = EXTRAS.get(self._protocol)
             how = f"uv sync --extra {extra}" if extra and isinstance(exc, ImportError) else "see docs/shared-state.md"
             raise ConfigError(f"The state at {self.url} can't be {what}: {one_line(str(exc))} ({how}).") from exc
         except (PermissionError, FileNotFoundError) as exc:
