@@ -37,8 +37,8 @@ def after_crash(options: RunOptions, command: DbtCommand, run: RunContext) -> Ru
     # What was cut off is built by --changed anyway.
     if flow_run is None or options.changed or options.resume:
         return options
-    # Another machine may have run while this one waited for the target.
-    shared_target(run.state, os.environ)
+    # Another machine may have run while this one waited for the target: a look of a moment ago is too old.
+    shared_target(run.state, os.environ, is_run=True)
     own, other = last_runs(run.state, run.run_id, command, flow_run.start_time)
     if other is not None:
         raise RunStopped(
