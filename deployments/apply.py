@@ -198,14 +198,16 @@ def _summary(planned: Plan, command: str, is_applied: bool) -> str:
 
 def _as_document(planned: Plan, address: str | None, is_applied: bool) -> dict[str, Any]:
     from deployments.schedules.plan import DeploymentChange, LateChange, PoolChange
-    from infrastructure.server.automations import AutomationChange
+    from infrastructure.server.automations import AutomationChange, is_of_resumes
 
+    automations = planned.only(AutomationChange)
     return {
         "server": address,
         "work_pools": [it.as_document() for it in planned.only(PoolChange)],
         "deployments": [it.as_document() for it in planned.only(DeploymentChange)],
         "late_alerts": [it.as_document("deployment") for it in planned.only(LateChange)],
-        "event_automations": [it.as_document() for it in planned.only(AutomationChange)],
+        "event_automations": [it.as_document() for it in automations if not is_of_resumes(it.name)],
+        "resume_automations": [it.as_document() for it in automations if is_of_resumes(it.name)],
         "notes": list(planned.notes),
         "has_changes": not planned.is_empty,
         "is_applied": is_applied,

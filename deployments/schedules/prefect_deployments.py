@@ -43,6 +43,7 @@ from infrastructure.server.automations import (
     AutomationChange,
     AutomationDocument,
     change_of_automation,
+    is_of_resumes,
     late_document,
     resume_documents,
 )
@@ -176,8 +177,7 @@ def _plan_resumes(
 
 
 def _resumes_there(server: Server, owner: str) -> set[str]:
-    found = (automation.name for automation in server.client.read_automations())
-    return {name for name in found if name.startswith(f"{owner} schedules: ") and ", to go on " in name}
+    return {it.name for it in server.client.read_automations() if is_of_resumes(it.name, f"{owner} schedules: ")}
 
 
 def _apply_automations(server: Server, planned: Plan, ids: Mapping[str, str]) -> None:

@@ -33,6 +33,8 @@ _ENDED = tuple(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", 
 _STARTED = ("prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling", *_ENDED)
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _CRASHED, _RESUMED = "prefect.flow-run.Crashed", f"prefect.flow-run.{RESUMING}"
+# What the names of the automations have that begin runs again.
+_TO_GO_ON = ", to go on "
 _FLOW_RUN = "prefect.flow-run.*"
 _WORK_POOL = "prefect.work-pool.*"
 _ESCAPED = '{% filter replace("&", "&amp;")|replace("<", "&lt;")|replace(">", "&gt;") %}'
@@ -234,20 +236,25 @@ def resume_documents(
             {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
             for tag in (marker, f"{RESUMES_TAG}{count}")
         ]
-        gone = _gone(f"{owner} schedules: no sign of life, to go on {_times(count)}", patience.gone)
+        gone = _gone(f"{owner} schedules: no sign of life{_TO_GO_ON}{_times(count)}", patience.gone)
         gone.trigger["match_related"] = tags
         # A run that has never begun, or too often, is not begun again: what kills it would do so for ever.
         trigger = _expecting([_RESUMED], after=[_CRASHED], within=patience.resumed)
         trigger["match"] = {**trigger["match"], "prefect.run-count": [str(number + 1) for number in range(count)]}
         trigger["match_related"] = tags
         goes_on = AutomationDocument(
-            f"{owner} schedules: crashed, to go on {_times(count)}",
+            f"{owner} schedules: crashed{_TO_GO_ON}{_times(count)}",
             "A run whose process is gone is begun again and does what it left undone.",
             trigger,
             (_into("SCHEDULED", RESUMING, "Its process was gone: it goes on with what it left undone."),),
         )
         documents += [gone, goes_on]
     return documents
+
+
+def is_of_resumes(name: str, begins: str = "") -> bool:
+    """Say whether an automation is one of `resume_documents`, by its name, which may have to begin in some way."""
+    return name.startswith(begins) and _TO_GO_ON in name.partition(" schedules: ")[2]
 
 
 def _times(count: int) -> str:
