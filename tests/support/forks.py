@@ -311,8 +311,6 @@ def main() -> None:
     if begun is None:
         _end_with(lambda: None)
     request, ours = begun
-    # At the end of a child, the collector may look at everything again.
-    gc.unfreeze()
     _become(request)
     if ours:
         there["after_fork"](request["argv"][2])
