@@ -99,6 +99,16 @@ def test_nothing_is_published_beyond_this_machine_and_no_secret_is_written_down(
     assert ignored in (0, 128), ".env would be committed"
 
 
+def test_what_the_containers_leave_is_on_one_volume_that_outlives_them() -> None:
+    document = yaml.safe_load(COMPOSE.read_text())
+    ours = [service for service in document["services"].values() if service["image"].startswith("tributary:")]
+    assert len(ours) == 3
+    for service in ours:
+        assert "tributary:/var/lib/tributary" in service["volumes"]
+        assert service["environment"]["TRIBUTARY_STATE"] == "${TRIBUTARY_STATE:-/var/lib/tributary/state}"
+    assert "tributary" in document["volumes"]
+
+
 @pytest.fixture
 def prefect_redis(tmp_path: Path) -> Path:
     """Return a folder with what the image of Prefect's server holds beside Prefect."""
@@ -143,7 +153,7 @@ def system(tmp_path: Path, prefect_redis: Path, repository: Path) -> Iterator[Co
         names |= {"server:4200": f"127.0.0.1:{ports['4200']}", "0.0.0.0": "127.0.0.1", "/repository": str(repository)}
         compose = Compose(
             COMPOSE,
-            {"POSTGRES_PASSWORD": "secret1", "TRIBUTARY_WEBHOOK_SECRET": "s" * 32, "SAMPLE_ROWS": "500"},
+            {"POSTGRES_PASSWORD": "secret1", "TRIBUTARY_WEBHOOK_SECRET": "s" * 32, "SAMPLE_ROWS": "500", **state},
             {**names, **ports},
             tmp_path,
             os.pathsep.join([str(PROGRAMS), str(postgres_programs()), os.environ["PATH"]]),

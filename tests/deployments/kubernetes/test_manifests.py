@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.engine.context.bucket import EXTRAS
+from flows.engine.context.shared_state import is_address
 from tests.support.prefect_api import SetUpTarget
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +24,8 @@ FOLDER = ROOT / "deployments" / "kubernetes"
 KUSTOMIZATIONS = ("job/overlays/dev", "job/overlays/prod", "worker", "process-workers")
 # From the oldest that clouds still run to the newest whose schemas the validator carries.
 VERSIONS = ("1.29", "1.31", "1.33", "1.35", "1.37")
+# Where the image has HOME, Prefect's folder and the state.
+_HOME, _STATE = "/var/lib/tributary", "TRIBUTARY_STATE"
 _VARIABLE = re.compile(r"\$\((\w+)\)")
 
 Object = dict[str, Any]
@@ -83,7 +87,10 @@ def test_every_object_is_what_the_api_takes(version: str) -> None:
 @pytest.mark.parametrize("folder", ["job/overlays/dev", "job/overlays/prod"])
 def test_an_overlay_puts_everything_into_its_namespace_and_names_the_image(folder: str) -> None:
     objects = kustomized(folder)
-    assert {found["kind"] for found in objects} == {"ServiceAccount", "ConfigMap", "CronJob", "NetworkPolicy"}
+    kinds = {"ServiceAccount", "ConfigMap", "CronJob", "NetworkPolicy", "PersistentVolumeClaim"}
+    assert {found["kind"] for found in objects} == kinds - (
+        {"PersistentVolumeClaim"} if folder.endswith("prod") else set()
+    )
     assert {found["metadata"]["namespace"] for found in objects} == {f"tributary-{folder.rpartition('/')[2]}"}
     cron_job = next(found for found in objects if found["kind"] == "CronJob")
     (container,) = (pod_of(cron_job) or {})["containers"]
@@ -138,6 +145,60 @@ def test_what_a_pod_refers_to_is_there() -> None:
                 known |= named(kind, next(iter(source.values()))["name"])[field].keys()
             words = [*container["command"], *container["args"]]
             assert {name for word in words for name in _VARIABLE.findall(word)} <= known, path
+
+
+def where_state_is(pod: Object, beside: list[Object]) -> str:
+    """Return the address that a pod is given, or the claim that it mounts where the image has its state."""
+    (container,) = pod["containers"]
+    (volume,) = (
+        volume
+        for mount in container["volumeMounts"]
+        for volume in pod["volumes"]
+        if mount["mountPath"] == _HOME and volume["name"] == mount["name"]
+    )
+    if "persistentVolumeClaim" in volume:
+        claim = volume["persistentVolumeClaim"]["claimName"]
+        assert ("PersistentVolumeClaim", claim) in {(found["kind"], found["metadata"]["name"]) for found in beside}
+        return claim
+    assert {"configMapRef": {"name": "tributary"}} in container["envFrom"]
+    settings = next(found["data"] for found in beside if found["kind"] == "ConfigMap")
+    address = settings[_STATE]
+    assert is_address(address)
+    return address
+
+
+def test_what_a_run_leaves_outlives_its_pod() -> None:
+    by_folder = {folder: kustomized(folder) for folder in KUSTOMIZATIONS}
+    prod = by_folder["job/overlays/prod"]
+    found = {
+        folder: where_state_is(pod, objects if folder.startswith("job") else prod)
+        for folder, objects in by_folder.items()
+        for document in objects
+        if (pod := pod_of(document)) and document["metadata"]["name"] != "prefect-worker"
+    }
+    by_hand = next(document for path, document in written() if path.name == "by-hand.yaml")
+    found["by hand"] = where_state_is(pod_of(by_hand) or {}, prod)
+    found["a flow run's job"] = where_state_is(job_of_a_flow_run()["spec"]["template"]["spec"], prod)
+
+    address = found.pop("job/overlays/prod")
+    assert found.pop("job/overlays/dev") == "tributary"
+    assert found == dict.fromkeys(("process-workers", "by hand", "a flow run's job"), address)
+    # The image can speak to it.
+    extras = re.findall(r"--extra (\w+)", (ROOT / "deployments" / "docker" / "Dockerfile").read_text())
+    assert EXTRAS[address.partition("://")[0]] in extras
+
+
+def test_a_pod_that_begins_with_an_empty_folder_is_not_started_without_an_address() -> None:
+    pods = [pod_of(found) or {} for path, found in written() if path.name == "by-hand.yaml"]
+    pods += [pod_of(found) or {} for found in kustomized("process-workers") if found["kind"] == "Deployment"]
+    pods.append(job_of_a_flow_run()["spec"]["template"]["spec"])
+    assert len(pods) == 3
+    for pod in pods:
+        (container,) = pod["containers"]
+        # Not optional: the kubelet says which key is missing.
+        assert {"name": _STATE, "valueFrom": {"configMapKeyRef": {"name": "tributary", "key": _STATE}}} in container[
+            "env"
+        ]
 
 
 def test_no_secret_is_filled_in_and_none_is_applied_by_an_overlay() -> None:
