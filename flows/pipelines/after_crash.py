@@ -28,14 +28,14 @@ _WRITERS = frozenset({"build", "run", "seed", "snapshot"})
 def after_crash(options: RunOptions, command: DbtCommand, run: RunContext) -> RunOptions:
     """Return the options of a command of a flow run; where the server has begun that again, to go on with its own run.
 
-    Call it while the target is held, so that no other run begins to write in between.
+    However it was begun, it goes on only where no other run has written to the target since. Call it while the target
+    is held, so that no other run begins to write in between.
 
     Raises:
         RunStopped: another run has written to the target since, so that what this one left is not known to be missing.
     """
     flow_run = _begun_again()
-    # What was cut off is built by --changed anyway.
-    if flow_run is None or options.changed or options.resume:
+    if flow_run is None:
         return options
     # Another machine may have run while this one waited for the target: a look of a moment ago is too old.
     shared_target(run.state, os.environ, is_run=True)
@@ -50,7 +50,8 @@ def after_crash(options: RunOptions, command: DbtCommand, run: RunContext) -> Ru
     run.reporter.note(
         f"The process of this run was killed. It goes on by itself with what the run of {name_of_run(own)} left undone."
     )
-    return replace(options, resume=True)
+    # What was cut off is built by --changed anyway.
+    return options if options.changed or options.resume else replace(options, resume=True)
 
 
 def _begun_again() -> FlowRun | None:

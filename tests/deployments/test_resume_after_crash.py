@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,16 @@ from prefect.client.orchestration import get_client
 from deployments.apply import main
 from deployments.schedules import prefect_deployments, schedule_file
 from flows.engine.context.command import DbtCommand
+from flows.engine.context.options import RunOptions
+from flows.engine.context.project import Project
+from flows.engine.context.run_context import RunContext
 from flows.engine.context.state import LEDGER, State
 from flows.engine.ledger.ledger import Ledger, read_ledger
 from flows.engine.ledger.resume import fingerprint
-from flows.pipelines.after_crash import last_runs
+from flows.pipelines import after_crash as after_crash_module
+from flows.pipelines.after_crash import after_crash, last_runs
+from infrastructure.errors import RunStopped
+from infrastructure.profiles import Profile
 from infrastructure.server.automations import (
     RESUMES_TAG,
     RESUMING,
@@ -97,6 +104,26 @@ def test_a_run_does_not_go_on_after_another_has_written_to_its_target(state: Sta
         begun(state, "own", 1)
     other = begun(state, "another", 2, DbtCommand("run", "orders"))
     assert last_runs(state, "own", BUILD, BEGAN_AT) == (None, other)
+
+
+@pytest.mark.parametrize("begun_with", [{}, {"resume": True}, {"changed": True}], ids=["plainly", "resume", "changed"])
+def test_however_a_run_was_begun_it_goes_on_by_itself_by_one_rule(
+    begun_with: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(after_crash_module, "_begun_again", lambda: SimpleNamespace(start_time=BEGAN_AT))
+    run = RunContext(Project(tmp_path, "shop", "shop"), Profile("dev", "shop", {}, {}), run_id="own")
+    options = RunOptions(**begun_with)
+    assert after_crash(options, BUILD, run) == options, "killed before dbt began"
+    begun(run.state, "own", 1)
+    assert after_crash(options, BUILD, run) == replace(options, resume=not options.changed)
+    assert "It goes on by itself" in capsys.readouterr().out
+    begun(run.state, "another", 2, DbtCommand("seed"))
+    with pytest.raises(RunStopped, match=r"does not go on by itself: the run of \S+ has written to target dev since"):
+        after_crash(options, BUILD, run)
 
 
 # It counts hashes for seconds, so that a kill finds it at work.
