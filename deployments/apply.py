@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infrastructure.console import EntryGroup, json_option, say_aside, silent
+from infrastructure.console import EntryGroup, given_workspace, json_option, say_aside, silent
 from infrastructure.errors import ConfigError
 from infrastructure.plan import Change, Plan, line
 from infrastructure.screen import echo, styled
+from infrastructure.workspace import shown, workspace
 
 if TYPE_CHECKING:
     from deployments.schedules.plan import Saved
@@ -42,7 +44,7 @@ _file = click.option(
     "--file",
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Read this file in place of deployments/schedules.yml.",
+    help="Read this file in place of the workspace's schedules.yml.",
 )
 
 
@@ -174,8 +176,13 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
     if as_json:
         echo(json.dumps(_as_document(planned, address, is_applied=apply_it), indent=2))
         return planned
-    words = " ".join([*(["--target", target] if target else []), *(["--prune"] if prune else [])])
-    echo(_summary(planned, f"{_COMMAND} apply {words}".rstrip(), apply_it))
+    given = [
+        *given_workspace(),
+        *(["--file", shlex.quote(str(path))] if path else []),
+        *(["--target", target] if target else []),
+        *(["--prune"] if prune else []),
+    ]
+    echo(_summary(planned, " ".join([_COMMAND, "apply", *given]), apply_it, path or workspace().schedules))
     return planned
 
 
@@ -185,11 +192,11 @@ def _as_text(planned: Plan, address: str | None) -> str:
     return "\n".join([where, *planned.lines(), *planned.unchanged_line(), *notes])
 
 
-def _summary(planned: Plan, command: str, is_applied: bool) -> str:
+def _summary(planned: Plan, command: str, is_applied: bool, file: Path) -> str:
     from deployments.schedules.plan import PoolChange
 
     if planned.is_empty:
-        return "Nothing to change: the server is as in deployments/schedules.yml."
+        return f"Nothing to change: the server is as in {shown(file)}."
     if not is_applied:
         return f"Nothing has been changed yet. To make these changes: {command}"
     workers = [f"  uv run prefect worker start --pool {pool.name}" for pool in planned.only(PoolChange)]

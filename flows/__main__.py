@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from infrastructure.console import EntryGroup, dumps
+from infrastructure.console import EntryGroup, dumps, in_a_workspace
 from infrastructure.errors import DbtRunFailed, TributaryError
 from infrastructure.screen import echo, screen
 
@@ -47,7 +47,7 @@ class _Commands(EntryGroup):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
-        return getattr(import_module(module), name)
+        return in_a_workspace(getattr(import_module(module), name))
 
     def tell(self, error: TributaryError, as_json: bool) -> None:
         from flows.engine.artifacts.results import DbtResult

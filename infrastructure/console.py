@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import shlex
 import sys
 import tempfile
 import traceback
@@ -19,11 +20,13 @@ from typing import Any, cast
 
 import click
 
-from infrastructure.errors import ExitCode, RunStopped, TributaryError
+from infrastructure.errors import ConfigError, ExitCode, RunStopped, TributaryError
 from infrastructure.plain_text import json_text, one_line
 from infrastructure.screen import echo, styled
+from infrastructure.workspace import WORKSPACE_VARIABLE, workspace_at
 
 _AS_JSON = "infrastructure.console.as_json"
+_WORKSPACE = "infrastructure.console.workspace"
 # Errors of the machine that a person has to fix.
 _REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -44,6 +47,7 @@ class EntryCommand(click.Command):
         """
         super().__init__(*arguments, **settings)
         self._stopped = stopped
+        in_a_workspace(self)
 
     def main(self, *arguments: Any, **settings: Any) -> Any:  # noqa: ANN401
         """Run as a program; replace click's exit codes for a closed output and for Ctrl-C with those of the table."""
@@ -112,6 +116,63 @@ class EntryCommand(click.Command):
 
 class EntryGroup(EntryCommand, click.Group):
     """A group of such commands."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command of the group, which takes a workspace as the group does."""
+        command = super().get_command(ctx, cmd_name)
+        return in_a_workspace(command) if command else None
+
+
+def _use_workspace(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if not value:
+        return
+    try:
+        folder = str(workspace_at(value).folder)
+    except ConfigError as exc:
+        raise click.BadParameter(str(exc)) from exc
+    # For what reads a file of the workspace, here and in child processes; given back when the command has ended.
+    before = os.environ.get(WORKSPACE_VARIABLE)
+    os.environ[WORKSPACE_VARIABLE] = folder
+    ctx.meta[_WORKSPACE] = folder
+
+    def give_back() -> None:
+        if before is None:
+            os.environ.pop(WORKSPACE_VARIABLE, None)
+        else:
+            os.environ[WORKSPACE_VARIABLE] = before
+
+    ctx.call_on_close(give_back)
+
+
+def in_a_workspace(command: click.Command) -> click.Command:
+    """Give a command, and the commands in it, the option --workspace, once."""
+    if not any(option.name == "workspace" for option in command.params):
+        command.params.append(
+            click.Option(
+                ["--workspace"],
+                metavar="DIR",
+                is_eager=True,
+                expose_value=False,
+                callback=_use_workspace,
+                help=f"The folder with your targets, schedules and routes; default: {WORKSPACE_VARIABLE}, else the "
+                "first folder upwards with a tributary.yml, else this repository's example.",
+            )
+        )
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        in_a_workspace(inner)
+    return command
+
+
+def given_workspace() -> list[str]:
+    """Return the words by which a command that is shown works in the workspace that the present one was given."""
+    ctx = click.get_current_context(silent=True)
+    folder = ctx.meta.get(_WORKSPACE) if ctx else None
+    return ["--workspace", shlex.quote(os.path.relpath(folder) if _is_near(folder) else folder)] if folder else []
+
+
+def _is_near(folder: str) -> bool:
+    """Return whether a folder is easier to read as seen from the current one."""
+    return len(os.path.relpath(folder)) < len(folder)
 
 
 def answer_in_json(ctx: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401  (the option's)

@@ -21,21 +21,23 @@ from infrastructure.blocks.documents import (
     SavedDocument,
     profile_block,
 )
+from infrastructure.console import given_workspace
 from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
 from infrastructure.program import Program, find_program
 from infrastructure.program import require_adapter as require_adapter_of
 from infrastructure.targets.key_files import path_of_key
 from infrastructure.targets.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
-from infrastructure.targets.target_file import ROOT, Targets, load_targets
+from infrastructure.targets.target_file import Targets, load_targets
 from infrastructure.targets.warehouses import WAREHOUSES, Target, TaskRuns
+from infrastructure.workspace import EXAMPLE, workspace
 from infrastructure.yaml_file import meant
 
 if TYPE_CHECKING:
     from infrastructure.server.client import Server
 
 # dbt looks for a profiles.yml in its working folder.
-LOCAL_PROFILES = ROOT / "dbt" / "profiles.yml"
+LOCAL_PROFILES = EXAMPLE.project / "profiles.yml"
 
 _MARK = "# Written by `uv run python -m infrastructure.setup_profiles` from infrastructure/targets.yml."
 _ENV_VAR = re.compile(r"\{\{ env_var\('([A-Z0-9_]+)'\) \}\}")
@@ -264,7 +266,7 @@ def require_adapter(warehouse: str, target: str, dbt: str | None = None) -> Prog
 
 
 def located(output: dict[str, Any]) -> dict[str, Any]:
-    """Return an output whose relative paths start at the repository, wherever dbt is started."""
+    """Return an output whose relative paths start at the workspace, wherever dbt is started."""
     changed = {name: _absolute(output[name]) for name in _PATHS.get(output["type"], ()) if name in output}
     return output | changed
 
@@ -275,7 +277,7 @@ def _absolute(path: str) -> str:
     # md:, s3://, ducklake: and the like are not files of this machine.
     if re.match(r"[a-z0-9+]{2,}:", path):
         return path
-    return str(ROOT / Path(path).expanduser())
+    return str(workspace().folder / Path(path).expanduser())
 
 
 def make_folder(profile: Profile) -> None:
@@ -308,7 +310,8 @@ def _yaml(document: dict[str, Any]) -> str:
 
 
 def _setup_command(target: str) -> str:
-    return f"uv run python -m infrastructure.setup_profiles --target {target}"
+    words = ["uv run python -m infrastructure.setup_profiles", *given_workspace(), "--target", target]
+    return " ".join(words)
 
 
 def _again(target: str) -> str:

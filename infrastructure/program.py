@@ -18,13 +18,13 @@ from pathlib import Path
 from infrastructure.errors import ConfigError
 from infrastructure.passed_on import for_any_program
 from infrastructure.private_files import private_folder, write_whole
+from infrastructure.workspace import targets_file, workspace
 
 # Overrides the dbt of every target for one run; `--dbt` sets it.
 PROGRAM_VARIABLE = "TRIBUTARY_DBT"
 OLDEST = (1, 8)
 _NEWEST_GENERATION = 2
 _SECONDS = 60.0
-_ROOT = Path(__file__).resolve().parents[1]
 # The names of the program in a virtual environment; the second is that of dbt 2's early releases on PyPI.
 _NAMES = ("dbt", "dbt-core-experimental-parser")
 _INSTALLED = re.compile(r"^\s*-\s*installed:\s*(\d+\.\d+\S*)", re.MULTILINE)
@@ -132,13 +132,13 @@ def _path_of(named: str, environ: Mapping[str, str]) -> Path:
         found = shutil.which(named, path=environ.get("PATH"))
         candidates = [Path(found)] if found else []
     else:
-        place = _ROOT / Path(named).expanduser()
+        place = workspace().folder / Path(named).expanduser()
         candidates = [place / part / name for part in ("bin", "") for name in _NAMES] if place.is_dir() else [place]
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
     raise ConfigError(
-        f"No dbt is found as {named!r}. Set `dbt` of the target in infrastructure/targets.yml, --dbt or "
+        f"No dbt is found as {named!r}. Set `dbt` of the target in {targets_file()}, --dbt or "
         f"{PROGRAM_VARIABLE} to a program, the folder of a virtual environment, or a name on the PATH."
     )
 

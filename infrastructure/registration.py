@@ -28,6 +28,7 @@ from infrastructure.server.automations import (
 )
 from infrastructure.targets.outputs import blanked_names, output_of, read_secrets
 from infrastructure.targets.target_file import SERVICES, Airbyte, DashboardCache, PagerDuty, SlackWebhook, Targets
+from infrastructure.workspace import targets_file
 from infrastructure.yaml_file import all_of
 
 if TYPE_CHECKING:
@@ -168,9 +169,7 @@ def _service(targets: Targets, name: str, environ: Mapping[str, str]) -> list[Bl
 def _lacking(passed_over: Sequence[PassedOver]) -> ConfigError:
     lines = [f"Target {entry}." for entry in passed_over]
     names = all_of(list(dict.fromkeys(variable for entry in passed_over for variable in entry.variables)))
-    return ConfigError(
-        "\n".join([*lines, f"Set {names} and run the same command again; infrastructure/targets.yml says which."])
-    )
+    return ConfigError("\n".join([*lines, f"Set {names} and run the same command again; {targets_file()} says which."]))
 
 
 def plan(server: Server, declared: DeclaredSetup) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from infrastructure.blocks.documents import (
     target_documents,
 )
 from infrastructure.connection_check.check import Check, check
-from infrastructure.console import EntryCommand, json_option, say_aside, silent
+from infrastructure.console import EntryCommand, given_workspace, json_option, say_aside, silent
 from infrastructure.errors import ConfigError, ExitCode
 from infrastructure.plan import Change, Plan
 from infrastructure.profiles import (
@@ -39,13 +40,15 @@ from infrastructure.screen import echo, styled
 from infrastructure.server.automations import AutomationChange
 from infrastructure.server.local_server import server_in_reach
 from infrastructure.targets.outputs import read_secrets
-from infrastructure.targets.target_file import ROOT, TARGETS_FILE, Targets, load_targets
+from infrastructure.targets.target_file import Targets, load_targets
+from infrastructure.workspace import shown, targets_file, workspace
 from infrastructure.yaml_file import all_of
 
 if TYPE_CHECKING:
     from infrastructure.server.client import Server
 
 _COMMAND = "uv run python -m infrastructure.setup_profiles"
+_RUN = "uv run python -m flows run"
 _NOT_OURS = "was not written by setup and is left alone: move it away, or name another file with --profiles-file"
 
 _EPILOG = f"""\b
@@ -88,14 +91,12 @@ this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAM
 @click.option(
     "--targets-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=TARGETS_FILE,
-    help="Read this file in place of infrastructure/targets.yml.",
+    help="Read this file in place of the workspace's targets.yml.",
 )
 @click.option(
     "--profiles-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=LOCAL_PROFILES,
-    help="Write this file in place of dbt/profiles.yml.",
+    help="Write this file; default: dbt/profiles.yml for the example, none for a workspace of your own.",
 )
 def main(
     plan_only: bool,
@@ -105,12 +106,12 @@ def main(
     only: tuple[str, ...],
     exit_code: bool,
     as_json: bool,
-    **files: Path,
+    **files: Path | None,
 ) -> None:
-    """Set up the environments of infrastructure/targets.yml.
+    """Set up the environments of the workspace's targets.yml.
 
     Registers, for every target whose secrets are set, its credentials, target configs and dbt profile as
-    Prefect blocks, and a concurrency limit; writes a dbt/profiles.yml that holds no secret. A second run
+    Prefect blocks, and a concurrency limit; writes a profiles.yml that holds no secret. A second run
     changes nothing.
     """
     if plan_only and check_only:
@@ -119,17 +120,21 @@ def main(
         raise click.UsageError("--blocks-only and --profiles-only exclude each other: give one of them, or neither.")
     if exit_code and not plan_only:
         raise click.UsageError("--exit-code goes with --plan.")
+    profiles_file = files["profiles_file"] or (LOCAL_PROFILES if workspace().is_example else None)
+    if profiles_only and profiles_file is None:
+        raise click.UsageError("--profiles-only needs --profiles-file in a workspace of your own.")
     targets = load_targets(files["targets_file"])
     if check_only:
         with server_in_reach(silent if as_json else say_aside):
             sys.exit(_check(targets, only, as_json))
-    outcome = _Outcome(declare(targets, os.environ, only), only)
+    outcome = _Outcome(declare(targets, os.environ, only), only, files["targets_file"])
     if not profiles_only:
         report = silent if as_json else say_aside
         with server_in_reach(report):
             outcome.reconcile_server(plan_only, report)
-    if not blocks_only:
-        outcome.reconcile_profiles_file(plan_only, files["profiles_file"], local_profiles_text(targets))
+    # dbt reads the profiles.yml of its working folder before that of the user: theirs is left to them.
+    if profiles_file and not blocks_only:
+        outcome.reconcile_profiles_file(plan_only, profiles_file, local_profiles_text(targets))
     echo(outcome.as_json() if as_json else outcome.as_text(plan_only, targets))
     if exit_code:
         sys.exit(outcome.plan.exit_code)
@@ -142,17 +147,17 @@ class FileChange(Change):
     @property
     def title(self) -> str:
         """Return the file's name, and that it holds no secret."""
-        path = Path(self.name)
-        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-        return f"{shown}{'' if self.reason else ' (holds no secret)'}"
+        return f"{shown(Path(self.name))}{'' if self.reason else ' (holds no secret)'}"
 
 
 class _Outcome:
     """What one run of setup found and did."""
 
-    def __init__(self, declared: DeclaredSetup, only: Sequence[str]) -> None:
+    def __init__(self, declared: DeclaredSetup, only: Sequence[str], file: Path | None) -> None:
         self.declared = declared
-        self.command = " ".join([_COMMAND, *(f"--target {name}" for name in only)])
+        self.workspace = given_workspace()
+        given = ["--targets-file", shlex.quote(str(file))] if file else []
+        self.command = " ".join([_COMMAND, *self.workspace, *given, *(f"--target {name}" for name in only)])
         self.address: str | None = None
         self.is_of_server = self.is_applied = False
         self.plan = Plan(notes=declared.warnings)
@@ -215,9 +220,12 @@ class _Outcome:
         if not ready:
             return head
         default = targets.default if targets.default in ready else ready[0]
+        data = ["--data"] if workspace().is_example else []
         commands = {
             f"{self.command} --check": "check whether dbt can connect",
-            f"uv run python -m flows run --target {default} --data": "load sample data, build and test",
+            " ".join([_RUN, *self.workspace, "--target", default, *data]): "load sample data, build and test"
+            if data
+            else "build and test",
         }
         width = max(map(len, commands))
         steps = [f"  {command:{width}}   {purpose}" for command, purpose in commands.items()]
@@ -300,7 +308,7 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
         Sentences for the user: what was created, or that the saved profile differs from targets.yml.
 
     Raises:
-        ConfigError: the target is not set up and needs secrets, or does not exist.
+        ConfigError: the target is not set up and needs secrets, does not exist, or is another workspace's.
         UpstreamUnavailable: the Prefect server does not answer.
     """
     from infrastructure.server.client import connect
@@ -314,7 +322,7 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
         if variables:
             raise ConfigError(
                 f"Target {target} is not set up yet, and needs secrets. Set "
-                f"{all_of(variables)}, then run: {_COMMAND} --target {target}"
+                f"{all_of(variables)}, then run: {_again(target)}"
             )
         planned = plan(server, declare(targets, os.environ, [target]))
         apply(server, planned)
@@ -325,8 +333,17 @@ def ensure_target(target: str, report: Callable[[str], None] | None = None) -> l
 def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
     """Return a note if the saved blocks of a target without secrets differ from targets.yml."""
     # The saved blocks count, so that a mistake in targets.yml does not keep a run from starting.
-    with suppress(ConfigError):
+    try:
         targets = load_targets()
+    except ConfigError:
+        return []
+    if target in targets.names and profile.data["name"] != targets.profile:
+        raise ConfigError(
+            f"Target {target} on this Prefect server belongs to another workspace: it is set up for the dbt profile "
+            f"{profile.data['name']}, and {targets_file()} declares it for {targets.profile}. Give yours another name "
+            f"there, or take this one over: {_again(target)}"
+        )
+    with suppress(ConfigError):
         settings = targets.targets.get(target)
         if settings and not settings.secret_variables():
             *others, last = target_documents(targets.profile, target, settings, {})
@@ -334,10 +351,14 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
             changes.append(change_of(last, profile))
             if any(change.is_change for change in changes):
                 return [
-                    f"The saved blocks of target {target} differ from infrastructure/targets.yml; "
-                    f"`{_COMMAND} --target {target}` updates them."
+                    f"The saved blocks of target {target} differ from {targets_file()}; "
+                    f"`{_again(target)}` updates them."
                 ]
     return []
+
+
+def _again(target: str) -> str:
+    return " ".join([_COMMAND, *given_workspace(), "--target", target])
 
 
 def _check_line(entry: Check, program: Program | None) -> str:

@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from deployments.schedules.moved_flows import present_entrypoint
-from deployments.schedules.schedule_models import IMAGE_DIRECTORY
+from deployments.schedules.schedule_models import IMAGE_DIRECTORY, IMAGE_WORKSPACE
 from infrastructure.server.automations import HEARTBEAT_SECONDS, RESUMES_TAG
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT, WORKSPACE_VARIABLE, workspace
 from infrastructure.yaml_file import Mistake, Place, meant
 
 if TYPE_CHECKING:
@@ -205,6 +205,14 @@ def _directory(pool: WorkPool) -> str:
     return pool.directory or (str(ROOT) if pool.type == "process" else IMAGE_DIRECTORY)
 
 
+def _workspace(pool: WorkPool) -> str | None:
+    """Return where workers of a pool find the workspace; None where they need none but the example."""
+    own = workspace()
+    if pool.workspace or own.is_example:
+        return pool.workspace
+    return str(own.folder) if pool.type == "process" else IMAGE_WORKSPACE
+
+
 def _job_variables(deployment: Deployment, pool: WorkPool, resumes: int) -> dict[str, Any]:
     variables = {**pool.job_variables, **deployment.job_variables}
     env = {**pool.job_variables.get("env", {}), **deployment.job_variables.get("env", {})}
@@ -212,6 +220,8 @@ def _job_variables(deployment: Deployment, pool: WorkPool, resumes: int) -> dict
         # Deployments have no retries on a server; a flow without retries takes them from these settings.
         env["PREFECT_FLOWS_DEFAULT_RETRIES"] = str(deployment.retries)
         env["PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS"] = f"{deployment.retry_delay_seconds:g}"
+    if place := _workspace(pool):
+        env.setdefault(WORKSPACE_VARIABLE, place)
     if resumes:
         env.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     return {**variables, "env": env} if env else variables

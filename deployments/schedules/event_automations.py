@@ -11,7 +11,7 @@ from deployments.webhook.start.prefect_cloud import NAME, cloud_documents, resou
 from flows.services.airbyte.sync_events import DEPLOYMENT, connections_of
 from infrastructure.errors import ConfigError
 from infrastructure.server.automations import AutomationChange, AutomationDocument, change_of_automation
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import workspace
 
 if TYPE_CHECKING:
     from infrastructure.server.client import Server
@@ -36,7 +36,7 @@ def event_documents(
     transformation = declared.get(DEPLOYMENT)
     if transformation is None or transformation.target is None:
         raise ConfigError(f"`airbyte_events` starts {DEPLOYMENT}, which the schedules file does not have.")
-    connections = connections_of(project or ROOT / "dbt", environ)
+    connections = connections_of(project or workspace(environ).project, environ)
     if not connections:
         raise ConfigError(
             "`airbyte_events` has no connections: no source of the dbt project names an Airbyte connection under "

@@ -1,4 +1,4 @@
-"""Read and check deployments/schedules.yml.
+"""Read and check schedules.yml of the workspace.
 
 `python -m deployments.schedules.schedule_file` writes deployments/schedules.schema.json, for editors.
 """
@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from deployments.schedules.declared import DeclaredDeployment, declare
 from deployments.schedules.schedule_models import Concurrency, Defaults, Deployment, Schedules, WorkPool
-from infrastructure.targets.target_file import ROOT, load_targets
+from infrastructure.targets.target_file import load_targets
 from infrastructure.targets.warehouses import Settings
+from infrastructure.workspace import ROOT, workspace
 from infrastructure.yaml_file import (
     Mistake,
     Place,
@@ -28,7 +29,6 @@ from infrastructure.yaml_file import (
     unset_mistakes,
 )
 
-SCHEDULES_FILE = ROOT / "deployments" / "schedules.yml"
 SCHEMA_FILE = ROOT / "deployments" / "schedules.schema.json"
 
 # Names that Prefect or another tool has for our settings.
@@ -50,14 +50,14 @@ def load_schedules(
     """Read and check the schedules file against itself, the flows and the targets; imports the flows.
 
     Args:
-        path: deployments/schedules.yml when None.
+        path: that of the workspace when None.
         environ: where `${NAME}` is looked up; the process environment when None.
         targets: the names of all targets; those of targets.yml when None.
 
     Raises:
         ConfigError: lists every mistake in the file, with its line.
     """
-    file = read_yaml(path or SCHEDULES_FILE)
+    file = read_yaml(path or workspace().schedules)
     data, unset = put_in_variables(file, os.environ if environ is None else environ)
     mistakes = unset_mistakes(unset)
     try:

@@ -1,4 +1,4 @@
-"""The typed models of deployments/schedules.yml."""
+"""The typed models of schedules.yml."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from infrastructure.yaml_file import meant
 
 # Where the image of deployments/docker keeps the repository.
 IMAGE_DIRECTORY = "/app"
+# Where a workspace is mounted in a container of that image.
+IMAGE_WORKSPACE = "/workspace"
 
 
 def _is_cron(text: str) -> str:
@@ -61,6 +63,11 @@ class WorkPool(Settings):
         default=None,
         description=f"Where workers find this repository: this checkout for a process pool, else {IMAGE_DIRECTORY}.",
     )
+    workspace: str | None = Field(
+        default=None,
+        description=f"Where workers find your workspace: this one for a process pool, else {IMAGE_WORKSPACE}. "
+        "Without a workspace of your own, they use the example.",
+    )
     job_variables: dict[str, Any] = Field(
         default_factory=dict, description="Variables of Prefect's base job template, for every deployment of the pool."
     )
@@ -108,7 +115,7 @@ class Deployment(Settings):
 
 
 class Schedules(Settings):
-    """The content of deployments/schedules.yml."""
+    """The content of schedules.yml."""
 
     owner: Name = Field(
         default="tributary",

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     "--file",
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Read this file in place of deployments/schedules.yml.",
+    help="Read this file in place of the workspace's schedules.yml.",
 )
 def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) -> None:
-    """Run the deployments of deployments/schedules.yml in this process, until Ctrl-C or SIGTERM.
+    """Run the deployments of the workspace's schedules.yml in this process, until Ctrl-C or SIGTERM.
 
     Needs a Prefect server that keeps running, and no worker. Stopping ends the running flows, and pauses the schedules
     until the next start.

@@ -1,4 +1,4 @@
-"""Which incidents go to which destinations: flows/alerts/routes.yml as typed models."""
+"""Which incidents go to which destinations: routes.yml of the workspace as typed models."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from flows.alerts.incident import Incident, Severity
 from infrastructure.targets.warehouses import Settings
+from infrastructure.workspace import workspace
 from infrastructure.yaml_file import Mistake, Place, field_names, meant, put_in_variables, read_yaml, unset_mistakes
 
-ROUTES_FILE = Path(__file__).with_name("routes.yml")
 ROUTES_VARIABLE = "TRIBUTARY_ALERT_ROUTES"
 
 
@@ -149,14 +149,14 @@ def load_routes(path: Path | None = None, environ: Mapping[str, str] | None = No
     """Read and check the routing file.
 
     Args:
-        path: TRIBUTARY_ALERT_ROUTES when None, else flows/alerts/routes.yml.
+        path: TRIBUTARY_ALERT_ROUTES when None, else that of the workspace.
 
     Raises:
         ConfigError: lists every mistake in the file, with its line.
     """
     environ = os.environ if environ is None else environ
     named = environ.get(ROUTES_VARIABLE)
-    file = read_yaml(path or (Path(named) if named else ROUTES_FILE))
+    file = read_yaml(path or (Path(named) if named else workspace(environ).routes))
     data, unset = put_in_variables(file, environ)
     mistakes = unset_mistakes(unset)
     routes = None

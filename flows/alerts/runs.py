@@ -102,9 +102,9 @@ class _Report:
     def _link_and_retry(self, flow: Flow[..., Any] | None, flow_run: FlowRun | None) -> tuple[str | None, str | None]:
         """Return the link to the run and the command that runs it again."""
         from flows.alerts.flow_runs import link_to, retry_command
-        from flows.engine.context.project import DEFAULT_PROJECT
+        from flows.engine.context.project import project_folder
 
-        folder = None if self._project.folder == DEFAULT_PROJECT else str(self._project.folder)
+        folder = None if self._project.folder == project_folder(None) else str(self._project.folder)
         retry = retry_command(flow, flow_run) if flow and flow_run else None
         retry = retry or of_command(self._command, self._result.target, folder)
         return (link_to(flow_run) if flow_run else None), retry

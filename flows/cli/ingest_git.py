@@ -8,7 +8,7 @@ from flows.cli.options import examples, raw_schema_option, target_option
 from flows.cli.target import writing_to
 from infrastructure.console import dumps, json_option, say
 from infrastructure.screen import echo
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 
 
 @click.command(

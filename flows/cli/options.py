@@ -16,13 +16,28 @@ from infrastructure.program import PROGRAM_VARIABLE
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-target_option = click.option("--target", "-t", default="dev", show_default=True, help="The environment to work on.")
+
+def _default_target() -> str:
+    from infrastructure.targets.target_file import default_target
+
+    return default_target()
+
+
+target_option = click.option(
+    "--target",
+    "-t",
+    default=_default_target,
+    show_default="the `default` of targets.yml",
+    help="The environment to work on.",
+)
 select_option = click.option(
     "--select", "-s", multiple=True, metavar="NODES", help="dbt selection, such as tag:marts or stg_*+."
 )
 exclude_option = click.option("--exclude", multiple=True, metavar="NODES", help="dbt selection to exclude.")
 selector_option = click.option("--selector", metavar="NAME", help="A selector of the project's selectors.yml.")
-_project_option = click.option("--project-dir", metavar="FOLDER", help="The dbt project; default: dbt/.")
+_project_option = click.option(
+    "--project-dir", metavar="FOLDER", help="The dbt project; default: that of the workspace."
+)
 vars_option = click.option("--vars", "variables", metavar="YAML", help="dbt variables, as in '{day: 2026-01-31}'.")
 full_refresh_option = click.option("--full-refresh", is_flag=True, help="Rebuild incremental models from scratch.")
 changed_option = click.option(

@@ -1,4 +1,4 @@
-"""The thresholds of flows/history/health.yml, read into typed models."""
+"""The thresholds of health.yml, read into typed models."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from infrastructure.settings_file import read_settings
-
-HEALTH_FILE = Path(__file__).with_name("health.yml")
+from infrastructure.workspace import EXAMPLE, workspace
 
 
 class HealthCheck(BaseModel):
@@ -117,9 +116,9 @@ def load_health(path: Path | None = None) -> Health:
     """Read the thresholds.
 
     Args:
-        path: flows/history/health.yml when None.
+        path: that of the workspace when None, else flows/history/health.yml.
 
     Raises:
         ConfigError: names every mistake in the file, with its line.
     """
-    return read_settings(path or HEALTH_FILE, Health)
+    return read_settings(path or workspace().settings_of("health") or EXAMPLE.at(EXAMPLE.places.health), Health)

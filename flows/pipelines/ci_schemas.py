@@ -19,6 +19,7 @@ from flows.engine.process.listing import list_nodes
 from flows.warehouses.door import open_warehouse
 from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError, preview
+from infrastructure.workspace import targets_file
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -77,7 +78,7 @@ def claim(profile: Profile, wanted: Mapping[str, str]) -> None:
         if others:
             raise ConfigError(
                 f"Target {profile.target} would build in {preview(others)}: two pull requests would write to the same "
-                f"tables. Give this one another schema than {own}; infrastructure/targets.yml says where it is named."
+                f"tables. Give this one another schema than {own}; {targets_file()} says where it is named."
             )
         for name, as_written in wanted.items():
             if name not in there:
@@ -118,7 +119,7 @@ def drop_schemas(profile: Profile, dry_run: bool = False) -> Dropped:
         raise ConfigError(
             f"Target {profile.target} builds in schema {_schema(profile)!r}, which is not dropped: only schemas whose "
             f"name begins with {PREFIX} and goes on are, such as {PREFIX}pr_42. "
-            "infrastructure/targets.yml says which a target has."
+            f"{targets_file()} says which a target has."
         )
     with open_warehouse(profile) as tables:
         made_for = _marks(tables, profile)

@@ -17,8 +17,10 @@ from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import state_of
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
+from infrastructure.console import given_workspace
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from infrastructure.targets.target_file import ROOT
+from infrastructure.targets.target_file import default_target
+from infrastructure.workspace import ROOT, targets_file, workspace
 
 if TYPE_CHECKING:
     from flows.pipelines.full import PipelineResult
@@ -128,7 +130,8 @@ def wants_data(request: Request, warehouse: str, was_built: bool = False) -> boo
         return request.with_data
     # A resumed run keeps the data that it started with, and a run with --changed keeps what is there.
     is_first = not request.options.resume and not (request.options.changed and was_built)
-    return warehouse == "duckdb" and request.project_dir is None and is_first
+    is_of_the_example = request.project_dir is None and workspace().is_example
+    return warehouse == "duckdb" and is_of_the_example and is_first
 
 
 def load_data(profile: Profile) -> None:
@@ -171,20 +174,20 @@ def next_steps(outcome: Outcome, request: Request) -> list[tuple[str, str]]:
         steps.append(("See the run in the browser", page))
     if not request.options.docs:
         steps.append(("Read the documentation of every table", f"{_again(request)} --docs"))
-    steps.append(("Run on your own warehouse", "edit infrastructure/targets.yml, then:"))
-    steps.append(("", "uv run python -m infrastructure.setup_profiles --plan"))
+    steps.append(("Run on your own warehouse", f"edit {targets_file()}, then:"))
+    steps.append(("", " ".join(["uv run python -m infrastructure.setup_profiles", *given_workspace(), "--plan"])))
     return steps
 
 
 def _again(request: Request) -> str:
     words = ["run"]
-    if request.target != "dev":
+    if request.target != default_target():
         words += ["--target", request.target]
     if request.project_dir:
         words += ["--project-dir", request.project_dir]
     if request.options.select:
         words += ["--select", request.options.select]
-    return f"uv run python -m flows {shlex.join(words)}"
+    return " ".join(["uv run python -m flows", shlex.join(words), *given_workspace()])
 
 
 def look_command(outcome: Outcome) -> str | None:

@@ -13,11 +13,10 @@ from flows.warehouses.relations import parts_of, quoted
 from flows.warehouses.warehouse import Warehouse, fetched, first_line
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from infrastructure.private_files import private_folder, shut
+from infrastructure.workspace import targets_file, workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class DuckDBWarehouse(Warehouse):
@@ -139,7 +138,7 @@ class DuckDBWarehouse(Warehouse):
 
 
 def database_path(target: str, settings: Mapping[str, Any]) -> Path:
-    """Return the file of a DuckDB target; a relative path starts at the repository root.
+    """Return the file of a DuckDB target; a relative path starts at the workspace.
 
     Raises:
         ConfigError: the target has no file of its own.
@@ -149,9 +148,9 @@ def database_path(target: str, settings: Mapping[str, Any]) -> Path:
     if elsewhere := re.match(r":memory:|[A-Za-z0-9+]{2,}:", path):
         raise ConfigError(
             f"Target {target} keeps its data in {elsewhere[0]}, and raw data can be loaded into a DuckDB "
-            "file only: give the target a path such as data/dev.duckdb in infrastructure/targets.yml."
+            f"file only: give the target a path such as data/dev.duckdb in {targets_file()}."
         )
-    return ROOT / Path(path).expanduser()
+    return workspace().folder / Path(path).expanduser()
 
 
 def _connect(path: Path, read_only: bool) -> DuckDBPyConnection:
@@ -165,7 +164,7 @@ def _connect(path: Path, read_only: bool) -> DuckDBPyConnection:
     except OSError as exc:
         raise ConfigError(
             f"The folder of the DuckDB file {path} cannot be made ({exc.strerror}): "
-            "give the target another path in infrastructure/targets.yml."
+            f"give the target another path in {targets_file()}."
         ) from exc
     is_new = not path.exists()
     try:
@@ -195,17 +194,17 @@ def _opening_error(path: Path, exc: Exception) -> TributaryError:
     if "not a valid DuckDB database file" in text:
         return ConfigError(
             f"{path} is there but is not a DuckDB file. Move it away, or give the target another path in "
-            "infrastructure/targets.yml."
+            f"{targets_file()}."
         )
     if "Permission denied" in text or "Read-only file system" in text:
         return ConfigError(
             f"The DuckDB file {path} cannot be written ({text.rsplit(': ', 1)[-1]}). Give this user the right "
             f"to: chmod u+w {path.parent} {path}, or give the target another path in "
-            "infrastructure/targets.yml."
+            f"{targets_file()}."
         )
     return ConfigError(
         f"The DuckDB file {path} cannot be opened ({text}). Give the target the path of a file that can be "
-        "written in infrastructure/targets.yml."
+        f"written in {targets_file()}."
     )
 
 

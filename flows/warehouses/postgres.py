@@ -16,6 +16,7 @@ from flows.warehouses.raw_tables import RawTable
 from flows.warehouses.relations import parts_of, quoted, with_percent_places
 from flows.warehouses.warehouse import Warehouse, first_line
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
+from infrastructure.workspace import targets_file
 
 _CONNECT_TIMEOUT_SECONDS = 10
 LOCK_TIMEOUT_SECONDS = 60
@@ -240,7 +241,7 @@ def opening_error(target: str, place: str, options: Mapping[str, Any], exc: Exce
     reason = (lines or ["no reason given"])[-1].split(" failed: ", 1)[-1].removeprefix("FATAL:").strip()
     user, dbname = options.get("user"), options.get("dbname")
     again = (
-        f"mend target {target} in infrastructure/targets.yml or its secrets, then: "
+        f"mend target {target} in {targets_file()} or its secrets, then: "
         f"uv run python -m infrastructure.setup_profiles --target {target}"
     )
     if re.search(r"password authentication failed|no password supplied", text):

@@ -20,6 +20,7 @@ import yaml
 from infrastructure.connection_check.reachability import address_of, why_unreachable
 from infrastructure.passed_on import for_client
 from infrastructure.profiles import Profile, make_folder, require_adapter
+from infrastructure.workspace import targets_file
 
 # Drivers try more than once, each time for tens of seconds.
 CHECK_SECONDS = 120.0
@@ -38,7 +39,7 @@ _NO_DATASET = re.compile(r"running operation: .*Not found: Dataset", re.IGNORECA
 
 
 def _correct(settings: str) -> str:
-    return f"Correct {settings} of this target in infrastructure/targets.yml, then run setup again."
+    return f"Correct {settings} of this target in targets.yml, then run setup again."
 
 
 _SET_SECRET = "Set its variable to the right one, then run setup again."
@@ -88,7 +89,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"250001.*Could not connect|250003.*[Ff]ailed to (?:connect|execute)",
             "the account's host does not answer",
-            "Correct `account`, `host` and `port` in infrastructure/targets.yml, or check for a firewall in between.",
+            "Correct `account`, `host` and `port` in targets.yml, or check for a firewall in between.",
         ),
         (r"404 Not Found|290404", "there is no such account", _correct("`account`")),
         (r"[Rr]ole '(\S+?)'", "the user cannot take role {}", _correct("`role`")),
@@ -149,7 +150,7 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"Access Denied: Dataset ([^\s:]+:[^\s:]+)",
             "the account may not see dataset {}, or there is none",
-            "Give it the role BigQuery Data Editor there, or correct `schema` in infrastructure/targets.yml.",
+            "Give it the role BigQuery Data Editor there, or correct `schema` in targets.yml.",
         ),
         (
             r"Access Denied",
@@ -163,12 +164,12 @@ _CAUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             r"Connection refused",
             "nothing listens at that host and port",
-            "Start the server, or correct `host` and `port` in infrastructure/targets.yml.",
+            "Start the server, or correct `host` and `port` in targets.yml.",
         ),
         (
             r"timeout expired|timed out",
             "the server does not answer in time",
-            "Check for a firewall or VPN in between, or correct `host` in infrastructure/targets.yml.",
+            "Check for a firewall or VPN in between, or correct `host` in targets.yml.",
         ),
         (
             r"permission denied|[Ii]nsufficient privileges",
@@ -285,7 +286,7 @@ def judge(profile: Profile, found: Mapping[str, Any]) -> Check:
         return Check(profile.target, note=note)
     if wanted and wanted.upper() != found["location"].upper():
         cause = f"dataset {place} is in location {found['location']}, not in {wanted}"
-        mend = f"Set `location: {found['location']}` in infrastructure/targets.yml, or name another dataset in `schema`"
+        mend = f"Set `location: {found['location']}` in {targets_file()}, or name another dataset in `schema`"
         return Check(profile.target, cause, f"{mend}; then run setup again.")
     return Check(profile.target)
 
@@ -323,4 +324,4 @@ def explain(warehouse: str, text: str) -> tuple[str, str]:
         if match := re.search(pattern, message):
             return cause.format(*match.groups()), mend
     first = next((line.strip() for line in message.splitlines() if line.strip()), "dbt printed nothing")
-    return f"dbt could not connect: {first}", "Check the target's settings in infrastructure/targets.yml."
+    return f"dbt could not connect: {first}", f"Check the target's settings in {targets_file()}."

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from infrastructure.errors import UpstreamUnavailable
+from infrastructure.workspace import targets_file
 
 CONNECT_SECONDS = 10.0
 _BIGQUERY = "https://bigquery.googleapis.com"
@@ -33,7 +34,7 @@ def why_unreachable(output: Mapping[str, Any], timeout_seconds: float = CONNECT_
     if address is None or _goes_through_proxy(output, address[0]):
         return None
     host, port = address
-    settings = f"correct {_SETTINGS[output['type']]} of this target in infrastructure/targets.yml, then run setup again"
+    settings = f"correct {_SETTINGS[output['type']]} of this target in {targets_file()}, then run setup again"
     try:
         socket.create_connection(address, timeout=timeout_seconds).close()
     except socket.gaierror:

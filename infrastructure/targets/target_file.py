@@ -1,4 +1,4 @@
-"""The environments of infrastructure/targets.yml, read into typed models that hold no secret.
+"""The environments of a workspace's targets.yml, read into typed models that hold no secret.
 
 `python -m infrastructure.targets.target_file` writes infrastructure/targets.schema.json, for editors.
 """
@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from infrastructure.errors import ConfigError
 from infrastructure.targets.warehouses import WAREHOUSES, Name, Settings, Target, Variable, WarehouseTarget
+from infrastructure.workspace import ROOT, targets_file, workspace
 from infrastructure.yaml_file import (
     Mistake,
     Place,
@@ -26,8 +27,6 @@ from infrastructure.yaml_file import (
     unset_mistakes,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-TARGETS_FILE = ROOT / "infrastructure" / "targets.yml"
 SCHEMA_FILE = ROOT / "infrastructure" / "targets.schema.json"
 
 # The entries beside the targets that become blocks.
@@ -97,7 +96,7 @@ class DashboardCache(Settings):
 
 
 class Targets(Settings):
-    """The content of infrastructure/targets.yml."""
+    """The content of targets.yml."""
 
     profile: str = Field(
         default="tributary", min_length=1, description="Name of the dbt profile, as in dbt_project.yml."
@@ -133,10 +132,10 @@ class Targets(Settings):
             return self.targets[name]
         if name in self._unset:
             variables = all_of(self._unset[name])
-            raise ConfigError(f"Target {name} cannot be used: set {variables}, which infrastructure/targets.yml names.")
+            raise ConfigError(f"Target {name} cannot be used: set {variables}, which {targets_file()} names.")
         hint = meant(name, self.names).removeprefix("; ")
         raise ConfigError(
-            f"There is no target {name!r} in infrastructure/targets.yml, which has {', '.join(self.names)}."
+            f"There is no target {name!r} in {targets_file()}, which has {', '.join(self.names)}."
             + (f" D{hint[1:]}" if hint else "")
         )
 
@@ -147,7 +146,7 @@ def secrets_of_others(target: str, path: Path | None = None) -> frozenset[str]:
     The file is read without checks: an entry that can't be used may still have its secret set.
     """
     try:
-        entries = read_yaml(path or TARGETS_FILE).data
+        entries = read_yaml(path or workspace().targets).data
     except ConfigError:
         return frozenset()
     targets = entries.get("targets")
@@ -155,6 +154,19 @@ def secrets_of_others(target: str, path: Path | None = None) -> frozenset[str]:
     own = _named_secrets(declared.get(target))
     services = [name for service in SERVICES for name in _named_secrets(entries.get(service))]
     return frozenset([*services, *(name for entry in declared.values() for name in _named_secrets(entry))]) - {*own}
+
+
+def default_target() -> str:
+    """Return the target that is used where none is named; `dev` where targets.yml does not say.
+
+    The file is read without checks: a mistake in it does not keep a run from starting.
+    """
+    try:
+        data, unset = put_in_variables(read_yaml(workspace().targets), os.environ)
+    except ConfigError:
+        return "dev"
+    named = data.get("default")
+    return named if isinstance(named, str) and ("default",) not in unset else "dev"
 
 
 def _named_secrets(entry: object) -> list[str]:
@@ -169,13 +181,13 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
     """Read and check the targets file.
 
     Args:
-        path: infrastructure/targets.yml when None.
+        path: that of the workspace in use when None.
         environ: where `${NAME}` is looked up; the process environment when None.
 
     Raises:
         ConfigError: lists every mistake in the file, with its line.
     """
-    file = read_yaml(path or TARGETS_FILE)
+    file = read_yaml(path or workspace().targets)
     environ = os.environ if environ is None else environ
     data, unset = put_in_variables(file, environ)
     mistakes: dict[Place, Mistake] = {}

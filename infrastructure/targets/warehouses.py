@@ -86,7 +86,7 @@ class WarehouseTarget(Settings):
         default=None,
         min_length=1,
         description="The dbt that builds this target: a program, the folder of a virtual environment, or a name on the "
-        "PATH; a relative path starts at the folder of the repository. Without it, dbt of Tributary's own environment.",
+        "PATH; a relative path starts at the workspace. Without it, dbt of Tributary's own environment.",
     )
 
     task_runs: TaskRuns = Field(
@@ -111,7 +111,7 @@ class DuckDBTarget(WarehouseTarget):
 
     warehouse: Literal["duckdb"]
     path: Annotated[str, AfterValidator(_no_memory)] = Field(
-        min_length=1, description="Database file; a relative path starts at the folder of the repository."
+        min_length=1, description="Database file; a relative path starts at the workspace."
     )
     extensions: list[str] | None = Field(default=None, description="DuckDB extensions to install and load.")
     settings: dict[str, str | int | bool] | None = Field(

@@ -233,7 +233,9 @@ def declared(monkeypatch: pytest.MonkeyPatch, write_targets: Callable[..., Path]
     """Return a function that puts other targets in the place of the project's."""
 
     def declare(**targets: dict[str, Any]) -> None:
-        monkeypatch.setattr("infrastructure.targets.target_file.TARGETS_FILE", write_targets(**targets))
+        path = write_targets(**targets)
+        (path.parent / "tributary.yml").write_text(f"targets: {path.name}\n")
+        monkeypatch.setenv("TRIBUTARY_WORKSPACE", str(path.parent))
 
     return declare
 
@@ -274,6 +276,17 @@ def test_ensure_reads_each_block_once_when_everything_is_there(
     assert requests == ["GET"] * 3
 
 
+def test_a_run_does_not_use_the_target_that_another_workspace_has_set_up_under_its_name(
+    prefect_server: str, fresh: str, declared: Callable[..., None], duckdb_target: dict[str, Any], tmp_path: Path
+) -> None:
+    declared(**{fresh: duckdb_target})
+    ensure_target(fresh)
+    (tmp_path / "targets.yml").write_text("profile: shop\n" + (tmp_path / "targets.yml").read_text())
+
+    with pytest.raises(ConfigError, match=f"set up for the dbt profile tributary, and {tmp_path}/targets.yml declares"):
+        ensure_target(fresh)
+
+
 @pytest.mark.parametrize("change", [{"threads": 9}, {"path": "data/elsewhere.duckdb"}])
 def test_ensure_says_when_targets_yml_has_changed_since(
     prefect_server: str,
@@ -281,13 +294,14 @@ def test_ensure_says_when_targets_yml_has_changed_since(
     declared: Callable[..., None],
     duckdb_target: dict[str, Any],
     change: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     declared(**{fresh: duckdb_target})
     ensure_target(fresh)
     declared(**{fresh: duckdb_target | change})
 
     (sentence,) = ensure_target(fresh)
-    assert sentence.startswith(f"The saved blocks of target {fresh} differ from infrastructure/targets.yml")
+    assert sentence.startswith(f"The saved blocks of target {fresh} differ from {tmp_path}/targets.yml")
     assert load_profile(fresh).output["threads"] == 4
 
 

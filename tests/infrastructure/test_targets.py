@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from infrastructure.errors import ConfigError
-from infrastructure.targets.target_file import SCHEMA_FILE, TARGETS_FILE, load_targets, schema_text
+from infrastructure.targets.target_file import SCHEMA_FILE, load_targets, schema_text
 from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget
+from infrastructure.workspace import EXAMPLE
 from tests.support.environments import Environments
 
 DEV = "  dev: {warehouse: duckdb, path: data/dev.duckdb, schema: analytics}\n"
@@ -41,7 +42,7 @@ def test_the_committed_file_offers_a_target_that_needs_nothing() -> None:
 
 
 def test_the_committed_file_names_the_profile_of_the_dbt_project() -> None:
-    project = yaml.safe_load((TARGETS_FILE.parents[1] / "dbt" / "dbt_project.yml").read_text())
+    project = yaml.safe_load((EXAMPLE.project / "dbt_project.yml").read_text())
 
     assert load_targets(environ={}).profile == project["profile"]
 
@@ -265,4 +266,4 @@ def test_the_schema_for_editors_is_up_to_date() -> None:
 
 
 def test_the_schema_for_editors_is_named_in_the_file() -> None:
-    assert TARGETS_FILE.read_text().startswith(f"# yaml-language-server: $schema={SCHEMA_FILE.name}\n")
+    assert EXAMPLE.targets.read_text().startswith(f"# yaml-language-server: $schema={SCHEMA_FILE.name}\n")

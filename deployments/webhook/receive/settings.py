@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from flows.engine.context.state import state_root
 from flows.services.airbyte.sync_events import DEPLOYMENT
 from infrastructure.errors import ConfigError
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import workspace
 
 PREFIX = "TRIBUTARY_WEBHOOK_"
 # Prefect Secret blocks that replace the two variables.
@@ -40,7 +40,9 @@ class WebhookSettings(BaseSettings):
     window_seconds: float = Field(
         default=0.0, ge=0, le=3600, description="How long a finished sync waits for others, to share a run with them."
     )
-    project_dir: Path = Field(default=ROOT / "dbt", description="The dbt project whose sources name connections.")
+    project_dir: Path = Field(
+        default_factory=lambda: workspace().project, description="The dbt project whose sources name connections."
+    )
     spool: Path = Field(
         default_factory=lambda: state_root(os.environ) / "webhook" / "spool.db",
         description="The file that stores deliveries until they are processed; on a disk of this machine.",

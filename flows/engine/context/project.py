@@ -12,9 +12,7 @@ import yaml
 from flows.engine.context.project_files import packages_folder
 from infrastructure.errors import ConfigError
 from infrastructure.plain_text import lines_of
-from infrastructure.targets.target_file import ROOT
-
-DEFAULT_PROJECT = ROOT / "dbt"
+from infrastructure.workspace import workspace
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,12 @@ class Project:
 
 
 def project_folder(folder: Path | str | None) -> Path:
-    """Return the folder of a project; the repository's own project's when none is given."""
-    return Path(folder).expanduser().absolute() if folder else DEFAULT_PROJECT
+    """Return the folder of a project; that of the workspace's when none is given."""
+    return Path(folder).expanduser().absolute() if folder else workspace().project
 
 
 def read_project(folder: Path | str | None = None) -> Project:
-    """Read a dbt project's own file; the repository's own project when no folder is given.
+    """Read a dbt project's own file; that of the workspace when no folder is given.
 
     Raises:
         ConfigError: the folder is no dbt project, its file can't be read, or its packages are not installed.

@@ -104,7 +104,7 @@ def open_context(target: str, project: Project | str | None = None) -> Iterator[
     """Find out what a run works on, once: what is opened inside the block for the same target and project is the same.
 
     Args:
-        project: its folder, where it was not read yet; the repository's own project when None.
+        project: its folder, where it was not read yet; that of the workspace when None.
 
     Raises:
         ConfigError: the target is not set up, or the folder is no dbt project; see `read_project`.

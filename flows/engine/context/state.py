@@ -17,7 +17,7 @@ from flows.engine.context.shared_state import SharedState, is_address, shared_st
 from flows.engine.context.shared_target import Names, SharedTarget
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import workspace
 
 STATE_VARIABLE = "TRIBUTARY_STATE"
 # The files of a run's folder: our record, the text that people read, and what dbt itself writes, one JSON a line.
@@ -153,8 +153,8 @@ def dbt_log(run: Path, has_own: bool = False) -> Path:
 
 
 def state_root(environ: Mapping[str, str]) -> Path:
-    """Return the folder of all state: TRIBUTARY_STATE, or .tributary beside flows/; a working copy for an address."""
-    given = environ.get(STATE_VARIABLE) or str(ROOT / _OWN_ROOT)
+    """Return the folder of all state: TRIBUTARY_STATE, else .tributary in the workspace; for an address, its copy."""
+    given = environ.get(STATE_VARIABLE) or str(workspace(environ).folder / _OWN_ROOT)
     return working_copy(given, environ) if is_address(given) else Path(given).expanduser().absolute()
 
 

@@ -11,6 +11,7 @@ from flows.engine.context.project_files import look_ups_of
 from infrastructure.errors import preview
 from infrastructure.passed_on import LookUps, PassedOn, for_dbt
 from infrastructure.targets.target_file import secrets_of_others
+from infrastructure.workspace import targets_file
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -43,7 +44,7 @@ def kept_back(folder: Path, profile: Profile, environ: Mapping[str, str] | None 
     """Return a sentence for what a project looks up and is not given, or may look up without our knowing."""
     look_ups = look_ups_of(folder)
     names = _passed_on(profile, look_ups, os.environ if environ is None else environ).kept_back
-    remedy = f"`pass_env` of target {profile.target} in infrastructure/targets.yml"
+    remedy = f"`pass_env` of target {profile.target} in {targets_file()}"
     said: list[str] = []
     if names:
         said.append(

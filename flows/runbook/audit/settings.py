@@ -1,4 +1,4 @@
-"""The settings of flows/runbook/audit/audit.yml, read into typed models."""
+"""The settings of audit.yml, read into typed models."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from infrastructure.settings_file import read_settings
-
-AUDIT_FILE = Path(__file__).with_name("audit.yml")
+from infrastructure.workspace import workspace
 
 
 class SlowModels(BaseModel):
@@ -53,9 +52,10 @@ def load_settings(path: Path | None = None) -> AuditSettings:
     """Read the settings.
 
     Args:
-        path: flows/runbook/audit/audit.yml when None.
+        path: audit.yml of the workspace when None; the defaults hold where it has none.
 
     Raises:
         ConfigError: names every mistake in the file, with its line.
     """
-    return read_settings(path or AUDIT_FILE, AuditSettings)
+    path = path or workspace().settings_of("audit")
+    return read_settings(path, AuditSettings) if path else AuditSettings()

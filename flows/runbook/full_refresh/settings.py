@@ -1,4 +1,4 @@
-"""The settings of flows/runbook/full_refresh/refresh.yml, read into typed models."""
+"""The settings of refresh.yml, read into typed models."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from infrastructure.settings_file import read_settings
-
-REFRESH_FILE = Path(__file__).with_name("refresh.yml")
+from infrastructure.workspace import workspace
 
 
 class Tolerance(BaseModel):
@@ -44,9 +43,10 @@ def load_settings(path: Path | None = None) -> RefreshSettings:
     """Read the settings.
 
     Args:
-        path: flows/runbook/full_refresh/refresh.yml when None.
+        path: refresh.yml of the workspace when None; the defaults hold where it has none.
 
     Raises:
         ConfigError: names every mistake in the file, with its line.
     """
-    return read_settings(path or REFRESH_FILE, RefreshSettings)
+    path = path or workspace().settings_of("refresh")
+    return read_settings(path, RefreshSettings) if path else RefreshSettings()

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.proxy import through_proxy
+from infrastructure.workspace import targets_file
 
 if TYPE_CHECKING:
     from tenacity import Retrying
@@ -361,7 +362,7 @@ def load_airbyte(patience: SyncPatience | None = None) -> AirbyteClient:
         raise ConfigError(
             "No Airbyte is set up: the Prefect server has no block secret/airbyte-api-url. Set AIRBYTE_API_URL, and "
             "AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET where it asks for sign-in (see `airbyte:` in "
-            "infrastructure/targets.yml), then: uv run python -m infrastructure.setup_profiles"
+            f"{targets_file()}), then: uv run python -m infrastructure.setup_profiles"
         )
     return found
 

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from deployments.apply import main
 from deployments.schedules.declared import DeclaredDeployment, next_runs
 from deployments.schedules.plan import Saved, fields_of, plan_deployments
-from deployments.schedules.schedule_file import SCHEDULES_FILE, SCHEMA_FILE, load_schedules, schema_text
+from deployments.schedules.schedule_file import SCHEMA_FILE, load_schedules, schema_text
 from flows.services.airbyte.sync_events import DEPLOYMENT
 from infrastructure.errors import ConfigError
+from infrastructure.workspace import EXAMPLE
 
 HEAD = "owner: me\ndefaults: {target: dev, work_pool: mine}\nwork_pools: {mine: {}}\ndeployments:\n"
 
@@ -80,7 +81,7 @@ def test_a_file_of_an_earlier_version_goes_on_and_names_every_flow_where_it_is_t
 
 def test_the_schema_for_editors_is_up_to_date() -> None:
     assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m deployments.schedules.schedule_file"
-    jsonschema.validate(yaml.safe_load(SCHEDULES_FILE.read_text()), json.loads(schema_text()))
+    jsonschema.validate(yaml.safe_load(EXAMPLE.schedules.read_text()), json.loads(schema_text()))
 
 
 @pytest.mark.parametrize(
@@ -182,3 +183,30 @@ def test_a_plan_shows_no_secret_that_somebody_put_into_the_environment_of_a_run(
     old = {**fields_of(found), "job variables.env.API_TOKEN": "hunter1"}
     (change,) = plan_deployments([found], [Saved("1", found.full_name, "dev", True, old)], prune=False)
     assert change.action == "update"
+
+
+@pytest.mark.parametrize(
+    ("pool", "place"),
+    [
+        ("{}", "{here}"),
+        ("{type: docker}", "/workspace"),
+        ("{workspace: /srv/ours}", "/srv/ours"),
+        ("{job_variables: {env: {TRIBUTARY_WORKSPACE: /theirs}}}", "/theirs"),
+    ],
+)
+def test_workers_are_told_where_the_workspace_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: str, place: str
+) -> None:
+    text = HEAD.replace("mine: {}", f"mine: {pool}") + PIPELINE
+    path = tmp_path / "schedules.yml"
+    path.write_text(text)
+    (tmp_path / "tributary.yml").write_text("project: .\n")
+    monkeypatch.setenv("TRIBUTARY_WORKSPACE", str(tmp_path))
+
+    (found,) = load_schedules(None, {}, ["dev"])[1]
+
+    assert found.job_variables["env"]["TRIBUTARY_WORKSPACE"] == place.format(here=tmp_path)
+
+
+def test_workers_of_the_example_are_told_of_no_workspace(shipped: dict[str, DeclaredDeployment]) -> None:
+    assert not [it for it in shipped.values() if "TRIBUTARY_WORKSPACE" in it.job_variables.get("env", {})]

@@ -11,7 +11,8 @@ from flows.__main__ import main
 from flows.alerts import Incident, close_incident, open_incident
 from flows.alerts.escalation import escalate, start_clock
 from flows.alerts.incident_store import store_of
-from flows.alerts.routes import ROUTES_FILE, load_routes
+from flows.alerts.routes import load_routes
+from infrastructure.workspace import EXAMPLE
 from tests.support.alert_receivers import Receiver, WriteRoutes, headers
 
 KEY = "dbt/test.orchestra.adds_up"
@@ -61,5 +62,5 @@ def test_the_clock_stops_when_the_test_passes_and_starts_anew_when_it_fails_agai
 
 
 def test_the_steps_of_the_projects_own_routes_are_those_of_the_runbook() -> None:
-    steps = [(step.after_minutes, step.owner) for step in load_routes(ROUTES_FILE).escalation]
+    steps = [(step.after_minutes, step.owner) for step in load_routes(EXAMPLE.routes).escalation]
     assert steps == [(15, "Data Engineer"), (30, "Senior Data Engineer"), (60, "Engineering Manager")]

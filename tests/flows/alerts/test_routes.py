@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from flows.alerts.incident import Incident
-from flows.alerts.routes import ROUTES_FILE, Routes, load_routes
+from flows.alerts.routes import Routes, load_routes
 from infrastructure.errors import ConfigError
+from infrastructure.workspace import EXAMPLE
 
 DESTINATIONS = {"team": {"slack": "slack-webhook"}, "payroll": {"slack": "x"}, "on-call": {"pagerduty": "pagerduty"}}
 
@@ -24,7 +25,7 @@ def incident(**fields: Any) -> Incident:
 
 
 def test_the_file_that_comes_with_it_is_right_and_keeps_development_quiet() -> None:
-    found = load_routes(ROUTES_FILE, {})
+    found = load_routes(EXAMPLE.routes, {})
     assert found.destinations_of(incident(target="dev")) == []
     assert found.destinations_of(incident(target="ci-42", severity="critical")) == []
     assert found.destinations_of(incident()) == ["team"]

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.engine.context.project import DEFAULT_PROJECT
 from flows.services.airbyte.sync_events import (
     AirbyteSync,
     connections_of,
@@ -18,6 +17,7 @@ from flows.services.airbyte.sync_events import (
     syncs_of,
 )
 from infrastructure.errors import ConfigError
+from infrastructure.workspace import EXAMPLE
 
 GOOGLE = "00000000-0000-4000-8000-000000000001"
 FACEBOOK = "00000000-0000-4000-8000-000000000002"
@@ -91,12 +91,12 @@ def test_syncs_that_finish_together_become_one_run_of_the_union() -> None:
 
 def test_connections_are_those_of_the_projects_source_meta() -> None:
     environ = {"TRIBUTARY_AIRBYTE_GOOGLE_ADS": "7F4E3C52-8A8B-4E0A-9B0F-3F6C2D1E5A90"}
-    assert connections_of(DEFAULT_PROJECT, environ) == {
+    assert connections_of(EXAMPLE.project, environ) == {
         "00000000-0000-4000-8000-000000000002": ("facebook_ads",),
         "00000000-0000-4000-8000-000000000003": ("supabase",),
         "7f4e3c52-8a8b-4e0a-9b0f-3f6c2d1e5a90": ("google_ads",),
     }
-    assert source_names(DEFAULT_PROJECT) == ["facebook_ads", "github", "google_ads", "supabase"]
+    assert source_names(EXAMPLE.project) == ["facebook_ads", "github", "google_ads", "supabase"]
 
 
 def test_one_connection_can_load_several_sources_and_one_source_have_several_connections(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from flows.engine.process.environment import child_environment, kept_back
 from flows.engine.process.process import DbtProcess
 from infrastructure.profiles import Profile
-from infrastructure.targets import target_file as targets
 from infrastructure.targets.target_file import secrets_of_others
 
 # How a child starts is what these tests are about.
@@ -39,7 +38,8 @@ FILES = {
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "targets.yml").write_text(TARGETS)
-    monkeypatch.setattr(targets, "TARGETS_FILE", tmp_path / "targets.yml")
+    (tmp_path / "tributary.yml").write_text("project: shop\n")
+    monkeypatch.setenv("TRIBUTARY_WORKSPACE", str(tmp_path))
     for name, text in FILES.items():
         path = tmp_path / "shop" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,8 @@ def test_what_is_kept_back_is_said_in_one_sentence_with_what_to_do(project: Path
     environ = dict.fromkeys(("CHAT", "OUR_KEY", "REGION"), "set")
     assert kept_back(project, profile(), environ) == [
         "dbt was not given CHAT, which the project looks up: a secret of the orchestrator or of another target. "
-        "If dbt is to have it, name it in `pass_env` of target dev in infrastructure/targets.yml."
+        "If dbt is to have it, name it in `pass_env` of target dev in "
+        f"{project.parent}/targets.yml."
     ]
     assert kept_back(project, profile("CHAT"), environ) == []
     assert kept_back(project, profile(), {"REGION": "set"}) == []

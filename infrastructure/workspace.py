@@ -1,0 +1,185 @@
+"""Where everything is that a user edits: the folder of a workspace, and the files in it.
+
+A workspace is marked by a `tributary.yml`. It is the one that `--workspace` or TRIBUTARY_WORKSPACE names, else the
+first one upwards from the current folder, else the example: this repository, whose files stand beside the code that
+reads them. Relative paths in the files of a workspace start at its folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from infrastructure.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKER = "tributary.yml"
+WORKSPACE_VARIABLE = "TRIBUTARY_WORKSPACE"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The content of tributary.yml: where a workspace keeps what is not in the usual place; paths from its folder.
+
+    Attributes:
+        project: the dbt project.
+        targets: the environments.
+        schedules: what runs where and when.
+        routes: which alerts go where.
+        health: the thresholds of health checks.
+        audit: the settings of the audit.
+        refresh: the settings of a full refresh.
+    """
+
+    project: str = "."
+    targets: str = "targets.yml"
+    schedules: str = "schedules.yml"
+    routes: str = "routes.yml"
+    health: str = "health.yml"
+    audit: str = "audit.yml"
+    refresh: str = "refresh.yml"
+
+
+_OF_THE_EXAMPLE = Places(
+    project="dbt",
+    targets="infrastructure/targets.yml",
+    schedules="deployments/schedules.yml",
+    routes="flows/alerts/routes.yml",
+    health="flows/history/health.yml",
+    audit="flows/runbook/audit/audit.yml",
+    refresh="flows/runbook/full_refresh/refresh.yml",
+)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with everything that a user edits.
+
+    Attributes:
+        folder: absolute; relative paths in its files start here.
+    """
+
+    folder: Path
+
+    @property
+    def is_example(self) -> bool:
+        """Return whether it is this repository itself, which is no workspace of a user's own."""
+        return self.folder == ROOT and not (ROOT / MARKER).exists()
+
+    @cached_property
+    def places(self) -> Places:
+        """Return where its files are.
+
+        Raises:
+            ConfigError: its tributary.yml can't be read, or lists every mistake in it.
+        """
+        return _OF_THE_EXAMPLE if self.is_example else _read_places(self.folder / MARKER)
+
+    @property
+    def project(self) -> Path:
+        """Return the folder of its dbt project."""
+        return self.at(self.places.project)
+
+    @property
+    def targets(self) -> Path:
+        """Return the file of its environments."""
+        return self.at(self.places.targets)
+
+    @property
+    def schedules(self) -> Path:
+        """Return the file that says what runs where and when."""
+        return self.at(self.places.schedules)
+
+    @property
+    def routes(self) -> Path:
+        """Return the file that says which alerts go where; that of the example where it has none."""
+        found = self.at(self.places.routes)
+        return found if found.exists() or self.places.routes != Places.routes else EXAMPLE.routes
+
+    def settings_of(self, procedure: Literal["health", "audit", "refresh"]) -> Path | None:
+        """Return the settings of a procedure; None where it has none, so that the defaults hold."""
+        found = self.at(getattr(self.places, procedure))
+        return found if found.exists() or getattr(self.places, procedure) != getattr(Places, procedure) else None
+
+    def at(self, path: str) -> Path:
+        """Return a path of one of its files as an absolute one."""
+        return Path(os.path.normpath(self.folder / Path(path).expanduser()))
+
+
+EXAMPLE = Workspace(ROOT)
+
+
+def _read_places(path: Path) -> Places:
+    # What reads files imports much, and a command's help needs none of it.
+    from infrastructure.yaml_file import Mistake, meant, read_yaml
+
+    file = read_yaml(path)
+    known = [field.name for field in fields(Places)]
+    mistakes: list[Mistake] = []
+    for name, value in file.data.items():
+        if name not in known:
+            mistakes.append(
+                Mistake((name,), f"no such setting{meant(name, known) or '; there is ' + ', '.join(known)}")
+            )
+        elif not isinstance(value, str) or not value:
+            mistakes.append(Mistake((name,), f"expected a path from the folder of this file, found {value!r}"))
+    if mistakes:
+        raise file.error(mistakes)
+    return Places(**file.data)
+
+
+def workspace(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Workspace:
+    """Return the workspace in use.
+
+    Args:
+        environ: where TRIBUTARY_WORKSPACE is looked up; the process environment when None.
+        start: where the search upwards starts; the current folder when None.
+
+    Raises:
+        ConfigError: the folder that is named is no workspace.
+    """
+    if named := (os.environ if environ is None else environ).get(WORKSPACE_VARIABLE):
+        return workspace_at(named)
+    try:
+        start = start or Path.cwd()
+    except FileNotFoundError:
+        return EXAMPLE  # The current folder was deleted.
+    return next((Workspace(folder) for folder in (start, *start.parents) if os.path.isfile(folder / MARKER)), EXAMPLE)
+
+
+def workspace_at(named: str | Path) -> Workspace:
+    """Return the workspace in a folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = Path(os.path.abspath(Path(named).expanduser()))
+    found = Workspace(folder)
+    if not (folder / MARKER).is_file() and not found.is_example:
+        why = f"it has no {MARKER}" if folder.is_dir() else "the folder does not exist"
+        raise ConfigError(
+            f"There is no workspace in {folder}: {why}. "
+            f"Name another folder with --workspace or {WORKSPACE_VARIABLE}, or write one with: "
+            f"uv run python -m flows init {folder}"
+        )
+    return found
+
+
+def shown(path: Path) -> str:
+    """Return a file as messages name it: as seen from this repository or the current folder, where it is inside."""
+    for base in (ROOT, Path.cwd()):
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    return str(path)
+
+
+def targets_file() -> str:
+    """Return the targets file in use, as messages name it."""
+    try:
+        return shown(workspace().targets)
+    except (ConfigError, OSError):
+        return "targets.yml"
