@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,9 +23,9 @@ from deployments.apply import main
 from deployments.schedules import prefect_deployments, schedule_file
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
-from flows.engine.context.project import Project
+from flows.engine.context.project import Project, read_project
 from flows.engine.context.run_context import RunContext
-from flows.engine.context.state import LEDGER, State
+from flows.engine.context.state import LEDGER, State, state_of
 from flows.engine.ledger.ledger import Ledger, read_ledger
 from flows.engine.ledger.resume import fingerprint
 from flows.pipelines import after_crash as after_crash_module
@@ -40,7 +42,8 @@ from infrastructure.server.automations import (
 )
 from tests.support.prefect_api import SetUpTarget
 from tests.support.processes import wait_until
-from tests.support.workers import kill_what_it_started, worker_of
+from tests.support.s3_server import Machine, sent
+from tests.support.workers import kill_all, kill_what_it_started, worker_of
 
 BUILD = DbtCommand("build")
 BEGAN_AT = datetime(2026, 11, 28, 3, tzinfo=UTC)
@@ -153,10 +156,24 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
+def told_here(shop: Path) -> str:
+    """Return the records of the builds on this machine."""
+    return "".join(path.read_text() for path in (shop / "state").glob("shop/*/runs/*-build-*/ledger.jsonl"))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same machine", "another machine"])
 def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
-    shop: Path, fresh: str, set_up_target: SetUpTarget, monkeypatch: pytest.MonkeyPatch
+    elsewhere: bool,
+    shop: Path,
+    fresh: str,
+    bucket: str,
+    set_up_target: SetUpTarget,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    url = f"{bucket}/{fresh}"
+    if elsewhere:
+        one = Machine(url, shop / "one machine", monkeypatch)
     warehouse = shop / "warehouse.duckdb"
     target = set_up_target({"warehouse": "duckdb", "path": str(warehouse), "schema": "main", "threads": 2})
     monkeypatch.setattr(schedule_file, "load_targets", lambda: SimpleNamespace(names=[target]))
@@ -185,16 +202,16 @@ def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
     assert "Nothing to change" in apply("plan", "--exit-code")
 
     def heads() -> list[dict[str, Any]]:
-        runs = sorted((shop / "state").glob("shop/*/runs/*-build-*"))
-        return [next(read_ledger(run / LEDGER)) for run in runs if (run / LEDGER).exists()]
+        runs = state_of(read_project(shop / "shop"), target, os.environ).runs()
+        return [next(read_ledger(run / LEDGER)) for run in runs if "-build-" in run.name]
 
     def has_built_first() -> bool:
-        ledgers = (shop / "state").glob("shop/*/runs/*-build-*/ledger.jsonl")
-        entries = [orjson.loads(line) for path in ledgers for line in path.read_bytes().splitlines()]
+        entries = [orjson.loads(line) for line in (sent(url) if elsewhere else told_here(shop)).splitlines()]
         ended = [entry["event"]["name"] for entry in entries if entry.get("event", {}).get("status") == "success"]
         return "first" in ended
 
-    with get_client(sync_client=True) as client, worker_of(fresh) as worker:
+    with get_client(sync_client=True) as client, ExitStack() as workers:
+        worker = workers.enter_context(worker_of(fresh))
         run = client.create_flow_run_from_deployment(client.read_deployment_by_name(name).id)
 
         def is_over() -> bool:
@@ -202,8 +219,14 @@ def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
             return found is not None and found.is_final() and not found.is_crashed()
 
         wait_until(has_built_first, "the first model is built")
-        kill_what_it_started(worker.pid)
-        wait_until(is_over, "the run has gone on to its end")
+        if elsewhere:
+            kill_all(worker.pid)
+            one.lose()
+            Machine(url, shop / "other machine", monkeypatch)
+            workers.enter_context(worker_of(fresh))
+        else:
+            kill_what_it_started(worker.pid)
+        wait_until(is_over, "the run has gone on to its end", 600)
         ended = client.read_flow_run(run.id)
         states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
     assert ended.state and ended.state.is_completed(), [(state.name, state.message) for state in states]

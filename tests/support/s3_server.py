@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -51,3 +51,24 @@ class Machine:
     def lose(self) -> None:
         """Lose the machine, with all that it kept."""
         shutil.rmtree(self.copy, ignore_errors=True)
+
+
+def objects(url: str) -> dict[str, bytes]:
+    """Return what is at an address, by name."""
+    import boto3
+
+    bucket, _, path = url.removeprefix("s3://").partition("/")
+    client = boto3.client("s3")
+    found = client.list_objects_v2(Bucket=bucket, Prefix=f"{path}/").get("Contents", [])
+    names = [each["Key"] for each in found]
+    contents: dict[str, bytes] = {}
+    for name in names:
+        # A run that ends meanwhile removes what it had sent in pieces.
+        with suppress(client.exceptions.NoSuchKey):
+            contents[name.removeprefix(f"{path}/")] = client.get_object(Bucket=bucket, Key=name)["Body"].read()
+    return contents
+
+
+def sent(url: str) -> str:
+    """Return what has arrived in the bucket of the ledger of the run that goes on."""
+    return b"".join(text for name, text in sorted(objects(url).items()) if name.endswith(".jsonl")).decode()

@@ -7,7 +7,6 @@ import os
 import stat
 from pathlib import Path
 
-import boto3
 import pytest
 
 from flows.engine.changed.change_plan import plan_changes
@@ -23,7 +22,7 @@ from flows.engine.context.state import State, state_of
 from flows.engine.ledger.resume import interrupted_run
 from flows.engine.run import run_dbt
 from infrastructure.profiles import Profile
-from tests.support.s3_server import Machine
+from tests.support.s3_server import Machine, objects, sent
 from tests.support.witnessed_build import MODELS, build, kill_in_the_middle, ran, write_project
 
 
@@ -61,19 +60,6 @@ def build_and_lose(folder: Path, machines: tuple[Machine, Machine], monkeypatch:
     build(folder)
     one.lose()
     other.use()
-
-
-def objects(url: str) -> dict[str, bytes]:
-    bucket, _, path = url.removeprefix("s3://").partition("/")
-    client = boto3.client("s3")
-    found = client.list_objects_v2(Bucket=bucket, Prefix=f"{path}/").get("Contents", [])
-    names = [each["Key"] for each in found]
-    return {name.removeprefix(f"{path}/"): client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in names}
-
-
-def sent(url: str) -> str:
-    """Return what has arrived in the bucket of the ledger of the run that goes on."""
-    return b"".join(text for name, text in sorted(objects(url).items()) if name.endswith(".jsonl")).decode()
 
 
 def test_a_run_whose_machine_is_gone_is_resumed_on_another(
