@@ -252,24 +252,30 @@ def import_command(
 @main.command("restore")
 @options.together(options.account_option, options.dry_run_option, json_option)
 @click.option(
-    "--journal", type=click.Path(exists=True, path_type=Path), required=True, help="A journal, or a folder of journals."
+    "--journal",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A journal, or a folder of journals. Where the state is at an address, also one of another machine.",
 )
 @click.option("--name", "names", multiple=True, help="Only these jobs; default: all deleted ones.")
 def restore_command(
     journal: Path, names: tuple[str, ...], dry_run: bool, as_json: bool, account_id: int | None
 ) -> None:
     """Restore deleted jobs from the journal of the deployment or cleanup that deleted them."""
-    from deployments.dbt_cloud.apply.journal import Journal, cloud_folder, deleted_jobs, read_journal
+    from deployments.dbt_cloud.apply.journal import Journal, cloud_folder, deleted_jobs, fetch_journal, read_journal
     from deployments.dbt_cloud.apply.restoring import restore
 
+    if not journal.exists():
+        journal = cloud_folder(state_root(os.environ), _settings(account_id).account_id) / "journal" / journal.name
+        fetch_journal(journal)
     entries = [it for it in deleted_jobs(read_journal(journal)) if not names or it["name"] in names]
     if missing := sorted(set(names) - {it["name"] for it in entries}):
         raise ConfigError(f"The journal {journal} has no deletion of {', '.join(missing)}.")
     restored: dict[str, int] = {}
     if not dry_run and entries:
         settings = _settings(account_id)
-        own = Journal(cloud_folder(state_root(os.environ), settings.account_id) / "journal")
-        restored = with_client(settings, lambda client: restore(client, entries, own))
+        with Journal(cloud_folder(state_root(os.environ), settings.account_id) / "journal") as own:
+            restored = with_client(settings, lambda client: restore(client, entries, own))
     if as_json:
         echo(dumps({"deleted": [it["name"] for it in entries], "restored": restored}))
         return

@@ -1,4 +1,7 @@
-"""The journal of changes to jobs, written before and after each, to read and to undo them."""
+"""The journal of changes to jobs, written before and after each, to read and to undo them.
+
+Where the state is at an address, a job is deleted once its journal is there, and any machine can put it back.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +9,96 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from types import TracebackType
+from typing import Any, Self, cast
 
 import orjson
 
-from flows.engine.context.state import STATE_VARIABLE
-from infrastructure.errors import ConfigError
-from infrastructure.private_files import opener, private_folder
+from flows.engine.context.reporting import current_reporter
+from flows.engine.context.shared_state import why
+from flows.engine.context.state import STATE_VARIABLE, shared_by
+from infrastructure.errors import ConfigError, TributaryError
+from infrastructure.private_files import opener, private_folder, write_whole
 
 INTENT, DONE, FAILED = "intent", "done", "failed"
 
 
 class Journal:
-    """Append to one file; a line is on disk before the request that it is about is sent."""
+    """Append to one file; a line is on disk before the request that it is about is sent.
 
-    def __init__(self, folder: Path, now: datetime | None = None) -> None:
-        moment = now or datetime.now(UTC)
-        self.path = folder / f"{moment:%Y%m%dT%H%M%S.%fZ}-{os.getpid()}.jsonl"
-        self._is_made = False
+    As a context manager it is sent whole where other machines find it, at the end of the block.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{os.getpid()}.jsonl"
+        shared = shared_by(os.environ)
+        self._shared = shared.ledger(self.path) if shared and self.path.is_relative_to(shared.root) else None
+        self._text = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._shared or not self._text:
+            return
+        try:
+            self._shared.send_whole(self._text)
+        except TributaryError as exc:
+            current_reporter().note(
+                f"The journal could not be kept for other machines: {why(exc)}. It is in {self.path}, and what was "
+                "deleted is elsewhere too."
+            )
 
     def write(self, phase: str, action: str, name: str, job_id: int | None, **what: Any) -> None:  # noqa: ANN401
         """Write one line.
 
         Raises:
-            ConfigError: the folder can't be written, in which case nothing may be changed either.
+            ConfigError: the folder can't be written, or the store at the address refuses a deletion's line. Nothing may
+                be changed then either.
+            UpstreamUnavailable: the store does not answer; likewise.
         """
         entry = {"at": datetime.now(UTC), "phase": phase, "action": action, "name": name, "job_id": job_id, **what}
+        line = orjson.dumps(entry, default=str) + b"\n"
+        # The only copy of a job that is about to be deleted.
+        is_only_copy = phase == INTENT and action == "delete"
         try:
-            if not self._is_made:
+            if not self._text:
                 private_folder(self.path.parent)
-                self._is_made = True
             with open(self.path, "ab", opener=opener) as file:
-                file.write(orjson.dumps(entry, default=str) + b"\n")
+                file.write(line)
                 file.flush()
-                if phase == INTENT and action == "delete":
-                    # The only copy of a job that is about to be deleted.
+                if is_only_copy:
                     os.fsync(file.fileno())
         except OSError as exc:
             raise ConfigError(
                 f"The journal {self.path} can't be written: {exc.strerror}. Nothing was changed; "
                 f"choose a folder with {STATE_VARIABLE}."
             ) from exc
+        self._text += line
+        if self._shared and is_only_copy:
+            self._shared.send(self._text[self._shared.sent :])
 
 
 def cloud_folder(state_root: Path, account_id: int) -> Path:
     """Return the folder of an account's journals and locks."""
     return state_root / "dbt_cloud" / str(account_id)
+
+
+def fetch_journal(path: Path) -> None:
+    """Fetch a journal of another machine to its place in the working copy, where the state is at an address.
+
+    Raises:
+        ConfigError: there is none of this name.
+        TributaryError: see `Bucket`.
+    """
+    shared = shared_by(os.environ)
+    text = shared.ledger(path).fetch() if shared and path.is_relative_to(shared.root) else b""
+    if not text:
+        raise ConfigError(f"There is no journal {path.name} in {shared.bucket.url if shared else path.parent}.")
+    private_folder(path.parent)
+    write_whole(path, text)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

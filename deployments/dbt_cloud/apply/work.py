@@ -66,22 +66,23 @@ async def deploy(
         ConfigError: it deletes too much, or something in the files is wrong.
     """
     folder = cloud_folder(state_root, client.settings.account_id)
-    journal = Journal(folder / "journal")
-    async with job_locks(folder / "locks", [scope.name_of(job) for job in config.jobs]):
-        changes, reading = await planned(client, config, scope, options or Options())
-        if expected is not None and expected.digest() != changes.digest():
-            raise DriftError("The changes are no longer those of the plan. Plan again, and review it again.")
-        application = Application(client, config, scope, journal)
-        return changes, await application.apply(changes, reading.jobs, max_deletions), journal.path
+    locks = job_locks(folder / "locks", [scope.name_of(job) for job in config.jobs])
+    with Journal(folder / "journal") as journal:
+        async with locks:
+            changes, reading = await planned(client, config, scope, options or Options())
+            if expected is not None and expected.digest() != changes.digest():
+                raise DriftError("The changes are no longer those of the plan. Plan again, and review it again.")
+            application = Application(client, config, scope, journal)
+            return changes, await application.apply(changes, reading.jobs, max_deletions), journal.path
 
 
 async def clean(
     client: CloudClient, changes: ChangeSet, state_root: Path, max_deletions: int = MAX_DELETIONS
 ) -> tuple[Applied, Path]:
     """Apply a cleanup and return its result, and the journal."""
-    journal = Journal(cloud_folder(state_root, client.settings.account_id) / "journal")
-    application = Application(client, Config(YAML, ()), IdentifierScope(frozenset()), journal)
-    return await application.apply(changes, (), max_deletions), journal.path
+    with Journal(cloud_folder(state_root, client.settings.account_id) / "journal") as journal:
+        application = Application(client, Config(YAML, ()), IdentifierScope(frozenset()), journal)
+        return await application.apply(changes, (), max_deletions), journal.path
 
 
 async def cleanup_plan(

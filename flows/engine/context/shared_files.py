@@ -1,8 +1,8 @@
-"""Single files of shared state: the ledger of a run, which only grows, and files that several machines change."""
+"""Single files of shared state: ledgers and journals, which only grow, and files that several machines change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flows.engine.context.bucket import Bucket
@@ -19,7 +19,7 @@ Merge = Callable[[bytes | None, bytes, bytes], bytes]
 
 
 class SharedLedger:
-    """The ledger of one run, which is sent piece by piece and whole at the end."""
+    """A file that one process adds to, such as the ledger of a run: sent piece by piece, and whole at the end."""
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket
@@ -45,6 +45,13 @@ class SharedLedger:
         self._bucket.write(f"{self._name}{WHOLE}", compressed(text))
         pieces = self._pieces or list(self._bucket.sizes(self._name))
         self._bucket.remove(dict.fromkeys(pieces))
+
+    def fetch(self) -> bytes:
+        """Return what is there of it, from its beginning on and without a gap; see `send` for the errors."""
+        whole = self._bucket.read(f"{self._name}{WHOLE}")
+        if whole is not None:
+            return decompressed(whole)
+        return joined(self._bucket.read_all(self._bucket.sizes(self._name)))
 
 
 class SharedFile:
@@ -94,6 +101,29 @@ class SharedFile:
                 return
             self.fetch()
         raise UpstreamUnavailable(f"{self._bucket.url}/{self._name} is changed by others all the time.")
+
+
+def joined(pieces: Mapping[str, bytes]) -> bytes:
+    """Return what pieces are together from the beginning on, as far as there is no gap."""
+    text = b""
+    for name in sorted(pieces):
+        if _offset(name) == len(text):
+            text += pieces[name]
+    return text
+
+
+def contiguous(pieces: Mapping[str, int]) -> int:
+    """Return how many bytes there are from the beginning on without a gap, of pieces of these sizes."""
+    total = 0
+    for name in sorted(pieces):
+        if _offset(name) == total:
+            total += pieces[name]
+    return total
+
+
+def _offset(name: str) -> int:
+    digits = name.rpartition("/")[2].removesuffix(PIECE)
+    return int(digits) if digits.isdigit() else -1
 
 
 def compressed(content: bytes) -> bytes:

@@ -16,7 +16,7 @@ from typing import cast
 from flows.engine.context.bucket import Bucket
 from flows.engine.context.home import PLACE, ProjectPlace
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import Merge, SharedFile
+from flows.engine.context.shared_files import Merge, SharedFile, SharedLedger
 from flows.engine.context.shared_target import Names, SharedTarget
 from infrastructure.errors import UpstreamUnavailable
 from infrastructure.private_files import private_folder, write_whole
@@ -114,6 +114,10 @@ class SharedState:
     def file(self, path: Path, merge: Merge) -> SharedFile:
         """Return a single file of the working copy that is shared."""
         return SharedFile(self.bucket, path, path.relative_to(self.root).as_posix(), merge)
+
+    def ledger(self, path: Path) -> SharedLedger:
+        """Return a single file of the working copy that one process adds to, and others read."""
+        return SharedLedger(self.bucket, path.relative_to(self.root).with_suffix("").as_posix())
 
 
 _shared: dict[tuple[str, Path], SharedState] = {}

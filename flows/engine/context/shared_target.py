@@ -29,12 +29,13 @@ from flows.engine.context.bucket import Bucket
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.shared_files import (
     LEVEL,
-    PIECE,
     WHOLE,
     SharedLedger,
     compressed,
     content_of,
+    contiguous,
     decompressed,
+    joined,
 )
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.private_files import opener, private_folder, write_whole
@@ -243,7 +244,7 @@ class SharedTarget:
                 continue
             objects, size_here = elsewhere.get(run, {}), here.get(run, -1)
             whole = [name for name in objects if name.endswith(WHOLE)]
-            size = _contiguous(objects)
+            size = contiguous(objects)
             if not whole and size_here > size and run < newest:
                 self._put_apart(run)
                 size_here = -1
@@ -255,12 +256,9 @@ class SharedTarget:
             known.whole += [run] if names[0].endswith(WHOLE) else []
 
     def _write_ledger(self, run: str, names: list[str], contents: Mapping[str, bytes]) -> None:
-        text = b""
-        for name in names:
-            if name.endswith(WHOLE):
-                text = decompressed(contents[name]) if name in contents else b""
-            elif _offset(name) == len(text):
-                text += contents.get(name, b"")
+        there = {name: contents[name] for name in names if name in contents}
+        whole = next((content for name, content in there.items() if name.endswith(WHOLE)), None)
+        text = joined(there) if whole is None else decompressed(whole)
         path = self._folder / "runs" / run / self._names.ledger
         if text and content_of(path) != text:
             private_folder(path.parent)
@@ -327,20 +325,6 @@ def _without_owner(about: TarInfo) -> TarInfo:
     about.uname = about.gname = ""
     about.mode = 0o600
     return about
-
-
-def _contiguous(pieces: Mapping[str, int]) -> int:
-    """Return how many bytes of a ledger are there from its beginning without a gap."""
-    total = 0
-    for name in sorted(pieces):
-        if _offset(name) == total:
-            total += pieces[name]
-    return total
-
-
-def _offset(name: str) -> int:
-    digits = name.rpartition("/")[2].removesuffix(PIECE)
-    return int(digits) if digits.isdigit() else -1
 
 
 def _stamp(path: Path) -> list[int]:

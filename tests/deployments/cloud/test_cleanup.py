@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,3 +100,25 @@ def test_what_was_deleted_is_put_back_from_the_journal(cloud: Cloud, tmp_path: P
     # Once is enough.
     assert "0 jobs to restore" in cloud.command("restore", "--journal", str(cloud.state), "--dry-run").output
     assert "0 jobs restored" in cloud.command("restore", "--journal", str(Path(journal).parent)).output
+
+
+def test_what_one_machine_deleted_another_puts_back_and_nothing_is_deleted_that_could_not_be(
+    cloud: Cloud, bucket: str, tfvars: Path, tmp_path: Path
+) -> None:
+    def machine(name: str, url: str = f"{bucket}/cloud") -> dict[str, str]:
+        return {"TRIBUTARY_STATE": url, "TRIBUTARY_STATE_COPY": str(tmp_path / name)}
+
+    cloud.command("deploy", "--config", str(tfvars))
+    before = cloud.jobs
+    refused = machine("one", "s3://there-is-no-such-bucket/cloud")
+    said = cloud.command("cleanup", "--older-than", "0", code=1, **refused).output
+    assert "The state at s3://there-is-no-such-bucket/cloud can't be written to" in said
+    assert cloud.jobs == before
+
+    said = cloud.command("cleanup", "--older-than", "0", **machine("one")).output
+    assert cloud.jobs == {}
+    shutil.rmtree(tmp_path / "one")
+    journal = said.split("restore --journal ")[1].strip()
+    assert "There is no journal x in" in cloud.command("restore", "--journal", "x", code=2, **machine("other")).output
+    cloud.command("restore", "--journal", journal, **machine("other"))
+    assert cloud.jobs.keys() == before.keys()
