@@ -7,12 +7,16 @@ whether it has what the run's record calls done, and at the end whether it has e
 
 What nobody but the warehouse can know is counted apart: a model that was committed in the instant before its dbt was
 killed, of which dbt had not yet said so. It runs again, and `doubled` counts those of which dbt had said so.
+
+`--elsewhere` has the state in a bucket, and each kill takes the machine's own folder with it: another machine goes on,
+with what the bucket has. What the machine knew and had not sent yet runs again too, and is counted apart.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -31,7 +35,7 @@ from typing import Any
 import click
 
 from benchmarks.databases import database_of_its_own, server_at
-from benchmarks.server import prefect_server, set_up_targets
+from benchmarks.server import bucket_of_its_own, prefect_server, set_up_targets
 from benchmarks.witnesses import DuckDBFile, PostgresSchema, Witness, write_witnessed_project
 from infrastructure.console import EntryCommand
 
@@ -50,6 +54,7 @@ class Tally:
     lost: int = 0
     doubled: int = 0
     unreported: int = 0
+    unsent: int = 0
     unresumed: int = 0
     built: int = 0
     resume_seconds: list[float] = field(default_factory=list[float])
@@ -63,16 +68,29 @@ class Lane:
     """A project on a target of its own: built, killed on the way, gone on with, looked at, and built anew.
 
     The server holds a killed run's target for two minutes, until its lease has run out; others are killed then.
+
+    Args:
+        bucket: the address of the state, where each kill takes the machine's own folder with it.
     """
 
     def __init__(
-        self, name: str, folder: Path, models: int, witness: Witness, environment: Mapping[str, str], seed: str
+        self,
+        name: str,
+        folder: Path,
+        models: int,
+        witness: Witness,
+        environment: Mapping[str, str],
+        seed: str,
+        bucket: str | None = None,
     ) -> None:
         self.name = name
         self.witness = witness
         self._models = models
         self._folder = folder
-        self._environment = {**environment, "TRIBUTARY_STATE": str(folder / "state")}
+        self._bucket = bucket
+        self._machines = 0
+        self._environment = {**environment, "TRIBUTARY_STATE": bucket or str(folder / "state")}
+        self._go_elsewhere()
         self._project = write_witnessed_project(folder, models, witness)
         self._chance = random.Random(seed)
         self._kills = 0
@@ -80,6 +98,8 @@ class Lane:
         self._is_begun = False
         # How often each model may have run again, as nobody could know of it.
         self._excused: dict[str, int] = {}
+        # Which of these only the machine knew of that was lost.
+        self._unsent: set[str] = set()
         # Of which the record said that they were done, and the warehouse had nothing.
         self._lost: set[str] = set()
 
@@ -143,18 +163,16 @@ class Lane:
 
     def _look(self, tally: Tally, what: str) -> bool:
         """Compare what the record of a killed run calls done with what the warehouse has."""
-        from flows.engine.context.command import DbtCommand
-        from flows.engine.context.project import read_project
-        from flows.engine.context.state import state_of
-        from flows.engine.ledger.resume import interrupted_run
-
         ran = self.witness.ran()
-        earlier = interrupted_run(
-            state_of(read_project(self._project), self.name, self._environment), DbtCommand("build")
-        )
+        own = self._done(self._environment | {"TRIBUTARY_STATE": str(self._root())})
+        if self._bucket:
+            shutil.rmtree(self._root())
+            self._go_elsewhere()
+        earlier = self._done(self._environment) if self._bucket else own
         # A run whose flow process had written down its good end in that very moment has nothing undone.
-        done = {node.name for node in earlier.done.values()} if earlier else set(ran)
+        done = set(ran) if earlier is None else earlier
         self._excused |= {name: count for name, count in ran.items() if name not in done}
+        self._unsent |= {name for name in own or () if name in ran and name not in done}
         lost = done - ran.keys()
         self._lost |= lost
         with tally.guard:
@@ -163,10 +181,33 @@ class Lane:
                 + (f", LOST {', '.join(sorted(lost))}" if lost else ""),
                 err=True,
             )
-        # Killed before its build began, it has no record and no rows either: the next run does it all.
-        if earlier is None and ran:
+        # Killed before its build began, it has no record and no rows either: the next run does it all. So it does where
+        # nothing was sent yet.
+        if earlier is None and ran and not self._bucket:
             self._count(0, "", tally)
         return True
+
+    def _done(self, environment: Mapping[str, str]) -> set[str] | None:
+        """Return what the record of the last run calls done; None where there is none."""
+        from flows.engine.context.command import DbtCommand
+        from flows.engine.context.project import read_project
+        from flows.engine.context.state import state_of
+        from flows.engine.ledger.resume import interrupted_run
+
+        state = state_of(read_project(self._project), self.name, environment)
+        earlier = interrupted_run(state, DbtCommand("build"))
+        return {node.name for node in earlier.done.values()} if earlier else None
+
+    def _go_elsewhere(self) -> None:
+        """Be another machine, which has nothing but the address of the state."""
+        self._machines += 1
+        self._environment["TRIBUTARY_STATE_COPY"] = str(self._folder / f"machine-{self._machines}")
+
+    def _root(self) -> Path:
+        """Return the folder in which this machine has the state."""
+        from flows.engine.context.state import state_root
+
+        return state_root(self._environment)
 
     def _count(self, code: int, said: str, tally: Tally) -> None:
         """Count what a build that was let finish has lost or done twice; the next one begins with nothing."""
@@ -180,11 +221,12 @@ class Lane:
             tally.unresumed += code != 0
             tally.lost += len(lost)
             tally.doubled += len(doubled)
-            tally.unreported += len(twice - doubled)
+            tally.unsent += len(twice - doubled & self._unsent)
+            tally.unreported += len(twice - doubled - self._unsent)
             if code:
                 click.echo(said[-2000:], err=True)
             click.echo(f"{self.name} is built: lost {tally.lost}, doubled {tally.doubled} so far", err=True)
-        self._kills, self._is_begun, self._excused, self._lost = 0, False, {}, set()
+        self._kills, self._is_begun, self._excused, self._lost, self._unsent = 0, False, {}, set(), set()
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "flows", "run", "--target", self.name, "--project-dir", str(self._project)]
@@ -197,7 +239,7 @@ class Lane:
         )
 
     def _runs(self) -> list[Path]:
-        folder = self._folder / "state" / "bench" / self.name / "runs"
+        folder = self._root() / "bench" / self.name / "runs"
         return list(folder.iterdir()) if folder.is_dir() else []
 
     def _ended(self, earlier: set[Path]) -> int:
@@ -213,6 +255,7 @@ class Lane:
 @click.command(cls=EntryCommand)
 @click.option("--kills", default=100, show_default=True)
 @click.option("--target", type=click.Choice(["duckdb", "postgres"]), default="duckdb", show_default=True)
+@click.option("--elsewhere", is_flag=True, help="State in a bucket, of which each kill takes the machine's copy.")
 @click.option("--models", default=24, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Of the moments of the kills.")
 @click.option("--at-once", default=2, show_default=True, help="Runs at a time.")
@@ -225,7 +268,15 @@ class Lane:
     help="The PostgreSQL in which a database is made for the time of the benchmark.",
 )
 def main(  # noqa: PLR0913  (a parameter per option)
-    kills: int, target: str, models: int, seed: int, at_once: int, minutes: float | None, lanes: int, server: str
+    kills: int,
+    target: str,
+    elsewhere: bool,
+    models: int,
+    seed: int,
+    at_once: int,
+    minutes: float | None,
+    lanes: int,
+    server: str,
 ) -> None:
     """Kill, go on, count."""
     tally = Tally()
@@ -235,6 +286,7 @@ def main(  # noqa: PLR0913  (a parameter per option)
         database = None
         if target == "postgres":
             database = stack.enter_context(database_of_its_own(server_at(server), "recovery"))
+        bucket = stack.enter_context(bucket_of_its_own()) if elsewhere else None
         environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect")}
         environment |= {"RECOVERY_PASSWORD": str((database or {}).get("password") or "none")}
         environment["PREFECT_API_URL"] = stack.enter_context(prefect_server(environment))
@@ -248,7 +300,8 @@ def main(  # noqa: PLR0913  (a parameter per option)
                 if database
                 else DuckDBFile(place / "bench.duckdb", _THREADS)
             )
-            projects.append(Lane(name, place, models, witness, environment, f"{seed}/{number}"))
+            of_lane = f"{bucket}/{name}" if bucket else None
+            projects.append(Lane(name, place, models, witness, environment, f"{seed}/{number}", of_lane))
         set_up_targets(environment, folder, {lane.name: lane.witness.settings for lane in projects})
         pool = stack.enter_context(ThreadPoolExecutor(at_once))
         for begin in range(0, kills, len(projects)):
@@ -273,6 +326,7 @@ def _print(tally: Tally, models: int, seconds: float) -> None:
     click.echo(
         f"run again, as committed in the instant before the kill and not yet reported by dbt {tally.unreported:6d}"
     )
+    click.echo(f"run again, as not yet sent to the bucket by the machine that was lost {tally.unsent:6d}")
     click.echo(f"lost: {tally.lost} doubled: {tally.doubled} of {tally.kills} kills")
 
 

@@ -29,6 +29,32 @@ def set_up_targets(environment: dict[str, str], folder: Path, settings: Mapping[
 
 
 @contextmanager
+def bucket_of_its_own() -> Iterator[str]:
+    """Run an S3 server for the time of the block, point every client of it at that, and yield a bucket's address."""
+    import logging
+    import os
+
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    os.environ |= {
+        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "benchmark",
+        "AWS_SECRET_ACCESS_KEY": "benchmark",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    boto3.client("s3").create_bucket(Bucket="state")
+    try:
+        yield "s3://state/tributary"
+    finally:
+        server.stop()
+
+
+@contextmanager
 def prefect_server(environment: dict[str, str]) -> Iterator[str]:
     """Run a Prefect server of its own for the time of the block."""
     import socket
