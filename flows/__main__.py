@@ -14,6 +14,7 @@ from infrastructure.screen import echo, screen
 COMMANDS = {
     "run": "flows.cli.run:run",
     "plan": "flows.cli.plan:plan",
+    "init": "flows.cli.init:init",
     "transform": "flows.cli.transform:transform",
     "fast-transform": "flows.cli.transform:fast_transform",
     "new-data": "flows.cli.transform:new_data",

@@ -174,6 +174,8 @@ def next_steps(outcome: Outcome, request: Request) -> list[tuple[str, str]]:
         steps.append(("See the run in the browser", page))
     if not request.options.docs:
         steps.append(("Read the documentation of every table", f"{_again(request)} --docs"))
+    if workspace().is_example:
+        steps.append(("Run your own dbt project", "uv run python -m flows init ../your_project"))
     steps.append(("Run on your own warehouse", f"edit {targets_file()}, then:"))
     steps.append(("", " ".join(["uv run python -m infrastructure.setup_profiles", *given_workspace(), "--plan"])))
     return steps

@@ -152,6 +152,20 @@ def source_names(project: Path) -> list[str]:
     return sorted({str(source.get("name")) for _, source in _sources(project)})
 
 
+def sources_with_freshness(project: Path) -> list[str]:
+    """Return the names of the sources that say how fresh they or one of their tables have to be.
+
+    Raises:
+        ConfigError: the project or one of its files can't be read.
+    """
+    return sorted({str(source.get("name")) for _, source in _sources(project) if any(map(_is_fresh, _owners(source)))})
+
+
+def _is_fresh(owner: Mapping[str, Any]) -> bool:
+    config = owner.get("config")
+    return bool(owner.get("freshness") or (isinstance(config, dict) and cast(dict[str, Any], config).get("freshness")))
+
+
 def _sources(project: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield the sources that a project's own YAML files declare, with the file."""
     settings = _read(project / "dbt_project.yml")
@@ -173,11 +187,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _ids(source: Mapping[str, Any]) -> list[str]:
     """Return the connection ids that a source and its tables name."""
-    tables = [table for table in source.get("tables") or () if isinstance(table, dict)]
-    owners = [source, *cast(list[dict[str, Any]], tables)]
-    values = [value for owner in owners for value in _meta(owner, CONNECTION_KEY)]
+    values = [value for owner in _owners(source) for value in _meta(owner, CONNECTION_KEY)]
     each = [item for value in values for item in (cast(list[Any], value) if isinstance(value, list) else [value])]
     return list(dict.fromkeys(str(item) for item in each if item))
+
+
+def _owners(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a source and its tables."""
+    tables = [table for table in source.get("tables") or () if isinstance(table, dict)]
+    return [source, *cast(list[dict[str, Any]], tables)]
 
 
 def _meta(owner: Mapping[str, Any], key: str) -> list[Any]:

@@ -1,0 +1,195 @@
+"""`python -m flows init`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from flows.cli.new_workspace import ProjectFacts, files_of
+from flows.cli.options import examples
+from flows.engine.context.project import read_project
+from flows.engine.context.project_files import project_settings
+from infrastructure.errors import ConfigError, preview
+from infrastructure.screen import echo, styled
+from infrastructure.targets.from_profiles import FoundProfile, FoundTarget, profile_in, profiles_places
+from infrastructure.workspace import MARKER, ROOT, shown, workspace
+
+
+@click.command(
+    epilog=examples(
+        "python -m flows init ../jaffle_shop",
+        "python -m flows init ../operations --project-dir ../jaffle_shop --yes",
+        "python -m flows init ../jaffle_shop --profiles ~/.dbt/profiles.yml",
+    )
+)
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--project-dir",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The dbt project; default: the one in DIR.",
+)
+@click.option(
+    "--profiles",
+    metavar="FILE",
+    type=click.Path(exists=True, path_type=Path),
+    help="The profiles.yml; default: that of DBT_PROFILES_DIR, else beside the project, else in ~/.dbt.",
+)
+@click.option("--yes", is_flag=True, help="Write without a confirmation.")
+def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: bool) -> None:
+    """Write a workspace for a dbt project: its targets, from its profiles.yml, and a first schedule.
+
+    Shows every file first, and overwrites none. Secrets are never copied: each becomes the name of a variable to set.
+    """
+    place = folder.expanduser().absolute()
+    if place == ROOT:
+        raise click.UsageError(
+            "Give the folder of your dbt project, or of a new workspace: this one is Tributary's own."
+        )
+    if (place / MARKER).exists():
+        raise ConfigError(
+            f"{shown(place / MARKER)} exists: {place} is a workspace already, and nothing is overwritten."
+        )
+    project = _project_in(place, project_dir)
+    has_packages = _has_packages(project)
+    settings = project_settings(project)
+    profile, source = _profile_of(project, place, str(settings.get("profile") or settings["name"]), profiles)
+    facts = _facts_of(project, place, str(settings["name"]))
+    files = files_of(facts, profile)
+    kept = [name for name in files if (place / name).exists()]
+    for name, text in files.items():
+        if name not in kept:
+            echo(styled(f"{name}", bold=True) + f"\n{_indented(text)}")
+    echo(source)
+    for target in profile.targets:
+        for note in target.notes:
+            echo(styled(note, fg="yellow"))
+    if kept:
+        echo(styled(f"Left as they are, because they exist: {', '.join(kept)}.", fg="yellow"))
+    if not yes:
+        click.confirm(f"Write {len(files) - len(kept)} files to {place}?", default=True, abort=True)
+    _write(place, {name: text for name, text in files.items() if name not in kept})
+    echo(f"Wrote {len(files) - len(kept)} files to {place}.\n")
+    echo("\n".join(_next_steps(place, project, profile, has_packages)))
+
+
+def _project_in(place: Path, given: Path | None) -> Path:
+    """Return the folder of the dbt project: the one that is given, else the one in the workspace's folder."""
+    if given:
+        return given.expanduser().absolute()
+    if (place / "dbt_project.yml").is_file():
+        return place
+    found = sorted(path.parent for path in place.glob("*/dbt_project.yml")) if place.is_dir() else []
+    if len(found) == 1:
+        return found[0]
+    there = f"and several folders in it have one: {preview([path.name for path in found])}" if found else ""
+    raise ConfigError(
+        f"{place} has no dbt_project.yml, {there or 'nor has a folder in it'}. Name the dbt project with --project-dir."
+    )
+
+
+def _has_packages(project: Path) -> bool:
+    """Return whether the packages that the project needs are installed.
+
+    Raises:
+        ConfigError: the folder is no dbt project, or its file can't be read.
+    """
+    try:
+        read_project(project)
+    except ConfigError:
+        if not project_settings(project).get("name"):
+            raise
+        return False
+    return True
+
+
+def _profile_of(project: Path, place: Path, name: str, given: Path | None) -> tuple[FoundProfile, str]:
+    """Return the profile as targets, and a sentence on where it is from."""
+    places = profiles_places(project, given, os.environ)
+    path = next((each for each in places if each.is_file()), None)
+    if path is None:
+        if given or len(places) == 1:
+            raise ConfigError(f"There is no file {places[0]}. Name a profiles.yml with --profiles.")
+        dev = FoundTarget("dev", {"warehouse": "duckdb", "path": "data/dev.duckdb", "schema": "main"})
+        sought = " and ".join(map(str, places))
+        return FoundProfile(name, "dev", (dev,)), (
+            f"There is no profiles.yml ({sought}): target dev is a DuckDB file of its own. Add yours to targets.yml."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} can't be read: {exc}. Name another profiles.yml with --profiles.") from exc
+
+    def from_workspace(relative: str) -> str:
+        return os.path.relpath(project / relative, place)
+
+    found = profile_in(text, str(path), name, from_workspace)
+    return (
+        found,
+        f"The targets are those of profile {name} in {path}, which is read no more: targets.yml is in its place.",
+    )
+
+
+def _facts_of(project: Path, place: Path, name: str) -> ProjectFacts:
+    from flows.services.airbyte.sync_events import connections_of, sources_with_freshness
+
+    where = os.path.relpath(project, place)
+    try:
+        return ProjectFacts(name, where, sources_with_freshness(project), connections_of(project, os.environ))
+    except ConfigError as exc:
+        echo(styled(f"The sources of the project are not looked at: {exc}", fg="yellow"))
+        return ProjectFacts(name, where)
+
+
+def _write(place: Path, files: Mapping[str, str]) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    # The marker last: until then the folder is no workspace, and the command can be given again.
+    for name in sorted(files, key=lambda name: name == MARKER):
+        with open(place / name, "x", encoding="utf-8") as file:
+            file.write(files[name])
+
+
+def _next_steps(place: Path, project: Path, profile: FoundProfile, has_packages: bool) -> list[str]:
+    """Return what to do next, as lines: variables to set, then commands."""
+    variables = {name: what for target in profile.ready for name, what in target.secrets.items()}
+    for target in profile.ready:
+        for name in re.findall(r"\$\{(\w+)\}", str(target.settings)):
+            variables.setdefault(name, f"a setting of {target.name}")
+    unset = {name: what for name, what in variables.items() if not os.environ.get(name)}
+    lines: list[str] = []
+    if unset:
+        width = max(map(len, unset))
+        lines += ["Set these variables for the targets that you use:"]
+        lines += [f"  {name:{width}}  {what}" for name, what in unset.items()]
+    return [*lines, "Next:", *(f"  {command}" for command in _commands(place, project, profile, has_packages))]
+
+
+def _commands(place: Path, project: Path, profile: FoundProfile, has_packages: bool) -> list[str]:
+    from infrastructure.profiles import require_adapter
+
+    commands: list[str] = []
+    kinds = {str(target.settings["warehouse"]) for target in profile.ready if target.settings}
+    for kind in sorted(kinds):
+        try:
+            require_adapter(kind, profile.default)
+        except ConfigError:
+            commands.append(f"uv sync --extra {kind}")
+    if not has_packages:
+        commands.append(f"uv run dbt deps --project-dir {_near(project)}")
+    given = "" if workspace({}).folder == place else f" --workspace {_near(place)}"
+    commands.append(f"uv run python -m infrastructure.setup_profiles{given}")
+    commands.append(f"uv run python -m flows run{given}")
+    return commands
+
+
+def _near(folder: Path) -> str:
+    return shlex.quote(min(os.path.relpath(folder), str(folder), key=len))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.splitlines()) + "\n"

@@ -1,0 +1,127 @@
+"""The files of a new workspace, from a dbt project and its profile: pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from textwrap import indent
+
+import yaml
+
+from infrastructure.targets.from_profiles import FoundProfile
+from infrastructure.workspace import MARKER
+
+
+@dataclass(frozen=True)
+class ProjectFacts:
+    """What is known of the dbt project.
+
+    Attributes:
+        name: as in dbt_project.yml.
+        folder: as seen from the workspace.
+        fresh_sources: sources with a freshness of their own.
+        connections: the sources by the Airbyte connection that loads them.
+    """
+
+    name: str
+    folder: str
+    fresh_sources: Collection[str] = ()
+    connections: Mapping[str, Collection[str]] | None = None
+
+    @property
+    def slug(self) -> str:
+        """Return the name as names on a Prefect server are written."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or "project"
+
+
+def files_of(project: ProjectFacts, profile: FoundProfile) -> dict[str, str]:
+    """Return the files of a workspace, by name."""
+    return {
+        MARKER: _marker(project),
+        "targets.yml": _targets(project, profile),
+        "schedules.yml": _schedules(project, profile),
+        ".gitignore": "/.tributary/\n/data/\n*.duckdb\n*.duckdb.wal\n.env\n",
+    }
+
+
+def _marker(project: ProjectFacts) -> str:
+    return "# Marks this folder as a workspace of Tributary. Relative paths in its files start here.\n" + _yaml(
+        {"project": project.folder}
+    )
+
+
+def _targets(project: ProjectFacts, profile: FoundProfile) -> str:
+    head = """\
+# The environments that dbt runs in, taken over from profiles.yml. After a change:
+#
+#     uv run python -m infrastructure.setup_profiles --plan     shows what would change
+#     uv run python -m infrastructure.setup_profiles            makes it so
+#
+# No secret is ever written here. A setting that ends in _env names the environment variable that holds the secret.
+# Any other value may use ${NAME} or ${NAME:-default}. A target whose variables are not set is passed over.
+"""
+    parts = [head, _yaml({"profile": profile.name, "default": profile.default}), "targets:"]
+    for target in profile.ready:
+        comments = [f"# {note}" for note in target.notes]
+        parts.append(indent("\n".join([*comments, _yaml({target.name: target.settings})]), "  "))
+    text = "\n".join(parts)
+    if project.connections:
+        listed = ", ".join(sorted({source for sources in project.connections.values() for source in sources}))
+        text += f"""
+# The Airbyte that loads {listed}.
+# airbyte:
+#   api_url: ${{AIRBYTE_API_URL}}
+#   client_id_env: AIRBYTE_CLIENT_ID
+#   client_secret_env: AIRBYTE_CLIENT_SECRET
+"""
+    return text
+
+
+def _schedules(project: ProjectFacts, profile: FoundProfile) -> str:
+    fresh = sorted(project.fresh_sources)
+    freshness = f" It builds nothing while one of {', '.join(fresh)} is too old." if fresh else ""
+    text = f"""\
+# What runs where and when. After a change:
+#
+#     uv run python -m deployments.apply plan      shows what would change on the Prefect server
+#     uv run python -m deployments.apply apply     makes it so
+#     uv run python -m flows serve                 or: this one machine runs all of it, without a worker
+#
+# A deployment is named <flow>/<name>; docs/deployments.md of Tributary explains every setting.
+
+owner: {project.slug}
+
+defaults:
+  target: ${{TRIBUTARY_TARGET:-{profile.default}}}
+  time_zone: UTC
+  work_pool: {project.slug}
+
+work_pools:
+  {project.slug}: {{type: process}}
+
+deployments:
+  # The whole project on request, or with parameters of your own: a selection, a full refresh, only what changed.
+  dbt-full-pipeline/{project.slug}:
+    flow: flows.pipelines.full.dbt_full_pipeline
+
+  # The same every night at 02:00: take the # away.{freshness}
+  # dbt-full-pipeline/{project.slug}-nightly:
+  #   flow: flows.pipelines.full.dbt_full_pipeline
+  #   cron: "0 2 * * *"
+"""
+    if project.connections:
+        text += """
+  # What a finished Airbyte sync starts, and the look for syncs that no webhook announced.
+  # dbt-transformation-flow/production:
+  #   flow: flows.pipelines.transform.dbt_transformation_flow
+  # reconcile-airbyte/production:
+  #   flow: flows.pipelines.reconcile.reconcile_airbyte
+  #   cron: "*/10 * * * *"
+  #   concurrency: {limit: 1, when_busy: cancel}
+"""
+    return text
+
+
+def _yaml(document: object) -> str:
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=10_000)
