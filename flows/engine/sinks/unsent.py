@@ -57,8 +57,9 @@ class UnsentEvents:
                 document = orjson.loads(file.read())
                 if document["api"] == self._api:
                     delivery = BatchSender()
-                    delivery.send(sender, EVENTS, document["events"])
+                    # It takes events at once and works them off for seconds, in which every other request waits.
                     delivery.send(sender, LINES, document.get("lines") or [])
+                    delivery.send(sender, EVENTS, document["events"])
                     path.unlink()
                 elif time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()

@@ -300,6 +300,7 @@ def test_what_is_left_for_later_is_sent_whole_and_once(inbox: Callable[..., Inbo
         kept.send(sender_to(server.port)())
     assert [event["payload"]["task_run"]["name"] for event in server.documents("/events")] == ["a", "b"]
     assert [entry["message"] for entry in server.documents("/logs/")] == ["line 1"], "the other is never taken"
+    assert [path for path, _ in server.accepted] == ["/logs/", "/events"], "a server that works off events is slow"
 
 
 def test_what_is_under_way_when_the_patience_ends_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
