@@ -15,6 +15,7 @@ from flows.alerts.notify import Unsent, deliver, write_down
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
 from flows.engine.sinks.last_state import keep_last_state
+from flows.engine.sinks.light_flow import lighten
 from flows.engine.sinks.stopping import stoppable
 from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
 from infrastructure.plain_text import markdown_code, markdown_text, one_line
@@ -37,13 +38,15 @@ def with_alerts(flow: Flow[P, R]) -> Flow[P, R]:
 
     One message at the end of the run also names the dbt nodes that failed or warned. The target is the flow's parameter
     of that name. For a process that was killed, the server's automations send the alert. The flow's last state is
-    requested again before it is reported; see `last_state`. A stop ends the flow run Cancelled; see `stopping`. A flow
-    that has alerts already stays as it is: twice, it would wait twice for a destination that does not answer.
+    requested again before it is reported; see `last_state`. A stop ends the flow run Cancelled; see `stopping`. What
+    takes Prefect long for nothing is left out; see `light_flow`. A flow that has alerts already stays as it is: twice,
+    it would wait twice for a destination that does not answer.
     """
     if has_alerts(flow):
         return flow
     if not flow.isasync and not flow.isgenerator:
         flow.fn = stoppable(flow.fn)
+    lighten(flow)
     flow.on_running(keep_last_state)
     flow.on_completion(tell_completed)
     flow.on_failure(tell_failed)

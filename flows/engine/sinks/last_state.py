@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import state_root
+from flows.engine.sinks.light_flow import let_heartbeats_be
 from flows.engine.sinks.sending import sender_of
 from flows.engine.sinks.unsent import unsent_events
 from infrastructure.plain_text import one_line
@@ -31,10 +32,11 @@ def keep_last_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     """Have the server asked again for the last state of a flow run that begins; a hook for `on_running`.
 
     The request is the same each time, with one id of the transition, so that a server that took it and failed in its
-    answer takes it once.
+    answer takes it once. After the last state nothing is waited for.
     """
     from prefect.context import SyncClientContext
 
+    let_heartbeats_be()
     context = SyncClientContext.get()
     # The flows inside a flow ask through the same client.
     if context and not isinstance(context.client.set_flow_run_state, _AskAgain):
