@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import os
+import sys
+import threading
 from importlib import import_module
+from typing import Any, cast
 
 import click
 
@@ -75,5 +81,32 @@ def main() -> None:
     """Run dbt on Prefect: build and test a project on one of your environments."""
 
 
+def as_a_program() -> None:
+    """Run the command line, and end this process as soon as all of it has come to its end."""
+    # Prefect's import makes half a million objects that stay, which the collector would look through again and again.
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        main(prog_name="python -m flows")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            _leave(end.code or 0)
+        raise
+
+
+def _leave(code: int) -> None:
+    """End this process without taking apart what it holds in memory, which takes 0.4 s after a run (2026-11-28).
+
+    Threads are waited for before, and whatever asked to be called at the end is called, as `multiprocessing` does it.
+    """
+    cast(Any, threading)._shutdown()
+    cast(Any, atexit)._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return  # Python ends in its own way, and says what was not written.
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main(prog_name="python -m flows")
+    as_a_program()

@@ -73,6 +73,23 @@ def test_a_mistake_ends_with_2_and_a_sentence(arguments: list[str], message: str
     assert done.stdout == ""
 
 
+def test_a_program_ends_when_its_work_is_over_and_takes_nothing_apart() -> None:
+    """What asked to be called at the end is called, threads are waited for, and what is in memory is left alone."""
+    script = (
+        "import atexit, sys, threading, time, flows.__main__ as program\n"
+        "class Large:\n    def __del__(self): print('taken apart')\n"
+        "large = Large()\n"
+        "def main(**_):\n"
+        "    atexit.register(print, 'called')\n"
+        "    threading.Thread(target=lambda: (time.sleep(0.1), print('waited for'))).start()\n"
+        "    sys.exit(75)\n"
+        "program.main = main\n"
+        "program.as_a_program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split("\n"), done.stderr) == (75, ["waited for", "called", ""], "")
+
+
 @pytest.mark.parametrize("command", [["plan", *project("shop")], ["ingest-git"]])
 def test_a_mistyped_target_ends_with_2_and_the_one_that_was_meant(prefect_server: str, command: list[str]) -> None:
     done = flows(*command, "--target", "devv")
