@@ -23,7 +23,7 @@ import orjson
 from flows.alerts.incident import Incident, OpenIncident, incident_of
 from flows.alerts.merged_incidents import merged
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import SharedFile
+from flows.engine.context.shared_files import SharedFile, writing_copy
 from flows.engine.context.shared_state import why
 from flows.engine.context.state import shared_file, state_root
 from flows.engine.target.file_lock import locked_file
@@ -160,7 +160,8 @@ class IncidentStore:
     def _fetch(self) -> None:
         if self._shared is None:
             return
-        with self._away("are those that this machine knows"), suppress(TimeoutError):
+        away = self._away("are those that this machine knows")
+        with away, writing_copy(self.path.parent), suppress(TimeoutError):
             private_folder(self.path.parent)
             with file_lock(self.path.with_suffix(".lock"), _LOCK_SECONDS):
                 self._shared.fetch()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext
+from flows.engine.context.shared_state import why
+from flows.engine.context.shared_target import SharedTarget
 from flows.engine.context.state import LEDGER, State, dbt_log_folder, lost_sentence, shared_target
 from flows.engine.ledger.hooks import is_hook, nodes_for_hooks
 from flows.engine.ledger.keeper import Keeper
@@ -30,7 +32,7 @@ from flows.engine.ledger.undone import is_run_by
 from flows.engine.process.environment import kept_back
 from flows.engine.process.listing import list_nodes
 from flows.engine.sinks.recorder import Recorder
-from infrastructure.errors import RunStopped
+from infrastructure.errors import RunStopped, TributaryError
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -121,9 +123,8 @@ def run_dbt(
                 if ended:
                     ended(run.result(), stopped)
             raise
-        if lost := lost_sentence(state, belongings):
-            run.note(lost)
-        memory.keep(run.own_results(earlier), run.started, run.details, run.invocation_ids)
+        if _has_what_it_had(run, state, belongings, shared):
+            memory.keep(run.own_results(earlier), run.started, run.details, run.invocation_ids)
         ledger.append({"kind": "end", "at": datetime.now(UTC), "is_ok": run.is_ok, "nodes": len(run.results)})
     if recorder and recorder.unsent:
         current_reporter().note(
@@ -131,6 +132,32 @@ def run_dbt(
             f"{f': {recorder.denied}' if recorder.denied else ''}; {ledger.path} has them all."
         )
     return run.finish(ended)
+
+
+def _has_what_it_had(run: Attempts, state: State, before: Sequence[Path], shared: SharedTarget | None) -> bool:
+    """Say what was deleted of a state while a run went on, and fetch it again where it is elsewhere.
+
+    Return whether what the run built can be written down together with what earlier ones did: by itself it would take
+    the place of that elsewhere.
+    """
+    lost = lost_sentence(state, before)
+    if not lost:
+        return True
+    if shared is None:
+        run.note(lost)
+        return True
+    try:
+        shared.fetch()
+    except TributaryError as exc:
+        run.note(
+            f"Something deleted what {state.folder} held while this run went on, and it can't be fetched again: "
+            f"{why(exc)}. The next run with --changed finds what this one built in its record."
+        )
+        return False
+    run.note(
+        f"Something deleted what {state.folder} held while this run went on. It was fetched again from {shared.url}."
+    )
+    return True
 
 
 def _for_the_hooks(command: DbtCommand, plan: ChangePlan, state: State, run_path: Path) -> DbtCommand | None:

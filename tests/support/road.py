@@ -1,4 +1,4 @@
-"""A way to a server that a test can close and slow down: a TCP proxy."""
+"""A way to a server that a test can close, slow down and let hang: a TCP proxy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Road:
         self._to = (address.hostname or "127.0.0.1", address.port or 80)
         self._delay_seconds = delay_seconds
         self._is_open = True
+        self._goes = asyncio.Event()
+        self._goes.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -35,6 +37,10 @@ class Road:
     def open(self) -> None:
         """Let everybody on again."""
         self._is_open = True
+
+    def hang(self, hangs: bool = True) -> None:
+        """Keep what is sent either way, or let all of it go on."""
+        self._loop.call_soon_threadsafe(self._goes.clear if hangs else self._goes.set)
 
     def end(self) -> None:
         """Give the port back."""
@@ -66,6 +72,7 @@ class Road:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await asyncio.sleep(self._delay_seconds)
+                await self._goes.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from flows.engine.context.bucket import Bucket
-from infrastructure.errors import UpstreamUnavailable
+from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.private_files import private_folder, write_whole
 
+COPY_VARIABLE = "TRIBUTARY_STATE_COPY"
 PIECE, WHOLE = ".jsonl", ".jsonl.gz"
 # Fast, as a run waits for it; a manifest becomes a tenth of its size.
 LEVEL = 1
@@ -16,6 +18,22 @@ _MERGES = 5
 
 # Of the contents before, here and elsewhere, what holds of both.
 Merge = Callable[[bytes | None, bytes, bytes], bytes]
+
+
+@contextmanager
+def writing_copy(folder: Path) -> Iterator[None]:
+    """Raise what keeps a working copy from being written inside the block as an error of this project.
+
+    Raises:
+        ConfigError: the disk is full, or the folder can't be written.
+    """
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigError(
+            f"The working copy of the state in {folder} can't be written: {exc.strerror}. Free some space or choose "
+            f"another folder with {COPY_VARIABLE}, then run again."
+        ) from exc
 
 
 class SharedLedger:

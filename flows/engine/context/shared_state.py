@@ -16,12 +16,11 @@ from typing import cast
 from flows.engine.context.bucket import Bucket
 from flows.engine.context.home import PLACE, ProjectPlace
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import Merge, SharedFile, SharedLedger
+from flows.engine.context.shared_files import COPY_VARIABLE, Merge, SharedFile, SharedLedger, writing_copy
 from flows.engine.context.shared_target import Names, SharedTarget
 from infrastructure.errors import UpstreamUnavailable
 from infrastructure.private_files import private_folder, write_whole
 
-COPY_VARIABLE = "TRIBUTARY_STATE_COPY"
 # One command asks for the same several times, and a process may live for days.
 _FRESH_SECONDS = 30.0
 
@@ -49,12 +48,14 @@ class SharedState:
         """
         if self._is_fresh(f"{name}/"):
             return
-        private_folder(self.root)
         homes = [home for home in self.bucket.folders() if home == name or home.startswith(f"{name}@")]
         wanted = [f"{home}/{PLACE}" for home in homes if not (self.root / home / PLACE).exists()]
-        for path, content in self.bucket.read_all(wanted).items():
-            private_folder((self.root / path).parent)
-            write_whole(self.root / path, content)
+        contents = self.bucket.read_all(wanted)
+        with writing_copy(self.root):
+            private_folder(self.root)
+            for path, content in contents.items():
+                private_folder((self.root / path).parent)
+                write_whole(self.root / path, content)
         self._seen[f"{name}/"] = time.monotonic()
 
     def _is_fresh(self, what: str) -> bool:

@@ -36,6 +36,7 @@ from flows.engine.context.shared_files import (
     contiguous,
     decompressed,
     joined,
+    writing_copy,
 )
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.private_files import opener, private_folder, write_whole
@@ -94,6 +95,11 @@ class SharedTarget:
         self._names = names
         self._say = say
         self._prefix = folder.relative_to(root).as_posix()
+
+    @property
+    def url(self) -> str:
+        """Return the address of it all."""
+        return self._bucket.url
 
     def fetch(self) -> None:
         """Bring the working copy to what is in force elsewhere; nothing is written there.
@@ -304,10 +310,11 @@ class SharedTarget:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other processes of this machine from the same files for the time of the block."""
-        private_folder(self._folder)
-        with open(self._folder / _LOCK, "ab", opener=opener) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        with writing_copy(self._folder):
+            private_folder(self._folder)
+            with open(self._folder / _LOCK, "ab", opener=opener) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
 
 
 def _packed(folder: Path) -> bytes:

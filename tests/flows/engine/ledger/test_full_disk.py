@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,20 +19,11 @@ from flows.engine.run import run_dbt
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, TributaryError
 from infrastructure.profiles import Profile
+from tests.support.disks import fill, small_disk
+
+__all__ = ["small_disk"]
 
 SHOP = read_project(Path(__file__).parents[3] / "projects" / "shop")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder on a small disk of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a small disk: run as root on Linux")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def build(folder: Path, resume: bool = False) -> DbtResult:
@@ -43,25 +32,17 @@ def build(folder: Path, resume: bool = False) -> DbtResult:
     return run_dbt(DbtCommand("build"), run, RunOptions(resume=resume))
 
 
-def fill(disk: Path, left_bytes: int) -> Path:
-    """Fill a disk but for so many bytes, and return the file that does."""
-    ballast = disk / "ballast"
-    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-    ballast.write_bytes(b"x" * (free - left_bytes))
-    return ballast
-
-
 def test_a_full_disk_stops_a_run_with_a_sentence_and_the_next_one_goes_on(
-    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRIBUTARY_STATE", str(disk / "state"))
+    monkeypatch.setenv("TRIBUTARY_STATE", str(small_disk / "state"))
     state_of(SHOP, "dev", os.environ)
-    ballast = fill(disk, 0)
+    ballast = fill(small_disk, 0)
     with pytest.raises(ConfigError, match=r"No space left on device\. (Free some space|Choose a folder)"):
         build(tmp_path)
     ballast.unlink()
     # Enough for dbt to begin, and too little for what it writes down of its parse.
-    ballast = fill(disk, 200_000)
+    ballast = fill(small_disk, 200_000)
     with pytest.raises(TributaryError, match="No space left on device"):
         build(tmp_path)
     ballast.unlink()
@@ -69,16 +50,16 @@ def test_a_full_disk_stops_a_run_with_a_sentence_and_the_next_one_goes_on(
 
 
 def test_a_disk_that_is_full_before_the_start_is_no_traceback_wherever_it_is_noticed(
-    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRIBUTARY_STATE", str(disk / "state"))
+    monkeypatch.setenv("TRIBUTARY_STATE", str(small_disk / "state"))
     monkeypatch.setattr("flows.engine.target.file_lock._is_shared_server", lambda: False)
     profile = Profile("dev", "shop", {"type": "duckdb", "path": str(tmp_path / "w.duckdb"), "schema": "main"}, {})
     state = state_of(SHOP, "dev", os.environ)
     state.parsed.write_bytes(b"x" * 100_000)
     for name in ("manifest.json", "nodes.json"):
         (tmp_path / name).write_bytes(b"x" * 100_000)
-    fill(disk, 0)
+    fill(small_disk, 0)
     with one_writer("dev", "me", wait=False):
         said = r"No space left on device\. Free some space or choose another folder with TRIBUTARY_STATE"
         with pytest.raises(ConfigError, match=said):
