@@ -45,7 +45,16 @@ def health(target: str, project_dir: str | None, quick: bool, thresholds: str | 
     if as_json:
         from flows.runbook.health.flow import table_rows
 
-        echo(dumps({"target": target, "checked_at": report.checked_at, "checks": table_rows(report)}))
+        echo(
+            dumps(
+                {
+                    "target": target,
+                    "checked_at": report.checked_at,
+                    "checks": table_rows(report),
+                    "left_out": report.left_out,
+                }
+            )
+        )
     else:
         _print(report)
     if report.unhealthy:

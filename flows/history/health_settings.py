@@ -122,3 +122,9 @@ def load_health(path: Path | None = None) -> Health:
         ConfigError: names every mistake in the file, with its line.
     """
     return read_settings(path or workspace().settings_of("health") or EXAMPLE.at(EXAMPLE.places.health), Health)
+
+
+def are_of_another_project(folder: Path) -> bool:
+    """Return whether the thresholds that hold where no file is named are the example's, and the project is another."""
+    found = workspace()
+    return found.settings_of("health") in (None, EXAMPLE.at(EXAMPLE.places.health)) and folder != EXAMPLE.project

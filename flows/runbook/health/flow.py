@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
+from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.history.health_rules import (
@@ -23,13 +25,14 @@ from flows.history.health_rules import (
     Finding,
     schedule_lateness,
 )
-from flows.history.health_settings import Health, HealthCheck, Lateness, load_health
+from flows.history.health_settings import Health, HealthCheck, Lateness, are_of_another_project, load_health
 from flows.history.rows import utc
 from flows.history.store import history_store
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
+from flows.runbook.health.for_project import for_project
 from flows.runbook.health.row_counts import count_rows
-from infrastructure.errors import DbtRunFailed, HealthCheckFailed, TributaryError, preview
+from infrastructure.errors import ConfigError, DbtRunFailed, HealthCheckFailed, TributaryError, preview
 from infrastructure.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -51,11 +54,16 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """What every check found on one target."""
+    """What every check found on one target.
+
+    Attributes:
+        left_out: checks that were not made, because the project has nothing that they look at.
+    """
 
     target: str
     checked_at: datetime
     checks: tuple[CheckResult, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def unhealthy(self) -> list[CheckResult]:
@@ -66,7 +74,9 @@ class HealthReport:
         """Return how many checks ended how."""
         outcomes = [checked.finding.outcome for checked in self.checks]
         parts = [f"{outcomes.count(name)} {name}" for name in (PASSED, WARNED, FAILED, NOT_RUN) if name in outcomes]
-        return f"Health of target {self.target}: {', '.join(parts)}."
+        names = ", ".join(name.replace("_", " ") for name in self.left_out)
+        without = f" Left out, as the project has nothing for it: {names}." if names else ""
+        return f"Health of target {self.target}: {', '.join(parts)}.{without}"
 
 
 @with_alerts
@@ -77,7 +87,8 @@ def check_transform_health(
     """Check what a transformation can break: freshness, the last test results, row counts, lag.
 
     Args:
-        thresholds: a file like flows/history/health.yml, which is used when None.
+        thresholds: a file like flows/history/health.yml. When None, that of the workspace is used, else the former,
+            without the checks that the project has nothing for.
 
     Raises:
         HealthCheckFailed: a check failed or could not run; each is an incident.
@@ -101,8 +112,13 @@ def _check(
     target: str, project_dir: str | None, thresholds: str | None, names: Sequence[str], test: bool
 ) -> HealthReport:
     health = load_health(Path(thresholds) if thresholds else None)
-    wanted = {name: check for name, check in health.checks().items() if name in names}
     with open_context(target, project_dir) as run, one_writer(target, holder=run.holder):
+        left_out: tuple[str, ...] = ()
+        if thresholds is None and are_of_another_project(run.project.folder):
+            # What it has no manifest for was never built, which a check says.
+            with suppress(ConfigError):
+                health, left_out = for_project(health, Artifacts(run.state.target_path).manifest)
+        wanted = {name: check for name, check in health.checks().items() if name in names}
         broken = _measure(run, health, wanted, test)
         with history_store(os.environ).reading(run.state.project, target) as history:
             now = datetime.now(UTC)
@@ -110,7 +126,7 @@ def _check(
                 CheckResult(name, check, broken.get(name) or _judge(history, name, check, target, now))
                 for name, check in wanted.items()
             )
-    report = HealthReport(target, now, checks)
+    report = HealthReport(target, now, checks, tuple(name for name in left_out if name in names))
     _tell(report)
     if report.unhealthy:
         reasons = "; ".join(f"{checked.name}: {checked.finding.found}" for checked in report.unhealthy)
