@@ -21,6 +21,7 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.schedules.declared import DeclaredDeployment
 from deployments.schedules.event_automations import event_documents, plan_events
+from deployments.schedules.needed_services import with_their_services
 from deployments.schedules.plan import (
     ComparedDeployment,
     DeploymentChange,
@@ -128,18 +129,18 @@ def plan(
     if target is not None and not any(deployment.target == target for deployment in declared):
         there = sorted({deployment.target for deployment in declared if deployment.target})
         raise ConfigError(f"The schedules file has no deployment of target {target!r}; it has {', '.join(there)}.")
+    saved = read_saved(server, schedules.marker, [it.full_name for it in declared])
+    declared, notes = with_their_services(server, declared, [it.full_name for it in saved])
     pools = [
         plan_pool(name, pool, _read_pool(server, name))
         for name, pool in used_pools(schedules, declared, target).items()
     ]
-    saved = read_saved(server, schedules.marker, [it.full_name for it in declared])
     changes = plan_deployments(declared, saved, prune=prune, target=target)
     tellable = _destinations(server)
     late = [late for change in changes if (late := _plan_late(server, schedules, change, tellable))]
     wanting = [it.full_name for change in changes if (it := change.declared) and it.late_after_seconds]
     events = _plan_events(server, schedules, declared, saved, target)
     resumed = _plan_resumes(server, schedules, declared) if target is None else []
-    notes: list[str] = []
     if wanting and not any(tellable):
         notes.append(
             f"No alert is sent when runs of {', '.join(wanting)} are late: the server has neither the block "

@@ -54,6 +54,7 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
     """
     import asyncio
 
+    from deployments.schedules.needed_services import with_their_services
     from deployments.schedules.schedule_file import load_schedules
     from infrastructure.server.client import connect
     from infrastructure.server.local_server import server_in_reach
@@ -70,11 +71,17 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
                 "window and leave it running: uv run prefect server start"
             )
         stops = (KeyboardInterrupt, asyncio.CancelledError)
-        with connect(say) as server, suppress(*stops), _warm_children(chosen):
+        with connect(say) as server, suppress(*stops):
             # Fails here if the server does not answer or refuses the credentials, before anything is announced.
             server.client.read_flows(limit=1)
-            _announce(chosen, address)
-            asyncio.run(_serve(chosen, limit, poll_seconds))
+            chosen, notes = with_their_services(server, chosen)
+            if not chosen:
+                raise ConfigError(" ".join(notes))
+            for note in notes:
+                say(note)
+            with _warm_children(chosen):
+                _announce(chosen, address)
+                asyncio.run(_serve(chosen, limit, poll_seconds))
     say("Stopped. Nothing is running any more.")
 
 

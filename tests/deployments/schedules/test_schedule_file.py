@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import jsonschema
 import pytest
@@ -13,10 +14,12 @@ from click.testing import CliRunner
 
 from deployments.apply import main
 from deployments.schedules.declared import DeclaredDeployment, next_runs
+from deployments.schedules.needed_services import with_their_services
 from deployments.schedules.plan import Saved, fields_of, plan_deployments
 from deployments.schedules.schedule_file import SCHEMA_FILE, load_schedules, schema_text
 from flows.services.airbyte.sync_events import DEPLOYMENT
 from infrastructure.errors import ConfigError
+from infrastructure.server.client import Server
 from infrastructure.workspace import EXAMPLE
 
 HEAD = "owner: me\ndefaults: {target: dev, work_pool: mine}\nwork_pools: {mine: {}}\ndeployments:\n"
@@ -210,3 +213,24 @@ def test_workers_are_told_where_the_workspace_is(
 
 def test_workers_of_the_example_are_told_of_no_workspace(shipped: dict[str, DeclaredDeployment]) -> None:
     assert not [it for it in shipped.values() if "TRIBUTARY_WORKSPACE" in it.job_variables.get("env", {})]
+
+
+class _Blocks:
+    """A server that has these Secret blocks."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def block_names(self, type_slug: str) -> list[str]:
+        return list(self._names) if type_slug == "secret" else []
+
+
+def test_a_schedule_waits_until_its_service_is_set_up(shipped: dict[str, DeclaredDeployment]) -> None:
+    every, name = list(shipped.values()), "reconcile-airbyte/production"
+
+    kept, (note,) = with_their_services(cast(Server, _Blocks()), every)
+
+    assert {it.full_name for it in every} - {it.full_name for it in kept} == {name}
+    assert note.startswith(f"Left out until Airbyte is set up: {name}. Name it with `airbyte` in targets.yml")
+    assert with_their_services(cast(Server, _Blocks("airbyte-api-url")), every) == (every, [])
+    assert with_their_services(cast(Server, _Blocks()), every, [name]) == (every, []), "what is there is left alone"
