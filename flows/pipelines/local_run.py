@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, cast
@@ -12,6 +13,7 @@ from flows.engine.changed.freshness import may_check
 from flows.engine.changed.last_success import latest_folder
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project, read_project
+from flows.engine.context.project_files import yaml_mapping
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import state_of
@@ -75,6 +77,8 @@ def _run_with_a_server(request: Request, project: Project) -> Outcome:
     from infrastructure.setup_profiles import ensure_target
 
     reporter = current_reporter()
+    if sentence := unread_profile(project, request.target, os.environ):
+        reporter.note(sentence)
     declared = declared_profile(request.target)
     is_loaded = False
 
@@ -92,6 +96,26 @@ def _run_with_a_server(request: Request, project: Project) -> Outcome:
             if not is_loaded:
                 _load_if_wanted(request, run)
             return Outcome(_run_pipeline(request), run.profile, api_url)
+
+
+def unread_profile(project: Project, target: str, environ: Mapping[str, str]) -> str:
+    """Return a sentence if the project's profile is in a profiles.yml, which is not read; empty where it is in none.
+
+    Raises:
+        ConfigError: targets.yml can't be read.
+    """
+    from infrastructure.targets.from_profiles import profiles_places
+    from infrastructure.targets.target_file import load_targets
+
+    if load_targets().profile == project.profile:
+        return ""  # The targets are those of this profile.
+    for path in profiles_places(project.folder, None, environ):
+        if project.profile in yaml_mapping(path):
+            return (
+                f"Profile {project.profile} in {path} is not read: target {target} is that of {targets_file()}. To use "
+                f"yours: uv run python -m flows init {shlex.quote(os.path.relpath(project.folder))}"
+            )
+    return ""
 
 
 def _adapter_and_dbt(target: str) -> tuple[str | None, str | None]:

@@ -9,10 +9,11 @@ import pytest
 
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
+from flows.engine.context.project import Project
 from flows.engine.context.reporting import reporting_to
 from flows.engine.ledger.failures import nothing_matched
 from flows.loaders.sample_data import count_sample_rows, write_sample_data
-from flows.pipelines.local_run import SAMPLE_ROWS, Request, load_data, wants_data
+from flows.pipelines.local_run import SAMPLE_ROWS, Request, load_data, unread_profile, wants_data
 from infrastructure.profiles import Profile
 
 REQUEST = Request("dev")
@@ -45,6 +46,24 @@ class Notes:
 )
 def test_data_is_loaded_on_duckdb_or_as_asked(request_: Request, warehouse: str, expected: bool) -> None:
     assert wants_data(request_, warehouse) is expected
+
+
+def test_a_profile_of_the_users_own_that_is_not_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    theirs = Project(tmp_path, "shop", "shop")
+    assert unread_profile(theirs, "dev", {}) == ""
+    (tmp_path / "profiles.yml").write_text("other: {}\n")
+    assert unread_profile(theirs, "dev", {}) == ""
+    (tmp_path / "home" / ".dbt").mkdir(parents=True)
+    (tmp_path / "home" / ".dbt" / "profiles.yml").write_text("shop: {outputs: {dev: {type: duckdb}}}\n")
+
+    said = unread_profile(theirs, "dev", {})
+
+    assert said.startswith(
+        f"Profile shop in {tmp_path}/home/.dbt/profiles.yml is not read: target dev is that of infra"
+    )
+    assert "To use yours: uv run python -m flows init " in said
+    assert unread_profile(Project(tmp_path, "shop", "tributary"), "dev", {}) == "", "it is what the targets are for"
 
 
 def test_sample_data_of_another_size_is_kept(tmp_path: Path) -> None:
