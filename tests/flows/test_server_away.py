@@ -9,11 +9,7 @@ from pathlib import Path
 import duckdb
 import orjson
 import pytest
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_CLIENT_MAX_RETRIES,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.reporting import reporting_to
@@ -24,7 +20,7 @@ from flows.pipelines.local_run import Request, run_locally
 from infrastructure.profiles import load_profile
 from tests.support.prefect_api import SetUpTarget
 from tests.support.recorded import Recorded
-from tests.support.road import Road
+from tests.support.road import Road, only_way
 
 SHOP = str(Path(__file__).parents[1] / "projects" / "shop")
 # Of the shop, with its seeds and tests.
@@ -59,11 +55,9 @@ class Witness:
 @pytest.fixture
 def road(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Road]:
     """Return the only way that this process knows to the server; what is on it arrives late."""
-    way = Road(prefect_server, delay_seconds=0.05)
-    monkeypatch.setenv("PREFECT_API_URL", way.url)
-    with temporary_settings({PREFECT_API_URL: way.url}):
+    with only_way(Road(prefect_server, delay_seconds=0.05)) as way:
+        monkeypatch.setenv("PREFECT_API_URL", way.url)
         yield way
-    way.end()
 
 
 def orders(target: str) -> int:

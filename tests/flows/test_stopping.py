@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.engine.sinks import recorder
 from flows.engine.target import server_lease as lease
@@ -30,7 +30,7 @@ from infrastructure.targets.target_file import ROOT
 from tests.support.prefect_api import SetUpTarget, post
 from tests.support.processes import wait_until
 from tests.support.recorded import Recorded
-from tests.support.road import Road
+from tests.support.road import Road, only_way
 
 PROJECT = str(Path(__file__).parents[1] / "projects" / "asleep")
 SERVE = """
@@ -297,21 +297,20 @@ def test_a_run_that_alone_cannot_reach_the_server_stops_its_query_before_another
     prefect_server: str, sleepers: Callable[[], Sleeper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server gives the target to another machine when the lease is over; two writers double and lose rows."""
-    sleeper, road = sleepers(), Road(prefect_server)
+    sleeper = sleepers()
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.5)
     monkeypatch.setattr(lease, "PROVEN_SECONDS", 10.0)
     monkeypatch.setattr(recorder, "CLOSE_SECONDS", 1.0)
 
-    def cut() -> None:
+    def cut(road: Road) -> None:
         sleeper.wait_for_sleep()
         road.close()
 
-    thread = threading.Thread(target=cut, daemon=True)
-    thread.start()
-    with temporary_settings({PREFECT_API_URL: road.url, PREFECT_CLIENT_MAX_RETRIES: 1}):
+    with only_way(Road(prefect_server), {PREFECT_CLIENT_MAX_RETRIES: 1}) as road:
+        thread = threading.Thread(target=cut, args=(road,), daemon=True)
+        thread.start()
         state = dbt_full_pipeline(target=sleeper.target, project_dir=PROJECT, freshness=False, return_state=True)
-    thread.join()
-    road.end()
+        thread.join()
     error = state.result(raise_on_failure=False)
     assert isinstance(error, UpstreamUnavailable)
     assert "was stopped because the Prefect server has not renewed its right to write for 10 s (" in str(error)

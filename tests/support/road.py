@@ -7,8 +7,16 @@ import json
 import re
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+_SomeRoad = TypeVar("_SomeRoad", bound="Road")
 
 
 class Road:
@@ -76,6 +84,32 @@ class Road:
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
+
+
+@contextmanager
+def only_way(road: _SomeRoad, settings: dict[Any, Any] | None = None) -> Iterator[_SomeRoad]:
+    """Have this process reach the server by a road alone while the block runs, and end the road.
+
+    Prefect's client has one worker that sends events, which stays with the address that it began with: one that began
+    here would hold back the events of all later tests, and one that was there before would not know the road.
+
+    Args:
+        settings: others of Prefect's that are in force meanwhile.
+    """
+    _deliver()
+    try:
+        with temporary_settings({PREFECT_API_URL: road.url, **(settings or {})}):
+            yield road
+    finally:
+        road.open()
+        _deliver()
+        road.end()
+
+
+def _deliver() -> None:
+    """Send what Prefect's client holds back, and end what holds it."""
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=30)
 
 
 class IllServer(Road):

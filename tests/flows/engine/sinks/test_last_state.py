@@ -8,15 +8,14 @@ from uuid import uuid4
 
 import pytest
 from prefect import flow
-from prefect.events.worker import EventsWorker
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.reporting import reporting_to
 from infrastructure.errors import ConfigError
 from tests.support.lock_holders import Listener
 from tests.support.prefect_api import post
-from tests.support.road import IllServer
+from tests.support.road import IllServer, only_way
 
 OpenIllServer = Callable[..., IllServer]
 
@@ -40,11 +39,7 @@ def ill(prefect_server: str) -> Iterator[OpenIllServer]:
 
         def put(*answers: int, takes_it: bool = False) -> IllServer:
             server = IllServer(prefect_server, list(answers), takes_it)
-            stack.callback(server.end)
-            stack.enter_context(temporary_settings({PREFECT_API_URL: server.url, PREFECT_CLIENT_MAX_RETRIES: 2}))
-            # What Prefect's client still holds back goes while there is a way.
-            stack.callback(EventsWorker.drain_all, timeout=30)
-            return server
+            return stack.enter_context(only_way(server, {PREFECT_CLIENT_MAX_RETRIES: 2}))
 
         yield put
 

@@ -24,7 +24,7 @@ from infrastructure.profiles import Profile
 from infrastructure.registration import limit_name
 from tests.support.lock_holders import Listener, holder, lease_of, leases, run_out, take_in_a_thread
 from tests.support.processes import wait_until
-from tests.support.road import Road
+from tests.support.road import Road, only_way
 
 
 @pytest.fixture
@@ -146,12 +146,8 @@ def _after(moment: threading.Event, keep: object) -> object:
 @pytest.fixture
 def road(target: str, prefect_server: str) -> Iterator[Road]:
     """Return the holder's only way to the server; others have ways of their own."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    way = Road(prefect_server)
-    with temporary_settings({PREFECT_API_URL: way.url}):
+    with only_way(Road(prefect_server)) as way:
         yield way
-    way.end()
 
 
 def test_a_holder_that_alone_cannot_reach_the_server_gives_up_before_another_can_have_the_target(
