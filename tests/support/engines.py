@@ -11,6 +11,10 @@ import pytest
 
 from benchmarks.engines import Engine, EngineMissing, have
 
+# dbt 1 of another environment begins cold each time, which takes 3 s of a processor. That it is run at all is seen by
+# the fast tests (flows/engine/test_dbt_1_12.py, and dbt 2 in each test that takes these), all else by the slow ones.
+OTHER_ENGINES = (pytest.param("1.12", marks=pytest.mark.slow), "2")
+
 
 def engine_or_skip(name: str) -> Engine:
     """Return a dbt, after it was installed where that was not done yet; skip the test where it can't be had."""

@@ -27,7 +27,7 @@ from flows.engine.ledger.resume import logged_lines
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from infrastructure.errors import DbtRunFailed
-from tests.support.engines import engine_or_skip
+from tests.support.engines import OTHER_ENGINES, engine_or_skip
 from tests.support.projects import profile_in
 
 HOURS = "select i as id, timestamp '2026-01-01' + i * interval 1 hour as happened from range(96) t(i)"
@@ -165,7 +165,7 @@ def recent_hours(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Ca
     return run
 
 
-@pytest.mark.parametrize("name", ["own", "1.12", "2"])
+@pytest.mark.parametrize("name", ["own", *OTHER_ENGINES])
 def test_a_resume_belongs_to_the_window_of_the_run_that_it_resumes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_resume_belongs_to_the_window_of_the_run_that_it_resumes(
     assert next(read_ledger(resumed.run_path / LEDGER))["window_at"] == began_at
 
 
-@pytest.mark.parametrize("name", ["own", "1.12", "2"])
+@pytest.mark.parametrize("name", ["own", *OTHER_ENGINES])
 def test_a_full_refresh_that_goes_on_keeps_the_batches_that_it_has_built(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

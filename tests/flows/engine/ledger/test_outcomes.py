@@ -22,7 +22,7 @@ from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from infrastructure.errors import DbtRunFailed
 from infrastructure.profiles import Profile
-from tests.support.engines import engine_or_skip
+from tests.support.engines import OTHER_ENGINES, engine_or_skip
 from tests.support.in_process import InProcessDbt, run_dbt_in_process
 
 FILES = {
@@ -207,7 +207,7 @@ def program_in(folder: Path, real: str) -> str:
     return str(program)
 
 
-@pytest.mark.parametrize("name", ["1.12", "2"])
+@pytest.mark.parametrize("name", OTHER_ENGINES)
 @pytest.mark.parametrize("select", [None, "raw+"])
 def test_another_dbt_that_loses_a_node_is_red(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, select: str | None
