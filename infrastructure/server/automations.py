@@ -30,7 +30,8 @@ HEARTBEAT_SECONDS = 30
 PREFIX = "Tributary: "
 
 _ENDED = tuple(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut"))
-_STARTED = ("prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling", *_ENDED)
+_RUNNING = "prefect.flow-run.Running"
+_STARTED = ("prefect.flow-run.Pending", _RUNNING, "prefect.flow-run.Cancelling", *_ENDED)
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _CRASHED, _RESUMED = "prefect.flow-run.Crashed", f"prefect.flow-run.{RESUMING}"
 # What the names of the automations have that begin runs again.
@@ -177,7 +178,7 @@ def automation_documents(
         document(
             "silent from the start",
             "A run has begun and sent no heartbeat, so it is unknown whether its process is running.",
-            _expecting([_HEARTBEAT, *_ENDED], after=["prefect.flow-run.Running"], within=patience.silent),
+            _expecting([_HEARTBEAT, *_ENDED], after=[_RUNNING], within=patience.silent),
             f"{run} has sent no heartbeat since it began",
             f"Its process may be gone: see its worker. Where PREFECT_FLOWS_HEARTBEAT_FREQUENCY is off, this means "
             f"nothing.\n{link}",
@@ -185,7 +186,7 @@ def automation_documents(
         document(
             "stuck",
             "A run is still running long after any run should have ended.",
-            _expecting(_ENDED, after=["prefect.flow-run.Running"], within=patience.stuck),
+            _expecting(_ENDED, after=[_RUNNING], within=patience.stuck),
             f"{run} has been running for {patience.stuck // 3600} hours",
             f"See what it waits for, or cancel it.\n{link}",
         ),
@@ -238,6 +239,8 @@ def resume_documents(
         ]
         gone = _gone(f"{owner} schedules: no sign of life{_TO_GO_ON}{_times(count)}", patience.gone)
         gone.trigger["match_related"] = tags
+        # These runs send their first heartbeat when they begin, so that one that is gone before that is missed as well.
+        gone.trigger["after"] = sorted([_HEARTBEAT, _RUNNING])
         # A run that has never begun, or too often, is not begun again: what kills it would do so for ever.
         trigger = _expecting([_RESUMED], after=[_CRASHED], within=patience.resumed)
         trigger["match"] = {**trigger["match"], "prefect.run-count": [str(number + 1) for number in range(count)]}

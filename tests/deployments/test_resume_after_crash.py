@@ -75,6 +75,8 @@ def test_nobody_is_told_of_a_crash_before_the_run_could_go_on() -> None:
     assert f"prefect.flow-run.{RESUMING}" in crashed.trigger["expect"]
     assert Patience().resumed < Patience().told
     assert 2 * Patience().gone <= 120, "that a run is gone is noticed within two minutes"
+    gone, _ = resume_documents("owner", "managed-by:owner", [2])
+    assert gone.trigger["after"] == ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"], "also before its first"
 
 
 @pytest.fixture
@@ -172,8 +174,7 @@ def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = f"{bucket}/{fresh}"
-    if elsewhere:
-        one = Machine(url, shop / "one machine", monkeypatch)
+    one = Machine(url, shop / "one machine", monkeypatch) if elsewhere else None
     warehouse = shop / "warehouse.duckdb"
     target = set_up_target({"warehouse": "duckdb", "path": str(warehouse), "schema": "main", "threads": 2})
     monkeypatch.setattr(schedule_file, "load_targets", lambda: SimpleNamespace(names=[target]))
@@ -219,7 +220,7 @@ def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
             return found is not None and found.is_final() and not found.is_crashed()
 
         wait_until(has_built_first, "the first model is built")
-        if elsewhere:
+        if one:
             kill_all(worker.pid)
             one.lose()
             Machine(url, shop / "other machine", monkeypatch)
