@@ -63,13 +63,23 @@ def case_of(seed: str, dbt: str = "1.12") -> Case:
     if not dbt.startswith("1.12"):
         world = replace(world, nodes={name: replace(node, goes_on=False) for name, node in world.nodes.items()})
     steps = generated_history(chance, world)
+    if not dbt.startswith("1.12"):
+        steps = [_stopping(step) for step in steps]
     if is_dbt_2:
         kept = {name: check for name, check in world.checks.items() if not _is_before_a_snapshot(world, check)}
         world = replace(world, checks=kept)
         steps = [
-            Edit("trip", step.of) if isinstance(step, Edit) and step.what == "trip batch" else step for step in steps
+            Edit("trip", step.of) if isinstance(step, Edit) and step.what == "trip batch" else step
+            for step in steps
+            if not (isinstance(step, Edit) and step.node and step.node.kind == "snapshot")
         ]
     return Case(seed, world, tuple(steps))
+
+
+def _stopping(step: Step) -> Step:
+    if not isinstance(step, Edit) or step.node is None:
+        return step
+    return replace(step, node=replace(step.node, goes_on=False))
 
 
 def _is_before_a_snapshot(world: World, check: Check) -> bool:

@@ -45,7 +45,8 @@ _METRICS = {
 def write_project(world: World, folder: Path) -> None:
     """Write what differs from what is there; `folder` holds the project and the package beside it."""
     files = _files(world)
-    for path in folder.glob("p*/models/**/*.sql"):
+    written = ("p*/models/**/*.sql", "p*/seeds/*.csv", "p*/tests/*.sql")
+    for path in (path for pattern in written for path in folder.glob(pattern)):
         if str(path.relative_to(folder)) not in files:
             path.unlink()
     for name, text in files.items():

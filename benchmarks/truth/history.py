@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.truth.world import Check, Edit, World
+from benchmarks.truth.world import Check, Edit, World, generated_addition, generated_reading, without
 
 # Where a run is cut: when it hears that a node begins, or that one ended, before or after it wrote that down; and
 # before or after it wrote down what the next run with --changed starts from.
@@ -244,7 +244,13 @@ def _generated_edit(chance: random.Random, world: World, breaking: bool = True) 
         "project var": [""],
         "env": [""],
         "hook": [""] if world.hook is not None else [],
+        "remove": [name for name in world.nodes if without(world, name) is not world],
     }
+    way = chance.random()
+    if way < 0.08:
+        return generated_addition(chance, world)
+    if way < 0.16 and (reading := generated_reading(chance, world)):
+        return reading
     tripped = [node.trip for node in world.nodes.values() if node.can_trip]
     batched = [node.trip for node in world.nodes.values() if node.shape == "microbatch" and node.can_trip]
     solid = [node.trip for node in world.nodes.values() if node.can_trip and node.shape not in ("view", "ephemeral")]

@@ -269,18 +269,31 @@ class Edit:
 
     Attributes:
         of: the relation, the source or the test that it happens to.
+        parent: what a node reads from now on, too.
+        node: the one that is added.
+        check: the test that comes with it.
     """
 
     what: str
     of: str = ""
     value: int = 0
+    parent: str = ""
+    node: Node | None = None
+    check: Check | None = None
 
     def __str__(self) -> str:
         """Say it."""
-        return " ".join(part for part in (self.what, self.of, str(self.value) if self.value else "") if part)
+        value = str(self.value) if self.value else ""
+        return " ".join(part for part in (self.what, self.of, self.parent, value) if part)
 
     def applied(self, world: World) -> World:
         """Return the world after it; the same where there is nothing that it could happen to."""
+        if self.node is not None:
+            return _with_one_more(world, self.node, self.check)
+        if self.what == "remove":
+            return without(world, self.of)
+        if self.what == "read more":
+            return _reading(world, self.of, self.parent)
         if self.what in _OF_NODES:
             node = world.nodes.get(self.of)
             return _with_node(world, _OF_NODES[self.what](node, self.value)) if node else world
@@ -331,6 +344,24 @@ def healed(world: World) -> World:
     return replace(world, nodes=nodes, sources=sources, checks=checks, env=env)
 
 
+def without(world: World, relation: str) -> World:
+    """Return a world that lacks a node and its tests; the same where something reads it, or it has versions."""
+    node = world.nodes.get(relation)
+    if node is None or world.children(relation) or node.version is not None or len(world.nodes) == 1:
+        return world
+    nodes = {name: other for name, other in world.nodes.items() if name != relation}
+    checks = {name: check for name, check in world.checks.items() if relation not in check.of}
+    return replace(world, nodes=nodes, checks=checks)
+
+
+def _with_one_more(world: World, node: Node, check: Check | None) -> World:
+    # A history of which a shorter one is looked for can lack what it reads.
+    if any(parent not in world.nodes for parent in node.parents if not parent.startswith("source:")):
+        return world
+    checks = {**world.checks, check.name: check} if check else world.checks
+    return replace(world, nodes={**world.nodes, node.relation: node}, checks=checks)
+
+
 def _with_node(world: World, node: Node) -> World:
     return replace(world, nodes={**world.nodes, node.relation: node})
 
@@ -345,6 +376,42 @@ def _broken(node: Node, _: int) -> Node:
 
 def _mended(node: Node, _: int) -> Node:
     return replace(node, is_broken=False)
+
+
+def _reading(world: World, relation: str, parent: str) -> World:
+    """Return a world in which a node reads one more, which stands before it."""
+    names = [*world.nodes]
+    node = world.nodes.get(relation)
+    if node is None or parent not in names or names.index(parent) >= names.index(relation) or parent in node.parents:
+        return world
+    return _with_node(world, replace(node, parents=(*node.parents, parent)))
+
+
+def generated_addition(chance: random.Random, world: World) -> Edit:
+    """Return the edit that adds a model, a seed or a snapshot, and perhaps a test of it."""
+    number = max(node.number for node in world.nodes.values()) + 1
+    node = _generated_node(chance, number, world.nodes, world.sources, has_package=False)
+    check = Check(f"not_null_{node.relation}", "not_null", (node.relation,)) if chance.random() < 0.5 else None
+    return Edit("add", node.relation, node=node, check=check)
+
+
+def generated_reading(chance: random.Random, world: World) -> Edit | None:
+    """Return the edit by which a model reads another one more; None where none can."""
+    names = [*world.nodes]
+    # Their tests are written for the parents that they have.
+    fixed = {check.of[0] for check in world.checks.values() if check.kind in ("unit", "related")}
+    able = [
+        name
+        for place, name in enumerate(names)
+        if world.nodes[name].kind == "model" and world.nodes[name].parents and not world.nodes[name].package
+        if name not in fixed and set(names[:place]) - set(world.nodes[name].parents)
+    ]
+    if not able:
+        return None
+    relation = chance.choice(able)
+    nodes = world.nodes
+    earlier = [name for name in names[: names.index(relation)] if name not in nodes[relation].parents]
+    return Edit("read more", relation, parent=chance.choice(earlier))
 
 
 def _with_other_rows(node: Node, value: int) -> Node:
