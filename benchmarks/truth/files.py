@@ -151,12 +151,12 @@ def _properties(world: World) -> dict[str, Any]:
             entry["relation"] = _ref(world.nodes[node.parents[0]], braces=False)
         elif world.has_group and node.kind == "model" and node.number % 2 == 0:
             config["group"] = "finance"
+        tests = [test for check in world.checks.values() if check.of[0] == relation if (test := _test(world, check))]
         if node.version:
-            entry |= {"latest_version": 2, "versions": [{"v": 1}, {"v": 2}]}
-            # The tests of a versioned model are each version's.
+            entry["latest_version"] = 2
+            entry.setdefault("versions", []).append({"v": node.version, "data_tests": tests})
         else:
-            entry["data_tests"] = [_test(world, c) for c in world.checks.values() if c.of[0] == relation]
-            entry["data_tests"] = [test for test in entry["data_tests"] if test]
+            entry["data_tests"] = tests
         entry["config"] = config
     for name, entry in entries.items():
         kind = next(node.kind for node in world.nodes.values() if node.name == name)

@@ -123,7 +123,7 @@ class Knowledge:
         """
         chosen = selected(world, run)
         verdict = Verdict()
-        old = _too_old(world, chosen) if run.verb == "build" else ""
+        old = _too_old(world, run, chosen) if run.verb == "build" else ""
         if old:
             # It stops before it is a run of its own.
             verdict.must_fail.append(f"{old} is stale")
@@ -208,8 +208,10 @@ def _is_tripped(world: World, hook: str) -> bool:
     return world.hook is not None and world.env.get(hook) == "hard"
 
 
-def _too_old(world: World, chosen: Selected) -> str:
-    """Return the stale sources that a command depends on."""
+def _too_old(world: World, run: Run, chosen: Selected) -> str:
+    """Return the stale sources that a command depends on; one for everything looks at all."""
+    if not (run.select or run.exclude or run.selector or world.has_default):
+        return ", ".join(name for name, source in world.sources.items() if source.is_stale)
     tested = {relation for check in chosen.checks for relation in world.checks[check].of}
     behind = world.upstream(chosen.nodes | tested)
     return ", ".join(name for name, source in world.sources.items() if source.is_stale and f"source:{name}" in behind)
