@@ -14,8 +14,18 @@ from pathlib import Path
 
 _PROJECT = {
     "models/one.sql": "{{ config(materialized='table') }} select 1 as id",
-    "models/one.yml": "models: [{name: one, columns: [{name: id, data_tests: [unique]}]}]",
-    "models/raw.yml": "sources: [{name: raw, tables: [{name: rows}]}]",
+    "models/one.yml": (
+        "{models: [{name: one, config: {tags: [a]}, columns: [{name: id, data_tests: [unique]}]}],"
+        " groups: [{name: finance, owner: {name: a, email: a@example.com}}]}"
+    ),
+    "models/raw.yml": (
+        "sources: [{name: raw, schema: main, config: {loaded_at_field: now(), freshness: {error_after: {count: 1,"
+        " period: day}}}, tables: [{name: one}]}]"
+    ),
+    "seeds/two.yml": "seeds: [{name: two, config: {column_types: {id: bigint}}}]",
+    "snapshots/three.yml": "snapshots: [{name: three, config: {tags: [a]}}]",
+    "macros/eight.sql": "{% macro eight() %}8{% endmacro %}",
+    "selectors.yml": "selectors: [{name: nine, definition: {method: tag, value: a}}]",
     "models/five.sql": "{{ config(materialized='incremental') }} select * from {{ ref('one') }}",
     "models/six.sql": "select * from {{ ref('five') }}",
     "seeds/two.csv": "id\n1\n",
@@ -24,7 +34,7 @@ _PROJECT = {
         "select * from {{ ref('one') }}{% endsnapshot %}"
     ),
     "tests/four.sql": "select * from {{ ref('one') }} where id is null",
-    "dbt_project.yml": "{name: warm, profile: warm}",
+    "dbt_project.yml": "{name: warm, profile: warm, on-run-end: [select 1], models: {warm: {+materialized: view}}}",
     "profiles.yml": "warm: {target: dev, outputs: {dev: {type: duckdb, path: '{folder}/warm.duckdb'}}}",
 }
 
@@ -45,13 +55,20 @@ def warm_up() -> None:
             path = Path(folder, name)
             path.parent.mkdir(exist_ok=True)
             path.write_text(content.replace("{folder}", folder))
-        # The static parser has threads, which would not come along: a child would wait for them for ever.
+        # The static parser has threads, which would not come along: a child would wait for them for ever. So the
+        # project has no ref() in YAML, which always goes through it. Flags stand after the command, since `source
+        # freshness` does not see those before it.
         flags = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-static-parser"]
         places = [word for name in ("project", "profiles") for word in (f"--{name}-dir", folder)]
         places += [word for name in ("target", "log") for word in (f"--{name}-path", f"{folder}/{name}")]
-        # In a context of its own: what dbt keeps there is not for the next one to find.
-        done = contextvars.copy_context().run(dbtRunner().invoke, [*flags, "build", *places])
-        assert done.success, done.exception
+        # The last one reads what the first two left of their parse, and parses what differs from it.
+        for command in (["build"], ["source", "freshness"], ["ls"]):
+            # In a context of its own: what dbt keeps there is not for the next one to find.
+            done = contextvars.copy_context().run(dbtRunner().invoke, [*command, *flags, *places])
+            assert done.success, done.exception
+            for name in ("models/six.sql", "models/one.yml", "seeds/two.yml"):
+                with Path(folder, name).open("a") as file:
+                    file.write("\n")
         DuckDBConnectionManager.close_all_connections()
     # dbt has set it up, and what is forked sets up its own.
     logging.root.handlers.clear()
