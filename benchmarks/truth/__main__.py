@@ -156,6 +156,8 @@ def main(  # noqa: PLR0913  (a parameter per option)
                 break
             for lane in _ended(lanes):
                 _count(lane, tally)
+                if tally.played.total() % 100 == 0:
+                    click.echo(f"{tally.played.total()} of {len(seeds)} played, {len(tally.wrong)} wrong", err=True)
     _print(tally, time.monotonic() - began)
     sys.stdout.flush()
     # DuckDB prints a page about what dbt has left of it when Python ends.
