@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
@@ -27,7 +26,7 @@ from flows.history.store import history_store
 from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import RunTimedOut, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
-from tests.support.prefect_api import SetUpTarget, post
+from tests.support.prefect_api import SetUpTarget, client, post
 from tests.support.processes import wait_until
 from tests.support.recorded import Recorded
 from tests.support.road import Road, only_way
@@ -118,7 +117,7 @@ def start_deployed(api: str, deployment: str, sleeper: Sleeper) -> Recorded:
     """Start a flow run of a deployment, as the UI does."""
 
     def find() -> dict[str, Any] | None:
-        found = httpx.get(f"{api}/deployments/name/dbt-full-pipeline/{deployment}", trust_env=False, timeout=60)
+        found = client().get(f"{api}/deployments/name/dbt-full-pipeline/{deployment}")
         return found.json() if found.is_success else None
 
     wait_until(find, "the deployment is there", PATIENCE_SECONDS)

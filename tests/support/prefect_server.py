@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.prefect_api import client
 from tests.support.processes import free_port, wait_until
 
 _SETTINGS = {
@@ -57,7 +58,7 @@ def prefect_server_running(home: Path, cache: Path) -> Iterator[str]:
         if server.poll() is not None:
             pytest.fail(f"the Prefect server did not start:\n{(home / 'server.log').read_text()[-2000:]}")
         with suppress(httpx.TransportError):
-            return httpx.get(f"{url}/health", trust_env=False).is_success
+            return client().get(f"{url}/health").is_success
         return False
 
     with (home / "server.log").open("w") as log:

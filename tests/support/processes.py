@@ -9,6 +9,9 @@ from collections.abc import Callable
 import pytest
 
 _START_SECONDS = 600
+# How long until it is looked again: at once at first, and less often the longer it takes, as looking takes from the
+# processor what is waited for.
+_LEAST_SECONDS, _MOST_SECONDS, _OF_THE_WAIT = 0.02, 0.25, 0.1
 
 
 def free_port() -> int:
@@ -20,8 +23,9 @@ def free_port() -> int:
 
 def wait_until(is_so: Callable[[], object], what: str, seconds: float = _START_SECONDS) -> None:
     """Wait for what another process does; fail the test when it never does."""
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
     while not is_so():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > seconds:
             pytest.fail(f"{what}: waited {seconds:.0f} s for it")
-        time.sleep(0.05)
+        time.sleep(min(max(_LEAST_SECONDS, waited * _OF_THE_WAIT), _MOST_SECONDS))
