@@ -56,8 +56,9 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: boo
             f"{shown(place / MARKER)} exists: {place} is a workspace already, and nothing is overwritten."
         )
     project = _project_in(place, project_dir)
-    has_packages = _has_packages(project)
     settings = project_settings(project)
+    if not settings.get("name"):
+        read_project(project)  # Says what is wrong with it.
     profile, source = _profile_of(project, place, str(settings.get("profile") or settings["name"]), profiles)
     facts = _facts_of(project, place, str(settings["name"]))
     files = files_of(facts, profile)
@@ -75,7 +76,7 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: boo
         click.confirm(f"Write {len(files) - len(kept)} files to {place}?", default=True, abort=True)
     _write(place, {name: text for name, text in files.items() if name not in kept})
     echo(f"Wrote {len(files) - len(kept)} files to {place}.\n")
-    echo("\n".join(_next_steps(place, project, profile, has_packages)))
+    echo("\n".join(_next_steps(place, profile)))
 
 
 def _project_in(place: Path, given: Path | None) -> Path:
@@ -91,21 +92,6 @@ def _project_in(place: Path, given: Path | None) -> Path:
     raise ConfigError(
         f"{place} has no dbt_project.yml, {there or 'nor has a folder in it'}. Name the dbt project with --project-dir."
     )
-
-
-def _has_packages(project: Path) -> bool:
-    """Return whether the packages that the project needs are installed.
-
-    Raises:
-        ConfigError: the folder is no dbt project, or its file can't be read.
-    """
-    try:
-        read_project(project)
-    except ConfigError:
-        if not project_settings(project).get("name"):
-            raise
-        return False
-    return True
 
 
 def _profile_of(project: Path, place: Path, name: str, given: Path | None) -> tuple[FoundProfile, str]:
@@ -154,7 +140,7 @@ def _write(place: Path, files: Mapping[str, str]) -> None:
             file.write(files[name])
 
 
-def _next_steps(place: Path, project: Path, profile: FoundProfile, has_packages: bool) -> list[str]:
+def _next_steps(place: Path, profile: FoundProfile) -> list[str]:
     """Return what to do next, as lines: variables to set, then commands."""
     variables = {name: what for target in profile.ready for name, what in target.secrets.items()}
     for target in profile.ready:
@@ -166,10 +152,10 @@ def _next_steps(place: Path, project: Path, profile: FoundProfile, has_packages:
         width = max(map(len, unset))
         lines += ["Set these variables for the targets that you use:"]
         lines += [f"  {name:{width}}  {what}" for name, what in unset.items()]
-    return [*lines, "Next:", *(f"  {command}" for command in _commands(place, project, profile, has_packages))]
+    return [*lines, "Next:", *(f"  {command}" for command in _commands(place, profile))]
 
 
-def _commands(place: Path, project: Path, profile: FoundProfile, has_packages: bool) -> list[str]:
+def _commands(place: Path, profile: FoundProfile) -> list[str]:
     from infrastructure.profiles import require_adapter
 
     commands: list[str] = []
@@ -179,8 +165,6 @@ def _commands(place: Path, project: Path, profile: FoundProfile, has_packages: b
             require_adapter(kind, profile.default)
         except ConfigError:
             commands.append(f"uv sync --extra {kind}")
-    if not has_packages:
-        commands.append(f"uv run dbt deps --project-dir {_near(project)}")
     given = "" if workspace({}).folder == place else f" --workspace {_near(place)}"
     commands.append(f"uv run python -m infrastructure.setup_profiles{given}")
     commands.append(f"uv run python -m flows run{given}")

@@ -11,6 +11,7 @@ import click
 import yaml
 
 from flows.engine.context.options import RETRIES, RunOptions
+from flows.engine.context.project import NO_DEPS_VARIABLE
 from infrastructure.errors import ConfigError
 from infrastructure.program import PROGRAM_VARIABLE
 
@@ -102,6 +103,11 @@ def _use_dbt(context: click.Context, parameter: click.Parameter, value: str | No
         os.environ[PROGRAM_VARIABLE] = str(Path(value).absolute()) if os.sep in value else value
 
 
+def _without_deps(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ[NO_DEPS_VARIABLE] = "1"
+
+
 def project_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for the project that a command works on, and for its dbt."""
     dbt_option = click.option(
@@ -111,7 +117,14 @@ def project_option(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_use_dbt,
         help="The dbt to use: a program, a virtual environment's folder, or a name on the PATH.",
     )
-    return _project_option(dbt_option(command))
+    deps_option = click.option(
+        "--no-deps",
+        is_flag=True,
+        expose_value=False,
+        callback=_without_deps,
+        help="Do not install the project's packages when they are missing.",
+    )
+    return _project_option(dbt_option(deps_option(command)))
 
 
 raw_schema_option = click.option("--raw-schema", default="raw", show_default=True, help="The schema to load into.")

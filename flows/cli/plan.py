@@ -62,9 +62,12 @@ def plan(
     **asked: Any,  # noqa: ANN401  (the options that it has in common with `run`)
 ) -> None:
     """Show what a run would do, in which order and why; nothing is executed."""
-    from flows.engine.context.project import read_project
+    from flows.engine.context.project import project_to_run
+    from flows.engine.context.reporting import reporting_to
+    from flows.report.terminal import TerminalReporter
 
-    project = read_project(project_dir)
+    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter):
+        project = project_to_run(project_dir)
     options = options_of(asked)
     command = options.command("build")
     profile = profile_for_parsing(target)

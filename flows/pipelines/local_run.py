@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from flows.engine.changed.freshness import may_check
 from flows.engine.changed.last_success import latest_folder
 from flows.engine.context.options import RunOptions
-from flows.engine.context.project import Project, read_project
+from flows.engine.context.project import Project, project_to_run
 from flows.engine.context.project_files import yaml_mapping
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext, open_context
@@ -62,7 +62,7 @@ def run_locally(request: Request) -> Outcome:
         TributaryError: see `dbt_full_pipeline`.
     """
     # Before anything slow: a mistyped folder should not cost the wait for a server.
-    project = read_project(request.project_dir)
+    project = project_to_run(request.project_dir)
     # With --changed there may be nothing to build.
     options = request.options
     state = state_of(project, request.target, os.environ)

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from flows.engine.context.project import Project, project_folder, read_project
+from flows.engine.context.project import Project, project_folder, project_to_run
 from flows.engine.context.reporting import Reporter, current_reporter
 from flows.engine.context.state import State, state_of
 
@@ -107,7 +107,7 @@ def open_context(target: str, project: Project | str | None = None) -> Iterator[
         project: its folder, where it was not read yet; that of the workspace when None.
 
     Raises:
-        ConfigError: the target is not set up, or the folder is no dbt project; see `read_project`.
+        ConfigError: the target is not set up, or the folder is no dbt project; see `project_to_run`.
     """
     from infrastructure.profiles import load_profile
 
@@ -116,7 +116,7 @@ def open_context(target: str, project: Project | str | None = None) -> Iterator[
     flow_run = current_flow_run()
     outer = known.get((target, folder))
     if outer is None:
-        found = project if isinstance(project, Project) else read_project(project)
+        found = project if isinstance(project, Project) else project_to_run(project)
         run = RunContext(found, load_profile(target), flow_run)
     else:
         run = outer if outer.flow_run == flow_run else replace(outer, flow_run=flow_run)
@@ -130,8 +130,7 @@ def open_context(target: str, project: Project | str | None = None) -> Iterator[
 
 
 def project_at(folder: str | None) -> Project:
-    """Return the project of a folder as an open context knows it; read where none does, see `read_project`."""
+    """Return the project of a folder as an open context knows it; read where none does, see `project_to_run`."""
     place = project_folder(folder)
-    return next((run.project for (_, known), run in _open.get({}).items() if known == place), None) or read_project(
-        folder
-    )
+    known = next((run.project for (_, opened), run in _open.get({}).items() if opened == place), None)
+    return known or project_to_run(folder)

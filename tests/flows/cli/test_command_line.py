@@ -57,7 +57,7 @@ def test_help_says_what_a_command_does_and_gives_examples(command: list[str]) ->
         (["run", "--vars", "a"], "--vars has to be a mapping, not 'a'. Write it as '{name: value}'"),
         (["run", "--project-dir", "no/such"], "Give the folder of a dbt project with --project-dir"),
         (["run", "--project-dir", "tests"], "tests is not a dbt project: it has no dbt_project.yml"),
-        (["run", *project("packaged")], "Install them with: uv run dbt deps --project-dir"),
+        (["run", "--no-deps", *project("packaged")], "Install them with: uv run dbt deps --project-dir"),
         (["plan", "--select", "a", "--selector", "b"], "Give either --selector or --select/--exclude"),
         (["plan", "--select", "--full"], "--full"),
         (["sample-data", "--rows", "0"], "0 is not in the range x>=1"),
