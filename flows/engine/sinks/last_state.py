@@ -6,6 +6,8 @@ Prefect's engine asks the server once to take it, and makes of an error in the a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.engine.context.reporting import current_reporter
@@ -66,14 +68,14 @@ class _AskAgain:
         from prefect.client.schemas import OrchestrationResult
         from prefect.client.schemas.responses import SetStateStatus, StateAcceptDetails
         from prefect.exceptions import ObjectNotFound
-        from prefect.settings import PREFECT_CLIENT_RETRY_EXTRA_CODES, temporary_settings
+        from prefect.settings import PREFECT_CLIENT_RETRY_EXTRA_CODES
 
         if not state.is_final():
             return self._ask(flow_run_id, state, force)
         # Left to itself, Prefect's client tries 502 and 503 again, for about a minute, and not the others.
         codes = {*PREFECT_CLIENT_RETRY_EXTRA_CODES.value(), *range(500, 600)}
         try:
-            with temporary_settings({PREFECT_CLIENT_RETRY_EXTRA_CODES: codes}):
+            with _trying_again_after(codes):
                 answer = self._ask(flow_run_id, state, force)
         except (httpx.HTTPError, ObjectNotFound) as exc:
             from infrastructure.server.client import in_words
@@ -95,3 +97,17 @@ class _AskAgain:
                 f"this machine sends them. The ledgers under {state_root(os.environ)} have them all."
             )
         return answer
+
+
+@contextmanager
+def _trying_again_after(codes: set[int]) -> Iterator[None]:
+    """Have Prefect's client try again what a server answers with one of these HTTP codes.
+
+    The settings in force are copied: `temporary_settings` reads all of them anew, which takes 30 ms.
+    """
+    from prefect.context import SettingsContext, get_settings_context
+
+    context = get_settings_context()
+    client = context.settings.client.model_copy(update={"retry_extra_codes": codes})
+    with SettingsContext(profile=context.profile, settings=context.settings.model_copy(update={"client": client})):
+        yield

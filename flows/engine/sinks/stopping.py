@@ -138,10 +138,12 @@ class _Look:
     def _look(self) -> None:
         from prefect.client.orchestration import get_client
 
+        if self._is_over.wait(LOOK_SECONDS):
+            return  # Before a client is made, which takes 25 ms in which the run does not begin.
         with get_client(sync_client=True, httpx_settings={"timeout": _ANSWER_SECONDS}) as client:
-            while not self._is_over.wait(LOOK_SECONDS):
-                if is_being_cancelled(self._flow_run_id, client):
-                    break
+            while not is_being_cancelled(self._flow_run_id, client):
+                if self._is_over.wait(LOOK_SECONDS):
+                    return
         with self._guard:
             if not self._is_over.is_set():
                 self.is_cancelled = True
