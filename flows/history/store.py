@@ -27,6 +27,8 @@ KEPT_DAYS = 400
 SEPARATE_HOURS = 24
 # How long a file stays after its rows were merged into another: no reader takes longer.
 GRACE = timedelta(hours=1)
+# Of compressed files. Read, they take about ten times as much memory.
+_SMALL_BYTES = 4_000_000
 # Sorts after the names of single runs, which begin with a digit: readers take the last file that has a run.
 _TOGETHER = "together"
 
@@ -98,8 +100,13 @@ class HistoryStore:
                 connection.execute("set lock_configuration = true")
                 asked = {"project": project, "target": target}
                 where = [f"{name} = {literal(value)}" for name, value in asked.items() if value is not None]
-                create_views(connection, self.files(), " and ".join(where) or "true")
+                files = self.files()
+                create_views(connection, files, " and ".join(where) or "true", bool(where) and self._is_small(files))
             yield connection
+
+    def _is_small(self, files: Sequence[str]) -> bool:
+        """Say whether all rows fit into memory, so that a report's queries need not open every file, and many times."""
+        return self._is_local and sum(Path(file).stat().st_size for file in files) <= _SMALL_BYTES
 
     def compact(
         self, keep_days: int = KEPT_DAYS, separate_hours: int = SEPARATE_HOURS, now: datetime | None = None

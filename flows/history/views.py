@@ -23,7 +23,9 @@ def parquet(files: Sequence[str]) -> str:
     return f"read_parquet([{', '.join(map(literal, files))}], union_by_name = true, filename = true)"
 
 
-def create_views(connection: DuckDBPyConnection, files: Sequence[str], where: str = "true") -> None:
+def create_views(
+    connection: DuckDBPyConnection, files: Sequence[str], where: str = "true", is_small: bool = False
+) -> None:
     """Make the views over these files.
 
     `nodes` has a row per node and run, `runs` a row per run, and `latest` the last result of every node in the project:
@@ -31,6 +33,7 @@ def create_views(connection: DuckDBPyConnection, files: Sequence[str], where: st
 
     Args:
         where: a condition on the rows, such as those of one target.
+        is_small: read the rows once, into memory, and not for each query.
     """
     # A file from before a column was added has nulls in it.
     rows = "select " + ", ".join(f"null::{kind} as {name}" for name, kind in COLUMNS.items()) + " limit 0"
@@ -41,7 +44,8 @@ def create_views(connection: DuckDBPyConnection, files: Sequence[str], where: st
             f"(select {RUN_KEY}, max(filename) as filename from {parquet(files)} group by {RUN_KEY}) "
             f"using ({RUN_KEY}, filename)"
         )
-    connection.execute(f"create or replace temp view history as select * from ({rows}) where {where}")
+    kind = "table" if is_small else "view"
+    connection.execute(f"create or replace temp {kind} history as select * from ({rows}) where {where}")
     connection.execute("create or replace temp view nodes as from history where unique_id is not null")
     connection.execute(
         f"""

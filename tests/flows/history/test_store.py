@@ -86,6 +86,21 @@ def test_files_of_past_days_are_put_together_and_go_only_when_nobody_reads_them_
     assert run_ids(store) == before
 
 
+@pytest.mark.parametrize("small", [0, 4_000_000])
+def test_a_history_of_one_target_is_the_same_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(store_module, "_SMALL_BYTES", small)
+    runs = [run([node("a")], AT - timedelta(hours=hours), target=target) for hours in (50, 40, 2) for target in "xy"]
+    store = stored(tmp_path, *runs)
+    store.compact(separate_hours=24, now=NOW)
+    with store.reading("shop", "x") as history:
+        kind = history.execute("select table_type from information_schema.tables where table_name = 'history'")
+        assert kind.fetchall() == [("LOCAL TEMPORARY" if small else "VIEW",)]
+        found = history.execute("select target, count(*), count(distinct run_id) from nodes group by all").fetchall()
+    assert found == [("x", 3, 3)]
+
+
 def test_a_compaction_that_was_cut_off_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [run([node("a")], AT - timedelta(days=days), target=target) for days in (40, 41, 2, 3) for target in "xy"]
     store = stored(tmp_path, *runs)
