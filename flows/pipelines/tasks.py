@@ -19,7 +19,7 @@ from flows.engine.context.options import RETRIES, RunOptions
 from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import State
 from flows.engine.run import Ended, run_dbt
-from flows.engine.sinks.last_state import is_followed
+from flows.engine.sinks.last_state import do_beside_the_end, is_followed
 from flows.engine.sinks.recorder import Recorder, Sparing
 from flows.engine.sinks.sending import EventsApi
 from flows.engine.sinks.stopping import cut_off_by_a_stop
@@ -204,6 +204,6 @@ def _ended(run: RunContext, command: DbtCommand) -> Ended:
         publish(result)
         report_nodes(result, command, run.project, run.profile, error)
         if command.verb == "build":
-            publish_overview(run.state.project, run.target)
+            do_beside_the_end(partial(publish_overview, run.state.project, run.target))
 
     return ended

@@ -6,8 +6,10 @@ Prefect's engine asks the server once to take it, and makes of an error in the a
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 from flows.engine.context.reporting import current_reporter
@@ -47,31 +49,67 @@ def keep_last_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
 
 def is_followed() -> bool:
     """Say whether what is kept as unsent is sent after the last state of the flow run that this code is part of."""
-    from prefect.context import SyncClientContext
     from prefect.settings import PREFECT_API_URL
 
-    context = SyncClientContext.get()
     # A temporary server ends soon after the flow, with what it has not worked off.
-    has_server = PREFECT_API_URL.value() is not None
-    return context is not None and has_server and isinstance(context.client.set_flow_run_state, _AskAgain)
+    return PREFECT_API_URL.value() is not None and _kept() is not None
+
+
+def do_beside_the_end(work: Callable[[], None]) -> None:
+    """Do what no part of a flow run waits for in a thread, which is over before the flow run is left.
+
+    Outside of a flow run whose last state is kept, it is done at once.
+
+    Args:
+        work: raises nothing.
+    """
+    kept = _kept()
+    if kept is None:
+        work()
+        return
+    # Prefect's settings and the flow run belong to the context of this thread.
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="tributary-beside", daemon=True)
+    kept.beside.append(thread)
+    thread.start()
+
+
+def _kept() -> _AskAgain | None:
+    """Return what keeps the last state of the flow run that this code is part of; None where nothing does."""
+    from prefect.context import SyncClientContext
+
+    context = SyncClientContext.get()
+    ask = context.client.set_flow_run_state if context else None
+    return ask if isinstance(ask, _AskAgain) else None
 
 
 class _AskAgain:
-    """Set a state as Prefect's client does; one that a run ends in is asked for again, and kept where that is vain."""
+    """Set a state as Prefect's client does; one that a run ends in is asked for again, and kept where that is vain.
+
+    Attributes:
+        beside: threads that are waited for once a last state is set.
+    """
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client
         self._ask: SetState = client.set_flow_run_state
+        self.beside: list[threading.Thread] = []
 
     def __call__(self, flow_run_id: UUID | str, state: State[Any], force: bool = False) -> OrchestrationResult[Any]:
+        if not state.is_final():
+            return self._ask(flow_run_id, state, force)
+        try:
+            return self._ask_at_the_end(flow_run_id, state, force)
+        finally:
+            while self.beside:
+                self.beside.pop().join()
+
+    def _ask_at_the_end(self, flow_run_id: UUID | str, state: State[Any], force: bool) -> OrchestrationResult[Any]:
         import httpx
         from prefect.client.schemas import OrchestrationResult
         from prefect.client.schemas.responses import SetStateStatus, StateAcceptDetails
         from prefect.exceptions import ObjectNotFound
         from prefect.settings import PREFECT_CLIENT_RETRY_EXTRA_CODES
 
-        if not state.is_final():
-            return self._ask(flow_run_id, state, force)
         # Left to itself, Prefect's client tries 502 and 503 again, for about a minute, and not the others.
         codes = {*PREFECT_CLIENT_RETRY_EXTRA_CODES.value(), *range(500, 600)}
         try:

@@ -12,9 +12,11 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.reporting import reporting_to
+from flows.engine.sinks.last_state import do_beside_the_end
 from infrastructure.errors import ConfigError
 from tests.support.lock_holders import Listener
 from tests.support.prefect_api import post
+from tests.support.processes import wait_until
 from tests.support.road import IllServer, only_way
 
 OpenIllServer = Callable[..., IllServer]
@@ -30,6 +32,16 @@ def good(name: str) -> str:
 @flow(flow_run_name="{name}")
 def bad(name: str) -> str:
     raise ConfigError("the data is bad")
+
+
+@with_alerts
+@flow(flow_run_name="{name}", validate_parameters=False)
+def with_a_report(name: str, api: str, said: list[str]) -> None:
+    def report() -> None:
+        wait_until(lambda: state_of(api, name) == "Completed", "the run is over, and nothing waited for its report")
+        said.append("reported")
+
+    do_beside_the_end(report)
 
 
 @pytest.fixture
@@ -83,3 +95,10 @@ def test_a_run_that_failed_says_why_it_failed_and_not_how_the_server_is(
     with reporting_to(listener), pytest.raises(ConfigError, match="the data is bad"):
         bad(name)
     assert listener.notes[0].startswith("This flow run is Failed, and the Prefect server could not be told")
+
+
+def test_what_no_part_of_a_run_waits_for_is_done_when_it_is_left(prefect_server: str) -> None:
+    said: list[str] = []
+    with_a_report(f"good-{uuid4().hex[:8]}", prefect_server, said)
+    do_beside_the_end(lambda: said.append("at once"))
+    assert said == ["reported", "at once"]
