@@ -25,7 +25,7 @@ from flows.engine.sinks.sending import EventsApi
 from flows.engine.sinks.stopping import cut_off_by_a_stop
 from flows.engine.sinks.unsent import unsent_events
 from flows.engine.target.file_lock import one_writer
-from flows.history.record import record
+from flows.history.record import get_ready, record
 from flows.pipelines.after_crash import after_crash
 from flows.pipelines.ci_schemas import claim_schemas
 from flows.report.artifacts import publish
@@ -176,7 +176,7 @@ def _run(
         if options.defer_to:
             command = deferred(command, run.project, run.profile, options.defer_to, options.resume)
         claim_schemas(command, run.project, run.profile)
-        return run_dbt(command, run, options, _recorder(run), _ended(run, command))
+        return run_dbt(command, run, options, _recorder(run), _ended(run, command), meanwhile=get_ready)
 
 
 def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:

@@ -5,6 +5,7 @@ Prefect's engine asks the server once to take it, and makes of an error in the a
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ def keep_last_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     from prefect.context import SyncClientContext
 
     let_heartbeats_be()
+    # What is imported stays: the collector need not look through it during the run, 90 ms each time.
+    gc.freeze()
     context = SyncClientContext.get()
     # The flows inside a flow ask through the same client.
     if context and not isinstance(context.client.set_flow_run_state, _AskAgain):
@@ -102,6 +105,7 @@ class _AskAgain:
         finally:
             while self.beside:
                 self.beside.pop().join()
+            gc.unfreeze()
 
     def _ask_at_the_end(self, flow_run_id: UUID | str, state: State[Any], force: bool) -> OrchestrationResult[Any]:
         import httpx
