@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.schedules.moved_flows import present_entrypoint
@@ -147,7 +150,7 @@ def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[M
         limit=concurrency.limit,
         when_busy="CANCEL_NEW" if concurrency.when_busy == "cancel" else "ENQUEUE",
         work_pool=pool_name,
-        job_variables=_job_variables(deployment, pool, resumes),
+        job_variables=_job_variables(deployment, pool, resumes, _is_of_the_workspace(entrypoint)),
         pull_steps=({_SET_DIRECTORY: {"directory": _directory(pool)}},),
         retries=deployment.retries,
         retry_delay_seconds=deployment.retry_delay_seconds,
@@ -166,6 +169,9 @@ def _flow(entrypoint: str, place: Place) -> Flow[..., Any] | Mistake:
             "flows.pipelines.full.dbt_full_pipeline",
         )
     module_name, _, function = entrypoint.rpartition(".")
+    if not (own := workspace()).is_example and str(own.folder) not in sys.path:
+        # At the end: nothing of the user's replaces a module of ours or of a library.
+        sys.path.append(str(own.folder))
     try:
         module = import_module(module_name)
     except (ImportError, ValueError) as exc:
@@ -213,7 +219,15 @@ def _workspace(pool: WorkPool) -> str | None:
     return str(own.folder) if pool.type == "process" else IMAGE_WORKSPACE
 
 
-def _job_variables(deployment: Deployment, pool: WorkPool, resumes: int) -> dict[str, Any]:
+def _is_of_the_workspace(entrypoint: str) -> bool:
+    """Return whether a flow that is imported is a user's own, in a file of the workspace."""
+    file = sys.modules[entrypoint.rpartition(".")[0]].__file__
+    return (
+        bool(file) and Path(str(file)).is_relative_to(workspace().folder) and not Path(str(file)).is_relative_to(ROOT)
+    )
+
+
+def _job_variables(deployment: Deployment, pool: WorkPool, resumes: int, is_own: bool) -> dict[str, Any]:
     variables = {**pool.job_variables, **deployment.job_variables}
     env = {**pool.job_variables.get("env", {}), **deployment.job_variables.get("env", {})}
     if deployment.retries:
@@ -222,6 +236,8 @@ def _job_variables(deployment: Deployment, pool: WorkPool, resumes: int) -> dict
         env["PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS"] = f"{deployment.retry_delay_seconds:g}"
     if place := _workspace(pool):
         env.setdefault(WORKSPACE_VARIABLE, place)
+        if is_own:
+            env["PYTHONPATH"] = os.pathsep.join([env[WORKSPACE_VARIABLE], *filter(None, [env.get("PYTHONPATH")])])
     if resumes:
         env.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     return {**variables, "env": env} if env else variables

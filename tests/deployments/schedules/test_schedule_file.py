@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -234,3 +235,21 @@ def test_a_schedule_waits_until_its_service_is_set_up(shipped: dict[str, Declare
     assert note.startswith(f"Left out until Airbyte is set up: {name}. Name it with `airbyte` in targets.yml")
     assert with_their_services(cast(Server, _Blocks("airbyte-api-url")), every) == (every, [])
     assert with_their_services(cast(Server, _Blocks()), every, [name]) == (every, []), "what is there is left alone"
+
+
+def test_a_flow_of_the_users_own_is_found_in_the_workspace_and_by_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"ours_{tmp_path.name}"
+    (tmp_path / "tributary.yml").write_text("project: .\n")
+    (tmp_path / f"{name}.py").write_text("from prefect import flow\n\n@flow\ndef hourly(target: str = 'dev'): ...\n")
+    (tmp_path / "schedules.yml").write_text(f"{HEAD}  hourly/mine: {{flow: {name}.hourly}}\n{PIPELINE}")
+    monkeypatch.setenv("TRIBUTARY_WORKSPACE", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    own, ours = load_schedules(None, {}, ["dev"])[1]
+
+    assert own.entrypoint == f"{name}.hourly"
+    assert own.job_variables["env"]["PYTHONPATH"] == str(tmp_path)
+    assert "PYTHONPATH" not in ours.job_variables["env"]
+    assert sys.path[-1] == str(tmp_path), "nothing of the user's replaces a module of ours or of a library"
