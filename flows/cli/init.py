@@ -15,6 +15,7 @@ from flows.cli.options import examples
 from flows.engine.context.project import read_project
 from flows.engine.context.project_files import project_settings
 from infrastructure.errors import ConfigError, preview
+from infrastructure.private_files import private_folder
 from infrastructure.screen import echo, styled
 from infrastructure.targets.from_profiles import FoundProfile, FoundTarget, profile_in, profiles_places
 from infrastructure.workspace import MARKER, ROOT, shown, workspace
@@ -72,6 +73,10 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: boo
             echo(styled(note, fg="yellow"))
     if kept:
         echo(styled(f"Left as they are, because they exist: {', '.join(kept)}.", fg="yellow"))
+    if ".gitignore" in kept:
+        there = (place / ".gitignore").read_text(encoding="utf-8", errors="replace").split()
+        if missing := [line for line in files[".gitignore"].split() if line not in there]:
+            echo(styled(f"Add to your .gitignore, if it should not be in git: {', '.join(missing)}", fg="yellow"))
     if not yes:
         click.confirm(f"Write {len(files) - len(kept)} files to {place}?", default=True, abort=True)
     _write(place, {name: text for name, text in files.items() if name not in kept})
@@ -136,6 +141,7 @@ def _write(place: Path, files: Mapping[str, str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     # The marker last: until then the folder is no workspace, and the command can be given again.
     for name in sorted(files, key=lambda name: name == MARKER):
+        private_folder((place / name).parent)
         with open(place / name, "x", encoding="utf-8") as file:
             file.write(files[name])
 

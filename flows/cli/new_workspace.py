@@ -41,7 +41,9 @@ def files_of(project: ProjectFacts, profile: FoundProfile) -> dict[str, str]:
         MARKER: _marker(project),
         "targets.yml": _targets(project, profile),
         "schedules.yml": _schedules(project, profile),
-        ".gitignore": "/.tributary/\n/data/\n*.duckdb\n*.duckdb.wal\n.env\n",
+        ".gitignore": "/data/\n*.duckdb\n*.duckdb.wal\n.env\n",
+        # State and logs are nobody's to commit, also where the folder has a .gitignore already.
+        ".tributary/.gitignore": "*\n",
     }
 
 

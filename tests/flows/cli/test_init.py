@@ -35,7 +35,7 @@ sources:
       meta: {airbyte_connection_id: 3b8d0f6e-1111-4222-8333-444455556666}
     tables: [{name: clicks}]
 """
-FILES = [".gitignore", "schedules.yml", "targets.yml", "tributary.yml"]
+FILES = [".gitignore", ".tributary/.gitignore", "schedules.yml", "targets.yml", "tributary.yml"]
 
 
 @pytest.fixture
@@ -85,10 +85,12 @@ def test_it_writes_what_the_commands_read_and_no_secret(shop: Path, monkeypatch:
 
 
 def test_what_is_there_is_never_overwritten(shop: Path) -> None:
-    (shop / ".gitignore").write_text("mine\n")
+    (shop / ".gitignore").write_text("mine\n.env\n")
 
-    assert "Left as they are, because they exist: .gitignore" in init(shop, "--yes").output
-    assert (shop / ".gitignore").read_text() == "mine\n"
+    said = init(shop, "--yes").output
+    assert "Left as they are, because they exist: .gitignore" in said
+    assert "Add to your .gitignore, if it should not be in git: /data/, *.duckdb, *.duckdb.wal\n" in said
+    assert (shop / ".gitignore").read_text() == "mine\n.env\n"
     again = init(shop, "--yes")
     assert (again.exit_code, "is a workspace already, and nothing is overwritten" in again.output) == (2, True)
 
