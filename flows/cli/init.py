@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from flows.cli.new_workspace import ProjectFacts, files_of
+from flows.cli.new_workspace import ProjectFacts, files_of, migrated_files
 from flows.cli.options import examples
 from flows.engine.context.project import read_project
 from flows.engine.context.project_files import project_settings
@@ -18,7 +18,12 @@ from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
 from infrastructure.screen import echo, styled
 from infrastructure.targets.from_profiles import FoundProfile, FoundTarget, profile_in, profiles_places
-from infrastructure.workspace import MARKER, ROOT, shown, workspace
+from infrastructure.workspace import EXAMPLE, MARKER, ROOT, shown, workspace
+
+_MIGRATED = (
+    "These are copies: put the files of this repository back as they came (git checkout) once yours work. Data stays "
+    "where it is. What runs have recorded is in .tributary here: move that folder along, or set TRIBUTARY_STATE to it."
+)
 
 
 @click.command(
@@ -41,8 +46,9 @@ from infrastructure.workspace import MARKER, ROOT, shown, workspace
     type=click.Path(exists=True, path_type=Path),
     help="The profiles.yml; default: that of DBT_PROFILES_DIR, else beside the project, else in ~/.dbt.",
 )
+@click.option("--migrate", is_flag=True, help="Take the files over that you edited in this repository.")
 @click.option("--yes", is_flag=True, help="Write without a confirmation.")
-def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: bool) -> None:
+def init(folder: Path, project_dir: Path | None, profiles: Path | None, migrate: bool, yes: bool) -> None:
     """Write a workspace for a dbt project: its targets, from its profiles.yml, and a first schedule.
 
     Shows every file first, and overwrites none. Secrets are never copied: each becomes the name of a variable to set.
@@ -56,6 +62,14 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: boo
         raise ConfigError(
             f"{shown(place / MARKER)} exists: {place} is a workspace already, and nothing is overwritten."
         )
+    if migrate:
+        if profiles:
+            raise click.UsageError("--migrate takes the targets of this repository: leave --profiles out.")
+        project = (project_dir or EXAMPLE.project).expanduser().absolute()
+        files = migrated_files(EXAMPLE, place, project)
+        _show_and_write(place, files, [_MIGRATED], yes)
+        echo("\n".join(["Next:", *(f"  {command}" for command in _commands(place))]))
+        return
     project = _project_in(place, project_dir)
     settings = project_settings(project)
     if not settings.get("name"):
@@ -63,14 +77,17 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: boo
     profile, source = _profile_of(project, place, str(settings.get("profile") or settings["name"]), profiles)
     facts = _facts_of(project, place, str(settings["name"]))
     files = files_of(facts, profile)
+    _show_and_write(place, files, [source, *(note for target in profile.targets for note in target.notes)], yes)
+    echo("\n".join(_next_steps(place, profile)))
+
+
+def _show_and_write(place: Path, files: Mapping[str, str], notes: Sequence[str], yes: bool) -> None:
     kept = [name for name in files if (place / name).exists()]
     for name, text in files.items():
         if name not in kept:
             echo(styled(f"{name}", bold=True) + f"\n{_indented(text)}")
-    echo(source)
-    for target in profile.targets:
-        for note in target.notes:
-            echo(styled(note, fg="yellow"))
+    for note in notes:
+        echo(styled(note, fg="yellow"))
     if kept:
         echo(styled(f"Left as they are, because they exist: {', '.join(kept)}.", fg="yellow"))
     if ".gitignore" in kept:
@@ -81,7 +98,6 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, yes: boo
         click.confirm(f"Write {len(files) - len(kept)} files to {place}?", default=True, abort=True)
     _write(place, {name: text for name, text in files.items() if name not in kept})
     echo(f"Wrote {len(files) - len(kept)} files to {place}.\n")
-    echo("\n".join(_next_steps(place, profile)))
 
 
 def _project_in(place: Path, given: Path | None) -> Path:
@@ -158,10 +174,11 @@ def _next_steps(place: Path, profile: FoundProfile) -> list[str]:
         width = max(map(len, unset))
         lines += ["Set these variables for the targets that you use:"]
         lines += [f"  {name:{width}}  {what}" for name, what in unset.items()]
-    return [*lines, "Next:", *(f"  {command}" for command in _commands(place, profile))]
+    return [*lines, "Next:", *(f"  {command}" for command in [*_adapters(profile), *_commands(place)])]
 
 
-def _commands(place: Path, profile: FoundProfile) -> list[str]:
+def _adapters(profile: FoundProfile) -> list[str]:
+    """Return the commands that install what is missing for the targets' warehouses."""
     from infrastructure.profiles import require_adapter
 
     commands: list[str] = []
@@ -171,10 +188,12 @@ def _commands(place: Path, profile: FoundProfile) -> list[str]:
             require_adapter(kind, profile.default)
         except ConfigError:
             commands.append(f"uv sync --extra {kind}")
-    given = "" if workspace({}).folder == place else f" --workspace {_near(place)}"
-    commands.append(f"uv run python -m infrastructure.setup_profiles{given}")
-    commands.append(f"uv run python -m flows run{given}")
     return commands
+
+
+def _commands(place: Path) -> list[str]:
+    given = "" if workspace({}).folder == place else f" --workspace {_near(place)}"
+    return [f"uv run python -m infrastructure.setup_profiles{given}", f"uv run python -m flows run{given}"]
 
 
 def _near(folder: Path) -> str:

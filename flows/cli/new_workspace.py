@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import indent
 
 import yaml
 
 from infrastructure.targets.from_profiles import FoundProfile
-from infrastructure.workspace import MARKER
+from infrastructure.workspace import MARKER, Places, Workspace
+
+_OUT_OF_GIT = {
+    ".gitignore": "/data/\n*.duckdb\n*.duckdb.wal\n.env\n",
+    # State and logs, also where the folder has a .gitignore already.
+    ".tributary/.gitignore": "*\n",
+}
+# A setting of targets.yml that is a path, and a relative one: neither /…, ~… and ${…} nor md: and its like.
+_RELATIVE_PATH = re.compile(
+    r"^(\s+(?:path|keyfile|private_key_path|sslrootcert|sslcert|sslkey): )(?![/~$\"'#]|[a-z0-9+]{2,}:)(\S+)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -38,19 +51,34 @@ class ProjectFacts:
 def files_of(project: ProjectFacts, profile: FoundProfile) -> dict[str, str]:
     """Return the files of a workspace, by name."""
     return {
-        MARKER: _marker(project),
+        MARKER: _marker(project.folder),
         "targets.yml": _targets(project, profile),
         "schedules.yml": _schedules(project, profile),
-        ".gitignore": "/data/\n*.duckdb\n*.duckdb.wal\n.env\n",
-        # State and logs are nobody's to commit, also where the folder has a .gitignore already.
-        ".tributary/.gitignore": "*\n",
+        **_OUT_OF_GIT,
     }
 
 
-def _marker(project: ProjectFacts) -> str:
-    return "# Marks this folder as a workspace of Tributary. Relative paths in its files start here.\n" + _yaml(
-        {"project": project.folder}
+def migrated_files(example: Workspace, place: Path, project: Path) -> dict[str, str]:
+    """Return the files of a workspace in a folder with the content of those in the repository, which users have edited.
+
+    Args:
+        project: the folder of the dbt project.
+    """
+    files = {MARKER: _marker(os.path.relpath(project, place))}
+    for name in ("targets", "schedules", "routes", "health", "audit", "refresh"):
+        text = example.at(getattr(example.places, name)).read_text(encoding="utf-8")
+        # The schemas are in the repository.
+        lines = [line for line in text.splitlines(keepends=True) if not line.startswith("# yaml-language-server:")]
+        files[getattr(Places, name)] = "".join(lines)
+    files[Places.targets] = _RELATIVE_PATH.sub(
+        lambda found: found[1] + os.path.relpath(example.folder / found[2], place), files[Places.targets]
     )
+    return files | _OUT_OF_GIT
+
+
+def _marker(folder: str) -> str:
+    head = "# Marks this folder as a workspace of Tributary. Relative paths in its files start here.\n"
+    return head + _yaml({"project": folder})
 
 
 def _targets(project: ProjectFacts, profile: FoundProfile) -> str:

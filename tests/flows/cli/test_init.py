@@ -15,8 +15,11 @@ from click.testing import CliRunner, Result
 
 from deployments.schedules.schedule_file import load_schedules
 from flows.__main__ import main
+from flows.alerts.routes import load_routes
+from flows.history.health_settings import load_health
 from infrastructure.targets.target_file import load_targets
-from infrastructure.workspace import ROOT
+from infrastructure.targets.warehouses import DuckDBTarget
+from infrastructure.workspace import EXAMPLE, ROOT, workspace
 from tests.support.projects import PROJECTS
 
 SECRET = "hunter2-in-clear"
@@ -111,6 +114,24 @@ def test_without_a_profiles_yml_the_target_is_a_duckdb_file(shop: Path) -> None:
 
     assert "target dev is a DuckDB file of its own" in done.output
     assert "path: data/dev.duckdb" in (shop / "targets.yml").read_text()
+
+
+def test_what_was_edited_in_the_repository_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = tmp_path / "ours"
+
+    assert init(ours, "--migrate", "--yes").exit_code == 0
+
+    monkeypatch.setenv("TRIBUTARY_WORKSPACE", str(ours))
+    found = workspace()
+    assert found.project == EXAMPLE.project
+    assert load_targets().names == load_targets(EXAMPLE.targets).names
+    dev = load_targets().find("dev")
+    assert isinstance(dev, DuckDBTarget)
+    assert (ours / dev.path).resolve() == ROOT / "data" / "dev.duckdb"
+    assert len(load_schedules()[1]) == len(load_schedules(EXAMPLE.schedules)[1])
+    assert found.routes == ours / "routes.yml"
+    assert load_routes(found.routes) == load_routes(EXAMPLE.routes)
+    assert load_health() == load_health(EXAMPLE.settings_of("health"))
 
 
 @pytest.mark.parametrize(
