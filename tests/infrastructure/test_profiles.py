@@ -24,6 +24,7 @@ from infrastructure.profiles import (
 )
 from infrastructure.targets.target_file import ROOT, load_targets
 from tests.support.environments import Environments
+from tests.support.warm_children import DBT
 
 DUCKDB = {"warehouse": "duckdb", "path": "data/dev.duckdb", "schema": "analytics"}
 
@@ -253,7 +254,7 @@ def test_the_local_profiles_file_looks_up_the_variables_of_the_user(every_sign_i
 def test_dbt_reads_the_local_profiles_file(every_sign_in: Environments, tmp_path: Path) -> None:
     (tmp_path / "profiles.yml").write_text(local_profiles_text(every_sign_in.load()))
     (tmp_path / "dbt_project.yml").write_text("name: shop\nprofile: tributary\nversion: '1.0'\n")
-    command = [sys.executable, "-m", "dbt.cli.main", "parse", "--target", "pg-password", "--no-use-colors"]
+    command = [*DBT, "parse", "--target", "pg-password", "--no-use-colors"]
     environ = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "PG_PASSWORD": "pg-password-0815"}
 
     run = subprocess.run(command, cwd=tmp_path, env=os.environ | environ, capture_output=True, text=True)

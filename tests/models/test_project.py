@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from tests.support.warehouses.builds import PROJECT, DuckDB, Finished
+from tests.support.warm_children import DBT_SELECTORS
 
 DOMAINS = {"marketing", "payroll", "github"}
 PUBLISHED = {"marts", "metrics", "gold"}
@@ -25,20 +25,6 @@ LOADED_AT = {
     "supabase": "_airbyte_emitted_at",
 }
 LAYERS = PUBLISHED | {"staging", "intermediate", "bronze", "silver"}
-# Prints the selected nodes of every selector; one process, so that the project is parsed once.
-LIST_SELECTORS = """
-import json, sys
-from dbt.cli.main import dbtRunner
-
-options, names = json.loads(sys.argv[1]), json.loads(sys.argv[2])
-found = {}
-for name in names:
-    command = ["ls", "--quiet", "--output", "json", "--output-keys", "unique_id", "--selector", name]
-    result = dbtRunner().invoke(command + options)
-    assert result.success, (name, result.exception)
-    found[name] = [json.loads(line)["unique_id"] for line in result.result or []]
-print("FOUND" + json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +58,7 @@ def selected(parsed: tuple[DuckDB, Finished], selectors: dict[str, dict[str, Any
     names = [name for name, definition in selectors.items() if definition.get("method") != "tag"]
     options = [f"--project-dir={PROJECT}", f"--profiles-dir={folder.folder}", "--log-level-file=none"]
     child = subprocess.run(
-        [sys.executable, "-c", LIST_SELECTORS, json.dumps(options), json.dumps(names)],
+        [*DBT_SELECTORS, json.dumps(options), json.dumps(names)],
         cwd=folder.folder,
         env=os.environ
         | {"DBT_TARGET_PATH": str(folder.folder / "target"), "DBT_LOG_PATH": str(folder.folder / "logs")},

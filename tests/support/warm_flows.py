@@ -21,6 +21,7 @@ PROGRAMS = (
     "deployments.webhook",
     "prefect",
     "tests.support.hold_target",
+    "tests.support.witnessed_build",
 )
 _PREFECT = (
     "prefect.main",
