@@ -19,7 +19,7 @@ from flows.engine.context.options import RETRIES, RunOptions
 from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import State
 from flows.engine.run import Ended, run_dbt
-from flows.engine.sinks.last_state import do_beside_the_end, is_followed
+from flows.engine.sinks.last_state import do_beside_the_end, is_followed, send_lines_beside_the_end
 from flows.engine.sinks.recorder import Recorder, Sparing
 from flows.engine.sinks.sending import EventsApi
 from flows.engine.sinks.stopping import cut_off_by_a_stop
@@ -198,6 +198,7 @@ def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:
 
 def _ended(run: RunContext, command: DbtCommand) -> Ended:
     def ended(result: DbtResult, error: TributaryError | None) -> None:
+        send_lines_beside_the_end()
         if command.verb == "source freshness" and not result.nodes and error is None:
             return  # No source has a freshness: there is nothing to report.
         record(result, command, run.profile, error)

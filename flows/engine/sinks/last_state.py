@@ -9,7 +9,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,6 +76,16 @@ def do_beside_the_end(work: Callable[[], None]) -> None:
     thread.start()
 
 
+def send_lines_beside_the_end() -> None:
+    """Send the log lines that a command left for later, while the rest of the flow run is done.
+
+    They take a server a moment, and events seconds, in which it answers nothing quickly.
+    """
+    kept = _kept()
+    if kept and is_followed():
+        do_beside_the_end(kept.send_lines)
+
+
 def _kept() -> _AskAgain | None:
     """Return what keeps the last state of the flow run that this code is part of; None where nothing does."""
     from prefect.context import SyncClientContext
@@ -103,8 +113,7 @@ class _AskAgain:
         try:
             return self._ask_at_the_end(flow_run_id, state, force)
         finally:
-            while self.beside:
-                self.beside.pop().join()
+            self._wait()
             gc.unfreeze()
 
     def _ask_at_the_end(self, flow_run_id: UUID | str, state: State[Any], force: bool) -> OrchestrationResult[Any]:
@@ -132,13 +141,26 @@ class _AskAgain:
             )
         # Now that nothing waits for it: what would have slowed dbt down, and what the server was not there for.
         try:
-            unsent_events(os.environ).send(sender_of(self._client))
+            unsent, sender = unsent_events(os.environ), sender_of(self._client)
+            unsent.send(sender)
+            self._wait()
+            # What a thread took and could not send.
+            unsent.send(sender)
         except Exception as exc:  # noqa: BLE001  (the run has come to its end, and that is known)
             current_reporter().note(
                 f"The Prefect server did not take all events of this run ({one_line(str(exc), 200)}): the next run on "
                 f"this machine sends them. The ledgers under {state_root(os.environ)} have them all."
             )
         return answer
+
+    def send_lines(self) -> None:
+        """Send the log lines that are left; what the server does not take is asked about after the last state."""
+        with suppress(Exception):
+            unsent_events(os.environ).send(sender_of(self._client), lines_alone=True)
+
+    def _wait(self) -> None:
+        while self.beside:
+            self.beside.pop().join()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from flows.engine.context.state import state_root
 from flows.engine.sinks.sending import EVENTS, LINES, BatchSender, Sender
 from infrastructure.private_files import private_folder, write_whole
 
+_EVENTS, _LINES = ".events", ".lines"
 # The server keeps events for a week; what is older it need not be told.
 _KEPT_SECONDS = 7 * 86_400.0
 
@@ -36,30 +37,31 @@ class UnsentEvents:
 
     def keep(self, events: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]] = ()) -> bool:
         """Write events and lines down for later; False where the disk does not take them."""
-        if not events and not lines:
-            return True
         try:
-            path = private_folder(self._folder) / f"{uuid4().hex}.events"
-            write_whole(path, orjson.dumps({"api": self._api, "events": events, "lines": lines}))
+            for suffix, documents in (_EVENTS, {"events": events}), (_LINES, {"lines": lines}):
+                if any(documents.values()):
+                    path = private_folder(self._folder) / f"{uuid4().hex}{suffix}"
+                    write_whole(path, orjson.dumps({"api": self._api, **documents}))
         except OSError:
             return False
         return True
 
-    def send(self, sender: Sender) -> None:
+    def send(self, sender: Sender, lines_alone: bool = False) -> None:
         """Send what is kept for this server, each file by one process, and forget it.
 
         Raises:
             Exception: what the sender raised; what it was to send stays.
         """
-        for path in sorted(self._folder.glob("*.events")):
+        # A server takes events at once and works them off for seconds, in which every other request waits.
+        files = sorted(self._folder.glob(f"*{_LINES}"))
+        for path in files if lines_alone else [*files, *sorted(self._folder.glob(f"*{_EVENTS}"))]:
             with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 document = orjson.loads(file.read())
                 if document["api"] == self._api:
                     delivery = BatchSender()
-                    # It takes events at once and works them off for seconds, in which every other request waits.
                     delivery.send(sender, LINES, document.get("lines") or [])
-                    delivery.send(sender, EVENTS, document["events"])
+                    delivery.send(sender, EVENTS, document.get("events") or [])
                     path.unlink()
                 elif time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()

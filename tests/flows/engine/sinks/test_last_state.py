@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 from prefect import flow
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.reporting import reporting_to
-from flows.engine.sinks.last_state import do_beside_the_end
+from flows.engine.sinks.last_state import do_beside_the_end, send_lines_beside_the_end
+from flows.engine.sinks.sending import Sender
+from flows.engine.sinks.unsent import UnsentEvents, unsent_events
 from infrastructure.errors import ConfigError
 from tests.support.lock_holders import Listener
 from tests.support.prefect_api import post
@@ -42,6 +47,15 @@ def with_a_report(name: str, api: str, said: list[str]) -> None:
         said.append("reported")
 
     do_beside_the_end(report)
+
+
+@with_alerts
+@flow(flow_run_name="{name}")
+def with_lines(name: str) -> None:
+    at, run = datetime.now(UTC).isoformat(), str(flow_run.get_id())
+    line = {"name": "dbt", "level": 20, "message": name, "timestamp": at, "flow_run_id": run}
+    assert unsent_events(os.environ).keep([], [line])
+    send_lines_beside_the_end()
 
 
 @pytest.fixture
@@ -102,3 +116,21 @@ def test_what_no_part_of_a_run_waits_for_is_done_when_it_is_left(prefect_server:
     with_a_report(f"good-{uuid4().hex[:8]}", prefect_server, said)
     do_beside_the_end(lambda: said.append("at once"))
     assert said == ["reported", "at once"]
+
+
+def test_lines_that_a_server_could_not_take_beside_the_end_are_sent_after_it(
+    prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, sent = f"good-{uuid4().hex[:8]}", UnsentEvents.send
+
+    def once_in_vain(unsent: UnsentEvents, sender: Sender, lines_alone: bool = False) -> None:
+        if lines_alone:
+            raise ConnectionError("it is away for a moment")
+        sent(unsent, sender)
+
+    monkeypatch.setattr(UnsentEvents, "send", once_in_vain)
+    with_lines(name)
+    found = post(
+        prefect_server, "/logs/filter", {"logs": {"level": {"ge_": 20}}, "limit": 200, "sort": "TIMESTAMP_DESC"}
+    )
+    assert [line["message"] for line in found].count(name) == 1

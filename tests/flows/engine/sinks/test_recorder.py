@@ -296,6 +296,8 @@ def test_what_is_left_for_later_is_sent_whole_and_once(inbox: Callable[..., Inbo
         sending.event(line(1, ended("b", "error")))
     assert (server.accepted, sending.unsent) == ([], 0)
     server.will_not_take = "line 0"
+    kept.send(sender_to(server.port)(), lines_alone=True)
+    assert not server.documents("/events"), "while the rest of the run is done"
     for _ in range(2):
         kept.send(sender_to(server.port)())
     assert [event["payload"]["task_run"]["name"] for event in server.documents("/events")] == ["a", "b"]
