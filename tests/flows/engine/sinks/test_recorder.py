@@ -228,10 +228,9 @@ def test_an_odd_event_does_not_keep_the_others_from_being_sent(inbox: Callable[.
 
 
 def test_a_document_that_the_server_will_never_take_is_counted_and_the_others_arrive(
-    inbox: Callable[..., Inbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inbox: Callable[..., Inbox], tmp_path: Path
 ) -> None:
     """Prefect answers 4xx to the whole request when one document in it is not to its liking."""
-    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.5)
     server = inbox()
     server.will_not_take = "line 3"
     with recorder(server.port, tmp_path) as sending:
