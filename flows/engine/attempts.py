@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -117,8 +116,6 @@ class Attempts:
         self.invocation_ids: list[str] = []
         # What had been built before this run, for batches of time.
         self.built_before: Callable[[], Collection[str]] = tuple
-        # What to do in a thread while dbt works, once.
-        self.meanwhile: Callable[[], None] | None = None
         self._notes: list[str] = []
         self._error: TributaryError | None = None
 
@@ -310,9 +307,6 @@ class Attempts:
             TextLog(self._run_path / TEXT_LOG) as text_log,
             self._dbt.run(in_this_manner, self._place, held_files(), record) as child,
         ):
-            if self.meanwhile:
-                threading.Thread(target=self.meanwhile, name="tributary-meanwhile", daemon=True).start()
-                self.meanwhile = None
             with (
                 calling_at(current_deadline(), child.interrupt),
                 calling_when_lost(self._profile.target, lambda because: self._lose(child, because)),

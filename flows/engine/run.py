@@ -47,7 +47,6 @@ def run_dbt(
     recorder_factory: RecorderFactory | None = None,
     ended: Ended | None = None,
     retries: Retries | None = None,
-    meanwhile: Callable[[], None] | None = None,
 ) -> DbtResult:
     """Run a dbt command and return what came of every node.
 
@@ -57,7 +56,6 @@ def run_dbt(
         recorder_factory: makes what sends the nodes to Prefect; nothing is sent when None.
         ended: told the result before it is returned or an error raised, also when a signal stops the run.
         retries: how patiently to try again, where that is not to be as usual.
-        meanwhile: what to do, in a thread, while dbt works.
 
     Raises:
         DbtRunFailed: a node failed, after everything about it is written down.
@@ -95,7 +93,6 @@ def run_dbt(
         ledger.append(head | {"options": told_of(options)} | memory.entry())
         run = Attempts(command, run_of, options, place, ledger, recorder, started_at)
         run.built_before = memory.built_before
-        run.meanwhile = meanwhile
         for note in kept_back(project.folder, profile):
             current_reporter().note(note)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from prefect.context import FlowRunContext
@@ -20,11 +19,6 @@ from infrastructure.plain_text import one_line
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
-
-
-def get_ready() -> None:
-    """Import what a history is written with, which takes 0.1 s, before it is written."""
-    import_module("duckdb")
 
 
 def record(result: DbtResult, command: DbtCommand, profile: Profile, error: Exception | None = None) -> None:

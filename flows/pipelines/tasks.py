@@ -25,7 +25,7 @@ from flows.engine.sinks.sending import EventsApi
 from flows.engine.sinks.stopping import cut_off_by_a_stop
 from flows.engine.sinks.unsent import unsent_events
 from flows.engine.target.file_lock import one_writer
-from flows.history.record import get_ready, record
+from flows.history.record import record
 from flows.pipelines.after_crash import after_crash
 from flows.pipelines.ci_schemas import claim_schemas
 from flows.report.artifacts import publish
@@ -176,7 +176,7 @@ def _run(
         if options.defer_to:
             command = deferred(command, run.project, run.profile, options.defer_to, options.resume)
         claim_schemas(command, run.project, run.profile)
-        return run_dbt(command, run, options, _recorder(run), _ended(run, command), meanwhile=get_ready)
+        return run_dbt(command, run, options, _recorder(run), _ended(run, command))
 
 
 def _recorder(run: RunContext) -> Callable[[State], Recorder | None]:
@@ -201,8 +201,8 @@ def _ended(run: RunContext, command: DbtCommand) -> Ended:
         send_lines_beside_the_end()
         if command.verb == "source freshness" and not result.nodes and error is None:
             return  # No source has a freshness: there is nothing to report.
+        do_beside_the_end(partial(publish, result))
         record(result, command, run.profile, error)
-        publish(result)
         report_nodes(result, command, run.project, run.profile, error)
         if command.verb == "build":
             do_beside_the_end(partial(publish_overview, run.state.project, run.target))
