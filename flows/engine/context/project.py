@@ -25,7 +25,7 @@ from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from infrastructure.passed_on import for_dbt
 from infrastructure.plain_text import lines_of
-from infrastructure.private_files import private_folder, write_whole
+from infrastructure.private_files import opener, private_folder, write_whole
 from infrastructure.program import find_program
 from infrastructure.workspace import workspace
 
@@ -180,7 +180,7 @@ def _note_of(place: Path, environ: Mapping[str, str]) -> Path:
 def _alone(path: Path, place: Path, deadline: float) -> Iterator[None]:
     try:
         private_folder(path.parent)
-        file = open(path, "w")  # noqa: SIM115  (what is done inside must not pass for an error of opening it)
+        file = open(path, "w", opener=opener)  # noqa: SIM115  (what is done inside must not pass for an error of opening it)
     except OSError as exc:
         raise ConfigError(
             f"{path} can't be written ({exc.strerror}), which keeps two processes from installing packages at once. "
