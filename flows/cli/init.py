@@ -53,7 +53,7 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, migrate:
 
     Shows every file first, and overwrites none. Secrets are never copied: each becomes the name of a variable to set.
     """
-    place = folder.expanduser().absolute()
+    place = _normal(folder)
     if place == ROOT:
         raise click.UsageError(
             "Give the folder of your dbt project, or of a new workspace: this one is Tributary's own."
@@ -65,7 +65,7 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, migrate:
     if migrate:
         if profiles:
             raise click.UsageError("--migrate takes the targets of this repository: leave --profiles out.")
-        project = (project_dir or EXAMPLE.project).expanduser().absolute()
+        project = _normal(project_dir or EXAMPLE.project)
         files = migrated_files(EXAMPLE, place, project)
         _show_and_write(place, files, [_MIGRATED], yes)
         echo("\n".join(["Next:", *(f"  {command}" for command in _commands(place))]))
@@ -103,7 +103,7 @@ def _show_and_write(place: Path, files: Mapping[str, str], notes: Sequence[str],
 def _project_in(place: Path, given: Path | None) -> Path:
     """Return the folder of the dbt project: the one that is given, else the one in the workspace's folder."""
     if given:
-        return given.expanduser().absolute()
+        return _normal(given)
     if (place / "dbt_project.yml").is_file():
         return place
     found = sorted(path.parent for path in place.glob("*/dbt_project.yml")) if place.is_dir() else []
@@ -194,6 +194,10 @@ def _adapters(profile: FoundProfile) -> list[str]:
 def _commands(place: Path) -> list[str]:
     given = "" if workspace({}).folder == place else f" --workspace {_near(place)}"
     return [f"uv run python -m infrastructure.setup_profiles{given}", f"uv run python -m flows run{given}"]
+
+
+def _normal(folder: Path) -> Path:
+    return Path(os.path.abspath(folder.expanduser()))
 
 
 def _near(folder: Path) -> str:

@@ -101,7 +101,10 @@ def test_what_is_there_is_never_overwritten(shop: Path) -> None:
 def test_a_workspace_beside_the_project_names_it_and_its_files_from_there(shop: Path) -> None:
     ours = shop.parent / "deep" / "ours"
 
-    assert init(ours, "--project-dir", shop, "--yes").exit_code == 0
+    done = init(ours / ".." / "ours", "--project-dir", shop, "--yes")
+
+    assert done.exit_code == 0
+    assert ".." not in done.output.partition("Wrote ")[2].split("\n")[0]
 
     assert "project: ../../shop\n" in (ours / "tributary.yml").read_text()
     assert "path: ../../shop/shop.duckdb\n" in (ours / "targets.yml").read_text()
