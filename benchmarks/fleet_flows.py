@@ -10,7 +10,8 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.pipelines.full import dbt_full_pipeline
+from flows.alerts.hooks import with_alerts
+from flows.pipelines import tasks
 
 MARKS_VARIABLE = "TRIBUTARY_BENCH_MARKS"
 
@@ -22,11 +23,13 @@ def empty() -> None:
     _mark("done")
 
 
+@with_alerts
 @flow
 def build(target: str, project_dir: str) -> None:
     """Build a dbt project on a target, and leave a mark before and after."""
     _mark("begun")
-    dbt_full_pipeline(target=target, project_dir=project_dir, freshness=False)
+    # In this flow run itself, which is the one that goes on by itself.
+    tasks.build(target, project_dir=project_dir)
     _mark("done")
 
 

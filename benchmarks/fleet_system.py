@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import httpx
 from benchmarks.databases import database_of_its_own, usual_server
 from benchmarks.fleet_balancer import Balancer
 from benchmarks.fleet_flows import MARKS_VARIABLE
+from flows.engine.ledger.ledger import read_ledger
 
 POOL = "fleet"
 _PATIENCE_SECONDS = 300.0
@@ -205,6 +207,22 @@ class Fleet:
         while page := cast(list[dict[str, Any]], self.post("/flow_runs/filter", {**body, "offset": len(found)})):
             found += page
         return found
+
+    def crashes(self, run_id: str) -> list[float]:
+        """Return when the server called a flow run crashed."""
+        states = self.http.get("/flow_run_states/", params={"flow_run_id": run_id}).raise_for_status().json()
+        times = (datetime.fromisoformat(state["timestamp"]) for state in states if state["type"] == "CRASHED")
+        return sorted(at.timestamp() for at in times)
+
+    def builds(self) -> dict[str, list[float]]:
+        """Return when dbt began to build in each flow run, by its id."""
+        begun: dict[str, list[float]] = {}
+        for ledger in (self._folder / "state").glob("*/*/runs/*/ledger.jsonl"):
+            head = next(read_ledger(ledger), None)
+            # Another one is written at this moment.
+            if head and head["kind"] == "run":
+                begun.setdefault(head["run_id"], []).append(head["at"].timestamp())
+        return begun
 
     def _redis_answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self._redis_port), timeout=1) as probe:
