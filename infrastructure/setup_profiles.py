@@ -337,11 +337,15 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
         targets = load_targets()
     except ConfigError:
         return []
-    if target in targets.names and profile.data["name"] != targets.profile:
+    configs = profile.data.get("target_configs")
+    saved = str(profile.data["name"]), str(configs.get("type")) if isinstance(configs, dict) else ""
+    declared = targets.targets.get(target)
+    wanted = targets.profile, declared.warehouse if declared and saved[1] else saved[1]
+    if target in targets.names and saved != wanted:
         raise ConfigError(
-            f"Target {target} on this Prefect server belongs to another workspace: it is set up for the dbt profile "
-            f"{profile.data['name']}, and {targets_file()} declares it for {targets.profile}. Give yours another name "
-            f"there, or take this one over: {_again(target)}"
+            f"Target {target} is set up on this Prefect server for the dbt profile {' on '.join(filter(None, saved))}, "
+            f"and {targets_file()} declares it for {' on '.join(filter(None, wanted))}: another workspace has one of "
+            f"its name, or yours was changed. Give yours another name there, or set it up again: {_again(target)}"
         )
     with suppress(ConfigError):
         settings = targets.targets.get(target)

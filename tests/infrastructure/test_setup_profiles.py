@@ -283,7 +283,11 @@ def test_a_run_does_not_use_the_target_that_another_workspace_has_set_up_under_i
     ensure_target(fresh)
     (tmp_path / "targets.yml").write_text("profile: shop\n" + (tmp_path / "targets.yml").read_text())
 
-    with pytest.raises(ConfigError, match=f"set up for the dbt profile tributary, and {tmp_path}/targets.yml declares"):
+    said = f"for the dbt profile tributary on duckdb, and {tmp_path}/targets.yml declares it for shop on duckdb"
+    with pytest.raises(ConfigError, match=said):
+        ensure_target(fresh)
+    declared(**{fresh: {"warehouse": "postgres", "host": "h", "user": "u", "dbname": "d", "schema": "s"}})
+    with pytest.raises(ConfigError, match=r"tributary on duckdb, and .* declares it for tributary on postgres"):
         ensure_target(fresh)
 
 
