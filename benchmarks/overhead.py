@@ -160,6 +160,9 @@ def main(  # noqa: PLR0913  (its options)
         project = write_project(folder, nodes, threads)
         environment = {**os.environ, "TRIBUTARY_STATE": str(folder / "state"), "PREFECT_HOME": str(folder / "prefect")}
         environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        if environment.pop("PYTHONDONTWRITEBYTECODE", None):
+            # Each process would compile all that it imports, for more than a second, as it does on no user's machine.
+            environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
         with prefect_server(environment) as api_url:
             environment["PREFECT_API_URL"] = api_url
             set_up_target(environment, folder, threads)
