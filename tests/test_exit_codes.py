@@ -31,8 +31,8 @@ NO_COMMANDS = {
     "infrastructure.blocks.block_types",
     "infrastructure.targets.target_file",
     "deployments.schedules.schedule_file",
-    "benchmarks.served_flows",
-    "benchmarks.webhook_attacks",
+    "benchmarks.webhook.served_flows",
+    "benchmarks.webhook.attacks",
 }
 
 

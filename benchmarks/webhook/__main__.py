@@ -172,13 +172,13 @@ class Bench:
         pool = {"name": "bench", "type": "process", "base_job_template": {}}
         self._http.post("/work_pools/", json=pool).raise_for_status()
         self._deploy(_FLOW, "flows.pipelines.transform.dbt_transformation_flow", "worker", "bench")
-        self._deploy("empty", "benchmarks.served_flows.empty", "worker", "bench")
+        self._deploy("empty", "benchmarks.webhook.served_flows.empty", "worker", "bench")
         self._deploy(_FLOW, "flows.pipelines.transform.dbt_transformation_flow", "nobody", None)
 
     def latencies(self, way: str, rounds: int) -> Latencies:
         """Deliver one sync after the other to an idle machine, with an empty run between; the first is not counted."""
         if way == "served":
-            self._start(way, "benchmarks.served_flows", str(self._project))
+            self._start(way, "benchmarks.webhook.served_flows", str(self._project))
         else:
             self._start(way, "prefect", "worker", "start", "--pool", "bench", "--type", "process")
         self._wait(
@@ -263,7 +263,7 @@ class Bench:
         port = self._ports["receiver"]
         process = psutil.Process(self._processes["receiver"].pid)
         enemy = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.webhook_attacks", str(port), str(seconds), stdout=subprocess.PIPE
+            sys.executable, "-m", "benchmarks.webhook.attacks", str(port), str(seconds), stdout=subprocess.PIPE
         )
         attackers = psutil.Process(enemy.pid)
         measured = Attacked()

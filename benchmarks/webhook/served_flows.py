@@ -1,4 +1,4 @@
-"""What benchmarks.webhook starts: `python -m benchmarks.served_flows PROJECT` serves two deployments until stopped."""
+"""What benchmarks.webhook starts: `python -m benchmarks.webhook.served_flows PROJECT` serves two deployments until stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def empty() -> None:
 async def main(project: str) -> None:
     """Serve the empty flow and the transformation of a project."""
     # This file runs as __main__, which is no name that a flow run could import it by.
-    from benchmarks.served_flows import empty as importable
+    from benchmarks.webhook.served_flows import empty as importable
 
     as_module = EntrypointType.MODULE_PATH
     parameters = {"project_dir": project}

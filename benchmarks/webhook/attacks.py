@@ -1,6 +1,6 @@
 """What an enemy without the secret does to a receiver, all at once.
 
-`python -m benchmarks.webhook_attacks PORT SECONDS`, which `benchmarks.webhook --attacked` starts. All comes from one
+`python -m benchmarks.webhook.attacks PORT SECONDS`, which `benchmarks.webhook --attacked` starts. All comes from one
 address, the one that right deliveries come from too, as behind a TLS proxy. Prints JSON: how many
 connections each kind of attack opened.
 """
