@@ -1,4 +1,4 @@
-"""What benchmarks.webhook starts: `python -m benchmarks.webhook.served_flows PROJECT` serves two deployments until stopped."""
+"""What benchmarks.webhook starts: `python -m benchmarks.webhook.served_flows PROJECT` serves two deployments."""
 
 from __future__ import annotations
 
