@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -147,7 +146,7 @@ class Ledger(_AppendedFile):
             {
                 "kind": "node",
                 "attempt": attempt,
-                "event": asdict(event),
+                "event": event,
             }
         )
 
