@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -96,16 +97,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep what shares fixtures on one process: the tests of a file, and all that stand on the builds of the models.
+    """Keep what shares what is dear on one process: the tests of a file, the builds of the models, dbt in a process.
 
     `--dist loadgroup` would do it with marks, but xdist 3.8 writes them where pytest 9.2 does not look any more.
     """
     from xdist.scheduler import LoadScopeScheduling
 
+    @cache
+    def scope_of(file: str) -> str:
+        if file.startswith("tests/models/"):
+            return "tests/models"
+        # To import dbt and to parse its own macros takes 8 s of a processor in each process that does it.
+        is_dbt_inside = "tests.support.in_process" in (config.rootpath / file).read_text(encoding="utf-8")
+        return "dbt in this process" if is_dbt_inside else file
+
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "tests/models" if file.startswith("tests/models/") else file
+            return scope_of(nodeid.partition("::")[0])
 
     return ByFile(config, log)
 

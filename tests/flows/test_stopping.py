@@ -188,6 +188,9 @@ def assert_shown_as_cancelled(sleeper: Sleeper, recorded: Recorded) -> None:
     assert ask(history_store(os.environ), query).rows == (("cancelled",),)
 
 
+# Two Pythons that begin cold, and dbt below them: 14 s of a processor. The two ways in which such a run is stopped, by
+# a signal and by its state on the server, are those of the fast tests below.
+@pytest.mark.slow
 def test_a_cancel_from_the_ui_ends_a_served_run_and_its_query(
     prefect_server: str, sleepers: Callable[[], Sleeper]
 ) -> None:
