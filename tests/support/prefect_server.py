@@ -25,7 +25,6 @@ _SETTINGS = {
     # Leases are files, so that a test can let one run out without waiting for it, and are looked at often.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "1",
-    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "1",
     "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
 }
 # What a server makes once, in as long as all the rest takes: the tables, and the types of blocks with a note of
