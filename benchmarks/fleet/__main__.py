@@ -28,7 +28,7 @@ from uuid import uuid4
 import click
 
 from benchmarks.figures import median_and_p95
-from benchmarks.fleet_system import POOL, Fleet, databases
+from benchmarks.fleet.system import POOL, Fleet, databases
 from benchmarks.projects import write_small_project
 from infrastructure.console import EntryCommand
 from infrastructure.server.automations import (
@@ -160,7 +160,7 @@ class Bench:
             deployment = {
                 "name": "fleet",
                 "flow_id": flow_id,
-                "entrypoint": f"benchmarks.fleet_flows.{name}",
+                "entrypoint": f"benchmarks.fleet.flows.{name}",
                 "pull_steps": [step],
                 "work_pool_name": POOL,
                 "tags": [_MARKER, f"{RESUMES_TAG}{_TIMES}"],

@@ -19,8 +19,8 @@ import click
 import httpx
 
 from benchmarks.databases import database_of_its_own, usual_server
-from benchmarks.fleet_balancer import Balancer
-from benchmarks.fleet_flows import MARKS_VARIABLE
+from benchmarks.fleet.balancer import Balancer
+from benchmarks.fleet.flows import MARKS_VARIABLE
 from flows.engine.ledger.ledger import read_ledger
 
 POOL = "fleet"

@@ -1,0 +1,1 @@
+"""Many workers on several API servers of Prefect, and what kills do to their runs."""
