@@ -70,8 +70,9 @@ def do_beside_the_end(work: Callable[[], None]) -> None:
     if kept is None:
         work()
         return
-    # Prefect's settings and the flow run belong to the context of this thread.
-    thread = threading.Thread(target=copy_context().run, args=(work,), name="tributary-beside", daemon=True)
+    # Prefect's settings and the flow run belong to the context of this thread. Python waits for it too, where a signal
+    # leaves it to a worker to set the last state.
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="tributary-beside")
     kept.beside.append(thread)
     thread.start()
 
