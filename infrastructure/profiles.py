@@ -28,8 +28,9 @@ from infrastructure.program import Program, find_program
 from infrastructure.program import require_adapter as require_adapter_of
 from infrastructure.targets.key_files import path_of_key
 from infrastructure.targets.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
+from infrastructure.targets.settings import TaskRuns
 from infrastructure.targets.target_file import Targets, load_targets
-from infrastructure.targets.warehouses import WAREHOUSES, Target, TaskRuns
+from infrastructure.targets.warehouses import WAREHOUSES, Target
 from infrastructure.workspace import EXAMPLE, workspace
 from infrastructure.yaml_file import meant
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from deployments.schedules.declared import DeclaredDeployment, declare
 from deployments.schedules.schedule_models import Concurrency, Defaults, Deployment, Schedules, WorkPool
+from infrastructure.targets.settings import Settings
 from infrastructure.targets.target_file import load_targets
-from infrastructure.targets.warehouses import Settings
 from infrastructure.workspace import ROOT, workspace
 from infrastructure.yaml_file import (
     Mistake,

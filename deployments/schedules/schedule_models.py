@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from infrastructure.targets.warehouses import Name, Settings
+from infrastructure.targets.settings import Name, Settings
 from infrastructure.yaml_file import meant
 
 # Where the image of deployments/docker keeps the repository.

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from flows.alerts.incident import Incident, Severity
-from infrastructure.targets.warehouses import Settings
+from infrastructure.targets.settings import Settings
 from infrastructure.workspace import workspace
 from infrastructure.yaml_file import Mistake, Place, field_names, meant, put_in_variables, read_yaml, unset_mistakes
 

@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from infrastructure.errors import ConfigError
-from infrastructure.targets.warehouses import (
-    BIGQUERY_WAYS,
-    BigQueryTarget,
-    PostgresTarget,
-    Settings,
-    SnowflakeTarget,
-    Target,
-    TaskRuns,
-)
+from infrastructure.targets.settings import Settings, TaskRuns
+from infrastructure.targets.warehouses import BIGQUERY_WAYS, BigQueryTarget, PostgresTarget, SnowflakeTarget, Target
 
 # dbt replaces the values of variables with this prefix by ***** in everything that it logs.
 SECRET_PREFIX = "DBT_ENV_SECRET_"

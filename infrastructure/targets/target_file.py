@@ -14,7 +14,8 @@ from typing import Any, Literal, cast
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from infrastructure.errors import ConfigError
-from infrastructure.targets.warehouses import WAREHOUSES, Name, Settings, Target, Variable, WarehouseTarget
+from infrastructure.targets.settings import Name, Settings, Variable, WarehouseTarget
+from infrastructure.targets.warehouses import WAREHOUSES, Target
 from infrastructure.workspace import ROOT, targets_file, workspace
 from infrastructure.yaml_file import (
     Mistake,

@@ -19,7 +19,7 @@ from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks.sending import BATCH_SIZE, EVENTS, LINES, BatchSender, Denied, Sender
 from flows.engine.sinks.task_runs import finished_event, interrupted_event, log_document, running_event
 from flows.engine.sinks.unsent import UnsentEvents
-from infrastructure.targets.warehouses import TaskRuns
+from infrastructure.targets.settings import TaskRuns
 
 # Often enough that a line is in the UI within two seconds, seldom enough that a thousand nodes cost a few requests.
 FLUSH_SECONDS = 0.5

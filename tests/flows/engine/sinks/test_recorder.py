@@ -25,7 +25,7 @@ from flows.engine.sinks.recorder import Recorder, Sparing
 from flows.engine.sinks.sending import BATCH_SIZE, Sender, sender_through
 from flows.engine.sinks.task_runs import task_run_id
 from flows.engine.sinks.unsent import UnsentEvents
-from infrastructure.targets.warehouses import TaskRuns
+from infrastructure.targets.settings import TaskRuns
 from tests.support.processes import free_port, wait_until
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
