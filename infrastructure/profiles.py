@@ -27,7 +27,8 @@ from infrastructure.private_files import private_folder
 from infrastructure.program import Program, find_program
 from infrastructure.program import require_adapter as require_adapter_of
 from infrastructure.targets.key_files import path_of_key
-from infrastructure.targets.outputs import KEYS_AS_FILES, SECRET_SETTINGS, is_env_var, local_settings, output_of
+from infrastructure.targets.outputs import KEYS_AS_FILES, is_env_var, local_settings, output_of
+from infrastructure.targets.secret_names import is_secret_name
 from infrastructure.targets.settings import TaskRuns
 from infrastructure.targets.target_file import Targets, load_targets
 from infrastructure.targets.warehouses import WAREHOUSES, Target
@@ -213,9 +214,11 @@ def _credentials_in(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     for name, value in settings.items():
         if name in ("credentials", "connector") and value and not prefix:
             found.append(name)
+        elif name == SOURCES_KEY:
+            continue
         elif isinstance(value, dict):
             found += _credentials_in(cast(dict[str, Any], value), f"{prefix}{name}.")
-        elif name in SECRET_SETTINGS and value and not is_env_var(value):
+        elif is_secret_name(name) and value and not isinstance(value, bool) and not is_env_var(value):
             found.append(prefix + name)
     return found
 

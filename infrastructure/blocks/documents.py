@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from infrastructure.blocks.block_types import BlockType, block_type
 from infrastructure.plan import Change, FieldChange
+from infrastructure.targets.adapter import AdapterTarget
 from infrastructure.targets.outputs import (
     BIGQUERY_SECRETS,
     CREDENTIALS_TYPES,
     KEYS_AS_FILES,
-    SECRET_SETTINGS,
     Output,
     is_env_var,
     output_of,
@@ -20,6 +20,7 @@ from infrastructure.targets.outputs import (
     parse_private_key,
     secret_block,
 )
+from infrastructure.targets.secret_names import is_secret_name
 from infrastructure.targets.target_file import Airbyte, DashboardCache, PagerDuty, SlackWebhook
 from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget, SnowflakeTarget, Target
 
@@ -35,7 +36,7 @@ PROGRAM_KEY = "dbt"
 TASK_RUNS_KEY = "task_runs"
 
 # Names under which people keep secrets in blocks made by hand: their values are compared, never shown.
-_NEVER_SHOWN = {*SECRET_SETTINGS, "keyfile_json", "service_account_info", "secrets", "url", "value"}
+_NEVER_SHOWN = {"service_account_info", "secrets", "url", "value"}
 
 
 @dataclass(frozen=True)
@@ -177,18 +178,32 @@ def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
 
 def _warehouse_documents(name: str, target: Target, secrets: Mapping[str, str], output: Output) -> list[BlockDocument]:
     match target:
-        case DuckDBTarget():
-            configs = _profile_data("", name, output)["target_configs"]
-            del configs["block_type_slug"]
-            for ours in (PASSED_KEY, PROGRAM_KEY, TASK_RUNS_KEY):
-                configs["extras"].pop(ours, None)
-            return [BlockDocument("dbt-cli-target-configs", f"duckdb-target-configs-{name}", configs)]
+        case DuckDBTarget() | AdapterTarget():
+            return _any_adapter(name, target, secrets, output)
         case PostgresTarget():
             return _postgres(name, target, secrets, output)
         case SnowflakeTarget():
             return _snowflake(name, target, secrets, output)
         case BigQueryTarget():
             return _bigquery(name, target, secrets, output)
+
+
+def _any_adapter(
+    name: str, target: DuckDBTarget | AdapterTarget, secrets: Mapping[str, str], output: Output
+) -> list[BlockDocument]:
+    """Return dbt's plain target configs, in which dbt looks secrets up, and a block for each secret."""
+    configs = _profile_data("", name, output)["target_configs"]
+    del configs["block_type_slug"]
+    for ours in (SOURCES_KEY, PASSED_KEY, PROGRAM_KEY, TASK_RUNS_KEY):
+        configs["extras"].pop(ours, None)
+    block = f"{target.warehouse.replace('_', '-')}-target-configs-{name}"
+    return [
+        *(
+            BlockDocument("secret", secret_block(target, setting), {"value": secrets[variable]})
+            for setting, variable in target.secret_variables().items()
+        ),
+        BlockDocument("dbt-cli-target-configs", block, configs),
+    ]
 
 
 def _postgres(name: str, target: PostgresTarget, secrets: Mapping[str, str], output: Output) -> list[BlockDocument]:
@@ -350,6 +365,8 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _text_of(document: BlockDocument, path: str, value: object) -> str:
-    if document.type.is_secret(path) or (_NEVER_SHOWN.intersection(path.split(".")) and not is_env_var(value)):
+    is_named_so = any(part in _NEVER_SHOWN or is_secret_name(part) for part in path.split("."))
+    is_ours = SOURCES_KEY in path.split(".")
+    if document.type.is_secret(path) or (is_named_so and not is_ours and not is_env_var(value)):
         return "(secret)"
     return str(value)

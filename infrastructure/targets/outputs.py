@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from infrastructure.errors import ConfigError
+from infrastructure.targets.adapter import AdapterTarget
 from infrastructure.targets.settings import Settings, TaskRuns
 from infrastructure.targets.warehouses import BIGQUERY_WAYS, BigQueryTarget, PostgresTarget, SnowflakeTarget, Target
 
@@ -18,22 +20,6 @@ SECRET_PREFIX = "DBT_ENV_SECRET_"
 # secret in its logs, no common word, such as the project's name, may be among them.
 KEYFILE_SECRETS = ("private_key", "private_key_id", "client_email")
 _KEYFILE_PLAIN = ("type", "token_uri", "universe_domain")
-
-# The settings in which dbt takes a secret: in a profile block, their value must be an env_var().
-SECRET_SETTINGS = frozenset(
-    [
-        *(
-            "password",
-            "pass",
-            "token",
-            "refresh_token",
-            "motherduck_token",
-            "client_secret",
-            "oauth_client_secret",
-        ),
-        *("private_key", "private_key_id", "private_key_passphrase", "secret", "session_token", "request_data"),
-    ]
-)
 
 # Secrets that the client reads from a file, so that dbt is given a path; see key_files.py.
 KEYS_AS_FILES = ("sslkey",)
@@ -95,17 +81,21 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
     Raises:
         ConfigError: a secret is not what its setting needs, such as a key file that is no JSON.
     """
-    settings = _plain_settings(target)
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
 
     def keep(setting: str, value: str) -> str:
-        variable = SECRET_PREFIX + f"{name}_{setting}".upper().replace("-", "_").replace(".", "_")
+        variable = SECRET_PREFIX + re.sub(r"[^A-Z0-9]", "_", f"{name}_{setting}".upper())
         values[variable] = value
         sources[variable] = _source(target, setting)
         return env_var(variable)
 
-    for setting, variable in target.secret_variables().items():
+    named = target.secret_variables()
+    if isinstance(target, AdapterTarget):
+        settings = target.settings(lambda setting: keep(setting, secrets[named[setting]]))
+        return Output(settings, values, sources, tuple(target.pass_env or ()), target.dbt, target.task_runs)
+    settings = _plain_settings(target)
+    for setting, variable in named.items():
         value = secrets[variable]
         if setting == "keyfile_json":
             keyfile = parse_keyfile(variable, value)
@@ -119,6 +109,9 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
 
 def local_settings(target: Target) -> dict[str, Any]:
     """Return a target's dbt output that looks up the variables of targets.yml, for a local profiles.yml."""
+    if isinstance(target, AdapterTarget):
+        named = target.secret_variables()
+        return target.settings(lambda setting: env_var(named[setting]))
     settings = _plain_settings(target)
     for setting, variable in target.secret_variables().items():
         if setting in KEYS_AS_FILES:
@@ -245,7 +238,7 @@ def _source(target: Target, setting: str) -> str:
     block = target.credentials_name()
     if setting in KEYS_AS_FILES:
         return f"secret/{block}-{setting}#value"
-    if isinstance(target, BigQueryTarget) and setting in BIGQUERY_SECRETS:
+    if isinstance(target, AdapterTarget) or (isinstance(target, BigQueryTarget) and setting in BIGQUERY_SECRETS):
         return f"secret/{secret_block(target, setting)}#value"
     if isinstance(target, SnowflakeTarget):
         if setting == "oauth_client_secret":
@@ -258,4 +251,4 @@ def _source(target: Target, setting: str) -> str:
 
 def secret_block(target: Target, setting: str) -> str:
     """Return the name of the Secret block of a setting that the credentials block of the warehouse has no room for."""
-    return f"{target.credentials_name()}-{setting.replace('_', '-')}"
+    return f"{target.credentials_name()}-{re.sub(r'[^a-z0-9]+', '-', setting.lower()).strip('-')}"

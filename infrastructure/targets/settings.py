@@ -96,3 +96,7 @@ class WarehouseTarget(Settings):
     def credentials_name(self) -> str:
         """Return the name of the credentials block that this target uses."""
         return self.credentials_block or self.default_credentials_block
+
+    def credential_values(self) -> dict[str, object]:
+        """Return what targets that share credentials must agree on, by setting."""
+        return {name: getattr(self, name) for name in self.credential_settings}

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from infrastructure.errors import ConfigError
 from infrastructure.targets.settings import Name, Settings, Variable, WarehouseTarget
-from infrastructure.targets.warehouses import WAREHOUSES, Target
+from infrastructure.targets.warehouses import Target, model_for
 from infrastructure.workspace import ROOT, targets_file, workspace
 from infrastructure.yaml_file import (
     Mistake,
@@ -175,7 +175,9 @@ def _named_secrets(entry: object) -> list[str]:
     named = [value for name, value in settings.items() if str(name).endswith("_env") and isinstance(value, str)]
     channels = settings.get("channels")
     more = cast(dict[str, Any], channels).values() if isinstance(channels, dict) else ()
-    return [*named, *map(str, more)]
+    # An adapter's settings may be mappings with secrets inside.
+    inner = [each for value in settings.values() for each in _named_secrets(value)]
+    return [*named, *map(str, more), *inner]
 
 
 def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Targets:
@@ -195,7 +197,7 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
     try:
         Targets.model_validate(data)
     except ValidationError as exc:
-        found = file.mistakes(exc, _known_names(data), _HINTS, steps=WAREHOUSES)
+        found = file.mistakes(exc, _known_names(data), _HINTS)
         mistakes = {place: mistake for place, mistake in found.items() if place not in unset}
     mistakes |= {mistake.place: mistake for mistake in _misnamed(data, unset)}
     if mistakes:
@@ -235,15 +237,14 @@ def _waiting(
         waiting.setdefault(entry, {}).update(dict.fromkeys(variables))
     for entry, variables in waiting.items():
         settings: dict[str, Any] = data[entry] if entry in SERVICES else data["targets"][entry]
-        named = [value for name, value in settings.items() if name.endswith("_env")]
-        variables.update(dict.fromkeys(name for name in named if not environ.get(name)))
+        variables.update(dict.fromkeys(name for name in _named_secrets(settings) if not environ.get(name)))
     return {entry: tuple(variables) for entry, variables in waiting.items()}
 
 
 def _known_names(data: dict[str, Any]) -> Callable[[Place], list[str]]:
     def names(place: Place) -> list[str]:
         if place[0] == "targets":
-            return field_names(WAREHOUSES[data["targets"][place[1]]["warehouse"]])
+            return field_names(model_for(data["targets"][place[1]]))
         services = {
             "slack_webhook": SlackWebhook,
             "pagerduty": PagerDuty,
@@ -262,9 +263,8 @@ def _shared_in_vain(targets: Targets) -> list[Mistake]:
     for name, target in targets.targets.items():
         block = target.credentials_name()
         first, other = owners.setdefault((target.warehouse, block), (name, target))
-        apart = [
-            setting for setting in target.credential_settings if getattr(target, setting) != getattr(other, setting)
-        ]
+        ours, theirs = target.credential_values(), other.credential_values()
+        apart = [setting for setting in ours if setting in theirs and ours[setting] != theirs[setting]]
         if apart:
             text = (
                 f"shares the credentials block {block} with {first} but differs in {', '.join(apart)}; "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
+from infrastructure.targets.adapter import AdapterTarget
 from infrastructure.targets.settings import Count, Port, Seconds, Variable, WarehouseTarget
 from infrastructure.yaml_file import meant
 
@@ -286,10 +289,46 @@ def _belongs(target: WarehouseTarget, way: str, needed: tuple[str, ...], allowed
         raise ValueError(f"{' and '.join(given)} goes with {way}, which is not there")
 
 
-Target = Annotated[DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget, Field(discriminator="warehouse")]
 WAREHOUSES: dict[str, type[WarehouseTarget]] = {
     "duckdb": DuckDBTarget,
     "postgres": PostgresTarget,
     "snowflake": SnowflakeTarget,
     "bigquery": BigQueryTarget,
 }
+
+
+def model_for(entry: Mapping[str, Any]) -> type[WarehouseTarget]:
+    """Return the class of the settings of an entry in targets.yml.
+
+    Raises:
+        ValidationError: it names no warehouse that has one, and no adapter.
+    """
+    if "adapter" in entry:
+        return AdapterTarget
+    warehouse = entry.get("warehouse")
+    if isinstance(warehouse, str) and warehouse in WAREHOUSES:
+        return WAREHOUSES[warehouse]
+    error = InitErrorDetails(type="missing", loc=("warehouse",), input=None)
+    if warehouse is not None:
+        known = ", ".join(f"`{name}`" for name in WAREHOUSES)
+        other = meant(str(warehouse), list(WAREHOUSES)) or "; any other dbt adapter is named with `adapter`"
+        text = ValueError(f"expected one of {known}, found {str(warehouse)!r}{other}")
+        error = InitErrorDetails(type="value_error", loc=("warehouse",), input=None, ctx={"error": text})
+    raise ValidationError.from_exception_data("Target", [error])
+
+
+def _read(entry: object) -> WarehouseTarget:
+    if isinstance(entry, WarehouseTarget):
+        return entry
+    if not isinstance(entry, dict):
+        raise ValidationError.from_exception_data("Target", [InitErrorDetails(type="dict_type", input=entry)])
+    settings = cast(dict[str, Any], entry)
+    return model_for(settings).model_validate(settings)
+
+
+_OfFour = Annotated[DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget, Field(discriminator="warehouse")]
+Target = Annotated[
+    DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget | AdapterTarget,
+    # A union of pydantic's would say of every class what does not fit it.
+    PlainValidator(_read, json_schema_input_type=_OfFour | AdapterTarget),
+]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from infrastructure.registration import apply, plan
+from tests.support.adapter_sign_ins import adapter_sign_ins
 from tests.support.environments import Environments
 from tests.support.prefect_api import delete_block
 from tests.support.sign_ins import keyfile, private_key, sign_ins
@@ -22,7 +23,8 @@ def every_sign_in(tmp_path_factory: pytest.TempPathFactory) -> Environments:
     folder = tmp_path_factory.mktemp("targets")
     (folder / "service-account.json").write_text(json.dumps(keyfile()))
     (folder / "key.pem").write_text(private_key())
-    found = {entry.name: entry for entry in sign_ins(str(folder / "service-account.json"), str(folder / "key.pem"))}
+    of_four = sign_ins(str(folder / "service-account.json"), str(folder / "key.pem"))
+    found = {entry.name: entry for entry in (*of_four, *adapter_sign_ins())}
     targets = {name: entry.settings | {"credentials_block": f"credentials-{name}"} for name, entry in found.items()}
     document = {
         "default": "duckdb",

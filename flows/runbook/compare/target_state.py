@@ -23,7 +23,8 @@ from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import write_whole
 from infrastructure.program import find_program
-from infrastructure.targets.outputs import SECRET_SETTINGS, is_env_var
+from infrastructure.targets.outputs import is_env_var
+from infrastructure.targets.secret_names import is_secret_name
 
 if TYPE_CHECKING:
     from flows.engine.context.project import Project
@@ -156,7 +157,7 @@ def _normalised(total: Decimal) -> Decimal:
 def _configuration(project: Project, profile: Profile) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in sorted(profile.output.items()):
-        if name in SECRET_SETTINGS or is_env_var(value):
+        if is_secret_name(name) or is_env_var(value):
             found[f"profile: {name}"] = "set (secret)"
         else:
             found[f"profile: {name}"] = str(value)
