@@ -263,10 +263,14 @@ def require_adapter(warehouse: str, target: str, dbt: str | None = None) -> Prog
     Raises:
         ConfigError: names the command that installs the adapter, or says why there is no such dbt.
     """
-    install = f"uv sync --extra {warehouse}" if warehouse in WAREHOUSES else f"uv pip install dbt-{warehouse}"
     program = find_program(dbt)
-    require_adapter_of(program, warehouse, target, install)
+    require_adapter_of(program, warehouse, target, adapter_install(warehouse))
     return program
+
+
+def adapter_install(warehouse: str) -> str:
+    """Return the command that installs the dbt adapter of a warehouse into this environment."""
+    return f"uv sync --extra {warehouse}" if warehouse in WAREHOUSES else f"uv pip install dbt-{warehouse}"
 
 
 def located(output: dict[str, Any]) -> dict[str, Any]:

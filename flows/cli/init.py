@@ -179,15 +179,19 @@ def _next_steps(place: Path, profile: FoundProfile) -> list[str]:
 
 def _adapters(profile: FoundProfile) -> list[str]:
     """Return the commands that install what is missing for the targets' warehouses."""
-    from infrastructure.profiles import require_adapter
+    from infrastructure.profiles import adapter_install, require_adapter
 
     commands: list[str] = []
-    kinds = {str(target.settings["warehouse"]) for target in profile.ready if target.settings}
+    kinds = {
+        str(target.settings.get("warehouse") or target.settings["adapter"])
+        for target in profile.ready
+        if target.settings
+    }
     for kind in sorted(kinds):
         try:
             require_adapter(kind, profile.default)
         except ConfigError:
-            commands.append(f"uv sync --extra {kind}")
+            commands.append(adapter_install(kind))
     return commands
 
 

@@ -48,8 +48,7 @@ def _class_for(profile: Profile) -> type[Warehouse]:
             from flows.warehouses.bigquery import BigQueryWarehouse as Found
         case other:
             raise ConfigError(
-                f"Target {profile.target} is on {other}. Loaders, and operations that read and change tables, know "
-                f"duckdb, postgres, snowflake and bigquery only: elsewhere Airbyte or another loader fills raw tables. "
-                f"dbt itself runs on {other}: uv run python -m flows run --target {profile.target}"
+                f"Target {profile.target} is on {other}: what connects to a warehouse without dbt (loaders, the "
+                "runbook, health queries, the history table) is for duckdb, postgres, snowflake and bigquery."
             )
     return Found

@@ -16,8 +16,10 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from infrastructure.errors import ConfigError, preview
+from infrastructure.targets.secret_names import ADDRESS_WITH_PASSWORD, is_secret_name
+from infrastructure.targets.settings import WarehouseTarget
 from infrastructure.targets.target_file import SERVICES
-from infrastructure.targets.warehouses import WAREHOUSES
+from infrastructure.targets.warehouses import WAREHOUSES, model_for
 from infrastructure.yaml_file import all_of, field_names, parse_yaml
 
 # What adapters call our settings. None: it is only there in targets.yml when it differs from what is assumed anyway.
@@ -59,7 +61,6 @@ _ENV_VAR = re.compile(
 )
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _LOOKS_SECRET = re.compile(r"pass|secret|token|key|credential|pwd", re.IGNORECASE)
-_ADDRESS_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@|[?&](?:\w*token|password|secret)=", re.IGNORECASE)
 
 
 @dataclass
@@ -171,15 +172,16 @@ class _Reader:
             return self._note(f"{name} is left out: expected settings, as `name: value`.")
         given = {str(key): value for key, value in cast(dict[Any, Any], output).items()}
         kind = str(given.pop("type", ""))
-        if kind not in WAREHOUSES:
-            adapter = f"is on {kind}" if kind else "does not name its `type`"
-            return self._note(
-                f"{name} is left out: it {adapter}, and targets are on {all_of(list(WAREHOUSES))} so far."
-            )
-        entry = self._entry(kind, given)
+        if not kind:
+            return self._note(f"{name} is left out: it does not name its `type`.")
+        if kind in WAREHOUSES:
+            entry = self._entry(kind, given)
+        else:
+            entry = {"adapter": kind} | self._adapter_settings(given, "")
+            entry = entry | self._block() if self._target.secrets else entry
         if self._left_out:
             self._note(f"{name}: {all_of(sorted(self._left_out))} not taken over, as targets.yml has no such setting.")
-        if mistakes := _mistakes(kind, entry):
+        if mistakes := _mistakes(entry):
             return self._note(f"{name} is left out: {'; '.join(mistakes)}.")
         self._target.settings = entry
 
@@ -206,9 +208,38 @@ class _Reader:
             elif (taken := self._plain(kind, setting, value)) is not None:
                 entry[setting] = taken
         if any(setting in entry for setting in WAREHOUSES[kind].credential_settings):
-            # The default's name is that of everybody's: two workspaces on one server would share it.
-            entry["credentials_block"] = _target_name(f"{self._profile}-{self._target.name}", set())
+            entry |= self._block()
         return entry
+
+    def _block(self) -> dict[str, Any]:
+        # The default's name is that of everybody's: two workspaces on one server would share it.
+        return {"credentials_block": _target_name(f"{self._profile}-{self._target.name}", set())}
+
+    def _adapter_settings(self, given: Mapping[str, Any], within: str) -> dict[str, Any]:
+        """Return the settings of any adapter; whatever may be secret by its name is looked up in a variable."""
+        taken: dict[str, Any] = {}
+        for name, value in given.items():
+            setting = f"{within}{name}"
+            may_be_secret = is_secret_name(name) or (isinstance(value, str) and _LOOKS_SECRET.search(name))
+            if value is None or value == "":
+                continue
+            if isinstance(value, dict):
+                inner = {str(key): each for key, each in cast(dict[Any, Any], value).items()}
+                if kept := self._adapter_settings(inner, f"{setting}."):
+                    taken[name] = kept
+            elif name.endswith("_env") or (not within and name in WarehouseTarget.model_fields and name != "threads"):
+                self._left_out.append(setting)
+            elif isinstance(value, list):
+                listed = cast(list[Any], value)
+                if may_be_secret or any(isinstance(each, dict | list) for each in listed):
+                    self._left_out.append(setting)
+                elif (texts := self._plain("", setting, listed)) is not None:
+                    taken[name] = texts
+            elif may_be_secret and not isinstance(value, bool):
+                taken[f"{name}_env"] = self._secret(setting, value)
+            elif (plain := self._plain("", setting, value)) is not None:
+                taken[name] = plain
+        return taken
 
     def _signed_in(self, given: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a BigQuery output without those of other ways to sign in than its method's."""
@@ -260,10 +291,10 @@ class _Reader:
             kept = {key: self._text(key, each) for key, each in pairs if not _LOOKS_SECRET.search(str(key))}
             self._left_out += [f"{setting}.{key}" for key, _ in pairs if key not in kept]
             return kept or None
-        if isinstance(value, str) and _ADDRESS_WITH_PASSWORD.search(value):
+        if isinstance(value, str) and ADDRESS_WITH_PASSWORD.search(value):
             return self._without_password(setting, value)
         taken = self._text(setting, value)
-        return self._path(setting, taken) if setting in _PATHS[kind] and isinstance(taken, str) else taken
+        return self._path(setting, taken) if setting in _PATHS.get(kind, ()) and isinstance(taken, str) else taken
 
     def _without_password(self, setting: str, value: str) -> str | None:
         if setting == "path" and value.startswith("md:") and "{{" not in value:
@@ -307,10 +338,10 @@ def _reference(found: re.Match[str]) -> str:
     return f"${{{found['name']}}}" if default is None or "}" in default else f"${{{found['name']}:-{default}}}"
 
 
-def _mistakes(kind: str, entry: Mapping[str, Any]) -> list[str]:
+def _mistakes(entry: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with an entry, without its values; a `${NAME}` may be anything."""
     try:
-        WAREHOUSES[kind].model_validate(entry)
+        model_for(entry).model_validate(entry)
     except ValidationError as exc:
         found: list[str] = []
         for error in exc.errors(include_input=False):

@@ -255,18 +255,42 @@ def test_every_output_becomes_a_target_of_its_own(tmp_path: Path) -> None:
     assert load_targets(tmp_path / "targets.yml", {}).names == ["dev-eu", "prod", "airbyte-target"]
 
 
-def test_an_adapter_that_is_not_supported_is_left_out_in_one_sentence() -> None:
-    lake = {"type": "databricks", "host": "h", "token": SECRET, "schema": "s"}
-    profile = found_in(lake=lake, dev={"type": "duckdb", "path": "/a.duckdb"})
+def test_an_output_on_any_adapter_becomes_a_target_without_its_secrets(tmp_path: Path) -> None:
+    lake = {
+        **{
+            "type": "databricks",
+            "host": "{{ env_var('LAKE_HOST', 'h') }}",
+            "token": SECRET,
+            "schema": "s",
+            "port": 443,
+        },
+        **{"client_secret": "{{ env_var('LAKE_SECRET') }}", "session_key": SECRET, "jdbc": f"x://u:{SECRET}@h"},
+        **{"connection_parameters": {"password": SECRET, "retries": 3}, "hooks": [{"pwd": SECRET}], "retry_all": True},
+    }
+    profile = found_in(lake=lake)
 
-    assert profile.default == "dev"
-    assert profile.targets[0].notes == [
-        "lake is left out: it is on databricks, and targets are on duckdb, postgres, snowflake and bigquery so far."
-    ]
-    with pytest.raises(
-        ConfigError, match=r"No output of profile shop in profiles.yml can be a target:\n  lake is left"
-    ):
-        found_in(lake=lake)
+    (target,) = profile.targets
+    assert target.settings == {
+        **{"adapter": "databricks", "host": "${LAKE_HOST:-h}", "token_env": "SHOP_LAKE_TOKEN", "schema": "s"},
+        **{"port": 443, "client_secret_env": "LAKE_SECRET", "session_key_env": "SHOP_LAKE_SESSION_KEY"},
+        "connection_parameters": {"password_env": "SHOP_LAKE_CONNECTION_PARAMETERS_PASSWORD", "retries": 3},
+        **{"retry_all": True, "credentials_block": "shop-lake"},
+    }
+    assert set(target.secrets) == {
+        *("SHOP_LAKE_TOKEN", "LAKE_SECRET", "SHOP_LAKE_SESSION_KEY", "SHOP_LAKE_CONNECTION_PARAMETERS_PASSWORD"),
+    }
+    assert any("hooks not taken over" in note for note in target.notes)
+    assert any("`jdbc` is not taken over, as a password may be in it" in note for note in target.notes)
+    written = files_of(ProjectFacts("Shop", "."), profile)["targets.yml"]
+    assert SECRET not in written + str(target.notes) + str(target.secrets)
+    (tmp_path / "targets.yml").write_text(written)
+    connection = load_targets(tmp_path / "targets.yml", {}).find("lake").secret_variables()
+    assert connection["connection_parameters.password"] == "SHOP_LAKE_CONNECTION_PARAMETERS_PASSWORD"
+
+
+def test_an_output_on_an_adapter_without_a_schema_is_left_out_with_what_it_lacks() -> None:
+    with pytest.raises(ConfigError, match=r"can be a target:\n  lake is left out: schema: is required"):
+        found_in(lake={"type": "trino", "password": SECRET})
 
 
 def test_an_output_that_lacks_something_is_left_out_with_what_it_lacks() -> None:

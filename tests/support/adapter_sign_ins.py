@@ -1,4 +1,4 @@
-"""Targets on six adapters that have no class of their own, each as the page of dbt's documents for it has the output."""
+"""Targets on six adapters that have no class of their own, each as its page of dbt's documents has the output."""
 
 from __future__ import annotations
 

@@ -28,6 +28,17 @@ _BIGQUERY = "https://cloud.google.com/bigquery/docs/error-messages"
 _BIGQUERY_CLIENT = "https://github.com/googleapis/python-bigquery/blob/main/google/cloud/bigquery/retry.py"
 _BIGQUERY_QUOTAS = "https://cloud.google.com/bigquery/docs/troubleshoot-quotas"
 _BIGQUERY_DML = "https://cloud.google.com/bigquery/docs/data-manipulation-language#dml-limitations"
+_DATABRICKS_DELTA = "https://docs.databricks.com/aws/en/optimizations/isolation/row-level-concurrency"
+_DELTA_APPEND = "https://docs.databricks.com/gcp/en/error-messages/delta-concurrent-append-error-class"
+_REDSHIFT = (
+    "https://docs.aws.amazon.com/redshift/latest/dg/c_serial_isolation-serializable-isolation-troubleshooting.html"
+)
+_TRINO = "https://github.com/trinodb/trino/blob/master/core/trino-spi/src/main/java/io/trino/spi/StandardErrorCode.java"
+_SQL_SERVER = (
+    "https://learn.microsoft.com/en-us/dotnet/api/microsoft.data.sqlclient.sqlconfigurableretryfactory"
+    ".baselinetransienterrors"
+)
+_CLICKHOUSE = "https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp"
 _HTTP = "https://www.rfc-editor.org/rfc/rfc9110#name-status-codes"
 _HTTP_429 = "https://www.rfc-editor.org/rfc/rfc6585#section-4"
 _ERRNO = "https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/errno.h.html"
@@ -134,6 +145,60 @@ TRANSIENT: Mapping[str, tuple[Transient, ...]] = {
             r"could not serialize access to table|aborted due to concurrent update",
             "two statements changed the same table",
             _BIGQUERY_DML,
+        ),
+    ),
+    "databricks": (
+        Transient(
+            # A column that is named like one of Delta's own does not pass.
+            r"\bdelta_concurrent_(append|delete_delete|delete_read|transaction|write)\b(?!\.change_type_column)",
+            "another write changed the same table",
+            _DELTA_APPEND,
+        ),
+        Transient(
+            r"\b(concurrent(append|deletedelete|deleteread|transaction|write)|metadatachanged)exception\b",
+            "the same, as runtimes with exceptions in place of codes word it",
+            _DATABRICKS_DELTA,
+        ),
+    ),
+    "redshift": (
+        Transient(r"serializable isolation violation", "1023: retry the canceled transaction", _REDSHIFT),
+        Transient(r"deadlock detected", "40P01, as in PostgreSQL, which Redshift comes from", _POSTGRES),
+    ),
+    "trino": (
+        Transient(
+            r"\b(server_starting_up|server_shutting_down|no_nodes_available)\b",
+            "65548, 65545, 65541: the cluster starts, stops or has no worker yet",
+            _TRINO,
+        ),
+        Transient(
+            r"\b(too_many_requests_failed|page_transport_(error|timeout)|remote_task_error|remote_host_gone)\b"
+            r"|encountered too many errors talking to a worker node",
+            "65537, 65539, 65540, 65542, 65558: a worker did not answer",
+            _TRINO,
+        ),
+        Transient(r"\bquery_queue_full\b", "131074: others wait already", _TRINO),
+        Transient(r"\bcluster_out_of_memory\b", "131076: too many queries at once; one alone has other codes", _TRINO),
+    ),
+    "sqlserver": (
+        Transient(r"\(1205\)|chosen as the deadlock victim", "1205: rerun the transaction", _SQL_SERVER),
+        Transient(r"\(1222\)|lock request time ?out period exceeded", "1222: others hold the lock", _SQL_SERVER),
+        Transient(r"\(1204\)|cannot obtain a lock resource at this time", "1204: no lock left", _SQL_SERVER),
+        Transient(r"\((40197|40501|40613)\)", "Azure SQL: moved, busy, or not available at the moment", _SQL_SERVER),
+        Transient(r"\((10928|10929|49918|49919|49920)\)", "Azure SQL: too much at once", _SQL_SERVER),
+    ),
+    "clickhouse": (
+        Transient(r"\btoo_many_simultaneous_queries\b|code: 202\b", "202 TOO_MANY_SIMULTANEOUS_QUERIES", _CLICKHOUSE),
+        Transient(
+            r"\b(no_free_connection|socket_timeout|network_error|all_connection_tries_failed)\b"
+            r"|code: (203|209|210|279)\b",
+            "203, 209, 210, 279: a server of the cluster did not answer",
+            _CLICKHOUSE,
+        ),
+        Transient(
+            r"\b(no_zookeeper|keeper_exception)\b|code: (225|999)\b", "225, 999: no session with Keeper", _CLICKHOUSE
+        ),
+        Transient(
+            r"\bpart_is_temporarily_locked\b|code: 384\b", "384: another query works on the same part", _CLICKHOUSE
         ),
     ),
 }
