@@ -53,8 +53,11 @@ _RECIPES: Mapping[str, tuple[str, ...]] = {
         "adbc-driver-postgresql==1.13.0",
         _DUCKDB,
     ),
+    # An adapter that has no class of its own in targets.yml, and needs no server.
+    "sqlite": ("dbt-core==1.11.16", "dbt-sqlite==1.10.0"),
 }
-NAMES = tuple(_RECIPES)
+ADAPTERS = ("sqlite",)
+NAMES = tuple(name for name in _RECIPES if name not in ADAPTERS)
 
 # DuckDB's library as a package, for a Python that has no shared library of its own; nothing newer is there.
 _DUCKDB_PACKAGE = "@duckdb/node-bindings-{platform}@1.5.6-r.1"
@@ -71,7 +74,7 @@ class Engine:
     """A dbt of its own.
 
     Attributes:
-        name: one of NAMES.
+        name: one of NAMES or ADAPTERS.
         program: what is run in place of `dbt`.
         environment: variables that it needs beside those of its caller.
         without: the warehouses that it can't speak to here, with the reason.
