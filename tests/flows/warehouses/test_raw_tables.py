@@ -152,7 +152,7 @@ def test_a_schema_without_a_usable_name_is_refused(schema: str, tmp_path: Path) 
 
 def test_another_warehouse_is_told_which_ones_can_be_loaded() -> None:
     profile = Profile("prod", "tributary", {"type": "redshift"}, {})
-    with pytest.raises(ConfigError, match=r"know duckdb, postgres, snowflake and bigquery only") as caught:
+    with pytest.raises(ConfigError, match=r"is for duckdb, postgres, snowflake and bigquery") as caught:
         open_once(profile)
     assert "uv run python -m flows run --target prod" in str(caught.value)
 
