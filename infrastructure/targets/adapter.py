@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -16,6 +16,12 @@ _ADAPTER_PATTERN = "^[a-z][a-z0-9_]*$"
 _FOUR = ("duckdb", "postgres", "snowflake", "bigquery")
 _VARIABLE: TypeAdapter[str] = TypeAdapter(Variable)
 _Path = tuple[str, ...]
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_BOOLEANS = {"true": True, "false": False}
+# What is text to an adapter though it may consist of digits.
+_TEXTS = re.compile(
+    r"(?:^|_)(?:id|user|username|name|account|database|dbname|schema|catalog|host|server|role|env)$", re.I
+)
 
 
 def _is_adapter(text: str) -> str:
@@ -84,6 +90,25 @@ class AdapterTarget(WarehouseTarget):
     def credential_values(self) -> dict[str, object]:
         """Return what targets that share credentials must agree on."""
         return dict(self.secret_variables())
+
+
+def read_numbers(written: Mapping[str, Any], filled: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry whose whole numbers and booleans from a variable are no texts: adapters refuse `port: "5432"`.
+
+    Args:
+        written: the entry as it is in the file, with `${NAME}`.
+        filled: the same with the values of the variables.
+    """
+    read: dict[str, Any] = {}
+    for name, value in filled.items():
+        before = written.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            read[name] = read_numbers(cast(dict[str, Any], before), cast(dict[str, Any], value))
+        elif isinstance(value, str) and value != before and not _TEXTS.search(str(name)):
+            read[name] = int(value) if _WHOLE.fullmatch(value) else _BOOLEANS.get(value.lower(), value)
+        else:
+            read[name] = value
+    return read
 
 
 def _secrets_in(settings: dict[str, Any], path: _Path) -> Iterator[tuple[_Path, str]]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from infrastructure.errors import ConfigError
+from infrastructure.targets.adapter import read_numbers
 from infrastructure.targets.settings import Name, Settings, Variable, WarehouseTarget
 from infrastructure.targets.warehouses import Target, model_for
 from infrastructure.workspace import ROOT, targets_file, workspace
@@ -193,6 +194,7 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
     file = read_yaml(path or workspace().targets)
     environ = os.environ if environ is None else environ
     data, unset = put_in_variables(file, environ)
+    _read_numbers(file.data, data)
     mistakes: dict[Place, Mistake] = {}
     try:
         Targets.model_validate(data)
@@ -209,6 +211,15 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
     if contradictions := _shared_in_vain(targets):
         raise file.error(contradictions)
     return targets
+
+
+def _read_numbers(written: dict[str, Any], data: dict[str, Any]) -> None:
+    """Have variables be numbers where a model of an adapter's settings that would know is not there."""
+    before, entries = written.get("targets"), data.get("targets")
+    if isinstance(before, dict) and isinstance(entries, dict):
+        for name, entry in cast(dict[str, Any], entries).items():
+            if isinstance(entry, dict) and "adapter" in entry:
+                entries[name] = read_numbers(cast(dict[str, Any], before)[name], cast(dict[str, Any], entry))
 
 
 def _misnamed(data: dict[str, Any], unset: Mapping[Place, list[str]]) -> list[Mistake]:

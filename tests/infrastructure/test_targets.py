@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from infrastructure.errors import ConfigError
+from infrastructure.targets.adapter import AdapterTarget
 from infrastructure.targets.target_file import SCHEMA_FILE, load_targets, schema_text
 from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget
 from infrastructure.workspace import EXAMPLE
@@ -277,3 +278,16 @@ def test_the_schema_for_editors_is_up_to_date() -> None:
 
 def test_the_schema_for_editors_is_named_in_the_file() -> None:
     assert EXAMPLE.targets.read_text().startswith(f"# yaml-language-server: $schema={SCHEMA_FILE.name}\n")
+
+
+def test_a_number_of_an_adapter_that_comes_from_a_variable_is_a_number(file: Path) -> None:
+    settings = "port: '${PORT}', user: '${USER}', secure: '${TLS:-true}', password_env: PW, driver: '4711'"
+    file.write_text(f"default: t\ntargets:\n  t: {{adapter: clickhouse, schema: s, {settings}}}\n")
+
+    target = load_targets(file, {"PORT": "8443", "USER": "0815"}).find("t")
+    assert isinstance(target, AdapterTarget)
+    assert target.settings(str) == {
+        **{"type": "clickhouse", "schema": "s", "threads": 4, "port": 8443, "user": "0815", "secure": True},
+        **{"password": "password", "driver": "4711"},
+    }
+    assert load_targets(file, {}).unset == {"t": ("PORT", "USER", "PW")}
