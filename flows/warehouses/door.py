@@ -49,7 +49,7 @@ def _class_for(profile: Profile) -> type[Warehouse]:
         case other:
             raise ConfigError(
                 f"Target {profile.target} is on {other}: what connects to a warehouse without dbt (loaders, the "
-                "runbook, health queries, the history table) is for duckdb, postgres, snowflake and bigquery; "
+                "runbook, the table of the history) is for duckdb, postgres, snowflake and bigquery; "
                 f"dbt itself runs there: uv run python -m flows run --target {profile.target}"
             )
     return Found
