@@ -63,10 +63,13 @@ def _target(target: str, warehouse: str, local: dict[str, Any]) -> dict[str, Any
     found: dict[str, Any] = {}
     block = DbtCliProfile.load(f"dbt-cli-profile-{target}")
     found["profile"] = block.get_profile()["tributary"]["outputs"][target]
-    configs = CONFIGS[warehouse].load(f"{warehouse}-target-configs-{target}")
+    configs = CONFIGS.get(warehouse, TargetConfigs).load(f"{warehouse}-target-configs-{target}")
     # Without a key, prefect-dbt asks Google for a token at once: there is no Google here.
     if not (warehouse == "bigquery" and configs.credentials.service_account_info is None):
         found["configs"] = configs.get_configs()
+    if warehouse not in CONFIGS:
+        # The adapters that would judge the output are not here.
+        return found
     profile = load_profile(target)
     os.environ.update(profile.child_environment())
     found["dbt"] = _as_dbt_sees_it(yaml.safe_load(profile.profiles_yml()), target)
