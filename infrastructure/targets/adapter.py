@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from infrastructure.targets.secret_names import ADDRESS_WITH_PASSWORD, is_secret_name
+from infrastructure.targets.secret_names import ADDRESS_WITH_PASSWORD, PRIVATE_KEY, is_secret_name
 from infrastructure.targets.settings import Variable, WarehouseTarget
 
 _ADAPTER_PATTERN = "^[a-z][a-z0-9_]*$"
@@ -142,9 +142,10 @@ def _mistakes_in(value: object, path: tuple[str | int, ...], is_in_list: bool = 
     elif isinstance(value, dict):
         for key, inner in cast(dict[Any, Any], value).items():
             yield from _mistake_at(str(key), inner, (*path, str(key)), is_in_list)
-    elif isinstance(value, str) and ADDRESS_WITH_PASSWORD.search(value):
+    elif isinstance(value, str) and (PRIVATE_KEY in value or ADDRESS_WITH_PASSWORD.search(value)):
+        what = "private key" if PRIVATE_KEY in value else "password"
         name = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
-        yield path, f"a password is in this address, and no secret is written in this file: {_way_out(name)}"
+        yield path, f"a {what} is in this value, and no secret is written in this file: {_way_out(name)}"
 
 
 def _mistake_at(name: str, value: object, place: tuple[str | int, ...], is_in_list: bool) -> Iterator[tuple[Any, str]]:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from infrastructure.errors import ConfigError, preview
-from infrastructure.targets.secret_names import ADDRESS_WITH_PASSWORD, is_secret_name
+from infrastructure.targets.secret_names import ADDRESS_WITH_PASSWORD, PRIVATE_KEY, is_secret_name
 from infrastructure.targets.settings import WarehouseTarget
 from infrastructure.targets.target_file import SERVICES
 from infrastructure.targets.warehouses import WAREHOUSES, model_for
@@ -220,7 +220,9 @@ class _Reader:
         taken: dict[str, Any] = {}
         for name, value in given.items():
             setting = f"{within}{name}"
-            may_be_secret = is_secret_name(name) or (isinstance(value, str) and _LOOKS_SECRET.search(name))
+            may_be_secret = is_secret_name(name) or (
+                isinstance(value, str) and (PRIVATE_KEY in value or _LOOKS_SECRET.search(name))
+            )
             if value is None or value == "":
                 continue
             if isinstance(value, dict):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 _SECRET = re.compile(
-    r"(?:\w*[_\-.])?(?:password|passwd|pass|pwd|passphrase|secret|token|jwt|authorization|credentials_json|keyfile_json|"
-    r"(?:secret|secret_access|api|account|master|signing)[_-]?key|private_key|private_key_id|request_data|"
-    r"connection_string|conn_str)",
+    r"[\w.\-]*(?:password|passwd|passphrase|passcode|secret|token|private_?key|private_key_id|(?:secret|access|api)[_-]?key)"
+    r"|(?:[\w.\-]*[_.\-])?(?:pass|pwd|pat|jwt|authorization|(?:account|master|signing)[_-]?key|credentials_json|"
+    r"keyfile_json|request_data|connection_string|conn_str)",
     re.IGNORECASE,
 )
 # dbt-trino's name for the path of a key.
 _PATHS = {"client_private_key"}
 
+PRIVATE_KEY = "PRIVATE KEY-----"
 ADDRESS_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@|[?&](?:\w*token|password|secret)=", re.IGNORECASE)
 
 
