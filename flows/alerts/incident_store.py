@@ -23,8 +23,8 @@ import orjson
 from flows.alerts.incident import Incident, OpenIncident, incident_of
 from flows.alerts.merged_incidents import merged
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import SharedFile, writing_copy
-from flows.engine.context.shared_state import why
+from flows.engine.context.shared.files import SharedFile, writing_copy
+from flows.engine.context.shared.state import why
 from flows.engine.context.state import shared_file, state_root
 from flows.engine.target.file_lock import locked_file
 from infrastructure.errors import TributaryError

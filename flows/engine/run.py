@@ -20,8 +20,8 @@ from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext
-from flows.engine.context.shared_state import why
-from flows.engine.context.shared_target import SharedTarget
+from flows.engine.context.shared.state import why
+from flows.engine.context.shared.target import SharedTarget
 from flows.engine.context.state import LEDGER, State, dbt_log_folder, lost_sentence, shared_target
 from flows.engine.ledger.hooks import is_hook, nodes_for_hooks
 from flows.engine.ledger.keeper import Keeper

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flows.engine.context.bucket import EXTRAS
+from flows.engine.context.shared.bucket import EXTRAS
 from flows.engine.context.state import shared_by, state_root
 from flows.history.columns import COLUMNS
 from flows.history.rows import Row, utc

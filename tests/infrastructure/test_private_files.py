@@ -27,7 +27,7 @@ ALLOWED = {
     "deployments/snowflake/__main__.py": "a file of SQL that somebody asks for",
     "deployments/dbt_cloud/__main__.py": "plans and files of jobs that somebody asks for",
     "flows/cli/init.py": "files of a workspace, which its user edits and commits, and which name secrets and hold none",
-    "flows/engine/context/bucket.py": "a folder of a store that fsspec reaches as files, which is the store's to shut",
+    "flows/engine/context/shared/bucket.py": "a folder of a store that fsspec reaches as files, the store's to shut",
     "flows/engine/process/child.py": "it shuts out others from all that dbt makes",
     "flows/engine/process/relay.py": "under a umask of 077, as child.py",
     "flows/runbook/payroll/export.py": "files in a private folder, which it shuts before the folder has its name",

@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 import orjson
 
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_state import why
+from flows.engine.context.shared.state import why
 from flows.engine.context.state import STATE_VARIABLE, shared_by
 from infrastructure.errors import ConfigError, TributaryError
 from infrastructure.private_files import opener, private_folder, write_whole

@@ -12,9 +12,9 @@ from pathlib import Path
 from flows.engine.context.home import home_of
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import Merge, SharedFile
-from flows.engine.context.shared_state import SharedState, is_address, shared_state, working_copy
-from flows.engine.context.shared_target import Names, SharedTarget
+from flows.engine.context.shared.files import Merge, SharedFile
+from flows.engine.context.shared.state import SharedState, is_address, shared_state, working_copy
+from flows.engine.context.shared.target import Names, SharedTarget
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 from infrastructure.workspace import workspace

@@ -9,11 +9,11 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Self
 
-from flows.engine.context.bucket import ANSWER_SECONDS
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import SharedLedger
-from flows.engine.context.shared_state import why
-from flows.engine.context.shared_target import SharedTarget
+from flows.engine.context.shared.bucket import ANSWER_SECONDS
+from flows.engine.context.shared.files import SharedLedger
+from flows.engine.context.shared.state import why
+from flows.engine.context.shared.target import SharedTarget
 from flows.engine.ledger.ledger import Ledger
 from infrastructure.errors import TributaryError, UpstreamUnavailable
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.engine.context.bucket import EXTRAS
-from flows.engine.context.shared_state import is_address
+from flows.engine.context.shared.bucket import EXTRAS
+from flows.engine.context.shared.state import is_address
 from tests.support.prefect_api import SetUpTarget
 
 ROOT = Path(__file__).parents[3]

@@ -14,7 +14,7 @@ from flows.alerts import Incident, close_incident, open_incident
 from flows.alerts.escalation import acknowledge
 from flows.alerts.incident_store import Entries, mark_told, notice_for, record, store_of
 from flows.alerts.merged_incidents import merged
-from flows.engine.context.bucket import Bucket
+from flows.engine.context.shared.bucket import Bucket
 from infrastructure.errors import UpstreamUnavailable
 from tests.support.alert_receivers import Receiver, WriteRoutes, headers
 from tests.support.s3_server import Machine

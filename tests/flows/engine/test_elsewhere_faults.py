@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.context import bucket as bucket_module
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.events import NodeEvent
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
+from flows.engine.context.shared import bucket as bucket_module
 from flows.engine.context.state import state_of
 from flows.engine.ledger import keeper
 from flows.engine.ledger.ledger import Ledger

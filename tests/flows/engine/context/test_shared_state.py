@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.context import bucket as bucket_module
-from flows.engine.context.bucket import Bucket
-from flows.engine.context.shared_state import SharedState
-from flows.engine.context.shared_target import Names, SharedTarget
+from flows.engine.context.shared import bucket as bucket_module
+from flows.engine.context.shared.bucket import Bucket
+from flows.engine.context.shared.state import SharedState
+from flows.engine.context.shared.target import Names, SharedTarget
 from flows.engine.ledger.keeper import Keeper
 from flows.engine.ledger.ledger import Ledger, read_ledger
 from infrastructure.errors import ConfigError, UpstreamUnavailable

@@ -25,9 +25,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flows.engine.context.bucket import Bucket
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import (
+from flows.engine.context.shared.bucket import Bucket
+from flows.engine.context.shared.files import (
     LEVEL,
     WHOLE,
     SharedLedger,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.engine.context.bucket import Bucket
+from flows.engine.context.shared.bucket import Bucket
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.private_files import private_folder, write_whole
 

@@ -1,7 +1,7 @@
 """State at an address, and this machine's working copy of it.
 
 The rest of the code reads and writes files in the working copy and knows nothing of this. A run fetches what others
-left before it begins (`shared_target.py`), and sends what it leaves.
+left before it begins (`target.py`), and sends what it leaves.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from flows.engine.context.bucket import Bucket
 from flows.engine.context.home import PLACE, ProjectPlace
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.shared_files import COPY_VARIABLE, Merge, SharedFile, SharedLedger, writing_copy
-from flows.engine.context.shared_target import Names, SharedTarget
+from flows.engine.context.shared.bucket import Bucket
+from flows.engine.context.shared.files import COPY_VARIABLE, Merge, SharedFile, SharedLedger, writing_copy
+from flows.engine.context.shared.target import Names, SharedTarget
 from infrastructure.errors import UpstreamUnavailable
 from infrastructure.private_files import private_folder, write_whole
 

@@ -1,0 +1,1 @@
+"""State that machines share: at an address, with a working copy on each."""
