@@ -11,7 +11,7 @@ import click
 import yaml
 
 from flows.engine.context.options import RETRIES, RunOptions
-from flows.engine.context.project import NO_DEPS_VARIABLE
+from flows.engine.context.packages import NO_DEPS_VARIABLE
 from infrastructure.errors import ConfigError
 from infrastructure.program import PROGRAM_VARIABLE
 

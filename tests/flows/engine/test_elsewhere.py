@@ -12,11 +12,11 @@ import pytest
 from flows.engine.changed.change_plan import plan_changes
 from flows.engine.changed.defer import deferred
 from flows.engine.changed.run_memory import memory_for_plan
-from flows.engine.context.shared import target as shared_target
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import read_project
 from flows.engine.context.run_context import RunContext
+from flows.engine.context.shared import target as shared_target
 from flows.engine.context.shared.bucket import Bucket
 from flows.engine.context.state import State, state_of
 from flows.engine.ledger.resume import interrupted_run

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.context import project as projects
-from flows.engine.context.project import ensure_packages, project_to_run
+from flows.engine.context import packages
+from flows.engine.context.packages import ensure_packages
+from flows.engine.context.project import project_to_run
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 
@@ -16,7 +17,7 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a project with a package that is a folder beside it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(projects.NO_DEPS_VARIABLE, raising=False)
+    monkeypatch.delenv(packages.NO_DEPS_VARIABLE, raising=False)
     for name in ("shop", "tools", "more"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "dbt_project.yml").write_text(f"name: {name}\nversion: '1.0'\nprofile: shop\n")
@@ -44,7 +45,7 @@ def test_what_is_missing_is_installed_once_and_again_when_something_else_is_aske
         return UpstreamUnavailable("The hub did not answer.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(projects, "run_deps", fail)
+        patch.setattr(packages, "run_deps", fail)
         ensure_packages(project)
         wants(project, "tools", "more")
         ensure_packages(project)
@@ -57,11 +58,11 @@ def test_what_is_missing_is_installed_once_and_again_when_something_else_is_aske
 def test_nothing_is_installed_when_told_so_or_when_it_was_done_by_hand(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(projects.NO_DEPS_VARIABLE, "1")
+    monkeypatch.setenv(packages.NO_DEPS_VARIABLE, "1")
     with pytest.raises(ConfigError, match="needs 1 packages and none is installed"):
         project_to_run(project)
 
-    monkeypatch.delenv(projects.NO_DEPS_VARIABLE)
+    monkeypatch.delenv(packages.NO_DEPS_VARIABLE)
     (project / "dbt_packages" / "by_hand").mkdir(parents=True)
     project_to_run(project)
     assert installed(project) == ["by_hand"]

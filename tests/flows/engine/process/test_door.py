@@ -11,6 +11,7 @@ from infrastructure.targets.target_file import ROOT
 # Every module of the product that starts a process, and which.
 STARTERS = {
     "deployments/dbt_cloud/plan/cleanup.py": "git",
+    "flows/engine/context/packages.py": "dbt deps, before there is a project that the door could open",
     "flows/engine/process/process.py": "dbt: the door's",
     "flows/engine/process/relay.py": "dbt: the door's, behind it",
     "flows/engine/process/warm.py": "dbt: the door's, ahead of time",
