@@ -67,7 +67,7 @@ def case_of(seed: str, dbt: str = "1.12") -> Case:
         steps = [_stopping(step) for step in steps]
     if is_dbt_2:
         kept = {name: check for name, check in world.checks.items() if not _is_before_a_snapshot(world, check)}
-        world = replace(world, checks=kept)
+        world = replace(world, checks=kept, has_transactions=False)
         steps = [
             Edit("trip", step.of) if isinstance(step, Edit) and step.what == "trip batch" else step
             for step in steps

@@ -191,7 +191,8 @@ def passed(world: World) -> World:
 
 def _generated_run(chance: random.Random, world: World, steps: list[Step], is_first: bool) -> Run:
     earlier = [step for step in steps if isinstance(step, Run)]
-    if earlier and chance.random() < 0.35:
+    # What a selection named can be gone.
+    if earlier and chance.random() < 0.35 and selected(world, replace(earlier[-1], verb="build")).nodes:
         return replace(earlier[-1], resume=True, changed=False, cut=None, heals_after=0)
     if not is_first and chance.random() < 0.08:
         return Run("test")

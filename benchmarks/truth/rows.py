@@ -298,6 +298,11 @@ class _Walk:
         if self._is_open:
             # dbt 2 puts a table in place of another, and fills a seed, not in one transaction.
             allowed += [None, *([("table", {})] if node.kind == "seed" else [])]
+            if node.shape == "incremental" and not self._world.has_transactions and isinstance(new, tuple):
+                # Nor does it take the old rows out and put the new ones in.
+                kept = definition_of(self._world, node, self._run.variables).rows(self._found, self._world)
+                old = [each[1] for each in before if isinstance(each, tuple) and isinstance(each[1], dict)]
+                allowed += [("table", {key: value for key, value in rows.items() if key not in kept}) for rows in old]
         is_mixed = self._is_open and node.shape == "microbatch" and _is_mixed(here, [*allowed, ("table", {})])
         if here not in allowed and not is_mixed:
             self._verdict.wrong.append(f"{relation} is {here}, not {_either(allowed)}")

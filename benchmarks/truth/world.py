@@ -98,6 +98,7 @@ class World:
         hook: the constant that its on-run-end hook writes down; None where it has no hooks.
         has_default: its selectors.yml has a default, which leaves out what is tagged slow.
         is_var_of_env: the variable in dbt_project.yml looks an environment variable up.
+        has_transactions: what dbt does for one node is done wholly or not at all, also where it is killed.
     """
 
     nodes: dict[str, Node]
@@ -114,6 +115,7 @@ class World:
     has_group: bool = False
     is_disabled_there: bool = False
     is_var_of_env: bool = False
+    has_transactions: bool = True
 
     @property
     def environ(self) -> dict[str, str]:
