@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,13 @@ def set_up_targets(environment: dict[str, str], folder: Path, settings: Mapping[
     targets.write_text(json.dumps({"profile": "bench", "default": next(iter(settings)), "targets": settings}))
     command = [sys.executable, "-m", "infrastructure.setup_profiles", "--blocks-only", "--targets-file", str(targets)]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @contextmanager
@@ -57,12 +65,9 @@ def bucket_of_its_own() -> Iterator[str]:
 @contextmanager
 def prefect_server(environment: dict[str, str]) -> Iterator[str]:
     """Run a Prefect server of its own for the time of the block."""
-    import socket
     import urllib.request
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [shutil.which("prefect", path=str(Path(sys.executable).parent)) or "prefect", "server", "start"]
     server = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)],

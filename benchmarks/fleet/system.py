@@ -21,6 +21,7 @@ import httpx
 from benchmarks.databases import database_of_its_own, usual_server
 from benchmarks.fleet.balancer import Balancer
 from benchmarks.fleet.flows import MARKS_VARIABLE
+from benchmarks.server import free_port
 from flows.engine.ledger.ledger import read_ledger
 
 POOL = "fleet"
@@ -239,10 +240,3 @@ class Fleet:
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name.replace(' ', '-').replace('/', '-')}.log"
-
-
-def free_port() -> int:
-    """Return a port of this machine on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

@@ -21,6 +21,7 @@ from typing import Any
 import click
 import httpx
 
+from benchmarks.server import free_port
 from benchmarks.webhook.deliveries import CONNECTIONS, SECRET, Answer, body_of, send, send_once
 from flows.engine.context.state import dbt_log
 
@@ -88,7 +89,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = {"prefect": _free_port(), "receiver": _free_port()}
+        self._ports = {"prefect": free_port(), "receiver": free_port()}
         self._api = f"http://127.0.0.1:{self._ports['prefect']}/api"
         self._url = f"http://127.0.0.1:{self._ports['receiver']}/webhooks/airbyte"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -415,11 +416,3 @@ def _processor_seconds(process: Any, known: float) -> float:  # noqa: ANN401
     except psutil.NoSuchProcess:
         return known
     return used.user + used.system
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
