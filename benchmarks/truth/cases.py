@@ -16,7 +16,7 @@ from benchmarks.truth.files import drop, load_rows, read_rows, write_project
 from benchmarks.truth.forks import in_fork
 from benchmarks.truth.history import Run, Step, generated_history, passed
 from benchmarks.truth.rows import Ending, Knowledge, from_nothing
-from benchmarks.truth.world import Check, Edit, World, generated_world
+from benchmarks.truth.world import Check, Edit, World, generated_world, without
 
 # Of all histories whose end can be followed by it.
 _AGAIN = 0.4
@@ -222,10 +222,8 @@ def _smaller(case: Case) -> Iterator[Case]:
     for number in range(len(steps) - 1):
         yield replace(case, steps=(*steps[:number], *steps[number + 1 :]))
     for relation in reversed(world.nodes):
-        if not world.children(relation) and len(world.nodes) > 1 and world.nodes[relation].version is None:
-            nodes = {name: node for name, node in world.nodes.items() if name != relation}
-            checks = {name: check for name, check in world.checks.items() if relation not in check.of}
-            yield replace(case, world=replace(world, nodes=nodes, checks=checks))
+        if (smaller := without(world, relation)) is not world:
+            yield replace(case, world=smaller)
     for name in world.checks:
         checks = {key: check for key, check in world.checks.items() if key != name}
         yield replace(case, world=replace(world, checks=checks))
