@@ -17,6 +17,7 @@ from pathlib import Path
 
 from infrastructure.errors import ConfigError
 from infrastructure.passed_on import for_any_program
+from infrastructure.plain_text import plain
 from infrastructure.private_files import private_folder, write_whole
 from infrastructure.workspace import targets_file, workspace
 
@@ -197,7 +198,7 @@ def _ask(path: str) -> Program:
         raise ConfigError(
             f"{path} can't be started: {exc.strerror}. Check that it is dbt, for this kind of machine."
         ) from exc
-    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    said = plain(done.stdout + done.stderr)
     if found := _INSTALLED.search(said):
         return Program(path, found[1], tuple(_PLUGIN.findall(said.partition("Plugins:")[2])))
     if found := _ONE_LINE.search(said):

@@ -21,7 +21,7 @@ from flows.engine.context.project_files import look_ups_of, packages_folder, yam
 from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from infrastructure.passed_on import for_dbt
-from infrastructure.plain_text import lines_of
+from infrastructure.plain_text import lines_of, plain
 from infrastructure.private_files import opener, private_folder, write_whole
 from infrastructure.program import find_program
 
@@ -204,7 +204,7 @@ def run_deps(place: Path, environ: Mapping[str, str], deadline: float) -> Tribut
                 os.killpg(child.pid, signal.SIGKILL)
     if child.returncode == 0:
         return None
-    text = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    text = plain(said)
     shown = "\n  ".join(lines_of("\n".join(text.strip().splitlines()[-6:]), 6, 200))
     kind = UpstreamUnavailable if _AWAY.search(text) else ConfigError
     return kind(f"dbt deps can't install the packages of {place}. {by_hand}\n  {shown}")
