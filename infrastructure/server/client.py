@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-import certifi
 import httpx
 from prefect import __version__
 from prefect.client.base import ServerType
@@ -363,7 +362,7 @@ def _patience() -> AbstractContextManager[Any]:
 @cache
 def _trusted() -> ssl.SSLContext:
     """Return the authorities that Prefect's client trusts by default; reading them takes 20 ms, for every client."""
-    return ssl.create_default_context(cafile=certifi.where())
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _require_version(client: SyncPrefectClient, where: str) -> None:
