@@ -167,12 +167,12 @@ def given_workspace() -> list[str]:
     """Return the words by which a command that is shown works in the workspace that the present one was given."""
     ctx = click.get_current_context(silent=True)
     folder = ctx.meta.get(_WORKSPACE) if ctx else None
-    return ["--workspace", shlex.quote(os.path.relpath(folder) if _is_near(folder) else folder)] if folder else []
+    return ["--workspace", near(folder)] if folder else []
 
 
-def _is_near(folder: str) -> bool:
-    """Return whether a folder is easier to read as seen from the current one."""
-    return len(os.path.relpath(folder)) < len(folder)
+def near(folder: Path | str) -> str:
+    """Return a folder as a word of a command: as seen from the current one, where that is easier to read."""
+    return shlex.quote(min(os.path.relpath(folder), str(folder), key=len))
 
 
 def answer_in_json(ctx: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401  (the option's)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from flows.cli.new_workspace import ProjectFacts, files_of, migrated_files
 from flows.cli.options import examples
 from flows.engine.context.project import read_project
 from flows.engine.context.project_files import project_settings
+from infrastructure.console import near
 from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
 from infrastructure.screen import echo, styled
@@ -196,16 +196,12 @@ def _adapters(profile: FoundProfile) -> list[str]:
 
 
 def _commands(place: Path) -> list[str]:
-    given = "" if workspace({}).folder == place else f" --workspace {_near(place)}"
+    given = "" if workspace({}).folder == place else f" --workspace {near(place)}"
     return [f"uv run python -m infrastructure.setup_profiles{given}", f"uv run python -m flows run{given}"]
 
 
 def _normal(folder: Path) -> Path:
     return Path(os.path.abspath(folder.expanduser()))
-
-
-def _near(folder: Path) -> str:
-    return shlex.quote(min(os.path.relpath(folder), str(folder), key=len))
 
 
 def _indented(text: str) -> str:
