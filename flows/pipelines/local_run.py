@@ -163,7 +163,8 @@ def load_data(profile: Profile) -> None:
 
     Raw tables with other rows are left alone.
     """
-    from flows.loaders.git.load import ingest_git, make_tables
+    from flows.loaders.git.load import ingest_git
+    from flows.loaders.git.sample_commits import write_sample_commits
     from flows.loaders.sample_data import count_sample_rows, write_sample_data
 
     reporter = current_reporter()
@@ -172,8 +173,9 @@ def load_data(profile: Profile) -> None:
         commits = ingest_git(profile, [str(ROOT)])
         reporter.note(f"Loaded {commits.commit_count:,} commits of this repository, {commits.added:,} of them new.")
     except (ConfigError, UpstreamUnavailable) as exc:
-        make_tables(profile)
-        reporter.note(f"No commits were loaded: {exc}")
+        there = write_sample_commits(profile)
+        instead = f" but {there:,} sample commits" if there else ""
+        reporter.note(f"No commits of this repository were loaded{instead}: {exc}")
     there = count_sample_rows(profile)
     if there and abs(there - SAMPLE_ROWS) > SAMPLE_ROWS // 10:
         # A user asked for another amount, which must not be replaced.

@@ -140,12 +140,6 @@ def ingest_git(
         return IngestResult(tuple(_load(warehouse, repository, say) for repository in opened.values()))
 
 
-def make_tables(profile: Profile, raw_schema: str = "raw") -> None:
-    """Create the raw tables of source `github` where they are missing, so that dbt can build without any commits."""
-    with open_warehouse(profile, raw_schema) as warehouse, warehouse.loading():
-        warehouse.prepare(TABLES)
-
-
 def _locations(repositories: Sequence[str]) -> list[Location]:
     if not repositories:
         raise ConfigError("No repository was given: name at least one, as a path or a URL.")
@@ -269,13 +263,21 @@ def _delete(warehouse: Warehouse, repository: Repository, hashes: list[str], is_
 
 def _contributors(warehouse: Warehouse, repository: Repository, now: datetime) -> list[tuple[object, ...]]:
     """Group the commits by author as `git shortlog -sne` does, most commits first."""
-    seen: dict[tuple[str, str], tuple[int, datetime, datetime]] = {}
     columns = ("author_name", "author_email", "authored_at")
-    for name, email, authored_at in warehouse.select(COMMITS, columns, {"repository_id": repository.repository_id}):
+    authored = warehouse.select(COMMITS, columns, {"repository_id": repository.repository_id})
+    return group_contributors(repository.repository_id, authored, now)
+
+
+def group_contributors(
+    repository_id: str, authored: Iterable[tuple[str, str, datetime]], now: datetime
+) -> list[tuple[object, ...]]:
+    """Group the name, address and date of each commit by author, as rows of the raw table, most commits first."""
+    seen: dict[tuple[str, str], tuple[int, datetime, datetime]] = {}
+    for name, email, authored_at in authored:
         count, first, last = seen.get((name, email), (0, authored_at, authored_at))
         seen[name, email] = (count + 1, min(first, authored_at), max(last, authored_at))
     return [
-        (repository.repository_id, contributor_id(name, email), name, email, count, first, last, now)
+        (repository_id, contributor_id(name, email), name, email, count, first, last, now)
         for (name, email), (count, first, last) in sorted(seen.items(), key=lambda item: (-item[1][0], item[0]))
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from flows.engine.context.command import DbtCommand
@@ -83,3 +84,30 @@ def test_a_slip_of_the_pen_is_answered_with_the_name_that_was_meant() -> None:
     names = ("dim_musician", "fct_commits")
     assert "Did you mean dim_musician?" in str(nothing_matched(DbtCommand("build", "+dim_musicain"), "dev", names))
     assert "Did you mean" not in str(nothing_matched(DbtCommand("build", "something_else"), "dev", names))
+
+
+@pytest.mark.parametrize("missing", ["repository", "git"])
+def test_without_a_repository_or_git_the_first_run_has_sample_commits(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing == "repository":
+        monkeypatch.setattr("flows.pipelines.local_run.ROOT", tmp_path)
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    profile = Profile("dev", "tributary", {"type": "duckdb", "path": str(tmp_path / "dev.duckdb"), "schema": "a"}, {})
+    notes = Notes()
+    with reporting_to(notes):
+        load_data(profile)
+        load_data(profile)
+    with duckdb.connect(str(tmp_path / "dev.duckdb"), read_only=True) as warehouse:
+        counted = warehouse.sql(
+            "select count(*), count(distinct hash), (select sum(commit_count) from raw.github_contributors),"
+            " (select commit_count from raw.github_repositories) from raw.github_commits"
+        ).fetchall()
+    commits = counted[0][0]
+    assert commits > 100
+    assert counted == [(commits,) * 4]
+    expected = "is not in a git repository" if missing == "repository" else "is not installed or not on the PATH"
+    (said,) = {note for note in notes.said if note.startswith("No commits")}
+    assert said.startswith(f"No commits of this repository were loaded but {commits:,} sample commits: ")
+    assert expected in said
