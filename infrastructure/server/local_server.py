@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 
-from infrastructure.errors import UpstreamUnavailable
+from infrastructure.errors import ConfigError, UpstreamUnavailable
 
 _PROBE_SECONDS = 1.0
 
@@ -26,12 +26,14 @@ def prefect_server(report: Callable[[str], None], meanwhile: Callable[[], None] 
         meanwhile: called while a temporary server starts, and only then.
 
     Raises:
+        ConfigError: the folder of a temporary server's database can't be written to.
         UpstreamUnavailable: a temporary server could not be started.
     """
     with server_in_reach(report) as address:
         if address:
             yield address
         else:
+            _make_home()
             report("Starting a temporary Prefect server (about ten seconds).")
             with _temporary_server(meanwhile):
                 yield None
@@ -63,6 +65,23 @@ def _answers(api: str) -> bool:
             return response.read(16).strip() == b"true"
     except OSError:
         return False
+
+
+def _make_home() -> None:
+    """Make Prefect's own folder; Prefect only warns where it can't, and its server then waits for ever."""
+    from prefect.settings import PREFECT_HOME
+
+    home = PREFECT_HOME.value()
+    problem = "it can't be written to"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        problem = exc.strerror or problem
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"Prefect keeps its database in {home}: {problem}. Name a folder that can be written to: "
+            "PREFECT_HOME=/path/to/folder"
+        )
 
 
 @contextmanager
