@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     """The exit codes of commands: one table for every entry point.
 
     Attributes:
-        meaning: the text in `--help` and the README.
+        meaning: the text in `--help` and docs/reference.md.
     """
 
     meaning: str

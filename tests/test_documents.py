@@ -61,6 +61,11 @@ def test_a_link_leads_somewhere(document: Path) -> None:
         assert not heading or heading in anchors(target), f"{document.name} points to {link}: no such heading"
 
 
+def test_the_index_has_every_page() -> None:
+    linked = {link.partition("#")[0] for link in links(ROOT / "docs" / "README.md")}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - linked == {"README.md"}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_a_module_that_a_document_names_is_there(document: Path) -> None:
     if document.name == "CHANGELOG.md":

@@ -202,7 +202,7 @@ def test_the_tree_of_errors_says_each_ones_code() -> None:
 
 
 def test_the_readme_has_the_table() -> None:
-    table = (ROOT / "README.md").read_text().partition("### Exit codes")[2].partition("\n#")[0]
+    table = (ROOT / "docs" / "reference.md").read_text().partition("## Exit codes")[2].partition("\n#")[0]
     rows = dict(re.findall(r"^\| (\d+) \| (.+?) \|", table, re.M))
     assert rows == {str(int(code)): code.meaning for code in ExitCode}
 
