@@ -23,7 +23,7 @@ from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
 from tests.support.prefect_server import prefect_server_running
 from tests.support.processes import free_port, wait_until
-from tests.support.s3_server import s3_server
+from tests.support.stores import s3_server
 from tests.support.warm_children import warm_children
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from infrastructure.server.automations import (
 )
 from tests.support.prefect_api import SetUpTarget
 from tests.support.processes import wait_until
-from tests.support.s3_server import Machine, sent
+from tests.support.stores import Machine, sent
 from tests.support.workers import kill_all, kill_what_it_started, worker_of
 
 BUILD = DbtCommand("build")

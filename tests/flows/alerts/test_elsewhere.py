@@ -17,7 +17,7 @@ from flows.alerts.merged_incidents import merged
 from flows.engine.context.shared.bucket import Bucket
 from infrastructure.errors import UpstreamUnavailable
 from tests.support.alert_receivers import Receiver, WriteRoutes, headers
-from tests.support.s3_server import Machine
+from tests.support.stores import Machine
 
 SYNC = "airbyte sync/orders"
 AT = datetime(2026, 11, 28, 3, 15, tzinfo=UTC)

@@ -22,7 +22,7 @@ from flows.engine.context.state import State, state_of
 from flows.engine.ledger.resume import interrupted_run
 from flows.engine.run import run_dbt
 from infrastructure.profiles import Profile
-from tests.support.s3_server import Machine, objects, sent
+from tests.support.stores import Machine, objects, sent
 from tests.support.witnessed_build import MODELS, build, kill_in_the_middle, ran, write_project
 
 

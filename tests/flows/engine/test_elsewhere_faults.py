@@ -24,7 +24,7 @@ from infrastructure.errors import ConfigError, TributaryError
 from infrastructure.profiles import Profile
 from tests.support.disks import fill, small_disk
 from tests.support.road import Road
-from tests.support.s3_server import Machine
+from tests.support.stores import Machine
 from tests.support.witnessed_build import MODELS, build, ran, write_project
 
 __all__ = ["small_disk"]
