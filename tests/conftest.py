@@ -23,7 +23,7 @@ from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
 from tests.support.prefect_server import prefect_server_running
 from tests.support.processes import free_port, wait_until
-from tests.support.stores import s3_server
+from tests.support.stores import STATE_VARIABLE, STORES
 from tests.support.warm_children import warm_children
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Give the environment back and remove the folder."""
+    """Stop the stores, give the environment back and remove the folder."""
+    STORES.stop()
     config.stash[_patch].undo()
     shutil.rmtree(config.stash[_sandbox], ignore_errors=True)
 
@@ -135,10 +136,10 @@ def forked_children(sandbox: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[str]:
-    """Return the address of state in a bucket, on an S3 server of this process's own."""
-    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as url:
-        yield url
+def bucket() -> str:
+    """Return the address of state in a bucket, on a server of this process's own: S3, or the one that is asked for."""
+    kind = os.environ.get(STATE_VARIABLE, "folder")
+    return STORES.address("s3" if kind == "folder" else kind)
 
 
 @pytest.fixture

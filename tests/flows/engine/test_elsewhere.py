@@ -1,4 +1,4 @@
-"""Runs that go on on another machine, from state in a bucket: real dbt, DuckDB and an S3 server."""
+"""Runs that go on on another machine, from state in a bucket: real dbt, DuckDB and store."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Faults of a machine and of the store while a run's state is in a bucket: real dbt, DuckDB, disk and S3 server."""
+"""Faults of a machine and of the store while a run's state is in a bucket: real dbt, DuckDB, disk and store."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from infrastructure.errors import ConfigError, TributaryError
 from infrastructure.profiles import Profile
 from tests.support.disks import fill, small_disk
 from tests.support.road import Road
-from tests.support.stores import Machine
+from tests.support.stores import ADDRESSES, Machine
 from tests.support.witnessed_build import MODELS, build, ran, write_project
 
 __all__ = ["small_disk"]
@@ -45,8 +46,11 @@ def url(bucket: str, folder: Path) -> str:
 @pytest.fixture
 def road(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Road]:
     """Lead every client to the store over a road that can hang."""
-    road = Road(os.environ["AWS_ENDPOINT_URL_S3"])
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", road.url.removesuffix("/api"))
+    name = ADDRESSES[bucket.partition("://")[0]]
+    found = re.search(r"http://[\d.:]+", os.environ[name])
+    assert found is not None
+    road = Road(found[0])
+    monkeypatch.setenv(name, os.environ[name].replace(found[0], road.url.removesuffix("/api")))
     yield road
     road.end()
 

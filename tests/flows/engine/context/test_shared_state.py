@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ from flows.engine.context.shared.target import Names, SharedTarget
 from flows.engine.ledger.keeper import Keeper
 from flows.engine.ledger.ledger import Ledger, read_ledger
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from tests.support.stores import KINDS, STORES
 
 NAMES = Names("ledger.jsonl", "last_good", "target/partial_parse.msgpack", 50)
 FIRST, SECOND = "20261128T031500.000000Z-build-a", "20261128T041500.000000Z-build-b"
@@ -94,13 +96,21 @@ def test_a_store_that_does_not_answer_is_given_up_and_not_waited_for_again_at_on
             store.create("a", b"1")
 
 
-def test_a_bucket_that_does_not_exist_is_said(bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"The state at s3://no-such-bucket/state can't be listed"):
-        SharedState("s3://no-such-bucket/state", tmp_path).fetch_places("shop")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bucket_that_does_not_exist_is_said(kind: str, tmp_path: Path) -> None:
+    address = f"{STORES.address(kind).partition('://')[0]}://no-such-bucket/state"
+    with pytest.raises(ConfigError, match=rf"The state at {address} can't be listed"):
+        SharedState(address, tmp_path).fetch_places("shop")
 
 
-def test_a_version_is_replaced_once(url: str) -> None:
-    store = Bucket(url)
+@pytest.fixture(params=KINDS)
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    return Bucket(f"{STORES.address(request.param)}/{tmp_path.name}")
+
+
+def test_a_version_is_replaced_once(any_store: Bucket) -> None:
+    store = any_store
+    assert store.read_tagged("head.json") is None
     assert store.create("head.json", b"1")
     assert not store.create("head.json", b"2")
     found = store.read_tagged("head.json")
@@ -108,6 +118,41 @@ def test_a_version_is_replaced_once(url: str) -> None:
     assert store.replace("head.json", b"3", found[1])
     assert not store.replace("head.json", b"4", found[1])
     assert store.read("head.json") == b"3"
+    store.write("head.json", b"5")
+    found = store.read_tagged("head.json")
+    assert found is not None
+    assert store.replace("head.json", b"6" * 300_000, found[1]), "also one that is large"
+    store.remove(["head.json", "gone.json"])
+    assert not store.replace("head.json", b"7", found[1]), "one that is gone is not what was read"
+
+
+def test_objects_are_listed_and_read_by_the_names_that_they_were_written_by(any_store: Bucket) -> None:
+    assert any_store.folders() == []
+    assert any_store.sizes("shop/prod") == {}
+    contents = {f"shop/prod/ledger/run a+b@{number}.jsonl": b"x" * number for number in (1, 2, 0)}
+    for name, content in contents.items():
+        any_store.write(name, content)
+    any_store.write("shop/prod-2/head.json", b"{}")
+
+    assert any_store.sizes("shop/prod") == {name: len(content) for name, content in contents.items()}
+    assert any_store.folders() == ["shop"]
+    assert any_store.read_all([*contents, "shop/prod/none"]) == contents
+    assert any_store.read_all(["shop/prod/none"]) == {}
+    assert any_store.read("shop/prod/none") is None
+
+
+def test_of_writers_at_once_one_replaces_a_version(any_store: Bucket) -> None:
+    any_store.write("head.json", b"0")
+    found = any_store.read_tagged("head.json")
+    assert found is not None
+
+    def replace(number: int) -> bool:
+        return Bucket(any_store.url).replace("head.json", b"%d" % number, found[1])
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(replace, range(1, 9)))
+    assert sum(done) == 1
+    assert any_store.read("head.json") == b"%d" % (done.index(True) + 1)
 
 
 def test_the_record_of_a_run_is_elsewhere_while_it_goes_on(url: str, tmp_path: Path) -> None:
