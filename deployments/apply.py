@@ -170,7 +170,7 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
         address = api_address()
         planned = make_plan(server, schedules, declared, prune=prune, target=target)
         if not as_json:
-            echo(_as_text(planned, address))
+            echo(_as_text(planned, address, path))
         if apply_it:
             apply_plan(server, schedules, planned)
     if as_json:
@@ -186,9 +186,20 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
     return planned
 
 
-def _as_text(planned: Plan, address: str | None) -> str:
+def example_note(planned: Plan, path: Path | None) -> list[str]:
+    """Say whose deployments these are, as long as the server has none of them."""
+    is_example = path is None and workspace().is_example
+    if not is_example or any(change.action not in ("create", "left") for change in planned.changes):
+        return []
+    return [
+        "These are the deployments of the example: its dbt project, its payroll, its Airbyte. "
+        "Your own: uv run python -m flows init ../your_project"
+    ]
+
+
+def _as_text(planned: Plan, address: str | None, path: Path | None) -> str:
     where = f"Prefect server: {address or 'this machine'}"
-    notes = [styled(note, fg="yellow") for note in planned.notes]
+    notes = [styled(note, fg="yellow") for note in (*planned.notes, *example_note(planned, path))]
     return "\n".join([where, *planned.lines(), *planned.unchanged_line(), *notes])
 
 

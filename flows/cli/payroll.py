@@ -26,9 +26,9 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would b
 
 @click.group(
     epilog=examples(
-        "python -m flows payroll pre --concert 7 --target prod",
+        "python -m flows payroll pre --concert 1400 --target prod",
         "python -m flows payroll sign --run 5f4e… --role finance --who 'Ada Lovelace'",
-        "python -m flows payroll post --concert 7 --target prod",
+        "python -m flows payroll post --concert 1400 --target prod",
     )
 )
 def payroll() -> None:
@@ -37,9 +37,9 @@ def payroll() -> None:
 
 @payroll.command(
     epilog=examples(
-        "python -m flows payroll pre --concert 7 --target prod",
-        "python -m flows payroll pre --concert 7 --dry-run",
-        "python -m flows payroll pre --concert 7 --sign-within-hours 4 --export-to /srv/payroll",
+        "python -m flows payroll pre --concert 1400 --target prod",
+        "python -m flows payroll pre --concert 1400 --dry-run",
+        "python -m flows payroll pre --concert 1400 --sign-within-hours 4 --export-to /srv/payroll",
     )
 )
 @concert_option
@@ -119,8 +119,8 @@ def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
 
 @payroll.command(
     epilog=examples(
-        "python -m flows payroll post --concert 7 --target prod --payment-date 2026-03-31",
-        "python -m flows payroll post --concert 7 --adjust '12=-20.00: instrument hire' --exception 'paid a day late'",
+        "python -m flows payroll post --concert 1400 --target prod --payment-date 2026-03-31",
+        "python -m flows payroll post --concert 1400 --adjust '12=-20.00: instrument hire' --exception 'paid late'",
     )
 )
 @concert_option
@@ -176,7 +176,9 @@ def post(
 
 
 @payroll.command(
-    epilog=examples("python -m flows payroll status --target prod", "python -m flows payroll status --concert 7 --json")
+    epilog=examples(
+        "python -m flows payroll status --target prod", "python -m flows payroll status --concert 1400 --json"
+    )
 )
 @click.option("--concert", "-c", "concert_id", type=int, help="Show every step of one concert.")
 @target_option

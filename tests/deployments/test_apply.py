@@ -21,8 +21,9 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 
-from deployments.apply import main
+from deployments.apply import example_note, main
 from infrastructure.blocks.documents import BlockDocument, change_of
+from infrastructure.plan import Change, Plan
 from tests.support.alert_receivers import Receiver, receiver
 from tests.support.prefect_api import post
 from tests.support.processes import wait_until
@@ -271,3 +272,11 @@ def test_an_event_of_a_finished_sync_starts_the_transformation_once(
     project.settings["airbyte_events"] = False
     assert project.run("apply").output.count("remove     automation airbyte-syncs-") == 3
     assert project.run("plan", "--exit-code").exit_code == 0
+
+
+def test_the_examples_deployments_are_called_so_until_the_server_has_them() -> None:
+    first = Plan((Change("nightly", "create"), Change("by-hand", "left")))
+    (said,) = example_note(first, None)
+    assert said.startswith("These are the deployments of the example")
+    assert example_note(first, Path("mine.yml")) == []
+    assert example_note(Plan((Change("nightly", "unchanged"), Change("by-hand", "create"))), None) == []
