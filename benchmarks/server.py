@@ -71,7 +71,12 @@ def prefect_server(environment: dict[str, str]) -> Iterator[str]:
     command = [shutil.which("prefect", path=str(Path(sys.executable).parent)) or "prefect", "server", "start"]
     server = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)],
-        env={**environment, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+        env={
+            **environment,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Its pages ask port 4200 otherwise.
+            "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
