@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult, Stopped
-from flows.engine.context.events import REUSED, NodeEvent
+from flows.engine.context.events import HOOK, REUSED, NodeEvent
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.ledger.failures import log_of
 from flows.report.adapter_costs import cost_columns, cost_sentence, figures_of
@@ -40,8 +40,9 @@ def counts_sentence(result: DbtResult) -> str:
 
 
 def slowest(result: DbtResult, limit: int = SLOWEST) -> list[NodeResult]:
-    """Return the nodes that took longest, longest first."""
-    return sorted(result.nodes, key=lambda node: -node.seconds)[:limit]
+    """Return the nodes that took longest, longest first; hooks are none that could be made quicker as a node."""
+    nodes = [node for node in result.nodes if node.resource_type != HOOK]
+    return sorted(nodes, key=lambda node: -node.seconds)[:limit]
 
 
 def rows_affected(node: NodeResult) -> int | None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult
-from flows.engine.context.events import FAILED, STARTED, WARNED, DbtEvent
+from flows.engine.context.events import FAILED, HOOK, STARTED, WARNED, DbtEvent
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.ledger.failures import log_of
 from flows.report.artifacts import SLOWEST, by_reason, counts_sentence, rows_affected, rows_found, slowest
@@ -169,7 +169,7 @@ def _types(nodes: Sequence[NodeResult]) -> list[str]:
 
 
 def _plural(resource_type: str) -> str:
-    words = resource_type.replace("_", " ")
+    words = "hook" if resource_type == HOOK else resource_type.replace("_", " ")
     return f"{words.removesuffix('y')}ies" if words.endswith("y") else f"{words}s"
 
 

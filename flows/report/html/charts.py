@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.report.html.contents import Contents
+from flows.report.html.contents import Contents, is_hook
 from flows.report.html.words import clock, moment
 from infrastructure.errors import ConfigError
 
@@ -22,10 +22,13 @@ OUTCOME_COLOURS = {
     "cancelled": "var(--idle)",
 }
 CRITICAL = "critical path"
+HOOK_BAR = "hook"
 WIDTH = 1000
 # Average pixels of a bar of the last run; a chart that is wider than the page can be scrolled.
 _PIXELS_PER_NODE = 4
 _MAX_WIDTH = 6000
+# What stands between the label of a run's bar and its number, so that runs of one moment have a bar each.
+_BAR_OF = "|"
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
@@ -48,15 +51,16 @@ _CHATTER = re.compile(r' (?:role="graphics-symbol"|aria-roledescription="[^"]*"|
 
 def runs_chart(runs: Sequence[Mapping[str, Any]]) -> str:
     """Draw how long each build took, in the colour of its outcome."""
+    starts, (unit, unit_seconds) = _starts(runs), _unit(max((run["seconds"] for run in runs), default=0.0))
     values = [
         {
-            "run": moment(run["run_started_at"]),
-            "minutes": run["seconds"] / 60,
+            "run": f"{start}{_BAR_OF}{number}",
+            "took": run["seconds"] / unit_seconds,
             "outcome": run["run_outcome"],
-            "label": f"{moment(run['run_started_at'])}: {run['run_outcome']} in {clock(run['seconds'])}, "
+            "label": f"{start}: {run['run_outcome']} in {clock(run['seconds'])}, "
             f"{run['nodes']} nodes, {run['failed']} failed",
         }
-        for run in runs
+        for number, (run, start) in enumerate(zip(runs, starts, strict=True))
     ]
     return _draw(
         {
@@ -66,7 +70,7 @@ def runs_chart(runs: Sequence[Mapping[str, Any]]) -> str:
             "mark": {"type": "bar", "cornerRadiusEnd": 2, "width": _bar_width(len(runs))},
             "encoding": {
                 "x": _by_run("run"),
-                "y": {"field": "minutes", "type": "quantitative", "title": "minutes", "axis": {"tickCount": 5}},
+                "y": {"field": "took", "type": "quantitative", "title": unit, "stack": None, "axis": {"tickCount": 5}},
                 "color": _by_outcome("outcome"),
                 "description": {"field": "label"},
             },
@@ -78,12 +82,12 @@ def tests_chart(runs: Sequence[Mapping[str, Any]]) -> str:
     """Draw how many tests of each run did not pass."""
     values = [
         {
-            "run": moment(run["run_started_at"]),
+            "run": f"{start}{_BAR_OF}{number}",
             "outcome": outcome,
             "tests": run[outcome],
-            "label": f"{moment(run['run_started_at'])}: {run[outcome]} of {run['total']} tests {outcome}",
+            "label": f"{start}: {run[outcome]} of {run['total']} tests {outcome}",
         }
-        for run in runs
+        for number, (run, start) in enumerate(zip(runs, _starts(runs), strict=True))
         for outcome in ("failed", "warned", "skipped")
     ]
     most = max((run["failed"] + run["warned"] + run["skipped"] for run in runs), default=0)
@@ -118,11 +122,13 @@ def gantt_width(contents: Contents) -> int:
 def gantt_chart(contents: Contents) -> str:
     """Draw when each node of the last build ran, one lane per thread, with the critical path on top."""
     critical = {node["unique_id"] for node in contents.critical_path}
-    threads = sorted({node["thread"] or "" for node in contents.nodes}, key=_thread_number)
+    threads = sorted({_lane_key(node) for node in contents.nodes} - {HOOK_BAR}, key=_thread_number)
     lanes = {thread: f"thread {number}" for number, thread in enumerate(threads, start=1)}
-    values = [_bar(node, lanes[node["thread"] or ""], node["unique_id"] in critical) for node in contents.nodes]
+    if any(is_hook(node) for node in contents.nodes):
+        lanes[HOOK_BAR] = "hooks"
+    values = [_bar(node, lanes[_lane_key(node)], node["unique_id"] in critical) for node in contents.nodes]
     values.sort(key=lambda value: value["kind"] == CRITICAL)
-    colours = {"succeeded": "var(--calm)", CRITICAL: "var(--accent)"} | {
+    colours = {"succeeded": "var(--calm)", CRITICAL: "var(--accent)", HOOK_BAR: "var(--hook)"} | {
         outcome: colour for outcome, colour in OUTCOME_COLOURS.items() if outcome != "succeeded"
     }
     return _draw(
@@ -160,13 +166,14 @@ def gantt_chart(contents: Contents) -> str:
 
 
 def _bar(node: Mapping[str, Any], lane: str, is_critical: bool) -> dict[str, Any]:
-    label = f"{node['name']}: {clock(node['seconds'])} from {clock(node['start'])}, {node['outcome']}"
+    hook = "hook " if is_hook(node) else ""
+    label = f"{hook}{node['name']}: {clock(node['seconds'])} from {clock(node['start'])}, {node['outcome']}"
     is_plain = node["outcome"] == "succeeded"
     return {
         "lane": lane,
         "start": round(node["start"], 3),
         "end": round(max(node["end"], node["start"] + 0.001), 3),
-        "kind": CRITICAL if is_critical and is_plain else node["outcome"],
+        "kind": (HOOK_BAR if hook else CRITICAL if is_critical else "succeeded") if is_plain else node["outcome"],
         "label": f"{label}, on the critical path" if is_critical else label,
     }
 
@@ -199,6 +206,24 @@ def trend_chart(seconds: Sequence[float]) -> str:
     )
 
 
+def _starts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return when runs began, to the second where two of them began in one minute."""
+    minutes = [moment(run["run_started_at"]) for run in runs]
+    if len(set(minutes)) == len(minutes):
+        return minutes
+    return [f"{minute}:{run['run_started_at']:%S}" for minute, run in zip(minutes, runs, strict=True)]
+
+
+def _unit(longest_seconds: float) -> tuple[str, int]:
+    """Return the unit in which durations are drawn, and its seconds."""
+    units = (("hours", 3600), ("minutes", 60))
+    return next((unit for unit in units if longest_seconds >= 2 * unit[1]), ("seconds", 1))
+
+
+def _lane_key(node: Mapping[str, Any]) -> str:
+    return HOOK_BAR if is_hook(node) else node["thread"] or ""
+
+
 def _bar_width(runs: int) -> float:
     # A single run must not become a bar as wide as the page.
     return min(32.0, 0.75 * WIDTH / max(runs, 1))
@@ -210,7 +235,15 @@ def _by_run(field: str) -> dict[str, Any]:
         "type": "ordinal",
         "sort": None,
         "title": None,
-        "axis": {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 24, "labelPadding": 8, "ticks": False},
+        "axis": {
+            "aria": False,
+            "labelExpr": f"split(datum.label, '{_BAR_OF}')[0]",
+            "labelAngle": 0,
+            "labelOverlap": "greedy",
+            "labelSeparation": 24,
+            "labelPadding": 8,
+            "ticks": False,
+        },
         "scale": {"paddingInner": 0.25},
     }
 

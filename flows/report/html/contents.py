@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flows.engine.context.events import HOOK
 from flows.history import health_rules as health_checks
 from flows.history.health_settings import Durations
 
@@ -30,8 +31,8 @@ class Contents:
         now: UTC without a zone, as all times here.
         last: the last build; None before the first.
         runs: the last builds, oldest first.
-        nodes: those of the last build, in the order in which they began.
-        critical_path: the chain of nodes that decided how long the last build took, in order.
+        nodes: those of the last build, in the order in which they began; hooks among them.
+        critical_path: the chain of nodes that decided how long the last build took, in order; no hooks.
         failing: what fails or warns now, with `since` and `times`.
         price_per_tebibyte: what the warehouse charges; None where it was not given.
     """
@@ -85,7 +86,8 @@ def read_contents(
     since = now - timedelta(days=days)
     runs = _documents(
         history,
-        f"from (from runs where {_BUILDS} order by run_started_at desc limit {SHOWN_RUNS}) order by run_started_at",
+        f"from (from runs where {_BUILDS} order by run_started_at desc, run_id desc limit {SHOWN_RUNS}) "
+        "order by run_started_at, run_id",
     )
     last = runs[-1] if runs else None
     nodes = _nodes_of(history, last) if last else []
@@ -110,10 +112,18 @@ def read_contents(
     )
 
 
+def is_hook(node: Mapping[str, Any]) -> bool:
+    """Say whether this is a statement of on-run-start or on-run-end."""
+    return node["resource_type"] == HOOK
+
+
 def critical_path(nodes: Sequence[Document]) -> list[Document]:
-    """Return the chain of nodes, each waiting for the one before, that ended last: more threads don't shorten it."""
-    by_id = {node["unique_id"]: node for node in nodes}
-    node = max(nodes, key=lambda each: each["finished_at"], default=None)
+    """Return the chain of nodes, each waiting for the one before, that ended last: more threads don't shorten it.
+
+    Hooks are no part of it: they run before the first node and after the last one.
+    """
+    by_id = {node["unique_id"]: node for node in nodes if not is_hook(node)}
+    node = max(by_id.values(), key=lambda each: each["finished_at"], default=None)
     path: list[Document] = []
     # A file of another version could contain a circle; each node is taken once.
     while node is not None and node not in path:
@@ -210,13 +220,13 @@ def _test_runs(history: DuckDBPyConnection) -> list[Document]:
         f"""
         select * from (
             select
-                run_started_at, count(*) as total, count(*) filter (where outcome = 'warned') as warned,
+                run_id, run_started_at, count(*) as total, count(*) filter (where outcome = 'warned') as warned,
                 count(*) filter (where outcome = 'failed') as failed,
                 count(*) filter (where outcome = 'skipped') as skipped
             from nodes
             where resource_type in ('test', 'unit_test') and command in ('dbt build', 'dbt test')
-            group by run_id, run_started_at order by run_started_at desc limit {SHOWN_RUNS}
-        ) order by run_started_at
+            group by run_id, run_started_at order by run_started_at desc, run_id desc limit {SHOWN_RUNS}
+        ) order by run_started_at, run_id
         """,
     )
 

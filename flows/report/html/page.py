@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.history.rows import utc
 from flows.history.store import HistoryStore
 from flows.report.html import charts, words
-from flows.report.html.contents import Contents, Document, read_contents
+from flows.report.html.contents import Contents, Document, is_hook, read_contents
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 
@@ -73,6 +73,7 @@ def render(contents: Contents) -> str:
         "clock": words.clock,
         "ago": ago,
         "moment": words.moment,
+        "kind": words.kind,
         "size": words.size,
         "share": words.share,
     }
@@ -93,6 +94,7 @@ def render(contents: Contents) -> str:
         script_hash=f"sha256-{digest}",
         headline=words.headline(contents),
         sections=_SECTIONS,
+        hooks=[node for node in contents.nodes if is_hook(node)],
         shown_failing=SHOWN_FAILING,
         shown_path=_longest(contents),
         fresh=sum(source["outcome"] == "succeeded" for source in contents.sources),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from flows.engine.context.events import HOOK
+
 if TYPE_CHECKING:
     from flows.report.html.contents import Contents
 
@@ -41,6 +43,11 @@ def ago(then: datetime | None, now: datetime) -> str:
 def moment(then: datetime | None) -> str:
     """Return a moment to the minute; UTC."""
     return f"{then:%b} {then.day}, {then:%H:%M}" if then else "never"
+
+
+def kind(resource_type: str) -> str:
+    """Return what people call a kind of node: dbt's name of a hook is operation."""
+    return "hook" if resource_type == HOOK else resource_type.replace("_", " ")
 
 
 def size(count: float | None) -> str:

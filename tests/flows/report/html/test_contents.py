@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.history.rows import Row
-from flows.report.html.contents import Contents, critical_path, read_contents
+from flows.report.html.contents import Contents, critical_path, is_hook, read_contents
 from flows.report.html.summary import overview_markdown
 from flows.report.html.words import ago, clock, headline, share, size
 from tests.support.history_runs import AT, node, run, stored
@@ -80,9 +80,20 @@ def test_the_critical_path_follows_what_each_node_waited_for(tmp_path: Path) -> 
     assert [(each["start"], each["end"]) for each in said.critical_path] == [(0.0, 9.0), (10.0, 12.0)]
 
 
+def test_hooks_are_neither_the_critical_path_nor_part_of_it(tmp_path: Path) -> None:
+    slow = node("slow", seconds=9.0, start=5.0)
+    before = node("shop-on-run-start-0", kind="operation", seconds=5.0)
+    after = node("shop-on-run-end-0", kind="operation", seconds=30.0, start=14.0)
+    said = contents(tmp_path, run([before, slow, after]))
+    assert [each["name"] for each in said.critical_path] == ["slow"]
+    assert [each["name"] for each in said.nodes if is_hook(each)] == ["shop-on-run-start-0", "shop-on-run-end-0"]
+    assert [each["name"] for each in said.models] == ["slow"]
+    assert (said.nodes[0]["start"], said.nodes[1]["start"]) == (0.0, 5.0), "the time of the run, hooks with it"
+
+
 def test_a_circle_in_a_damaged_history_is_gone_round_once() -> None:
-    first = {"unique_id": "a", "waited_for": "b", "finished_at": AT}
-    second = {"unique_id": "b", "waited_for": "a", "finished_at": AT + timedelta(seconds=1)}
+    first = {"unique_id": "a", "resource_type": "model", "waited_for": "b", "finished_at": AT}
+    second = first | {"unique_id": "b", "waited_for": "a", "finished_at": AT + timedelta(seconds=1)}
     assert critical_path([first, second]) == [first, second]
 
 
