@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from flows.engine.context.events import (
     SKIPPED,
     STARTED,
     UNTOLD,
+    DbtEvent,
     NodeEvent,
     is_of_an_interrupt,
 )
@@ -63,6 +64,7 @@ from flows.engine.ledger.undone import (
     without_their_model,
 )
 from flows.engine.process.door import Dbt, Record
+from flows.engine.process.kept_parse import PARSED_ANEW, KeptParse, parsed_anew
 from flows.engine.process.listing import list_nodes
 from flows.engine.process.process import DbtProcess
 from flows.engine.sinks.recorder import Recorder
@@ -175,11 +177,16 @@ class Attempts:
 
     def _try(self, command: DbtCommand, number: int) -> None:
         """Run a command once, and what it has left out by its nature."""
-        self._attempt = attempt = Attempt()
+        self._attempt = Attempt()
         self._running = command, time.time()
         try:
-            self._run_child(command, number)
+            if self._run_child(command, number):
+                self._attempt = Attempt()
+                self._run_child(parsed_anew(command), number)
+                if self._attempt.selected is not None or self._nodes_tell(self._attempt):
+                    self.note(PARSED_ANEW)
         finally:
+            attempt = self._attempt
             self._learn(attempt, number)
             to_run = self._known_to_run()
             self._to_run |= dict.fromkeys(to_run or ())
@@ -285,7 +292,8 @@ class Attempts:
             stopped=self._stopped,
         )
 
-    def _run_child(self, command: DbtCommand, number: int) -> None:
+    def _run_child(self, command: DbtCommand, number: int) -> bool:
+        """Run a child to its end, and return whether it may have failed because of the parse that dbt had kept."""
         # Each time: the state folder may have been deleted since the last attempt.
         State(self._place.profiles.parent).write_profiles(self._profile.profiles_yml(self._place.profile))
         batches: Path | None = None
@@ -302,6 +310,7 @@ class Attempts:
                 nodes = [known[key] for key in (known if command.nodes is None else command.nodes) if key in known]
                 manner += window_flags(nodes, self._batches, at, self.built_before(), command.full_refresh)
         record = Record(self._run_id, self._run_path, batches)
+        kept = KeptParse(command, self._place, self._dbt.program)
         in_this_manner = replace(command, flags=(*command.flags, *manner))
         with (
             TextLog(self._run_path / TEXT_LOG) as text_log,
@@ -312,23 +321,28 @@ class Attempts:
                 calling_when_lost(self._profile.target, lambda because: self._lose(child, because)),
             ):
                 try:
-                    self._read_lines(child, text_log, number)
+                    self._read_lines(child, text_log, number, kept)
                 except BaseException as exc:
                     if isinstance(exc, Exception):
                         raise
                     # What dbt says while it ends is part of the record: a node may end well in this very moment.
                     child.interrupt()
-                    self._read_lines(child, text_log, number)
+                    self._read_lines(child, text_log, number, kept)
                     raise
             self._attempt.exit_code = child.wait()
             self._attempt.is_interrupted = child.is_interrupted
             if child.is_interrupted and (self._attempt.left_undone or not self._nodes_tell(self._attempt)):
                 self._error = self._cut_short()
+        if kept.may_be_to_blame(self._attempt.exit_code) and not self._attempt.is_interrupted:
+            return True
+        self._show(kept.held)
+        return False
 
-    def _read_lines(self, child: DbtProcess, text_log: TextLog, number: int) -> None:
-        reporter = current_reporter()
+    def _read_lines(self, child: DbtProcess, text_log: TextLog, number: int, kept: KeptParse) -> None:
         for event in self._dbt.events(child):
+            shown = kept.shown(event)
             if event.name == SELECTED:
+                self._show(shown[:-1])
                 self._attempt.selected = tuple((event.data or {})["nodes"])
                 self._ledger.append({"kind": "selected", "nodes": self._attempt.selected})
                 continue
@@ -345,11 +359,15 @@ class Attempts:
                     self._take_node(event.node, number)
             text_log.line(f"{event.at:%H:%M:%S} {event.text}")
             self._attempt.take_line(event)
-            if self._recorder:
-                self._recorder.event(event)
-            reporter.event(event)
+            self._show(shown)
         if self._recorder and child.is_interrupted:
             self._recorder.is_stopped = True
+
+    def _show(self, events: Iterable[DbtEvent]) -> None:
+        for event in events:
+            if self._recorder:
+                self._recorder.event(event)
+            current_reporter().event(event)
 
     def _lose(self, child: DbtProcess, because: str) -> None:
         self._lost_because = because

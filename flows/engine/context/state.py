@@ -30,7 +30,8 @@ LAST_GOOD = "last_good"
 # Of a run that tries again: which batches of a model are to be built again.
 BATCHES = "batches.json"
 _DBT_LOGS = "dbt"
-_PARSED = "partial_parse.msgpack"
+# What dbt keeps of its last parse, beside its artifacts.
+PARSED = "partial_parse.msgpack"
 _OWN_ROOT = ".tributary"
 
 # Runs whose ledger and log are kept, per project and target; the oldest go first.
@@ -58,7 +59,7 @@ class State:
     @property
     def parsed(self) -> Path:
         """Return what dbt keeps of its last parse, which makes the next one short."""
-        return self.target_path / _PARSED
+        return self.target_path / PARSED
 
     @property
     def profiles(self) -> Path:
@@ -176,7 +177,7 @@ def shared_target(state: State, environ: Mapping[str, str], is_run: bool = False
         UpstreamUnavailable: the store does not answer.
     """
     shared = shared_by(environ)
-    names = Names(LEDGER, LAST_GOOD, f"target/{_PARSED}", KEPT_RUNS)
+    names = Names(LEDGER, LAST_GOOD, f"target/{PARSED}", KEPT_RUNS)
     if shared is None:
         return None
     target = shared.fetch(state.folder, names, anew=is_run)

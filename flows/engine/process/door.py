@@ -14,15 +14,18 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from flows.engine.artifacts.artifacts import PROOFS, Artifacts
+from flows.engine.artifacts.manifest_file import MANIFEST
 from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.exact_selection import hand_over
 from flows.engine.context.project import Project
 from flows.engine.context.project_files import project_settings, yaml_mapping
+from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import STATE_VARIABLE, State, dbt_log, state_of
 from flows.engine.ledger.failures import crash_of
 from flows.engine.process.engines import engine_of, events_variable
 from flows.engine.process.environment import child_environment
+from flows.engine.process.kept_parse import PARSED_ANEW, KeptParse, parsed_anew
 from flows.engine.process.process import DbtProcess
 from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
@@ -163,16 +166,29 @@ class Dbt:
     def _ask(
         self, command: DbtCommand, place: Place, take: Callable[[DbtEvent], None], failing_is_an_answer: bool
     ) -> None:
-        said: list[str] = []
-        with self.run(command, place) as child:
-            for event in self.events(child):
-                take(event)
-                if event.level == "error" or not event.name:
-                    said.append(event.text)
-            code = child.wait()
+        said, code, may_parse_anew = self._answer(command, place, take)
+        if may_parse_anew:
+            said, code, _ = self._answer(parsed_anew(command), place, take)
+            if (place.target_path / MANIFEST).exists():
+                current_reporter().note(PARSED_ANEW)
         if code != 0 and not (code == 1 and failing_is_an_answer):
             target, warehouse = self.profile.target, self.profile.warehouse
             raise crash_of(command.name, target, code, "\n".join(said[:10]), place.log_path, warehouse)
+
+    def _answer(
+        self, command: DbtCommand, place: Place, take: Callable[[DbtEvent], None]
+    ) -> tuple[list[str], int, bool]:
+        """Return what went wrong in dbt's words, its exit code, and whether to parse the whole project may help."""
+        said: list[str] = []
+        kept = KeptParse(command, place, self.program)
+        with self.run(command, place) as child:
+            for event in self.events(child):
+                take(event)
+                kept.shown(event)
+                if event.level == "error" or not event.name:
+                    said.append(event.text)
+            code = child.wait()
+        return said, code, kept.may_be_to_blame(code)
 
 
 def _wants_hooks_with_freshness(folder: Path) -> bool:
