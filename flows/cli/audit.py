@@ -66,7 +66,11 @@ def _run(*arguments: Any) -> AuditReport:  # noqa: ANN401  (the flow's own param
     from infrastructure.server.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+    with (
+        TerminalReporter(screen(stderr=True)) as reporter,
+        reporting_to(reporter),
+        prefect_server(say, targets=[arguments[0]]),
+    ):
         for sentence in ensure_target(arguments[0]):
             say(sentence)
         return monthly_audit(*arguments)

@@ -83,9 +83,14 @@ def _run(arguments: dict[str, Any]) -> Comparison:
     from infrastructure.server.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
-        for name in (arguments["target"], arguments["other"]):
-            for sentence in ensure_target(name) if name else ():
+    named = [name for name in (arguments["target"], arguments["other"]) if name]
+    with (
+        TerminalReporter(screen(stderr=True)) as reporter,
+        reporting_to(reporter),
+        prefect_server(say, targets=named),
+    ):
+        for name in named:
+            for sentence in ensure_target(name):
                 say(sentence)
         return cast("Comparison", compare_targets(**arguments))
 

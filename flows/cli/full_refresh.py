@@ -56,7 +56,11 @@ def _run(**arguments: Any) -> RefreshReport:  # noqa: ANN401  (the flow's own pa
     from infrastructure.server.local_server import prefect_server
     from infrastructure.setup_profiles import ensure_target
 
-    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+    with (
+        TerminalReporter(screen(stderr=True)) as reporter,
+        reporting_to(reporter),
+        prefect_server(say, targets=[arguments["target"]]),
+    ):
         for sentence in ensure_target(arguments["target"]):
             say(sentence)
         return cast("RefreshReport", weekly_full_refresh(**arguments))

@@ -70,7 +70,11 @@ def _check(target: str, project_dir: str | None, quick: bool, thresholds: str | 
     from infrastructure.setup_profiles import ensure_target
 
     check = check_transform_health if quick else morning_health_check
-    with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter), prefect_server(say):
+    with (
+        TerminalReporter(screen(stderr=True)) as reporter,
+        reporting_to(reporter),
+        prefect_server(say, targets=[target]),
+    ):
         for sentence in ensure_target(target):
             say(sentence)
         return check(target, project_dir, thresholds)

@@ -46,7 +46,7 @@ def scd2_repair(
 
     quiet_prefect()
     chosen: dict[str, Any] = {"select": " ".join(select) or None, **asked}
-    with prefect_server(say):
+    with prefect_server(say, targets=[chosen["target"]]):
         if undo:
             report = _run(**chosen, mode="apply", undo=undo, force=force)
         elif yes and not dry_run:

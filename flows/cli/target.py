@@ -26,7 +26,7 @@ def set_up(target: str) -> Iterator[None]:
 
     with TerminalReporter(screen(stderr=True)) as reporter, reporting_to(reporter):
         quiet_prefect()
-        with prefect_server(say):
+        with prefect_server(say, targets=[target]):
             for sentence in ensure_target(target):
                 say(sentence)
             yield
@@ -52,7 +52,7 @@ def profile_for_parsing(target: str) -> Profile:
     from infrastructure.server.local_server import prefect_server
 
     quiet_prefect()
-    with prefect_server(say):
+    with prefect_server(say, targets=[target]):
         try:
             return load_profile(target)
         except ConfigError:

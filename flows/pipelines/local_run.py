@@ -67,7 +67,9 @@ def run_locally(request: Request) -> Outcome:
     options = request.options
     state = state_of(project, request.target, os.environ)
     ahead = (not options.changed) + (options.freshness and may_check(state))
-    with dbt_ahead(ahead, *_adapter_and_dbt(request.target)):
+    adapter, dbt = _adapter_and_dbt(request.target)
+    # A target that is nowhere declared is probably mistyped, which is said sooner without a dbt that is on its way.
+    with dbt_ahead(ahead if adapter else 0, adapter, dbt):
         return _run_with_a_server(request, project)
 
 
@@ -89,7 +91,7 @@ def _run_with_a_server(request: Request, project: Project) -> Outcome:
             _load_if_wanted(request, RunContext(project, declared))
             is_loaded = True
 
-    with prefect_server(reporter.note, load_meanwhile) as api_url:
+    with prefect_server(reporter.note, load_meanwhile, [request.target]) as api_url:
         for sentence in ensure_target(request.target):
             reporter.note(sentence)
         with open_context(request.target, project) as run:

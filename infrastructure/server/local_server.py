@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.targets.target_file import require_declared
 
 _PROBE_SECONDS = 1.0
 
 
 @contextmanager
-def prefect_server(report: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> Iterator[str | None]:
+def prefect_server(
+    report: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None, targets: Sequence[str] = ()
+) -> Iterator[str | None]:
     """Provide a Prefect server while the block runs, and yield its address.
 
     None stands for a temporary one, which ends with this process and keeps its records in Prefect's own
@@ -24,15 +27,18 @@ def prefect_server(report: Callable[[str], None], meanwhile: Callable[[], None] 
     Args:
         report: called with a sentence when a server has to be started, which takes about ten seconds.
         meanwhile: called while a temporary server starts, and only then.
+        targets: what the server is wanted for; none is started for a target that targets.yml does not have.
 
     Raises:
-        ConfigError: the folder of a temporary server's database can't be written to.
+        ConfigError: there is no such target, or the folder of a temporary server's database can't be written to.
         UpstreamUnavailable: a temporary server could not be started.
     """
     with server_in_reach(report) as address:
         if address:
             yield address
         else:
+            for target in targets:
+                require_declared(target)
             _make_home()
             report("Starting a temporary Prefect server (about ten seconds).")
             with _temporary_server(meanwhile):

@@ -171,6 +171,20 @@ def default_target() -> str:
     return named if isinstance(named, str) and ("default",) not in unset else "dev"
 
 
+def require_declared(target: str) -> None:
+    """Raise an error if targets.yml has no such target; a file with mistakes says nothing about its targets.
+
+    Raises:
+        ConfigError: names the target that may have been meant.
+    """
+    try:
+        targets = load_targets()
+    except ConfigError:
+        return
+    if target not in targets.names:
+        targets.find(target)
+
+
 def _named_secrets(entry: object) -> list[str]:
     settings = cast(dict[str, Any], entry) if isinstance(entry, dict) else {}
     named = [value for name, value in settings.items() if str(name).endswith("_env") and isinstance(value, str)]

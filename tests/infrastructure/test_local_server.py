@@ -24,3 +24,16 @@ def test_a_home_that_cannot_be_written_to_is_said_before_a_server_is_started(tmp
     ):
         pass
     assert said == []
+
+
+def test_a_mistyped_target_is_said_before_a_server_is_started(tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = {PREFECT_HOME: tmp_path / "home", PREFECT_SERVER_API_PORT: free_port()}
+    with (
+        temporary_settings(settings, restore_defaults={PREFECT_API_URL}),
+        pytest.raises(ConfigError, match=r"There is no target 'postgre' in .* Did you mean `postgres`\?"),
+        prefect_server(said.append, targets=["dev", "postgre"]),
+    ):
+        pass
+    assert said == []
+    assert not (tmp_path / "home").exists()
