@@ -140,7 +140,7 @@ class Round:
 @click.option("--nodes", default=250, show_default=True, help="Models and tests of the project.")
 @click.option("--rounds", default=3, show_default=True, help="Each way is run so often, in turn.")
 @click.option("--threads", default=4, show_default=True)
-@click.option("--peers/--no-peers", default=False, help="Also prefect-dbt's ways; needs `uv sync --group blocks`.")
+@click.option("--peers/--no-peers", default=False, help="Also prefect-dbt's ways; needs `uv sync --extra blocks`.")
 @click.option("--way", "wanted", multiple=True, metavar="NAME", help="Measure these ways only, and bare dbt.")
 @click.option("--warm-up/--no-warm-up", default=True, help="Without, dbt parses the whole project in the first round.")
 @click.option("--limit-seconds", default=600.0, show_default=True, help="A way that takes longer is left out.")

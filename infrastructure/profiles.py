@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -168,6 +170,22 @@ def load_profile(target: str) -> Profile:
         profile = replace(profile, secrets=_fetch(server, target, sources))
     make_folder(profile)
     return profile
+
+
+@contextmanager
+def dbt_environment(target: str) -> Iterator[dict[str, str]]:
+    """Yield the variables with which dbt, however it is started, builds a target.
+
+    DBT_PROFILES_DIR is a private folder that goes at the end; its profiles.yml looks the secrets up in the others.
+
+    Raises:
+        ConfigError: a block is missing or unsafe, or the warehouse's dbt adapter is not installed.
+        UpstreamUnavailable: the Prefect server does not answer.
+    """
+    profile = load_profile(target)
+    with tempfile.TemporaryDirectory(prefix="tributary-") as folder:
+        (Path(folder) / "profiles.yml").write_text(profile.profiles_yml(), encoding="utf-8")
+        yield {"DBT_PROFILES_DIR": folder, **profile.child_environment()}
 
 
 def _missing_profile(target: str, blocks: list[str], address: str | None) -> ConfigError:

@@ -1,7 +1,7 @@
 """The types that blocks are saved as, kept as data: importing the libraries behind them takes up to 20 s.
 
-`uv run --isolated --group blocks python -m infrastructure.blocks.block_types` writes block_types.json anew from those
-libraries; with `--check` it says whether the file is up to date.
+`uv run --isolated --extra blocks --extra snowflake --extra bigquery python -m infrastructure.blocks.block_types` writes
+block_types.json anew from those libraries; with `--check` it says whether the file is up to date.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ import warnings
 from argparse import Namespace
 from typing import Any
 
-# Printed first, so that a caller can tell an environment that could not be made from a failure in here.
-print("the libraries' environment is there", flush=True)
+from tests.support.block_libraries import READY
+
+print(READY, flush=True)
 warnings.simplefilter("ignore")
 
 from dbt.config.profile import Profile as DbtProfile  # noqa: E402
@@ -29,6 +30,9 @@ from prefect_dbt.cli.configs import (  # noqa: E402  # pyright: ignore[reportMis
     SnowflakeTargetConfigs,
     TargetConfigs,
 )
+from prefect_gcp import GcpCredentials  # noqa: E402  # pyright: ignore[reportMissingImports]
+from prefect_snowflake import SnowflakeCredentials  # noqa: E402  # pyright: ignore[reportMissingImports]
+from prefect_sqlalchemy import SqlAlchemyConnector  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from infrastructure.blocks.block_types import BLOCK_TYPES_FILE, text_from_libraries  # noqa: E402
 from infrastructure.profiles import load_profile  # noqa: E402
@@ -70,6 +74,7 @@ def _target(target: str, warehouse: str, local: dict[str, Any]) -> dict[str, Any
     if warehouse not in CONFIGS:
         # The adapters that would judge the output are not here.
         return found
+    found |= _credentials(f"credentials-{target}", warehouse)
     profile = load_profile(target)
     os.environ.update(profile.child_environment())
     found["dbt"] = _as_dbt_sees_it(yaml.safe_load(profile.profiles_yml()), target)
@@ -77,6 +82,36 @@ def _target(target: str, warehouse: str, local: dict[str, Any]) -> dict[str, Any
         del os.environ[variable]
     found["dbt_local"] = _as_dbt_sees_it(local, target)
     return found
+
+
+def _credentials(block: str, warehouse: str) -> dict[str, Any]:
+    """Return what a flow of one's own gets of the credentials and from which class; nothing without a block."""
+    found: dict[str, Any] = {}
+    try:
+        match warehouse:
+            case "postgres":
+                loaded = SqlAlchemyConnector.load(block)
+                url = loaded.connection_info.create_url()
+                found = {"user": url.username, "password": url.password, "host": url.host}
+            case "snowflake":
+                loaded = SnowflakeCredentials.load(block)
+                plain = loaded.model_dump(exclude_none=True)
+                found = {key: _shown(value) for key, value in plain.items()}
+            case "bigquery":
+                loaded = GcpCredentials.load(block)
+                found = _shown(loaded.service_account_info) or {}
+            case _:
+                return {}
+    except ValueError as exc:
+        if "Unable to find block document" not in str(exc):
+            raise
+        return {}
+    return {"credentials": found, "class": type(loaded).__name__}
+
+
+def _shown(value: Any) -> Any:
+    shown = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+    return shown.decode() if isinstance(shown, bytes) else shown
 
 
 def _secret(name: str) -> str:

@@ -1,39 +1,26 @@
 """The saved blocks as the libraries that they are of see them, and the profiles as the dbt adapters see them.
 
 Those libraries are not in the project's environment, where importing them would cost every run seconds. The
-test makes them an environment of their own, or uses the interpreter that TRIBUTARY_BLOCKS_PYTHON names.
+test makes them an environment of their own, or uses the interpreter that TRIBUTARY_TEST_BLOCKS_PYTHON names.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infrastructure.blocks import block_types
 from infrastructure.profiles import local_profiles_text, profile_of
-from infrastructure.targets.target_file import ROOT
+from tests.support.block_libraries import run_with_libraries
 from tests.support.environments import Environments
 from tests.support.sign_ins import keyfile
 
 pytestmark = pytest.mark.slow
-
-_READY = "the libraries' environment is there"
-
-
-def _interpreter() -> list[str]:
-    if python := os.environ.get("TRIBUTARY_BLOCKS_PYTHON"):
-        return [python]
-    uv = shutil.which("uv")
-    if uv is None:
-        pytest.skip("uv is not on the path; or set TRIBUTARY_BLOCKS_PYTHON to a Python with the group `blocks`")
-    extras = ["--extra", "postgres", "--extra", "snowflake", "--extra", "bigquery"]
-    return [uv, "run", "--isolated", "--no-default-groups", "--group", "blocks", *extras, "python"]
 
 
 @pytest.fixture(scope="module")
@@ -48,28 +35,17 @@ def seen(every_sign_in_saved: Environments, tmp_path_factory: pytest.TempPathFac
         "local_profiles": str(folder / "profiles.yml"),
     }
     environment = {
-        **os.environ,
         **every_sign_in_saved.environ,
-        "PYTHONPATH": str(ROOT),
         # What prefect-gcp looks for where a block names no key.
         "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "adc.json"),
     }
-    run = subprocess.run(
-        [*_interpreter(), "-m", "tests.infrastructure.load_with_libraries"],
-        cwd=ROOT,
-        env=environment,
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-    )
-    if _READY not in run.stdout and "TRIBUTARY_BLOCKS_PYTHON" not in os.environ:
-        pytest.skip(f"uv cannot make the environment of group `blocks` here: {run.stderr.strip()[-300:]}")
+    run = run_with_libraries("tests.infrastructure.load_with_libraries", environment, json.dumps(request))
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
 
 
 def test_the_block_types_are_as_their_libraries_register_them(seen: dict[str, Any]) -> None:
-    assert seen["block_types"], "run: uv run --isolated --group blocks python -m infrastructure.blocks.block_types"
+    assert seen["block_types"], f"write the file anew: {block_types.__doc__}"
 
 
 def test_prefect_dbt_gives_the_declared_output_for_every_sign_in(
@@ -139,6 +115,23 @@ def test_the_target_configs_lead_to_the_credentials(seen: dict[str, Any], every_
             if (key == "password" and not value) or (key == "sslkey" and value.startswith("/proc/")):
                 continue
             assert json.dumps(value)[1:-1].strip() in text, f"{name}: {key}"
+
+
+def test_the_credentials_are_loaded_by_their_classes(seen: dict[str, Any], every_sign_in: Environments) -> None:
+    for name, entry in every_sign_in.sign_ins.items():
+        found = seen["targets"][name].get("credentials")
+        if found is None:
+            continue
+        for key in ("password", "private_key", "private_key_passphrase", "account", "user"):
+            if entry.connection.get(key):
+                assert str(found[key]).strip() == str(entry.connection[key]).strip(), f"{name}: {key}"
+        for key, value in entry.connection.get("keyfile_json", {}).items():
+            assert found[key] == value, f"{name}: {key}"
+    assert {seen["targets"][name]["class"] for name in seen["targets"] if "class" in seen["targets"][name]} == {
+        "SqlAlchemyConnector",
+        "SnowflakeCredentials",
+        "GcpCredentials",
+    }
 
 
 def test_services_are_loaded_by_their_classes(seen: dict[str, Any], every_sign_in: Environments) -> None:
