@@ -11,6 +11,7 @@ from flows.alerts.incident import Incident, Severity
 from flows.alerts.incident_store import store_of
 from flows.alerts.notify import deliver, write_down
 from flows.alerts.retry_command import of_command
+from flows.engine.context.command import flags_in, is_on_a_part
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import State
 from infrastructure.errors import RunStopped, RunTimedOut, TributaryError
@@ -83,7 +84,9 @@ class _Report:
         link, retry = self._link_and_retry(flow, flow_run)
         found = incidents_of(result, manifest, link, retry)
         opened = list(self._with_rows(found, manifest, known).values())
-        closed = closed_keys(result, manifest, known)
+        # What is well on a part of the rows says nothing of the rest.
+        is_whole = not is_on_a_part([*self._command.flags, *flags_in(os.environ)])
+        closed = closed_keys(result, manifest, known) if is_whole else []
         whole = f"command/{result.command} of {State(result.target_path.parent).project}"
         if self._error is None or isinstance(self._error, RunStopped):
             # The person who stopped it knows; the flow says that its nodes are not built.
@@ -94,7 +97,7 @@ class _Report:
             opened.append(Incident(whole, "error", title, text, result.target, link=link, retry_command=retry))
         else:
             closed.append(whole)
-        well = (incident for severity in severities for incident in passed(result, manifest, severity))
+        well = (incident for severity in severities if is_whole for incident in passed(result, manifest, severity))
         write_down(result.target, opened, closed, well)
         if not is_sent_at_flow_end(result.target):
             deliver(result.target)

@@ -52,6 +52,11 @@ defer_to_option = click.option(
 allow_nothing_option = click.option(
     "--allow-nothing", is_flag=True, help="Succeed, rather than fail, when the selection matches no node."
 )
+indirect_selection_option = click.option(
+    "--indirect-selection",
+    type=click.Choice(["eager", "cautious", "buildable", "empty"]),
+    help="Which tests of the selected nodes come along; default: eager, those of every selected node.",
+)
 # What --resume stands for where no run is named.
 _LAST = "last"
 # All of RunOptions, in the order in which help lists them.
@@ -93,6 +98,14 @@ _RUN_OPTIONS = (
         metavar="COUNT",
         help="How many nodes run at a time; default: as in the profile.",
     ),
+    click.option("--empty", is_flag=True, help="Build every table without rows, to see that the SQL works."),
+    click.option("--sample", metavar="WINDOW", help="Build from the rows of a window of time alone, such as '3 days'."),
+    click.option(
+        "--event-time-start", metavar="TIME", help="Build the batches of microbatch models from this day or time on."
+    ),
+    click.option("--event-time-end", metavar="TIME", help="Up to this day or time, which no longer belongs to it."),
+    click.option("--store-failures", is_flag=True, help="Keep the rows that each test finds in a table."),
+    indirect_selection_option,
     allow_nothing_option,
 )
 

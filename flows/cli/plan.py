@@ -14,6 +14,7 @@ from flows.cli.options import (
     examples,
     exclude_option,
     full_refresh_option,
+    indirect_selection_option,
     options_of,
     project_option,
     select_option,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @project_option
 @changed_option
 @defer_to_option
+@indirect_selection_option
 @allow_nothing_option
 @json_option
 def plan(

@@ -10,7 +10,7 @@ from typing import Any
 from flows.engine.artifacts.artifacts import SourceAge
 from flows.engine.artifacts.manifest import TEST_TYPES, Manifest, reach
 from flows.engine.artifacts.results import DbtResult, NodeResult
-from flows.engine.context.command import DbtCommand
+from flows.engine.context.command import DbtCommand, is_on_a_part
 from infrastructure.errors import RunStopped
 
 MESSAGE_CHARACTERS = 2000
@@ -134,8 +134,10 @@ def _tests_before(
 
 
 def _selection(command: DbtCommand) -> str | None:
-    """Return what was selected, in words; None for everything."""
-    parts = (("", command.select), ("selector:", command.selector), ("without ", command.exclude))
+    """Return what was selected, in words, also of the rows; None for everything."""
+    flags = command.flags if is_on_a_part(command.flags, batches_too=True) else ()
+    rows = " ".join(flag for flag in flags if flag.startswith("--"))
+    parts = (("", command.select), ("selector:", command.selector), ("without ", command.exclude), ("with ", rows))
     return ", ".join(f"{word}{value}" for word, value in parts if value) or None
 
 

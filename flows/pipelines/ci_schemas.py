@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows.engine.artifacts.manifest import DATA_TYPES, Manifest
@@ -63,8 +63,7 @@ def claim_schemas(command: DbtCommand, project: Project, profile: Profile) -> No
     own = own_schema(profile)
     if own is None or command.verb not in _WRITE:
         return
-    flags = tuple(flag for flag in command.flags if flag != _STORE_FAILURES)
-    selected, manifest = list_nodes(replace(command, flags=flags), project, profile)
+    selected, manifest = list_nodes(command, project, profile)
     claim(profile, built_in(manifest, selected, _STORE_FAILURES in command.flags))
 
 

@@ -19,6 +19,7 @@ from flows.engine.context.options import RETRIES, RunOptions
 from flows.engine.context.run_context import open_context, project_at
 from flows.engine.context.state import state_of
 from flows.engine.ledger.resume import options_of
+from flows.engine.process.door import Dbt
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
@@ -72,6 +73,12 @@ def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
     threads: int | None = None,
     allow_nothing: bool = False,
     resume_run: str | None = None,
+    empty: bool = False,
+    sample: str | None = None,
+    event_time_start: str | None = None,
+    event_time_end: str | None = None,
+    store_failures: bool = False,
+    indirect_selection: str | None = None,
 ) -> PipelineResult:
     """Run a dbt project on a target: source freshness, then seeds, snapshots, models and tests.
 
@@ -95,6 +102,11 @@ def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
         threads: how many nodes run at a time; as in the profile when None.
         allow_nothing: succeed, rather than fail, when the selection matches no node.
         resume_run: with resume, the run to go on with, by the name of its folder or the beginning of it.
+        empty: build every table without rows, to see that the SQL works; needs dbt 1.
+        sample: build from the rows of a window of time alone, such as "3 days"; needs dbt 1.10 or later, and no dbt 2.
+        event_time_start: with event_time_end, build the batches of microbatch models of that time, its end excluded.
+        store_failures: keep the rows that each test finds in a table.
+        indirect_selection: which tests of the selected nodes come along: eager, cautious, buildable or empty.
 
     Raises:
         DbtRunFailed: a node failed, or a source is too old.
@@ -102,25 +114,7 @@ def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
         prefect.exceptions.CancelledRun: a signal or a cancel stopped a run that no worker looks after.
         ConfigError: a block, the project, a profile or an adapter is missing.
     """
-    options = RunOptions(
-        select=select,
-        exclude=exclude,
-        selector=selector,
-        full_refresh=full_refresh,
-        vars=vars or {},
-        resume=resume,
-        changed=changed,
-        defer_to=defer_to,
-        retries=retries,
-        timeout_seconds=timeout_seconds,
-        wait=wait,
-        freshness=freshness,
-        docs=docs,
-        fail_fast=fail_fast,
-        threads=threads,
-        allow_nothing=allow_nothing,
-        resume_run=resume_run,
-    )
+    options = RunOptions.of(locals())
     project = project_at(project_dir)
     checks_freshness = options.freshness and may_check(state_of(project, target, os.environ))
     place = str(project.folder)
@@ -128,6 +122,7 @@ def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
         # Fails at once when the target is not set up, before it waits for the lock.
         run = stack.enter_context(open_context(target, project))
         options = options_of(options, run.state)
+        Dbt(run.project, run.profile).require_able(options.command("build"))
         stack.enter_context(dbt_ahead((not options.changed) + checks_freshness, dbt=run.profile.dbt))
         stack.enter_context(time_limit(options.timeout_seconds))
         stack.enter_context(one_writer(target, holder=run.holder, wait=options.wait))

@@ -17,6 +17,7 @@ from flows.engine.context.project_files import yaml_mapping
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import RunContext, open_context
 from flows.engine.context.state import state_of
+from flows.engine.process.door import Dbt
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from infrastructure.console import given_workspace
@@ -61,11 +62,15 @@ def run_locally(request: Request) -> Outcome:
     Raises:
         TributaryError: see `dbt_full_pipeline`.
     """
+    from infrastructure.profiles import declared_profile
+
     # Before anything slow: a mistyped folder should not cost the wait for a server.
     project = project_to_run(request.project_dir)
     # With --changed there may be nothing to build.
     options = request.options
     state = state_of(project, request.target, os.environ)
+    if declared := declared_profile(request.target):
+        Dbt(project, declared).require_able(options.command("build"))
     ahead = (not options.changed) + (options.freshness and may_check(state))
     adapter, dbt = _adapter_and_dbt(request.target)
     # A target that is nowhere declared is probably mistyped, which is said sooner without a dbt that is on its way.

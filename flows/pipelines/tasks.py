@@ -105,8 +105,15 @@ def test(  # noqa: PLR0913  (what a flow of a user's own can ask for)
         indirect_selection: as `build` takes it.
         nodes: unique ids of the tests to run, and no others.
     """
-    options = _asked(select, exclude, selector, vars=vars or {}, indirect_selection=indirect_selection)
-    return _run("test", options, target, project_dir, ("--store-failures",) if store_failures else (), nodes)
+    options = _asked(
+        select,
+        exclude,
+        selector,
+        vars=vars or {},
+        indirect_selection=indirect_selection,
+        store_failures=store_failures,
+    )
+    return _run("test", options, target, project_dir, nodes=nodes)
 
 
 @task(name="dbt build", cache_policy=NO_CACHE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from flows.engine.artifacts.fingerprints import TEST_TYPES, Input, Inputs, Parts
-from flows.engine.changed.last_success import INTERRUPTED, Built
+from flows.engine.changed.last_success import INTERRUPTED, PARTIAL, Built
 from flows.engine.changed.parse_inputs import DBT
 from flows.engine.changed.run_memory import settings_digest, version_of
 from flows.engine.context.events import name_in
@@ -85,7 +85,7 @@ def summary_of(decisions: Sequence[Decision], inputs: Inputs) -> str:
 
 def _own_reason(node: Input, built: Built | None, found: Found, settings: str) -> str:
     is_test = node.resource_type in TEST_TYPES
-    if built is None or (built.parts is None and built.status != INTERRUPTED):
+    if built is None or (built.parts is None and built.status not in (INTERRUPTED, PARTIAL)):
         if built is not None and built.status not in ("skipped", INTERRUPTED):
             return f"failed when it {'ran' if is_test else 'was built'} last"
         return "never ran here" if is_test else "never built here"
@@ -120,6 +120,9 @@ def _why_not_good(status: str, is_test: bool) -> str:
             return "was skipped in the last run"
         case "interrupted":
             return "was interrupted, or built by a run whose code is unknown"
+        case "partial":
+            did = "ran" if is_test else "was built"
+            return f"{did} last with a part of the rows (--empty, --sample, --event-time-start), or as a clone"
         case "fail":
             return "failed when it ran last"
         case _:

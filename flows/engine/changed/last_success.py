@@ -22,6 +22,8 @@ FORMAT = 1
 # Earlier states that are kept, for readers of one while the next is written.
 KEPT_STATES = 3
 INTERRUPTED = "interrupted"
+# Built well, with a part of its rows, or as a clone.
+PARTIAL = "partial"
 GOOD = frozenset({"success", "pass", "warn", "no-op"})
 
 _NODES = "nodes.json"
@@ -34,7 +36,8 @@ class Built:
     """How a node was last built or run.
 
     Attributes:
-        status: dbt's, or "interrupted" when the run was cut off in the middle of it.
+        status: dbt's; "interrupted" when the run was cut off in the middle of it, "partial" when it was built with a
+            part of its rows (`--empty`, `--sample`, `--event-time-start`).
         at: when it ended, UTC, in ISO 8601.
         run: the run that built it last; the name of its folder.
         parts: what it was built from; None when it never came to a good end.

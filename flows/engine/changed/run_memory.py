@@ -18,6 +18,7 @@ from flows.engine.artifacts.results import NodeResult
 from flows.engine.changed.last_success import (
     GOOD,
     INTERRUPTED,
+    PARTIAL,
     Built,
     LastSuccess,
     read_last_good,
@@ -25,7 +26,7 @@ from flows.engine.changed.last_success import (
 )
 from flows.engine.changed.parse_inputs import Surroundings, surroundings_of
 from flows.engine.changed.source_data import keep_source_data, kept_source_data
-from flows.engine.context.command import DbtCommand, flags_in
+from flows.engine.context.command import DbtCommand, flags_in, is_on_a_part
 from flows.engine.context.events import REUSED, STARTED
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
 _REMEMBERED = frozenset({"build", "run", "seed", "snapshot", "test", "clone"})
-# With these dbt makes tables that are not the real ones.
-_NOT_THE_REAL_ONES = ("--empty", "--sample")
 
 
 @dataclass(frozen=True)
@@ -254,13 +253,13 @@ def _ended(
     is_real = _is_real(command.verb, [*command.flags, *flags_in(os.environ)])
     cut_off = (INTERRUPTED, datetime.now(UTC).isoformat())
     return dict.fromkeys(started, cut_off) | {
-        key: (node.status if is_real or node.status not in GOOD else INTERRUPTED, node.finished_at.isoformat())
+        key: (node.status if is_real or node.status not in GOOD else PARTIAL, node.finished_at.isoformat())
         for key, node in results.items()
     }
 
 
 def _is_real(verb: str, flags: Iterable[str]) -> bool:
-    return verb != "clone" and not any(flag.startswith(_NOT_THE_REAL_ONES) for flag in flags)
+    return verb != "clone" and not is_on_a_part(flags, batches_too=True)
 
 
 def _cut_off(run_path: Path) -> tuple[Done, str] | None:
@@ -280,7 +279,7 @@ def _cut_off(run_path: Path) -> tuple[Done, str] | None:
         if unique_id in since and at <= since[unique_id]:
             continue
         if status != STARTED:
-            ended[unique_id] = (status if is_real or status not in GOOD else INTERRUPTED, at.isoformat())
+            ended[unique_id] = (status if is_real or status not in GOOD else PARTIAL, at.isoformat())
         else:
             ended.setdefault(unique_id, (INTERRUPTED, at.isoformat()))
     return (Done(run_path.name, ended, head.get("sources") or {}), str(head.get("proof") or "")) if ended else None

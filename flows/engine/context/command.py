@@ -12,8 +12,8 @@ import yaml
 from flows.engine.context.exact_selection import exact_arguments, flags_beside
 from infrastructure.errors import ConfigError
 
-_TAKES_FULL_REFRESH = frozenset({"build", "run", "seed"})
-_TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show"})
+TAKES_FULL_REFRESH = frozenset({"build", "run", "seed", "compile", "show"})
+_TAKES_SELECTION = frozenset({"build", "run", "test", "seed", "snapshot", "source freshness", "ls", "show", "compile"})
 
 
 # dbt's own variables that change what a command builds, and from what; since 1.11 also as DBT_ENGINE_….
@@ -25,6 +25,8 @@ _MAKES_ANOTHER_RUN = (
     *("FULL_REFRESH", "RESOURCE_TYPES", "EXCLUDE_RESOURCE_TYPES", "INDIRECT_SELECTION", "STORE_FAILURES"),
     *("WARN_ERROR", "WARN_ERROR_OPTIONS", "USE_FAST_TEST_EDGES", "INCLUDE_SAVED_QUERY", "EXPORT_SAVED_QUERIES"),
 )
+# With these dbt fills tables with a part of their rows, and tests look at that part: they are not the real ones.
+_ON_A_PART = ("--empty", "--sample")
 _OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
@@ -37,6 +39,16 @@ def flags_in(environ: Mapping[str, str], tables_alone: bool = False) -> dict[str
     wanted = _MAKES_ANOTHER_TABLE if tables_alone else (*_MAKES_ANOTHER_TABLE, *_MAKES_ANOTHER_RUN)
     found = {name: environ.get(f"DBT_ENGINE_{name}") or environ.get(f"DBT_{name}") or "" for name in wanted}
     return {f"--{name.lower().replace('_', '-')}": value for name, value in found.items() if value.lower() not in _OFF}
+
+
+def is_on_a_part(flags: Iterable[str], batches_too: bool = False) -> bool:
+    """Say whether flags of dbt have it work on a part of the rows, so that a table is not what a build makes of it.
+
+    Args:
+        batches_too: count a window of batches of time (`--event-time-start`), in which the other tables are whole.
+    """
+    prefixes = (*_ON_A_PART, *(["--event-time"] if batches_too else []))
+    return any(flag.startswith(prefixes) for flag in flags)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ def arguments(command: DbtCommand, place: Place, target: str) -> list[str]:
     argv += ["--target-path", str(place.target_path), "--log-path", str(place.log_path)]
     if command.verb in _TAKES_SELECTION:
         argv += selection_arguments(command) if command.nodes is None else exact_arguments(place.selection)
-    if command.full_refresh and command.verb in _TAKES_FULL_REFRESH:
+    if command.full_refresh and command.verb in TAKES_FULL_REFRESH:
         argv.append("--full-refresh")
     if command.vars:
         argv += ["--vars", variables_text(command.vars)]

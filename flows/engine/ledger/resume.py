@@ -16,7 +16,7 @@ from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import NodeResult, result_of
 from flows.engine.context.command import DbtCommand, flags_in, variables_text
 from flows.engine.context.events import SUCCEEDED, WARNED, DbtEvent, NodeEvent, parse_line
-from flows.engine.context.options import RunOptions
+from flows.engine.context.options import DECIDING, RunOptions, flag_of
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import LEDGER, TEXT_LOG, State, dbt_log
 from flows.engine.ledger.batches import batches_told
@@ -26,10 +26,8 @@ from infrastructure.errors import ConfigError
 
 # dbt's outcomes after which a node must not run again.
 DONE = SUCCEEDED | WARNED
-# Of the options, those that decide what a run does; the others say in which manner.
-_DECIDES = ("select", "exclude", "selector", "full_refresh", "vars", "defer_to", "indirect_selection")
 _WORDS = {
-    **{name: f"--{name.replace('_', '-')}" for name in _DECIDES},
+    **{name: flag_of(name) for name in DECIDING},
     "environment": "the flags of dbt in the environment",
     "flags": "what dbt is given besides",
 }
@@ -143,7 +141,7 @@ def name_of_run(run_path: Path) -> str:
 def told_of(options: RunOptions) -> dict[str, Any]:
     """Return what a ledger says of a run's options, for `options_of`: all that decides what the run does."""
     # As text, in which a date stays one.
-    said = {name: getattr(options, name) for name in _DECIDES}
+    said = {name: getattr(options, name) for name in DECIDING}
     return said | {"vars": variables_text(options.vars)} if options.vars else said
 
 
@@ -161,7 +159,7 @@ def options_of(options: RunOptions, state: State) -> RunOptions:
     for entries in sorted(builds, key=_is_whole)[:1]:
         said = dict(entries[0]["options"])
         said["vars"] = yaml.safe_load(said["vars"]) if said.get("vars") else {}
-        other = [name for name in _DECIDES if getattr(options, name) and getattr(options, name) != said.get(name)]
+        other = [name for name in DECIDING if getattr(options, name) and getattr(options, name) != said.get(name)]
         if other:
             raise ConfigError(
                 f"--resume {options.resume_run} goes on with what that run was given, which is not what was given now: "

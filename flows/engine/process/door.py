@@ -18,6 +18,7 @@ from flows.engine.artifacts.manifest_file import MANIFEST
 from flows.engine.context.command import DbtCommand, Place, arguments
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.exact_selection import hand_over
+from flows.engine.context.options import fitting, require_known
 from flows.engine.context.project import Project
 from flows.engine.context.project_files import project_settings, yaml_mapping
 from flows.engine.context.reporting import current_reporter
@@ -83,7 +84,8 @@ class Dbt:
         Raises:
             ConfigError: it could not be started.
         """
-        self._require_able(command)
+        command = fitting(command)
+        self.require_able(command)
         has_own_log = record is not None and _LOG_LEVEL_VARIABLE in os.environ
         # dbt takes a flag before its verb or behind it, and refuses one that is given in both places.
         head = [word for word in self.engine.head() if f"--no-{word[2:]}" not in command.flags]
@@ -117,7 +119,13 @@ class Dbt:
             f"It was {self.program}."
         )
 
-    def _require_able(self, command: DbtCommand) -> None:
+    def require_able(self, command: DbtCommand) -> None:
+        """Refuse a command that this dbt can't run as it is asked to.
+
+        Raises:
+            ConfigError: it lacks an option or what the command is for, or a user's settings would change the run.
+        """
+        require_known(command, self.program, self.profile.target)
         if self.program.path is not None and self.program.has_user_settings:
             _require_no_user_settings(str(self.program))
         if command.verb == _FRESHNESS and not self.program.has_freshness:

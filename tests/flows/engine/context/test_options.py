@@ -22,15 +22,12 @@ from infrastructure.profiles import Profile
 
 ROOT = Path(__file__).parents[4]
 SHOP = ROOT / "tests" / "projects" / "shop"
-# What has no place on the command line: flows of ours alone ask for it.
-NOT_OF_THE_COMMAND_LINE = {"indirect_selection"}
 
 
 def test_the_flow_takes_every_option_as_a_parameter_with_the_same_default() -> None:
     parameters = signature(dbt_full_pipeline.fn).parameters
     asked = {name: p.default for name, p in parameters.items() if name not in ("target", "project_dir")}
     own = {name: getattr(RunOptions(), name) for name in (each.name for each in fields(RunOptions))}
-    own = {name: value for name, value in own.items() if name not in NOT_OF_THE_COMMAND_LINE}
     assert {name: value or None for name, value in asked.items()} == {k: v or None for k, v in own.items()}
 
 
@@ -43,8 +40,9 @@ def test_what_is_typed_reaches_the_flow_whole(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(local_run, "run_locally", stop)
     words = "--select a --select b --exclude c --resume 20261128T03 --docs --no-freshness --no-wait --retries 7"
-    words += " --full-refresh --timeout-minutes 2 --fail-fast --threads 3 --allow-nothing"
-    CliRunner().invoke(run, [*words.split(), "--vars", "{day: 1}"])
+    words += " --full-refresh --timeout-minutes 2 --fail-fast --threads 3 --allow-nothing --empty --store-failures"
+    words += " --event-time-start 2026-01-01 --event-time-end 2026-01-02 --indirect-selection empty"
+    CliRunner().invoke(run, [*words.split(), "--vars", "{day: 1}", "--sample", "3 days"])
     assert asked[0].options == RunOptions(
         select="a b",
         exclude="c",
@@ -60,14 +58,20 @@ def test_what_is_typed_reaches_the_flow_whole(monkeypatch: pytest.MonkeyPatch) -
         fail_fast=True,
         threads=3,
         allow_nothing=True,
+        empty=True,
+        sample="3 days",
+        event_time_start="2026-01-01",
+        event_time_end="2026-01-02",
+        store_failures=True,
+        indirect_selection="empty",
     )
     CliRunner().invoke(run, ["--resume", "--docs"])
     assert asked[1].options == RunOptions(resume=True, docs=True)
 
 
-@pytest.mark.parametrize("option", ["fail_fast", "threads"])
+@pytest.mark.parametrize("option", ["fail_fast", "threads", "event_time_end"])
 def test_an_option_takes_three_files(option: str) -> None:
-    word = re.compile(rf"--{option.replace('_', '-')}\b|\b{option}(=|: (bool|int))")
+    word = re.compile(rf"--{option.replace('_', '-')}\b|\b{option}(=|: (bool|int|str))")
     rooms = [ROOT / "flows" / name for name in ("cli", "pipelines", "engine/context")]
     files = [ROOT / "flows" / "engine" / "run.py", *(path for room in rooms for path in room.rglob("*.py"))]
     found = {str(path.relative_to(ROOT / "flows")) for path in files if word.search(path.read_text())}
