@@ -36,7 +36,10 @@ NODE = {
     "severity": "varchar",
     "is_critical": "boolean",
     "tested": "varchar[]",
+    # With what an ephemeral model among them reads, which has no row of its own.
     "depends_on": "varchar[]",
+    # The file of its code, from the project's folder.
+    "path": "varchar",
     "outcome": "varchar",
     "status": "varchar",
     "attempts": "integer",

@@ -178,6 +178,13 @@ class Manifest:
         node = self.nodes.get(unique_id)
         return node.depends_on if node else ()
 
+    def read_by(self, unique_id: str) -> list[str]:
+        """Return the nodes right before one, and those right before the ephemeral models among them."""
+        return reach(self.before(unique_id), lambda here: self.before(here) if self._is_ephemeral(here) else ())
+
+    def _is_ephemeral(self, unique_id: str) -> bool:
+        return unique_id in self.nodes and self.nodes[unique_id].is_ephemeral
+
     def parents(self, unique_id: str, among: Iterable[str]) -> list[str]:
         """Return the nearest nodes upstream that are `among` these, looking through those that are not."""
         wanted = among if isinstance(among, (set, frozenset, dict)) else set(among)

@@ -178,34 +178,6 @@ def _bar(node: Mapping[str, Any], lane: str, is_critical: bool) -> dict[str, Any
     }
 
 
-def trend_chart(seconds: Sequence[float]) -> str:
-    """Draw the durations of a model's last builds as a small line; empty for fewer than two builds."""
-    if len(seconds) < 2:
-        return ""
-    values = [{"build": number, "seconds": value} for number, value in enumerate(seconds)]
-    hidden: dict[str, Any] = {"axis": None, "title": None}
-    return _draw(
-        {
-            "width": 90,
-            "height": 18,
-            "padding": 2,
-            "data": {"values": values},
-            "layer": [
-                {"mark": {"type": "line", "stroke": "var(--accent)", "strokeWidth": 1.5}},
-                {
-                    "transform": [{"filter": f"datum.build == {len(values) - 1}"}],
-                    "mark": {"type": "point", "filled": True, "color": "var(--accent)", "size": 22, "opacity": 1},
-                },
-            ],
-            "encoding": {
-                "x": {"field": "build", "type": "quantitative", "scale": {"nice": False}, **hidden},
-                "y": {"field": "seconds", "type": "quantitative", "scale": {"zero": True}, **hidden},
-            },
-            "config": {"aria": False},
-        }
-    )
-
-
 def _starts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return when runs began, to the second where two of them began in one minute."""
     minutes = [moment(run["run_started_at"]) for run in runs]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.engine.context.events import HOOK
 from flows.history import health_rules as health_checks
 from flows.history.health_settings import Durations
+from flows.report.html.lineage import Lineage, graph_of, read_lineage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -33,6 +34,8 @@ class Contents:
         runs: the last builds, oldest first.
         nodes: those of the last build, in the order in which they began; hooks among them.
         critical_path: the chain of nodes that decided how long the last build took, in order; no hooks.
+        latest: the last result of every node of the project, with what it depends on.
+        lineage: of what fails or warns and of what is slow.
         failing: what fails or warns now, with `since` and `times`.
         price_per_tebibyte: what the warehouse charges; None where it was not given.
     """
@@ -46,6 +49,8 @@ class Contents:
     runs: Sequence[Document]
     nodes: Sequence[Document]
     critical_path: Sequence[Document]
+    latest: Sequence[Document]
+    lineage: Lineage
     failing: Sequence[Document]
     models: Sequence[Document]
     tests: Document
@@ -91,6 +96,8 @@ def read_contents(
     )
     last = runs[-1] if runs else None
     nodes = _nodes_of(history, last) if last else []
+    latest, models, path = _latest(history), _models(history, since), critical_path(nodes)
+    slower = [model["unique_id"] for model in models if model["regression"]]
     return Contents(
         project=project,
         target=target,
@@ -100,9 +107,11 @@ def read_contents(
         last=last,
         runs=runs,
         nodes=nodes,
-        critical_path=critical_path(nodes),
+        critical_path=path,
+        latest=latest,
+        lineage=read_lineage(graph_of(latest), latest, path, slower),
         failing=_failing(history),
-        models=_models(history, since),
+        models=models,
         tests=_tests(history),
         test_runs=_test_runs(history),
         sources=_sources(history),
@@ -148,6 +157,14 @@ def _nodes_of(history: DuckDBPyConnection, run: Mapping[str, Any]) -> list[Docum
     return found
 
 
+def _latest(history: DuckDBPyConnection) -> list[Document]:
+    return _documents(
+        history,
+        "select unique_id, name, resource_type, materialized, relation, tags, owner, is_critical, tested, depends_on, "
+        "path, outcome, started_at, seconds, rows_affected, failures, message from latest order by unique_id",
+    )
+
+
 def _failing(history: DuckDBPyConnection) -> list[Document]:
     return _documents(
         history,
@@ -185,7 +202,7 @@ def _models(history: DuckDBPyConnection, since: datetime) -> list[Document]:
         select
             unique_id, any_value(name) as name, count(*) as builds, arg_max(seconds, started_at) as last_seconds,
             median(seconds) as usual_seconds, max(seconds) as longest_seconds, sum(seconds) as total_seconds,
-            list(seconds order by started_at desc)[:{TREND_BUILDS}] as trend
+            list({{'seconds': seconds, 'outcome': 'succeeded'}} order by started_at desc)[:{TREND_BUILDS}] as trend
         from built group by unique_id order by usual_seconds desc, name
         """,
         since,

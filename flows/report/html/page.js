@@ -2,7 +2,7 @@
 "use strict";
 const told = document.getElementById("told");
 document.addEventListener("pointermove", (event) => {
-  const mark = event.target.closest?.("svg path[aria-label]");
+  const mark = event.target.closest?.("svg [aria-label]");
   told.hidden = !mark;
   if (!mark) return;
   told.textContent = mark.getAttribute("aria-label");
@@ -53,6 +53,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
   find.closest(".filter").hidden = false;
   find.addEventListener("input", show);
   show();
+}
+
+// What is in trouble is looked for first.
+for (const box of document.querySelectorAll(".natural")) {
+  const first = box.querySelector(".failed, .warned, .path")?.getBoundingClientRect();
+  if (first) box.scrollLeft = first.left - box.getBoundingClientRect().left - 300;
 }
 
 // On a narrow screen, what happened last is what is looked for.

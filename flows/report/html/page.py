@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.history.rows import utc
 from flows.history.store import HistoryStore
-from flows.report.html import charts, words
+from flows.report.html import charts, drawings, words
 from flows.report.html.contents import Contents, Document, is_hook, read_contents
+from flows.report.html.lineage import name_of
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 
@@ -22,6 +23,7 @@ SHOWN_PATH = 30
 _HERE = Path(__file__).parent
 _SECTIONS = (
     ("failing", "Failing now"),
+    ("lineage", "Lineage"),
     ("runs", "Runs over time"),
     ("last", "Last run"),
     ("models", "Slowest models"),
@@ -69,23 +71,31 @@ def render(contents: Contents) -> str:
     def ago(then: datetime | None) -> str:
         return words.ago(then, contents.now)
 
+    rows = {row["unique_id"]: row for row in contents.latest}
+
+    def names(unique_ids: Iterable[str]) -> str:
+        return ", ".join(name_of(unique_id, rows) for unique_id in unique_ids)
+
     filters: dict[str, Callable[..., str]] = {
         "clock": words.clock,
         "ago": ago,
         "moment": words.moment,
         "kind": words.kind,
+        "state": drawings.state_of,
+        "names": names,
         "size": words.size,
         "share": words.share,
     }
     environment.filters.update(filters)
     drawn = {
         "runs": Markup(charts.runs_chart(contents.runs) if contents.runs else ""),  # noqa: S704  (ours, and escaped)
+        "lineage": drawings.lineage_svg(contents.lineage, lambda unique_id: None),
         "gantt": Markup(charts.gantt_chart(contents) if contents.nodes else ""),  # noqa: S704
         "gantt_is_wide": charts.gantt_width(contents) > charts.WIDTH,
         "tests": Markup(charts.tests_chart(contents.test_runs) if contents.test_runs else ""),  # noqa: S704
     }
     for model in contents.models:
-        model["chart"] = Markup(charts.trend_chart(model["trend"]))  # noqa: S704
+        model["chart"] = drawings.runs_line(model["trend"])
     return environment.from_string((_HERE / "page.html.j2").read_text(encoding="utf-8")).render(
         c=contents,
         charts=drawn,

@@ -132,6 +132,24 @@ def test_in_a_build_a_model_waits_for_the_tests_of_what_it_stands_on() -> None:
     assert (by_run.waited_for, by_run.queue_seconds) == ("model.shop.orders", 3.0)
 
 
+def test_what_an_ephemeral_model_reads_stands_beside_it_as_it_has_no_row_of_its_own() -> None:
+    manifest = manifest_of(
+        {
+            "nodes": {
+                "model.shop.between": entry(
+                    "between", after=("source.shop.raw",), config={"materialized": "ephemeral"}
+                ),
+                "model.shop.orders": entry(
+                    "orders", after=("model.shop.between",), original_file_path="models/marts/orders.sql"
+                ),
+            }
+        }
+    )
+    (row,) = rows_of(result(node("orders", 0, 2)), DbtCommand("build"), RunPlace("shop", "duckdb"), manifest)
+    assert row["depends_on"] == ["model.shop.between", "source.shop.raw"]
+    assert row["path"] == "models/marts/orders.sql"
+
+
 def test_what_ended_after_a_node_began_is_not_what_it_waited_for() -> None:
     ran = [node("orders", 10, 12), node("report", 3, 4)]
     assert waits(ran, manifest_of(MANIFEST), is_build=True)["model.shop.report"].waited_for is None

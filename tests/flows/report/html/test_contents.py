@@ -110,7 +110,7 @@ def test_models_that_got_slower_are_marked_by_the_rule_of_the_health_check(tmp_p
     ]
     (model,) = contents(tmp_path, *runs).models
     assert (model["builds"], model["usual_seconds"], model["last_seconds"]) == (7, 31.0, 96.0)
-    assert model["trend"] == seconds, "oldest first"
+    assert [each["seconds"] for each in model["trend"]] == seconds, "oldest first"
     assert model["regression"] == "96 s in place of 30 s"
 
 
