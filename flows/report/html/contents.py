@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from flows.engine.context.events import HOOK
 from flows.history import health_rules as health_checks
 from flows.history.health_settings import Durations
-from flows.report.html.lineage import Lineage, graph_of, read_lineage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,8 +33,6 @@ class Contents:
         runs: the last builds, oldest first.
         nodes: those of the last build, in the order in which they began; hooks among them.
         critical_path: the chain of nodes that decided how long the last build took, in order; no hooks.
-        latest: the last result of every node of the project, with what it depends on.
-        lineage: of what fails or warns and of what is slow.
         failing: what fails or warns now, with `since` and `times`.
         price_per_tebibyte: what the warehouse charges; None where it was not given.
     """
@@ -49,8 +46,6 @@ class Contents:
     runs: Sequence[Document]
     nodes: Sequence[Document]
     critical_path: Sequence[Document]
-    latest: Sequence[Document]
-    lineage: Lineage
     failing: Sequence[Document]
     models: Sequence[Document]
     tests: Document
@@ -89,15 +84,13 @@ def read_contents(
         days: how far back success, durations and costs count.
     """
     since = now - timedelta(days=days)
-    runs = _documents(
+    runs = documents(
         history,
         f"from (from runs where {_BUILDS} order by run_started_at desc, run_id desc limit {SHOWN_RUNS}) "
         "order by run_started_at, run_id",
     )
     last = runs[-1] if runs else None
     nodes = _nodes_of(history, last) if last else []
-    latest, models, path = _latest(history), _models(history, since), critical_path(nodes)
-    slower = [model["unique_id"] for model in models if model["regression"]]
     return Contents(
         project=project,
         target=target,
@@ -107,11 +100,9 @@ def read_contents(
         last=last,
         runs=runs,
         nodes=nodes,
-        critical_path=path,
-        latest=latest,
-        lineage=read_lineage(graph_of(latest), latest, path, slower),
+        critical_path=critical_path(nodes),
         failing=_failing(history),
-        models=models,
+        models=_models(history, since),
         tests=_tests(history),
         test_runs=_test_runs(history),
         sources=_sources(history),
@@ -143,7 +134,7 @@ def critical_path(nodes: Sequence[Document]) -> list[Document]:
 
 def _nodes_of(history: DuckDBPyConnection, run: Mapping[str, Any]) -> list[Document]:
     # Nodes that a resumed run took over began before it and do not count into its time.
-    found = _documents(
+    found = documents(
         history,
         "select unique_id, name, resource_type, outcome, thread, started_at, finished_at, seconds, queue_seconds, "
         "waited_for, coalesce(rows_affected, failures) as rows, attempts "
@@ -157,16 +148,8 @@ def _nodes_of(history: DuckDBPyConnection, run: Mapping[str, Any]) -> list[Docum
     return found
 
 
-def _latest(history: DuckDBPyConnection) -> list[Document]:
-    return _documents(
-        history,
-        "select unique_id, name, resource_type, materialized, relation, tags, owner, is_critical, tested, depends_on, "
-        "path, outcome, started_at, seconds, rows_affected, failures, message from latest order by unique_id",
-    )
-
-
 def _failing(history: DuckDBPyConnection) -> list[Document]:
-    return _documents(
+    return documents(
         history,
         """
         with good as (
@@ -190,7 +173,7 @@ def _failing(history: DuckDBPyConnection) -> list[Document]:
 
 
 def _models(history: DuckDBPyConnection, since: datetime) -> list[Document]:
-    found = _documents(
+    found = documents(
         history,
         f"""
         with built as (
@@ -221,7 +204,7 @@ def _regressions(history: DuckDBPyConnection) -> dict[str, str]:
 
 
 def _tests(history: DuckDBPyConnection) -> Document:
-    (row,) = _documents(
+    (row,) = documents(
         history,
         "select count(*) as total, count(*) filter (where outcome = 'succeeded') as passed, "
         "count(*) filter (where outcome = 'warned') as warned, count(*) filter (where outcome = 'failed') as failed, "
@@ -232,7 +215,7 @@ def _tests(history: DuckDBPyConnection) -> Document:
 
 
 def _test_runs(history: DuckDBPyConnection) -> list[Document]:
-    return _documents(
+    return documents(
         history,
         f"""
         select * from (
@@ -249,7 +232,7 @@ def _test_runs(history: DuckDBPyConnection) -> list[Document]:
 
 
 def _sources(history: DuckDBPyConnection) -> list[Document]:
-    return _documents(
+    return documents(
         history,
         """
         select
@@ -263,7 +246,7 @@ def _sources(history: DuckDBPyConnection) -> list[Document]:
 
 
 def _costs(history: DuckDBPyConnection, since: datetime, price: float | None) -> list[Document]:
-    found = _documents(
+    found = documents(
         history,
         f"""
         select
@@ -281,7 +264,7 @@ def _costs(history: DuckDBPyConnection, since: datetime, price: float | None) ->
 
 
 def _success(history: DuckDBPyConnection, since: datetime) -> Document:
-    (row,) = _documents(
+    (row,) = documents(
         history,
         # A run that was cancelled is neither good nor bad.
         "select count(*) filter (where run_outcome is distinct from 'cancelled') as total, "
@@ -292,7 +275,8 @@ def _success(history: DuckDBPyConnection, since: datetime) -> Document:
     return row
 
 
-def _documents(history: DuckDBPyConnection, query: str, *values: object) -> list[Document]:
+def documents(history: DuckDBPyConnection, query: str, *values: object) -> list[Document]:
+    """Return the rows of a query as documents."""
     found = history.execute(query, list(values))
     names = [entry[0] for entry in found.description or ()]
     return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

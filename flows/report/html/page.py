@@ -12,7 +12,7 @@ from flows.history.rows import utc
 from flows.history.store import HistoryStore
 from flows.report.html import charts, drawings, words
 from flows.report.html.contents import Contents, Document, is_hook, read_contents
-from flows.report.html.lineage import name_of
+from flows.report.html.nodes import ProjectNodes, read_nodes
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 
@@ -50,7 +50,8 @@ def write_report(
     with store.reading(project, target) as history:
         now = utc(datetime.now(UTC))
         contents = read_contents(history, project, target, now, days, price_per_tebibyte)
-    text = render(contents)
+        nodes = read_nodes(history)
+    text = render(contents, nodes)
     try:
         private_folder(output.parent)
         write_whole(output, text.encode(), keeps_mode=True)
@@ -59,7 +60,7 @@ def write_report(
     return contents
 
 
-def render(contents: Contents) -> str:
+def render(contents: Contents, nodes: ProjectNodes) -> str:
     """Return the page as HTML."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -71,10 +72,8 @@ def render(contents: Contents) -> str:
     def ago(then: datetime | None) -> str:
         return words.ago(then, contents.now)
 
-    rows = {row["unique_id"]: row for row in contents.latest}
-
     def names(unique_ids: Iterable[str]) -> str:
-        return ", ".join(name_of(unique_id, rows) for unique_id in unique_ids)
+        return ", ".join(map(nodes.name, unique_ids))
 
     filters: dict[str, Callable[..., str]] = {
         "clock": words.clock,
@@ -87,9 +86,10 @@ def render(contents: Contents) -> str:
         "share": words.share,
     }
     environment.filters.update(filters)
+    lineage = nodes.lineage(contents)
     drawn = {
         "runs": Markup(charts.runs_chart(contents.runs) if contents.runs else ""),  # noqa: S704  (ours, and escaped)
-        "lineage": drawings.lineage_svg(contents.lineage, lambda unique_id: None),
+        "lineage": drawings.lineage_svg(lineage, lambda unique_id: None),
         "gantt": Markup(charts.gantt_chart(contents) if contents.nodes else ""),  # noqa: S704
         "gantt_is_wide": charts.gantt_width(contents) > charts.WIDTH,
         "tests": Markup(charts.tests_chart(contents.test_runs) if contents.test_runs else ""),  # noqa: S704
@@ -99,6 +99,7 @@ def render(contents: Contents) -> str:
     return environment.from_string((_HERE / "page.html.j2").read_text(encoding="utf-8")).render(
         c=contents,
         charts=drawn,
+        lineage=lineage,
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=f"sha256-{digest}",
