@@ -62,12 +62,12 @@ def write_report(
 
 def render(contents: Contents, nodes: ProjectNodes) -> str:
     """Return the page as HTML."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(_HERE))
 
     def ago(then: datetime | None) -> str:
         return words.ago(then, contents.now)
@@ -89,17 +89,18 @@ def render(contents: Contents, nodes: ProjectNodes) -> str:
     lineage = nodes.lineage(contents)
     drawn = {
         "runs": Markup(charts.runs_chart(contents.runs) if contents.runs else ""),  # noqa: S704  (ours, and escaped)
-        "lineage": drawings.lineage_svg(lineage, lambda unique_id: None),
         "gantt": Markup(charts.gantt_chart(contents) if contents.nodes else ""),  # noqa: S704
         "gantt_is_wide": charts.gantt_width(contents) > charts.WIDTH,
         "tests": Markup(charts.tests_chart(contents.test_runs) if contents.test_runs else ""),  # noqa: S704
     }
     for model in contents.models:
         model["chart"] = drawings.runs_line(model["trend"])
-    return environment.from_string((_HERE / "page.html.j2").read_text(encoding="utf-8")).render(
+    return environment.get_template("page.html.j2").render(
         c=contents,
         charts=drawn,
         lineage=lineage,
+        drawn_lineage=drawings.lineage_drawing(lineage),
+        box=(drawings.BOX_WIDTH, drawings.BOX_HEIGHT),
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=f"sha256-{digest}",
