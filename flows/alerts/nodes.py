@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Container, Iterable, Iterator, Set
 from datetime import timedelta
 from itertools import chain
 
@@ -18,9 +18,26 @@ FRESHNESS = "source freshness"
 _TESTS = ("test", "unit_test")
 
 
-def key_of(unique_id: str) -> str:
-    """Return the key of a node's incident."""
-    return f"{FRESHNESS if unique_id.startswith('source.') else NODES}/{unique_id}"
+def key_of(unique_id: str, project: str = "") -> str:
+    """Return the key of a node's incident.
+
+    Args:
+        project: what tells the project from all others that are built on its target; see `State.project`.
+    """
+    return f"{_check(FRESHNESS if unique_id.startswith('source.') else NODES, unique_id, project)}/{unique_id}"
+
+
+def _check(check: str, unique_id: str, project: str) -> str:
+    """Return a check with its project, where a unique id does not say it.
+
+    That has the name of a package: of one that several projects use, or of the second project of a name.
+    """
+    return check if not project or _package(unique_id) == project else f"{check} of {project}"
+
+
+def _package(unique_id: str) -> str:
+    # A unique id is <type>.<package>.<name>…
+    return "".join(unique_id.split(".")[1:2])
 
 
 def incidents_of(
@@ -28,6 +45,7 @@ def incidents_of(
     manifest: Manifest,
     link: str | None,
     retry_command: str | None,
+    project: str = "",
 ) -> dict[str, Incident]:
     """Return an incident for each node that failed or warned, by its unique id."""
     unproven = _unproven(result, manifest)
@@ -35,7 +53,7 @@ def incidents_of(
     said = {unique_id: age_sentence(age) for unique_id, age in ages.items()}
     return {
         node.unique_id: Incident(
-            key=key_of(node.unique_id),
+            key=key_of(node.unique_id, project),
             severity=_severity(node, manifest, unproven),
             title=title_of(node),
             text=node.message.strip() or said.get(node.unique_id, ""),
@@ -51,32 +69,58 @@ def incidents_of(
     }
 
 
-def closed_keys(result: DbtResult, manifest: Manifest, open_keys: Iterable[str]) -> list[str]:
+def closed_keys(result: DbtResult, manifest: Manifest, open_keys: Iterable[str], project: str = "") -> list[str]:
     """Return the keys of open incidents that are over: their node succeeded, or is no longer in the project."""
-    succeeded = {key_of(node.unique_id) for node in result.of("succeeded")}
-    closed = [key for key in open_keys if key in succeeded]
+    keys = list(open_keys)
+    succeeded = {key_of(node.unique_id, project) for node in result.of("succeeded")}
+    closed = [key for key in keys if key in succeeded]
     gone = [
         key
-        for key in open_keys
-        if key.partition("/")[0] in (NODES, FRESHNESS)
-        and manifest.project
-        # A unique id is <type>.<package>.<name>…; another project may be built on the same target.
-        and key.partition("/")[2].split(".")[1:2] == [manifest.project]
+        for key in keys
+        if manifest.project
+        # Another project may be built on the same target.
+        and _is_of(key, manifest.project, project)
         and key.partition("/")[2] not in manifest.nodes
     ]
     return list(dict.fromkeys([*closed, *gone]))
 
 
-def passed(result: DbtResult, manifest: Manifest, severity: Severity) -> Iterator[Incident]:
+def _is_of(key: str, name: str, project: str) -> bool:
+    """Say whether an incident is of a node of a project, by its name and by what tells it from others."""
+    check, _, unique_id = key.partition("/")
+    if check not in {each for plain in (NODES, FRESHNESS) for each in (plain, f"{plain} of {project}")}:
+        return False
+    is_by_name = _package(unique_id) == name and project in ("", name)
+    return is_by_name or check.endswith(f" of {project}")
+
+
+def renamed_keys(result: DbtResult, open_keys: Iterable[str], project: str, others: Container[str]) -> list[str]:
+    """Return the keys of open incidents that an earlier version gave to nodes of a project, and that are others now.
+
+    Args:
+        others: all projects, by what tells them apart: the key is still that of one with the package's name.
+    """
+    built = {node.unique_id for node in result.of("succeeded", "failed", "warned")}
+    return [
+        key
+        for key in open_keys
+        if (unique_id := key.partition("/")[2]) in built
+        and key == key_of(unique_id) != key_of(unique_id, project)
+        and _package(unique_id) not in others
+    ]
+
+
+def passed(result: DbtResult, manifest: Manifest, severity: Severity, project: str = "") -> Iterator[Incident]:
     """Yield, for nodes that succeeded, the incidents of this severity that would be open had they failed."""
     if severity == "critical" and not result.of("failed", "skipped"):
         # The key of an alert about many nodes is the check alone.
-        yield Incident(NODES, severity, "no node fails", target=result.target)
+        check = NODES if project in ("", manifest.project) else f"{NODES} of {project}"
+        yield Incident(check, severity, "no node fails", target=result.target)
     held_up = _held_up_by(manifest)
     for node in result.of("succeeded"):
         if _is_critical(node.unique_id, manifest, held_up) == (severity == "critical"):
             yield Incident(
-                key=key_of(node.unique_id),
+                key=key_of(node.unique_id, project),
                 severity=severity,
                 title=f"{node.name} passed",
                 target=result.target,

@@ -77,17 +77,25 @@ class _Report:
         if not known and self._error is None and not result.of("failed", "warned") and not severities:
             return
         from flows.alerts.flow_runs import is_sent_at_flow_end
-        from flows.alerts.nodes import closed_keys, incidents_of, passed
+        from flows.alerts.nodes import closed_keys, incidents_of, passed, renamed_keys
 
         manifest = result.artifacts.manifest_if_any
         flow, flow_run = _current()
         link, retry = self._link_and_retry(flow, flow_run)
-        found = incidents_of(result, manifest, link, retry)
+        state = State(result.target_path.parent)
+        found = incidents_of(result, manifest, link, retry, state.project)
         opened = list(self._with_rows(found, manifest, known).values())
         # What is well on a part of the rows says nothing of the rest.
         is_whole = not is_on_a_part([*self._command.flags, *flags_in(os.environ)])
-        closed = closed_keys(result, manifest, known) if is_whole else []
-        whole = f"command/{result.command} of {State(result.target_path.parent).project}"
+        others = {home.name for home in state.folder.parent.parent.glob("*")}
+        renamed = renamed_keys(result, known, state.project, others) if is_whole else []
+        if renamed:
+            current_reporter().note(
+                f"Incidents of packages are told apart by project now: {len(renamed)} that an earlier version of "
+                f"Tributary opened on target {result.target} end, and what still fails of them begins anew."
+            )
+        closed = [*closed_keys(result, manifest, known, state.project), *renamed] if is_whole else []
+        whole = f"command/{result.command} of {state.project}"
         if self._error is None or isinstance(self._error, RunStopped):
             # The person who stopped it knows; the flow says that its nodes are not built.
             closed.append(whole)
@@ -97,7 +105,8 @@ class _Report:
             opened.append(Incident(whole, "error", title, text, result.target, link=link, retry_command=retry))
         else:
             closed.append(whole)
-        well = (incident for severity in severities if is_whole for incident in passed(result, manifest, severity))
+        pageable = severities if is_whole else []
+        well = (incident for severity in pageable for incident in passed(result, manifest, severity, state.project))
         write_down(result.target, opened, closed, well)
         if not is_sent_at_flow_end(result.target):
             deliver(result.target)

@@ -119,7 +119,7 @@ def triage(
     ]
     failing.sort(key=lambda each: (not each.is_critical, each.name))
     mended = tuple(node.name for node in result.of("succeeded"))
-    keys = [incident_key(each.unique_id) for each in failing]
+    keys = [incident_key(each.unique_id, state.project) for each in failing]
     clocks: list[str] = []
     if who:
         acknowledge(keys, target, who)

@@ -12,7 +12,7 @@ import pytest
 
 from flows.alerts.failing_rows import mask_rows, why_hidden
 from flows.alerts.incident import FailingRows
-from flows.alerts.nodes import age_sentence, closed_keys, incidents_of, key_of, passed
+from flows.alerts.nodes import age_sentence, closed_keys, incidents_of, key_of, passed, renamed_keys
 from flows.alerts.routes import FailingRowsSettings
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest
@@ -157,6 +157,35 @@ def test_a_node_that_succeeds_or_is_gone_is_mended_and_one_that_did_not_run_is_n
     ran = result(node("model.shop.people", "success"), node("model.shop.orders", "skipped"))
     assert closed_keys(ran, SHOP, [*was_open, "airbyte sync/x"]) == ["dbt/model.shop.people", "dbt/model.shop.deleted"]
     assert closed_keys(ran, Manifest({}), was_open) == ["dbt/model.shop.people"]
+
+
+def test_two_projects_of_one_name_mend_their_own_nodes_alone() -> None:
+    """Their unique ids are the same: one told that the other's alert was over."""
+    failed = result(node("model.shop.people", "error"))
+    one, other = (incidents_of(failed, SHOP, None, None, name)["model.shop.people"].key for name in ("shop", "shop@2"))
+    assert (one, other) == ("dbt/model.shop.people", "dbt of shop@2/model.shop.people")
+    ran = result(node("model.shop.people", "success"))
+    assert closed_keys(ran, SHOP, [one, other], "shop") == [one]
+    assert closed_keys(ran, SHOP, [one, other], "shop@2") == [other]
+    gone = [key_of("model.shop.deleted", name) for name in ("shop", "shop@2", "till")]
+    assert closed_keys(ran, SHOP, gone, "shop") == gone[:1]
+    assert closed_keys(ran, SHOP, gone, "shop@2") == gone[1:2]
+    marked = manifest({**PEOPLE, "meta": {"critical": True}})
+    closed = ["dbt of shop@2", "dbt of shop@2/model.shop.people"]
+    assert [each.key for each in passed(ran, marked, "critical", "shop@2")] == closed
+
+
+def test_a_package_that_two_projects_use_has_incidents_of_each() -> None:
+    ran = result(node("test.pack.adds_up", "pass"), node("source.pack.crm.people", "pass"))
+    old = [key_of("test.pack.adds_up"), key_of("source.pack.crm.people")]
+    own = [key_of("test.pack.adds_up", "shop"), key_of("source.pack.crm.people", "shop")]
+    assert own == ["dbt of shop/test.pack.adds_up", "source freshness of shop/source.pack.crm.people"]
+    theirs = [key_of("test.pack.adds_up", "till")]
+    assert closed_keys(ran, Manifest({}), [*old, *own, *theirs], "shop") == own
+    # What an earlier version opened begins anew, unless it is of the project that the package is by itself.
+    assert renamed_keys(ran, [*old, *own, *theirs], "shop", {"shop", "till"}) == old
+    assert renamed_keys(ran, [*old, *own, *theirs], "shop", {"shop", "pack"}) == []
+    assert renamed_keys(ran, [key_of("model.shop.people")], "shop@2", {"shop", "shop@2"}) == []
 
 
 def test_a_source_that_is_too_old_says_how_old_it_is_and_may_be(tmp_path: Path) -> None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from flows.alerts.incident_store import store_of
+from flows.alerts.routes import ROUTES_VARIABLE
+from flows.alerts.runs import report_nodes
+from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.context.command import DbtCommand
+from flows.engine.context.project import read_project
 from flows.pipelines.full import dbt_full_pipeline
+from infrastructure.errors import DbtRunFailed
 from tests.support.alert_receivers import Receiver, WriteRoutes, headers
 from tests.support.prefect_api import SetUpTarget
+from tests.support.projects import profile_in
 
 PROJECT = str(Path(__file__).parents[2] / "projects" / "alarms")
 
@@ -59,3 +71,29 @@ def test_a_run_tells_what_failed_whose_it_is_which_rows_and_what_to_type_and_the
     after = on_call.bodies[len(before) :]
     assert resolve in after
     assert {event["event_action"] for event in after} == {"resolve"}
+
+
+def test_an_alert_of_one_project_is_not_over_because_another_of_its_name_is_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path))
+    monkeypatch.setenv(ROUTES_VARIABLE, str(tmp_path / "routes.yml"))
+    (tmp_path / "routes.yml").write_text("destinations: {}\nroutes: []\n")
+    at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+    def report(home: str, status: str) -> list[str]:
+        """Report the one node of a project whose state is in a folder of that name; return what is open."""
+        node = NodeResult("model.alarms.orders", "orders", "model", "table", status, at, at)
+        folder = tmp_path / home / "dev" / "target"
+        folder.mkdir(parents=True, exist_ok=True)
+        error = DbtRunFailed("it failed") if status == "error" else None
+        result = DbtResult("dbt build", "dev", (node,), at, at, folder, folder)
+        report_nodes(result, DbtCommand("build"), read_project(Path(PROJECT)), profile_in(tmp_path), error)
+        return [key for key, entry in store_of("dev", os.environ).read().incidents.items() if entry.closed_at is None]
+
+    of_one, of_other = "dbt/model.alarms.orders", "dbt of alarms@2/model.alarms.orders"
+    assert report("alarms", "error") == [of_one]
+    assert report("alarms@2", "success") == [of_one]
+    assert report("alarms@2", "error") == [of_one, of_other]
+    assert report("alarms", "success") == [of_other]
+    assert report("alarms@2", "success") == []
