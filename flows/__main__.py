@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import click
 
-from infrastructure.console import EntryGroup, dumps, in_a_workspace
+from infrastructure.console import EntryGroup, dumps, in_a_workspace, say
 from infrastructure.errors import DbtRunFailed, TributaryError
-from infrastructure.screen import echo, screen
+from infrastructure.screen import echo, screen, styled
 
 # In the order in which help lists them. A command is imported when it is asked for.
 COMMANDS = {
@@ -61,13 +61,19 @@ class _Commands(EntryGroup):
         from flows.report.artifacts import as_document
 
         result = error.result if isinstance(error, DbtRunFailed) else None
+        explanation = error.explanation if isinstance(error, DbtRunFailed) else None
         if as_json:
             steps = [result] if isinstance(result, DbtResult) else []
-            echo(dumps({**as_document(steps), "error": str(error), "kind": type(error).__name__}))
+            why = {"failure": explanation.as_document()} if explanation else {}
+            echo(dumps({**as_document(steps), "error": str(error), "kind": type(error).__name__, **why}))
             return
         if isinstance(result, DbtResult) and result.nodes:
             from flows.report.terminal import print_log_path, print_result
 
+            if explanation:
+                say(styled("Error: ", fg="red", bold=True) + f"{explanation.headline}.")
+                print_result(screen(), result, explanation)
+                return
             print_result(screen(), result)
             print_log_path(screen(), result)
         super().tell(error, as_json)

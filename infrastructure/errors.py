@@ -95,6 +95,7 @@ class DbtRunFailed(TributaryError):
         skipped: unique ids of the nodes that did not run because of them.
         is_transient: whether every cause is one that a retry can mend.
         result: the outcome of each node, where dbt got as far as running them.
+        explanation: what to know and to do about them; see `flows.engine.ledger.explanation`.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class DbtRunFailed(TributaryError):
         if is_transient:
             self.exit_code = ExitCode.TRY_AGAIN
         self.result: Any = None
+        self.explanation: Any = None
 
     @property
     def finished_result(self) -> Any:  # noqa: ANN401  (a DbtResult, which is above this module)

@@ -28,10 +28,11 @@ _MARKUP = re.compile(
 )
 # Lines that dbt adds around a database's message, and that repeat what is shown elsewhere.
 _HEADS = re.compile(
-    r"unhandled error while executing\b.*|(?:\w+ )*error in \w+ .*\(.+\)|exception on worker thread\. (?P<rest>.*)",
+    r"unhandled error while executing\b.*|\S+\.on-run-(?:start|end)\.\d+ failed, error:"
+    r"|(?:\w+ )*error in \w+ .*\(.+\)|exception on worker thread\. (?P<rest>.*)",
     re.IGNORECASE,
 )
-_TAILS = re.compile(r"compiled (?:code|sql) at ", re.IGNORECASE)
+_TAILS = re.compile(r"compiled (?:code|sql) at |> (?:in|called by) (?:macro|model|test|snapshot|seed) ", re.IGNORECASE)
 _KINDS = re.compile(r"(?:(?:Runtime|Database) Error|dbt1\d{3}:)\s*", re.IGNORECASE)
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from flows.alerts.incident import FailingRows
 from flows.alerts.send.delivery import SendDeadline
+from flows.engine.artifacts.results import FailingRows
 from flows.engine.context.command import DbtCommand, Place
 from flows.engine.context.events import DbtEvent
 from flows.engine.context.state import dbt_log_folder, state_of

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.alerts.retry_command import of_deployment, of_pipeline
+from flows.engine.context.packages import NO_DEPS_VARIABLE
+from infrastructure.console import given_workspace
+from infrastructure.program import PROGRAM_VARIABLE
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -53,13 +58,30 @@ def link_to(flow_run: FlowRun) -> str | None:
     return url_for("flow-run", obj_id=flow_run.id)
 
 
-def retry_command(flow: Flow[..., Any], flow_run: FlowRun) -> str | None:
-    """Return the command that runs the rest of a flow run again; None where only its caller knows it."""
+def retry_command(flow: Flow[..., Any], flow_run: FlowRun, without_freshness: bool = False) -> str | None:
+    """Return the command that runs the rest of a flow run again; None where only its caller knows it.
+
+    Args:
+        without_freshness: run all of it, however old the sources are.
+    """
     accepted, given = _accepted(flow), dict(flow_run.parameters or {})
+    if without_freshness:
+        if "freshness" not in accepted:
+            return None
+        given = {**given, "freshness": False}
+        accepted.pop("resume", None)
     if flow_run.deployment_id is not None:
         name = _deployment_name(flow_run)
         return of_deployment(flow.name, name, accepted, given) if name else None
-    return of_pipeline(accepted, given) if flow.name == PIPELINE else None
+    return in_the_same_manner(of_pipeline(accepted, given)) if flow.name == PIPELINE else None
+
+
+def in_the_same_manner(command: str) -> str:
+    """Return a command line with what this process was given beside the parameters: a workspace, a dbt, its manner."""
+    dbt = os.environ.get(PROGRAM_VARIABLE)
+    words = [*given_workspace(), *(("--dbt", shlex.quote(dbt)) if dbt else ())]
+    words += ["--no-deps"] if os.environ.get(NO_DEPS_VARIABLE) else []
+    return " ".join([command, *words])
 
 
 def _accepted(flow: Flow[..., Any]) -> dict[str, Any]:

@@ -8,20 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
+from flows.engine.artifacts.results import FailingRows
+
 Severity = Literal["critical", "error", "warning", "info"]
 # Worst first.
 SEVERITIES: tuple[str, ...] = get_args(Severity)
 
 # What differs from run to run in an error that stays the same: numbers, ids, times.
 _CHANGES_BY_ITSELF = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\b[0-9a-f]{16,}\b|\d+", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class FailingRows:
-    """Some of the rows that a test found, as text; what must not be seen is masked already."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)

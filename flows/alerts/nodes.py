@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Set
-from datetime import timedelta
 from itertools import chain
 
 from flows.alerts.incident import Incident, Severity
-from flows.engine.artifacts.artifacts import SourceAge
 from flows.engine.artifacts.manifest import Manifest, reach
 from flows.engine.artifacts.results import DbtResult, NodeResult
-from flows.engine.context.events import name_in
+from flows.engine.ledger.explanation import Explanation, FailedNode, age_sentence, title_of
 
 # A node is the same incident in every command: `run` may close what `build` opened.
 NODES = "dbt"
@@ -46,8 +44,10 @@ def incidents_of(
     link: str | None,
     retry_command: str | None,
     project: str = "",
+    explanation: Explanation | None = None,
 ) -> dict[str, Incident]:
-    """Return an incident for each node that failed or warned, by its unique id."""
+    """Return an incident for each node that failed or warned, by its unique id, in the words that explain it."""
+    explained = {each.unique_id: each for each in explanation.failed} if explanation else {}
     unproven = _unproven(result, manifest)
     ages = result.artifacts.sources() if result.command.endswith("freshness") else {}
     said = {unique_id: age_sentence(age) for unique_id, age in ages.items()}
@@ -56,7 +56,7 @@ def incidents_of(
             key=key_of(node.unique_id, project),
             severity=_severity(node, manifest, unproven),
             title=title_of(node),
-            text=node.message.strip() or said.get(node.unique_id, ""),
+            text=_text(explained.get(node.unique_id)) or node.message.strip() or said.get(node.unique_id, ""),
             target=result.target,
             owners=manifest.owners(node.unique_id),
             tags=manifest.tags(node.unique_id),
@@ -64,6 +64,7 @@ def incidents_of(
             retry_command=retry_command,
             count=node.failures if node.resource_type in _TESTS else None,
             affects=manifest.affects(node.unique_id),
+            note=explained[node.unique_id].left if node.unique_id in explained else "",
         )
         for node in result.of("failed", "warned")
     }
@@ -129,37 +130,11 @@ def passed(result: DbtResult, manifest: Manifest, severity: Severity, project: s
             )
 
 
-def title_of(node: NodeResult) -> str:
-    """Return what happened to a node, in one line."""
-    if node.unique_id.startswith("source."):
-        name = name_in(node.unique_id)
-        if node.outcome == "warned":
-            return f"source {name} is getting old"
-        return f"source {name} is too old" if node.status in ("error", "fail") else f"source {name} could not be read"
-    verb = "warns" if node.outcome == "warned" else "failed"
-    if node.resource_type in _TESTS and node.failures:
-        return f"{node.name} {verb}: {node.failures:,} row{'' if node.failures == 1 else 's'}"
-    return f"{node.name} {verb}"
-
-
-def age_sentence(age: SourceAge) -> str:
-    """Return how old a source is and may be; empty where that is unknown."""
-    if age.max_loaded_at is None:
+def _text(explained: FailedNode | None) -> str:
+    if explained is None:
         return ""
-    said = "It has no rows at all"
-    if age.loaded_at:
-        span = _span(timedelta(seconds=round(float(age.age_seconds or 0))))
-        said = f"Its newest row is of {age.loaded_at:%Y-%m-%d %H:%M} UTC, {span} ago"
-    kinds = {"warn": age.warn_after, "error": age.error_after}
-    limits = [f"{kind} after {limit}" for kind, limit in kinds.items() if limit]
-    return f"{said}; its freshness: {', '.join(limits)}." if limits else f"{said}."
-
-
-def _span(age: timedelta) -> str:
-    hours = age.total_seconds() / 3600
-    if hours < 2:
-        return f"{round(hours * 60)} minutes"
-    return f"{round(hours)} hours" if hours < 48 else f"{hours / 24:.1f} days"
+    place = f"SQL: {explained.place}" if explained.place else ""
+    return "\n".join(line for line in (*explained.said, place) if line)
 
 
 def _severity(node: NodeResult, manifest: Manifest, unproven: Set[str]) -> Severity:

@@ -10,6 +10,7 @@ from typing import Any
 from flows.engine.context.command import DbtCommand
 
 _RESUMED, _OF_A_RUN = "resume", "resume_run"
+_FLOWS = ("uv", "run", "python", "-m", "flows")
 
 
 def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
@@ -27,8 +28,10 @@ def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given
 
 def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Return the command line for a run of the pipeline without a deployment; see `of_deployment`."""
-    words = ["uv", "run", "python", "-m", "flows", "run"]
+    words = [*_FLOWS, "run"]
     again = _changed_parameters(accepted, given)
+    # The command line has it in minutes.
+    again |= {"timeout_minutes": seconds / 60} if (seconds := again.pop("timeout_seconds", None)) else {}
     # On the command line, the run is what --resume is given.
     again |= {_RESUMED: run} if (run := again.pop(_OF_A_RUN, None)) else {}
     for name, value in again.items():
@@ -36,8 +39,14 @@ def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            words += [f"--{option}", value if isinstance(value, str) else json.dumps(value, sort_keys=True)]
+            said = f"{value:g}" if isinstance(value, float) else json.dumps(value, sort_keys=True)
+            words += [f"--{option}", value if isinstance(value, str) else said]
     return shlex.join(words)
+
+
+def of_verb(verb: str, target: str, project_dir: str | None) -> str:
+    """Return the command line for a command that takes a target and a project."""
+    return shlex.join([*_FLOWS, verb, "--target", target, *(("--project-dir", project_dir) if project_dir else ())])
 
 
 def of_command(command: DbtCommand, target: str, project_dir: str | None) -> str | None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flows.alerts.incident import Incident, Severity
 from flows.alerts.incident_store import store_of
 from flows.alerts.notify import deliver, write_down
-from flows.alerts.retry_command import of_command
+from flows.alerts.retry_command import of_command, of_verb
 from flows.engine.context.command import flags_in, is_on_a_part
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import State
-from infrastructure.errors import RunStopped, RunTimedOut, TributaryError
+from infrastructure.errors import DbtRunFailed, RunStopped, RunTimedOut, TributaryError
 from infrastructure.plain_text import one_line
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flows.engine.artifacts.results import DbtResult, NodeResult
     from flows.engine.context.command import DbtCommand
     from flows.engine.context.project import Project
+    from flows.engine.ledger.explanation import Explanation
     from infrastructure.profiles import Profile
 
 
@@ -82,8 +83,9 @@ class _Report:
         manifest = result.artifacts.manifest_if_any
         flow, flow_run = _current()
         link, retry = self._link_and_retry(flow, flow_run)
+        explanation = self._explained(link, retry)
         state = State(result.target_path.parent)
-        found = incidents_of(result, manifest, link, retry, state.project)
+        found = incidents_of(result, manifest, link, retry, state.project, explanation)
         opened = list(self._with_rows(found, manifest, known).values())
         # What is well on a part of the rows says nothing of the rest.
         is_whole = not is_on_a_part([*self._command.flags, *flags_in(os.environ)])
@@ -114,18 +116,16 @@ class _Report:
     def _link_and_retry(self, flow: Flow[..., Any] | None, flow_run: FlowRun | None) -> tuple[str | None, str | None]:
         """Return the link to the run and the command that runs it again."""
         from flows.alerts.flow_runs import link_to, retry_command
-        from flows.engine.context.project import project_folder
 
-        folder = None if self._project.folder == project_folder(None) else str(self._project.folder)
         retry = retry_command(flow, flow_run) if flow and flow_run else None
-        retry = retry or of_command(self._command, self._result.target, folder)
+        retry = retry or of_command(self._command, self._result.target, self._folder())
         return (link_to(flow_run) if flow_run else None), retry
 
     def _with_rows(
         self, found: Mapping[str, Incident], manifest: Manifest, known: Mapping[str, Incident]
     ) -> dict[str, Incident]:
         """Return incidents with the rows that failing tests found, or why there are none."""
-        from flows.alerts.failing_rows import fetch_failing_rows, mask_rows, why_hidden
+        from flows.alerts.failing_rows import TEST_LIMIT, fetch_failing_rows, mask_rows, why_hidden
         from flows.alerts.routes import load_routes
 
         incidents = dict(found)
@@ -135,27 +135,68 @@ class _Report:
         routes = load_routes()
         settings = routes.failing_rows
         asked: list[NodeResult] = []
+        unseen: dict[str, str] = {}
         for node in self._result.of("failed", "warned"):
             incident = incidents[node.unique_id]
-            # Without a destination, as on a laptop, no rows are read: dbt takes some two seconds for it.
-            if node.resource_type != "test" or not node.failures or not routes.destinations_of(incident):
+            # Of a warning that is sent nowhere, no rows are read: dbt takes some two seconds for it.
+            is_wanted = node.outcome == "failed" or routes.destinations_of(incident)
+            if node.resource_type != "test" or not node.failures or not is_wanted:
                 continue
             before = known.get(incident.key)
             hidden = why_hidden(manifest, node.unique_id, settings)
             if hidden:
-                incidents[node.unique_id] = replace(incident, note=hidden)
-            elif before and before.count == node.failures:
+                incidents[node.unique_id] = replace(incident, note=f"{hidden} {incident.note}".rstrip())
+                unseen[node.unique_id] = hidden
+            elif before and before.failing_rows and before.count == node.failures:
                 incidents[node.unique_id] = replace(incident, failing_rows=before.failing_rows)
             else:
                 asked.append(node)
         # Failures before warnings: only a few are read.
-        asked.sort(key=lambda node: node.outcome != "failed")
+        # Those that are told whole come first.
+        explanation = self._error.explanation if isinstance(self._error, DbtRunFailed) else None
+        order = [each.unique_id for each in explanation.failed] if explanation else []
+        asked.sort(key=lambda node: order.index(node.unique_id) if node.unique_id in order else len(order))
         command, run_path = self._command, self._result.run_path
         fetched = fetch_failing_rows(asked, manifest, self._project, self._profile, command.vars, settings, run_path)
         for unique_id, rows in fetched.items():
             shown = mask_rows(rows, manifest, unique_id, settings)
             incidents[unique_id] = replace(incidents[unique_id], failing_rows=shown)
+        for node in asked[:TEST_LIMIT]:
+            if node.unique_id not in fetched:
+                unseen[node.unique_id] = f"Its rows could not be read within {settings.patience_seconds:g} s."
+        if isinstance(self._error, DbtRunFailed) and explanation:
+            there = {key: each.failing_rows for key, each in incidents.items() if each.failing_rows}
+            self._error.explanation = explanation.with_rows(there, unseen)
         return incidents
+
+    def _explained(self, link: str | None, retry: str | None) -> Explanation | None:
+        """Have the error say where to look and what to do; return its explanation, None where it has none."""
+        if not isinstance(self._error, DbtRunFailed) or not self._error.explanation:
+            return None
+        explanation: Explanation = replace(self._error.explanation, link=link, commands=tuple(self._next(retry)))
+        self._error.explanation = explanation
+        return explanation
+
+    def _next(self, retry: str | None) -> Iterator[tuple[str, str]]:
+        """Yield what to do about a failure: purpose and command."""
+        from flows.alerts.flow_runs import in_the_same_manner, retry_command
+
+        target, folder = self._result.target, self._folder()
+        if self._command.verb == "source freshness":
+            yield "Find the loader that stopped", in_the_same_manner(of_verb("pipeline-failure", target, folder))
+            flow, flow_run = _current()
+            if flow and flow_run and (build := retry_command(flow, flow_run, without_freshness=True)):
+                yield "Build all the same", build
+            return
+        if retry:
+            yield "Do the rest, once it is mended", retry
+        if any(node.resource_type == "test" for node in self._result.of("failed")):
+            yield "See the rows, and what changed", in_the_same_manner(of_verb("triage", target, folder))
+
+    def _folder(self) -> str | None:
+        from flows.engine.context.project import project_folder
+
+        return None if self._project.folder == project_folder(None) else str(self._project.folder)
 
 
 def _current() -> tuple[Flow[..., Any] | None, FlowRun | None]:

@@ -30,7 +30,7 @@ from flows.pipelines.after_crash import after_crash
 from flows.pipelines.ci_schemas import claim_schemas
 from flows.report.artifacts import publish
 from flows.report.html.summary import publish_overview
-from infrastructure.errors import TributaryError
+from infrastructure.errors import DbtRunFailed, TributaryError
 
 # A task in a user's flow may select what a project does not have yet; `build` takes options for the opposite.
 _asked = partial(RunOptions, allow_nothing=True)
@@ -208,9 +208,14 @@ def _ended(run: RunContext, command: DbtCommand) -> Ended:
         send_lines_beside_the_end()
         if command.verb == "source freshness" and not result.nodes and error is None:
             return  # No source has a freshness: there is nothing to report.
-        do_beside_the_end(partial(publish, result))
+        if error is None:
+            do_beside_the_end(partial(publish, result))
         record(result, command, run.profile, error)
+        # It has an error say what to do, and the rows of failing tests: the artifact has the same.
         report_nodes(result, command, run.project, run.profile, error)
+        if error is not None:
+            explanation = error.explanation if isinstance(error, DbtRunFailed) else None
+            do_beside_the_end(partial(publish, result, explanation))
         if command.verb == "build":
             do_beside_the_end(partial(publish_overview, run.state.project, run.target))
 

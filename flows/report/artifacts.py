@@ -11,6 +11,7 @@ from typing import Any
 from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult, Stopped
 from flows.engine.context.events import HOOK, REUSED, NodeEvent
 from flows.engine.context.state import TEXT_LOG
+from flows.engine.ledger.explanation import Explanation, explain
 from flows.engine.ledger.failures import log_of
 from flows.report.adapter_costs import cost_columns, cost_sentence, figures_of
 from infrastructure.plain_text import (
@@ -85,15 +86,17 @@ def table_rows(result: DbtResult) -> list[dict[str, Any]]:
     ]
 
 
-def summary_markdown(result: DbtResult) -> str:
+def summary_markdown(result: DbtResult, explanation: Explanation | None = None) -> str:
     """Return the summary of a result as Markdown."""
     lines = [
         f"## {result.command} on {markdown_code(result.target)}: {counts_sentence(result)}",
         "",
         f"{len(result.nodes)} nodes in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip(),
     ]
-    for title, outcomes in (("Failed", ("failed",)), ("Warnings", ("warned",))):
-        lines += _section(title, result.of(*outcomes))
+    if failed := result.of("failed"):
+        explained = explanation or explain(result, log_of(result.run_path))
+        lines += ["", f"### Failed ({len(failed)})", *explained.markdown()]
+    lines += _section("Warnings", result.of("warned"))
     if result.stopped:
         lines += _stopped(result.stopped)
     skipped = result.of("skipped")
@@ -168,13 +171,13 @@ def attaching() -> Iterator[None]:
         current_reporter().note(f"The report could not be put on the Prefect server: {one_line(str(exc))}")
 
 
-def publish(result: DbtResult) -> None:
+def publish(result: DbtResult, explanation: Explanation | None = None) -> None:
     """Create the table and the summary of a result as artifacts; a server that does not answer is noted, not raised."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     with attaching():
         create_markdown_artifact(
-            summary_markdown(result),
+            summary_markdown(result, explanation),
             key=artifact_key(result, "summary"),
             description=f"{result.command} on {result.target}: {counts_sentence(result)}",
         )

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from flows.engine.artifacts.results import OUTCOMES, DbtResult, NodeResult
 from flows.engine.context.events import FAILED, HOOK, STARTED, WARNED, DbtEvent
-from flows.engine.context.state import TEXT_LOG
+from flows.engine.ledger.explanation import NAMED, WHOLE, Explanation, explain
 from flows.engine.ledger.failures import log_of
+from flows.engine.ledger.skips import causes_of
 from flows.report.artifacts import SLOWEST, by_reason, counts_sentence, rows_affected, rows_found, slowest
-from infrastructure.plain_text import lines_of, sentence
+from infrastructure.plain_text import one_line, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,33 +87,65 @@ class TerminalReporter:
             self._console.print(f"  {self._done} of {node.total}", highlight=False)
 
 
-def print_result(console: Console, result: DbtResult) -> None:
-    """Print the result of a command: outcomes by type, what failed and why, what was slow."""
+def print_result(console: Console, result: DbtResult, explanation: Explanation | None = None) -> None:
+    """Print the result of a command: outcomes by type, what was slow, and at the end what failed, why, and what to do.
+
+    Args:
+        explanation: of what failed, as the command's error has it; made from what dbt has left where there is none.
+    """
     headline = Text.assemble((f"{result.command} on {result.target}", "bold"), f": {counts_sentence(result)}")
     headline.append(f", {result.seconds:.1f} s")
     console.print(headline)
     if result.nodes:
         console.print(_outcome_table(result))
-    for number, node in enumerate(result.of("failed")[:10]):
-        console.print(Text.assemble(("failed  ", "red"), (node.name, "bold"), f"  {_where(node)}"))
-        for line in lines_of(node.message or "dbt gave no message", 8 if number else 20, 500, TEXT_LOG):
-            console.print(Text(f"        {line}"))
-    _more(console, len(result.of("failed")), 10, "failed")
     for node in result.of("warned")[:10]:
         console.print(Text.assemble(("warning ", "yellow"), node.name, f"  {sentence(node.message, 140)}"))
     _more(console, len(result.of("warned")), 10, "warned")
     for node in [node for node in result.nodes if node.earlier_messages and node.outcome != "failed"][:10]:
         after = sentence(node.earlier_messages[-1], 140)
         console.print(Text.assemble(("again   ", "yellow"), node.name, f"  attempt {node.attempts}, after: {after}"))
-    for because, nodes in list(by_reason(result.of("skipped")).items())[:10]:
+    failed = result.of("failed")
+    if failed and explanation is None:
+        explanation = explain(result, log_of(result.run_path))
+    # What waited for a failure is named with it.
+    told = set[str]() if explanation is None else causes_of(result.nodes, result.artifacts.manifest_if_any).keys()
+    unexplained = by_reason(node for node in result.of("skipped") if node.unique_id not in told)
+    for because, nodes in list(unexplained.items())[:10]:
         names = f"{', '.join(node.name for node in nodes[:5])}{_and_more(len(nodes), 5)}"
         console.print(Text.assemble(("not run ", "bright_black"), names, (f"  {because}", "bright_black")))
-    _more(console, len(by_reason(result.of("skipped"))), 10, "reasons")
+    _more(console, len(unexplained), 10, "reasons")
     for note in result.notes:
         console.print(Text(note, style="yellow"))
-    if len(result.of("succeeded", "warned", "failed")) > SLOWEST:
+    if explanation:
+        print_explanation(console, explanation)
+    elif len(result.of("succeeded", "warned")) > SLOWEST:
         console.print()
         console.print(_slowest_table(result))
+
+
+def print_explanation(console: Console, explanation: Explanation) -> None:
+    """Print why a command failed: the first failures whole, the others by name, then where to look and what to do."""
+    for each in explanation.failed[:WHOLE]:
+        console.print()
+        console.print(Text(each.title, style="bold red"), soft_wrap=True)
+        for line in each.lines():
+            # Not wrapped: tables keep their columns, and paths can be copied.
+            console.print(Text(f"  {line}"), soft_wrap=True)
+    if others := explanation.failed[WHOLE:]:
+        console.print()
+        console.print(Text("Also failed", style="bold red"))
+        for each in others[:NAMED]:
+            console.print(Text(f"  {one_line(each.in_one_line(200), max(20, console.width - 2))}"))
+        _more(console, len(others), NAMED, "failed")
+    console.print()
+    if explanation.link:
+        console.print(Text(f"Run  {explanation.link}"), soft_wrap=True)
+    console.print(Text(f"Log  {explanation.log}", style="bright_black"), soft_wrap=True)
+    if explanation.commands:
+        console.print("\nNext")
+    for purpose, command in explanation.commands:
+        console.print(Text(f"  {purpose}:"), soft_wrap=True)
+        console.print(Text(f"    {command}"), soft_wrap=True)
 
 
 def print_freshness(console: Console, result: DbtResult) -> None:
@@ -171,10 +204,6 @@ def _types(nodes: Sequence[NodeResult]) -> list[str]:
 def _plural(resource_type: str) -> str:
     words = "hook" if resource_type == HOOK else resource_type.replace("_", " ")
     return f"{words.removesuffix('y')}ies" if words.endswith("y") else f"{words}s"
-
-
-def _where(node: NodeResult) -> str:
-    return node.relation or ""
 
 
 def _and_more(count: int, shown: int) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from flows.alerts.incident import SEVERITIES, FailingRows, Incident, OpenIncident
+from flows.alerts.incident import SEVERITIES, Incident, OpenIncident
 from flows.alerts.incident_store import Notice
+from flows.engine.artifacts.results import FailingRows
 from infrastructure.plain_text import plain, slack_text
 
 # Slack's reference: a header has 150 characters, a section 3,000, a button's URL 3,000, a message 50 blocks. Messages

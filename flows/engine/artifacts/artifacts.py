@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from flows.engine.artifacts.manifest import Manifest
+from flows.engine.artifacts.manifest import Manifest, Node
 from flows.engine.artifacts.manifest_file import MANIFEST, WRONG, load_manifest
 from infrastructure.errors import ConfigError
 
@@ -112,6 +112,25 @@ class Artifacts:
         """Return dbt's own results by unique id; empty when they are missing or of another dbt command."""
         found = _read(self.folder / RUN_RESULTS)
         return found.entries if invocation_id and found.invocation_id == invocation_id else {}
+
+    def compiled_file(self, node: Node | None, since: datetime) -> tuple[Path, str] | None:
+        """Return file and content of the SQL that a node was compiled to since a moment; None where there is none."""
+        if node is None or not node.path:
+            return None
+        folder = self.folder / "compiled" / node.unique_id.split(".")[1]
+        own = folder / node.path
+        # A generic test has a file below that of its description, under a name that dbt may have shortened; with dbt 2
+        # it is elsewhere.
+        try:
+            below = [each for each in own.iterdir() if each.name.startswith(node.name[:30])] if own.is_dir() else []
+            below.sort(key=lambda each: each.stem != node.name)
+            places = [own, *below, folder / "generic_tests" / f"{node.name}.sql"]
+            path = next((each for each in places if each.is_file()), None)
+            if path and path.stat().st_mtime >= since.timestamp():
+                return path, path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        return None
 
     def sources(self, since: datetime | None = None, invocation_id: str | None = None) -> dict[str, SourceAge]:
         """Return what a freshness check found, by unique id; empty where there is none that can be read.

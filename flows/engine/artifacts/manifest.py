@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # In dbt's meta, of a node or of a column.
 PERSONAL = "contains_personal_data"
+# In the meta of a source: the Airbyte connections that load it, one id or a list of them.
+CONNECTION_KEY = "airbyte_connection_id"
 # What `unique`, `accepted_values` and `relationships` of dbt call the column that they are about.
 _SHOWN_AS = frozenset({"unique_field", "value_field", "from_field"})
 TEST_TYPES = frozenset({"test", "unit_test"})
@@ -46,6 +48,7 @@ class Node(NamedTuple):
         label: what people call an exposure.
         snapshot: what dbt alone knows of a snapshot's table; None for other nodes.
         batches: how a model is cut into batches of time; None for other nodes.
+        loader: what loads a source, in the project's own words.
         lets_go_on: whether what reads it is built all the same when it fails: `on_error: continue` of dbt 1.12.
     """
 
@@ -79,6 +82,7 @@ class Node(NamedTuple):
     snapshot: Snapshot | None
     batches: Batches | None
     lets_go_on: bool = False
+    loader: str = ""
 
     @property
     def is_test(self) -> bool:

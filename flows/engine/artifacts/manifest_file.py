@@ -194,6 +194,7 @@ def _node(unique_id: str, entry: _Entry, groups: Mapping[str, tuple[str, ...]]) 
         snapshot=_snapshot(config) if kind == "snapshot" else None,
         batches=_batches(config),
         lets_go_on=config.get("on_error") == "continue",
+        loader=str(entry.get("loader") or ""),
     )
 
 

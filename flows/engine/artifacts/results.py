@@ -23,6 +23,14 @@ _COUNT = re.compile(r"ERROR|PARTIAL SUCCESS \(\d+/\d+\)")
 PARAGRAPH = "\n\n"
 
 
+@dataclass(frozen=True)
+class FailingRows:
+    """Some of the rows that a test found, as text; what must not be seen is masked already."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class NodeResult:
     """How one node ended.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flows.engine.artifacts.results import PARAGRAPH, DbtResult, NodeResult, is_count
 from flows.engine.context.command import DbtCommand
-from flows.engine.context.events import UNTOLD
 from flows.engine.context.state import TEXT_LOG
+from flows.engine.ledger.explanation import explain
 from flows.engine.ledger.transient import is_transient
 from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError, preview
 from infrastructure.plain_text import lines_of, sentence
@@ -45,21 +45,16 @@ def retryable(nodes: Sequence[NodeResult], warehouse: str) -> bool:
 
 
 def failure_of(result: DbtResult, warehouse: str) -> DbtRunFailed:
-    """Return the error that says which nodes of a command failed, and why the first one did."""
-    failed = result.of("failed")
-    skipped = result.of("skipped")
-    first = failed[0] if failed else None
-    because = f" {first.name}: {sentence(first.message).rstrip('.')}." if first and first.message else ""
-    not_run = sum(node.status in UNTOLD for node in skipped)
-    left = f" {len(skipped) - not_run} were skipped because of them." if len(skipped) > not_run else ""
-    left += f" {not_run} were not run." if not_run else ""
-    return DbtRunFailed(
-        f"{result.command} failed on target {result.target} for {len(failed)} of {len(result.nodes)} nodes: "
-        f"{preview([node.name for node in failed])}.{because}{left} Log: {log_of(result.run_path)}",
-        failed=[node.unique_id for node in failed],
-        skipped=[node.unique_id for node in skipped],
+    """Return the error that says which nodes of a command failed, and why."""
+    explanation = explain(result, log_of(result.run_path))
+    error = DbtRunFailed(
+        explanation.message(),
+        failed=[each.unique_id for each in explanation.failed],
+        skipped=[node.unique_id for node in result.of("skipped")],
         is_transient=retryable(result.nodes, warehouse),
     )
+    error.explanation = explanation
+    return error
 
 
 def left_undone(result: DbtResult) -> DbtRunFailed | None:

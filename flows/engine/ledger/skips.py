@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -34,15 +34,29 @@ def told_in_silence(details: Details, begun: Iterable[str], manifest: Manifest, 
 def with_causes(results: Iterable[NodeResult], manifest: Manifest) -> list[NodeResult]:
     """Return results in which a skipped node without a message of its own names what it waited for."""
     nodes = {node.unique_id: node for node in results}
-    failed_tests = manifest.tests_among(key for key, node in nodes.items() if node.outcome == "failed")
+    silent = causes_of(nodes.values(), manifest, {key for key, node in nodes.items() if node.message})
     return [
-        replace(node, message=_because(causes, nodes))
-        if node.outcome == "skipped"
-        and not node.message
-        and (causes := _causes(node.unique_id, nodes, failed_tests, manifest))
-        else node
+        replace(node, message=_because(causes, nodes)) if (causes := silent.get(node.unique_id)) else node
         for node in nodes.values()
     ]
+
+
+def causes_of(
+    results: Iterable[NodeResult], manifest: Manifest, without: Container[str] = frozenset[str]()
+) -> dict[str, set[str]]:
+    """Return, for each skipped node, the failures that it waited for; what waited for none is left out.
+
+    Args:
+        without: skipped nodes that are not asked about.
+    """
+    nodes = {node.unique_id: node for node in results}
+    failed_tests = manifest.tests_among(key for key, node in nodes.items() if node.outcome == "failed")
+    found = {
+        key: _causes(key, nodes, failed_tests, manifest)
+        for key, node in nodes.items()
+        if node.outcome == "skipped" and key not in without
+    }
+    return {key: causes for key, causes in found.items() if causes}
 
 
 def _because(causes: Iterable[str], nodes: Mapping[str, NodeResult]) -> str:

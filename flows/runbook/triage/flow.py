@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
-from flows.alerts.incident import FailingRows
 from flows.engine.artifacts.artifacts import Artifacts
-from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.artifacts.results import DbtResult, FailingRows, NodeResult
 from flows.engine.context.reporting import current_reporter
 from flows.engine.context.run_context import open_context
 from flows.engine.target.file_lock import one_writer

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+from flows.engine.artifacts.manifest import CONNECTION_KEY
 from infrastructure.errors import ConfigError, preview
 from infrastructure.yaml_file import parse_yaml
 
@@ -25,8 +26,6 @@ DEPLOYMENT = "dbt-transformation-flow/production"
 START_LIMIT = "airbyte-sync-runs"
 # The Prefect variable with the heartbeat of its holder.
 START_SIGN = "airbyte_sync_runs_starter"
-# The setting under a source's `meta` that says which connections load it: one id, or a list of them.
-CONNECTION_KEY = "airbyte_connection_id"
 FRESHNESS_KEY = "freshness_hours"
 
 _TAG = "airbyte-sync"

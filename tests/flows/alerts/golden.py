@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.alerts.incident import FailingRows, Incident, OpenIncident
+from flows.alerts.incident import Incident, OpenIncident
 from flows.alerts.incident_store import Notice
 from flows.alerts.send.pagerduty import pagerduty_events
 from flows.alerts.send.slack import digest_message, slack_message
+from flows.engine.artifacts.results import FailingRows
 
 GOLDEN_FILE = Path(__file__).with_name("golden.json")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.alerts.incident import FailingRows, Incident
+from flows.alerts.incident import Incident
 from flows.alerts.incident_store import Notice
 from flows.alerts.send.pagerduty import dedup_key, pagerduty_events
 from flows.alerts.send.slack import digest_message
+from flows.engine.artifacts.results import FailingRows
 from infrastructure.plain_text import slack_text
 from tests.flows.alerts.golden import GOLDEN_FILE, MODEL_FAILED, TEST_FAILED, documents, opened, pages, slack, thousands
 from tests.support.alert_receivers import pagerduty_problem, slack_problem

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from flows.alerts.failing_rows import mask_rows, why_hidden
-from flows.alerts.incident import FailingRows
-from flows.alerts.nodes import age_sentence, closed_keys, incidents_of, key_of, passed, renamed_keys
+from flows.alerts.nodes import closed_keys, incidents_of, key_of, passed, renamed_keys
 from flows.alerts.routes import FailingRowsSettings
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.manifest_file import manifest_of
-from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.artifacts.results import DbtResult, FailingRows, NodeResult
+from flows.engine.ledger.explanation import age_sentence
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SETTINGS = FailingRowsSettings(masked_columns=("*token*",))

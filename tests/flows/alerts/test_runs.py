@@ -52,7 +52,7 @@ def test_a_run_tells_what_failed_whose_it_is_which_rows_and_what_to_type_and_the
     # A critical test stands on it and could not run, so that it is critical itself.
     assert "*not_null_payments_amount failed: 7 rows* · critical · since <!date^" in said
     assert "Read by Revenue board" in said
-    assert "```Got 7 results, configured to fail if != 0```" in said
+    assert "/not_null_payments_amount.sql```" in said, "the compiled SQL"
     assert "Rows that it found (5 of 7)\n```id  email  amount  currency\n1   •••    null    ZZZ\n" in said
     assert "example.org" not in said
     assert f"uv run python -m flows run --target {target} --vars" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,7 +113,10 @@ def test_every_node_ends_as_it_should(result: DbtResult) -> None:
 
 def test_the_error_says_which_nodes_failed_why_and_where_the_log_is(failed: DbtRunFailed, result: DbtResult) -> None:
     text = str(failed)
-    assert text.startswith("dbt build failed on target dev for 3 of 15 nodes: ")
+    assert "dbt build failed on target dev for 3 of 15 nodes: " in text
+    # The model's error, once, and the line of its compiled SQL.
+    assert text.startswith("wrong_sql failed: ")
+    assert re.search(r"SQL: \S+/compiled/outcomes/models/wrong_sql\.sql:\d+\.", text)
     assert "3 were skipped because of them." in text
     assert text.endswith(f"Log: {log_of(result.run_path)}")
     assert "no_such_column" in log_of(result.run_path).read_text()

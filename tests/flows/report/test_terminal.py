@@ -31,8 +31,8 @@ def test_a_result_says_what_failed_why_what_did_not_run_and_what_was_slow() -> N
     print_result(used, MIXED)
     text = text_of(used)
     assert text.startswith("dbt build on dev: 2 succeeded, 1 warned, 1 failed, 1 skipped, 9.0 s")
-    assert "failed  wrong" in text
-    assert "        Binder Error:\n" in text
+    assert "wrong failed\n  Binder Error:\n    no column | here\n" in text
+    assert text.count("Binder Error") == 1
     assert "warning odd  Got 3 results" in text
     assert "not run kept_back" in text
 
@@ -55,7 +55,7 @@ def test_square_brackets_in_a_message_are_text_and_not_markup() -> None:
 def test_very_many_failures_do_not_fill_the_screen() -> None:
     used = console()
     print_result(used, result(*(node(f"n{n}", "error", message="line\n" * 50) for n in range(300))))
-    assert "and 290 more failed" in text_of(used)
+    assert "and 277 more failed" in text_of(used)
     assert len(text_of(used).splitlines()) < 130
 
 
