@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
-from prefect.runtime import flow_run as this_run
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
@@ -16,14 +15,13 @@ from flows.engine.changed.freshness import may_check, sources_to_check
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.deadline import time_limit
 from flows.engine.context.options import RETRIES, RunOptions
-from flows.engine.context.run_context import open_context, project_at
+from flows.engine.context.run_context import flow_run_name, open_context, project_at
 from flows.engine.context.state import state_of
 from flows.engine.ledger.resume import options_of
 from flows.engine.process.door import Dbt
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
-from infrastructure.errors import TributaryError
 
 
 @dataclass(frozen=True)
@@ -41,18 +39,8 @@ class PipelineResult:
     docs: DbtResult | None
 
 
-def _name() -> str:
-    """Return the name of a flow run: its project and target."""
-    parameters = this_run.get_parameters()
-    target = str(parameters.get("target"))
-    try:
-        return f"dbt-{state_of(project_at(parameters.get('project_dir')), target, os.environ).project}-{target}"
-    except TributaryError:
-        return f"dbt-{target}"  # The flow itself reports what is wrong with the project.
-
-
 @with_alerts
-@flow(flow_run_name=_name, validate_parameters=True)
+@flow(flow_run_name=flow_run_name("build"), validate_parameters=True)
 def dbt_full_pipeline(  # noqa: PLR0913  (its form in Prefect's UI)
     target: str = "dev",
     select: str | None = None,

@@ -17,7 +17,7 @@ from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.events import name_in
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import RunContext, open_context
+from flows.engine.context.run_context import RunContext, flow_run_name, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.pipelines.selections import downstream
@@ -45,7 +45,7 @@ class NewData:
 
 
 @with_alerts
-@flow(flow_run_name="new-data-{target}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("new-data"), validate_parameters=True)
 def transform_new_data(target: str = "prod", project_dir: str | None = None) -> NewData | State[NewData]:
     """Build and test what depends on source tables with newer data than last time; otherwise do nothing.
 

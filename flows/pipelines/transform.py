@@ -6,13 +6,12 @@ tests run after the build, whatever their severity; when one fails, an alert is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run as this_run
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
@@ -20,7 +19,7 @@ from flows.engine.context.events import UNTOLD
 from flows.engine.context.options import RunOptions
 from flows.engine.context.project import Project
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import current_flow_run, open_context, project_at
+from flows.engine.context.run_context import current_flow_run, flow_run_name, open_context, project_at
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.pipelines.selections import CRITICAL_NODES, UNIT_TESTS, built_and_critical, downstream, towards_dashboards
@@ -54,20 +53,8 @@ class Transformation:
     cached: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
-def _named(verb: str) -> Callable[[], str]:
-    """Return a function that names a flow run after its verb, sources and target."""
-
-    def name() -> str:
-        parameters = this_run.get_parameters()
-        source = parameters.get("source") or ""
-        sources = source if isinstance(source, str) else "-".join(source)
-        return "-".join(part for part in (verb, sources, str(parameters.get("target"))) if part)
-
-    return name
-
-
 @with_alerts
-@flow(flow_run_name=_named("transform"), validate_parameters=True)
+@flow(flow_run_name=flow_run_name("transform", "source"), validate_parameters=True)
 def dbt_transformation_flow(
     source: str | list[str],
     connection_id: str | None = None,
@@ -105,7 +92,7 @@ def dbt_transformation_flow(
 
 
 @with_alerts
-@flow(name="full-dbt-refresh", flow_run_name=_named("full-refresh"), validate_parameters=True)
+@flow(name="full-dbt-refresh", flow_run_name=flow_run_name("build"), validate_parameters=True)
 def nightly_build(target: str = "prod", full_refresh: bool = False, project_dir: str | None = None) -> Transformation:
     """Build and test everything, once a day, so that data without an event is in the marts by morning.
 
@@ -121,7 +108,7 @@ def nightly_build(target: str = "prod", full_refresh: bool = False, project_dir:
 
 
 @with_alerts
-@flow(flow_run_name=_named("fast-transform"), validate_parameters=True)
+@flow(flow_run_name=flow_run_name("fast-transform", "source"), validate_parameters=True)
 def fast_transform(
     source: str | list[str],
     target: str = "prod",
@@ -163,7 +150,7 @@ def fast_transform(
 
 
 @with_alerts
-@flow(flow_run_name=_named("dashboard-tests"), validate_parameters=True)
+@flow(flow_run_name=flow_run_name("dashboard-tests", "source"), validate_parameters=True)
 def dashboard_tests(source: str | list[str], target: str = "prod", project_dir: str | None = None) -> DbtResult:
     """Test what `fast_transform` builds of a source.
 

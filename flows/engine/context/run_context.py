@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from flows.engine.context.project import Project, project_folder, project_to_run
 from flows.engine.context.reporting import Reporter, current_reporter
 from flows.engine.context.state import State, state_of
+from infrastructure.errors import TributaryError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,28 @@ def current_flow_run() -> FlowRun | None:
     if context is None or context.flow_run is None:
         return None
     return FlowRun(context.flow_run.id, context.flow_run.name)
+
+
+def flow_run_name(verb: str, *named: str) -> Callable[[], str]:
+    """Return a function that names a flow run `<project> <verb> <target>`, so that two projects can be told apart.
+
+    Args:
+        named: parameters of the flow whose values stand after the verb.
+    """
+
+    def name() -> str:
+        from prefect.runtime import flow_run
+
+        parameters = flow_run.get_parameters()
+        target = str(parameters.get("target"))
+        about = (value for each in named if (value := parameters.get(each)))
+        words = [verb, *(value if isinstance(value, str) else "+".join(map(str, value)) for value in about), target]
+        # The flow itself says what is wrong with a project.
+        with suppress(TributaryError):
+            words.insert(0, state_of(project_at(parameters.get("project_dir")), target, os.environ).project)
+        return " ".join(words)
+
+    return name
 
 
 def is_on_its_own() -> bool:

@@ -13,7 +13,7 @@ from prefect import flow
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import open_context
+from flows.engine.context.run_context import flow_run_name, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.history.rows import utc
 from flows.history.store import history_store
@@ -54,7 +54,7 @@ class AuditReport:
 
 
 @with_alerts
-@flow(flow_run_name="audit-{target}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("audit"), validate_parameters=True)
 def monthly_audit(
     target: str = "dev",
     select: str | None = None,

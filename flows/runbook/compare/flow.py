@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow
 
 from flows.alerts.hooks import with_alerts
-from flows.engine.context.run_context import open_context
+from flows.engine.context.run_context import flow_run_name, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.compare.target_state import TableState, TargetState, load, save, state_of_target
@@ -89,7 +89,7 @@ class Comparison:
 
 
 @with_alerts
-@flow(flow_run_name="compare-{target}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("compare"), validate_parameters=True)
 def compare_targets(
     target: str,
     other: str | None = None,

@@ -17,7 +17,7 @@ from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.manifest import DATA_TYPES
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import current_flow_run, open_context
+from flows.engine.context.run_context import current_flow_run, flow_run_name, open_context
 from flows.engine.context.state import state_of
 from flows.engine.target.file_lock import one_writer
 from flows.history.store import history_store
@@ -62,7 +62,7 @@ class RefreshReport:
 
 
 @with_alerts
-@flow(flow_run_name="full-refresh-{target}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("full-refresh"), validate_parameters=True)
 def weekly_full_refresh(  # noqa: PLR0913  (its form in Prefect's UI)
     target: str = "dev",
     select: str | None = None,

@@ -14,7 +14,7 @@ from prefect import flow
 
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.artifacts import Artifacts
-from flows.engine.context.run_context import RunContext, open_context
+from flows.engine.context.run_context import RunContext, flow_run_name, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.history.health_rules import (
     BY_HISTORY,
@@ -80,7 +80,7 @@ class HealthReport:
 
 
 @with_alerts
-@flow(flow_run_name="transform-health-{target}")
+@flow(flow_run_name=flow_run_name("transform-health"))
 def check_transform_health(
     target: str = "dev", project_dir: str | None = None, thresholds: str | None = None
 ) -> HealthReport:
@@ -97,7 +97,7 @@ def check_transform_health(
 
 
 @with_alerts
-@flow(flow_run_name="morning-health-{target}")
+@flow(flow_run_name=flow_run_name("morning-health"))
 def morning_health_check(
     target: str = "dev", project_dir: str | None = None, thresholds: str | None = None
 ) -> HealthReport:

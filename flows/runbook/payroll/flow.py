@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from flows.alerts.hooks import with_alerts
 from flows.engine.context.command import DbtCommand
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import RunContext, open_context
+from flows.engine.context.run_context import RunContext, flow_run_name, open_context
 from flows.engine.context.state import state_root
 from flows.engine.process.listing import list_nodes
 from flows.engine.target.file_lock import one_writer
@@ -69,7 +69,7 @@ class PostPayroll:
 
 
 @with_alerts
-@flow(flow_run_name="pre-payroll-{target}-concert-{concert_id}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("pre-payroll", "concert_id"), validate_parameters=True)
 def pre_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
     concert_id: int,
     target: str = "dev",
@@ -134,7 +134,7 @@ def pre_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
 
 
 @with_alerts
-@flow(flow_run_name="post-payroll-{target}-concert-{concert_id}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("post-payroll", "concert_id"), validate_parameters=True)
 def post_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
     concert_id: int,
     target: str = "dev",

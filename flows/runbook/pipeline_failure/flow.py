@@ -13,7 +13,7 @@ from prefect import flow
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import RunContext, open_context
+from flows.engine.context.run_context import RunContext, flow_run_name, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.pipelines.selections import downstream
@@ -70,7 +70,7 @@ class PipelineFailure:
 
 
 @with_alerts
-@flow(flow_run_name="pipeline-failure-{target}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("pipeline-failure"), validate_parameters=True)
 def pipeline_failure(
     target: str = "dev",
     project_dir: str | None = None,

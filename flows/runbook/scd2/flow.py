@@ -13,7 +13,7 @@ from pydantic import Field
 from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import current_flow_run, is_on_its_own, open_context
+from flows.engine.context.run_context import current_flow_run, flow_run_name, is_on_its_own, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
@@ -86,7 +86,7 @@ class RepairReport:
 
 
 @with_alerts
-@flow(flow_run_name="scd2-repair-{target}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("scd2-repair"), validate_parameters=True)
 def scd2_repair(
     target: str = "dev",
     select: str | None = None,

@@ -12,7 +12,7 @@ from flows.alerts.hooks import with_alerts
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult, FailingRows, NodeResult
 from flows.engine.context.reporting import current_reporter
-from flows.engine.context.run_context import open_context
+from flows.engine.context.run_context import flow_run_name, open_context
 from flows.engine.target.file_lock import one_writer
 from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
@@ -68,7 +68,7 @@ class Triage:
 
 
 @with_alerts
-@flow(flow_run_name="triage-{target}", validate_parameters=True)
+@flow(flow_run_name=flow_run_name("triage"), validate_parameters=True)
 def triage(
     target: str = "dev",
     project_dir: str | None = None,

@@ -114,9 +114,11 @@ def test_every_node_ends_as_it_should(result: DbtResult) -> None:
 def test_the_error_says_which_nodes_failed_why_and_where_the_log_is(failed: DbtRunFailed, result: DbtResult) -> None:
     text = str(failed)
     assert "dbt build failed on target dev for 3 of 15 nodes: " in text
-    # The model's error, once, and the line of its compiled SQL.
-    assert text.startswith("wrong_sql failed: ")
-    assert re.search(r"SQL: \S+/compiled/outcomes/models/wrong_sql\.sql:\d+\.", text)
+    explained = {each.unique_id: each for each in failed.explanation.failed}
+    wrong = explained["model.outcomes.wrong_sql"]
+    assert text.startswith(failed.explanation.failed[0].title)
+    assert re.search(r"/compiled/outcomes/models/wrong_sql\.sql:\d+$", wrong.place)
+    assert wrong.not_built == ("after_wrong_sql",)
     assert "3 were skipped because of them." in text
     assert text.endswith(f"Log: {log_of(result.run_path)}")
     assert "no_such_column" in log_of(result.run_path).read_text()

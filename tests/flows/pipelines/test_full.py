@@ -65,7 +65,7 @@ def node_runs(failed: Ran, failed_result: DbtResult) -> dict[str, dict[str, Any]
 def test_a_node_that_fails_fails_the_flow_run_and_says_why(failed: Ran) -> None:
     flow_run = failed.recorded.flow_run()
     assert flow_run["state_type"] == "FAILED"
-    assert flow_run["name"].startswith("dbt-outcomes-t")
+    assert flow_run["name"].startswith("outcomes build t")
     assert "dbt build failed on target" in flow_run["state"]["message"]
     assert "for 3 of 15 nodes" in flow_run["state"]["message"]
 
