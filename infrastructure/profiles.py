@@ -31,7 +31,7 @@ from infrastructure.program import require_adapter as require_adapter_of
 from infrastructure.targets.key_files import path_of_key
 from infrastructure.targets.outputs import KEYS_AS_FILES, is_env_var, local_settings, output_of
 from infrastructure.targets.secret_names import is_secret_name
-from infrastructure.targets.settings import TaskRuns
+from infrastructure.targets.settings import DEFAULT_TASK_RUNS, TaskRuns
 from infrastructure.targets.target_file import Targets, load_targets
 from infrastructure.targets.warehouses import WAREHOUSES, Target
 from infrastructure.workspace import EXAMPLE, workspace
@@ -74,7 +74,7 @@ class Profile:
     secrets: dict[str, str] = field(repr=False)
     pass_env: tuple[str, ...] = ()
     dbt: str | None = None
-    task_runs: TaskRuns = "all"
+    task_runs: TaskRuns = DEFAULT_TASK_RUNS
 
     @property
     def warehouse(self) -> str:
@@ -219,7 +219,7 @@ def _read_profile(target: str, saved: SavedDocument) -> tuple[Profile, dict[str,
     sources = cast(dict[str, str], extras.pop(SOURCES_KEY, {}))
     pass_env = tuple(str(name) for name in cast(list[Any], extras.pop(PASSED_KEY, None) or []))
     dbt = cast(str | None, extras.pop(PROGRAM_KEY, None))
-    task_runs = cast(TaskRuns, extras.pop(TASK_RUNS_KEY, "all"))
+    task_runs = cast(TaskRuns, extras.pop(TASK_RUNS_KEY, DEFAULT_TASK_RUNS))
     outer = {"type": plain.get("type"), "schema": plain.get("schema"), "threads": plain.get("threads")}
     if not outer["type"]:
         raise ConfigError(f"The block {profile_block(target)} does not name a warehouse. {_again(target)}")

@@ -237,7 +237,10 @@ def set_up_target(prefect_server: str, tmp_path_factory: pytest.TempPathFactory)
         folder = tmp_path_factory.mktemp("target")
         name = f"t{uuid4().hex[:10]}"
         embedded = {"warehouse": "duckdb", "path": str(folder / "warehouse.duckdb"), "schema": "main", "threads": 2}
-        document = {"default": name, "targets": {name: settings or embedded}}
+        # Most look at every node in Prefect; None leaves it to the default.
+        given = {"task_runs": "all", **(settings or embedded)}
+        settings = {key: value for key, value in given.items() if value is not None}
+        document = {"default": name, "targets": {name: settings}}
         (folder / "targets.yml").write_text(yaml.safe_dump(document))
         with connect() as server:
             apply(server, plan(server, declare(load_targets(folder / "targets.yml", environ), environ or {}, [name])))

@@ -21,6 +21,7 @@ from infrastructure.targets.outputs import (
     secret_block,
 )
 from infrastructure.targets.secret_names import is_secret_name
+from infrastructure.targets.settings import DEFAULT_TASK_RUNS
 from infrastructure.targets.target_file import Airbyte, DashboardCache, PagerDuty, SlackWebhook
 from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget, SnowflakeTarget, Target
 
@@ -166,7 +167,7 @@ def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
         extras[PASSED_KEY] = list(output.pass_env)
     if output.dbt:
         extras[PROGRAM_KEY] = output.dbt
-    if output.task_runs != "all":
+    if output.task_runs != DEFAULT_TASK_RUNS:
         extras[TASK_RUNS_KEY] = output.task_runs
     configs = {key: output.settings[key] for key in outer} | {"extras": extras}
     return {

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from infrastructure.errors import ConfigError
 from infrastructure.targets.adapter import AdapterTarget
-from infrastructure.targets.settings import Settings, TaskRuns
+from infrastructure.targets.settings import DEFAULT_TASK_RUNS, Settings, TaskRuns
 from infrastructure.targets.warehouses import BIGQUERY_WAYS, BigQueryTarget, PostgresTarget, SnowflakeTarget, Target
 
 # dbt replaces the values of variables with this prefix by ***** in everything that it logs.
@@ -63,7 +63,7 @@ class Output:
     sources: dict[str, str]
     pass_env: tuple[str, ...] = ()
     dbt: str | None = None
-    task_runs: TaskRuns = "all"
+    task_runs: TaskRuns = DEFAULT_TASK_RUNS
 
     def secret_of(self, setting: str) -> str | None:
         """Return the value of the secret that a setting looks up; None when it looks none up."""

@@ -88,9 +88,9 @@ def test_a_failing_task_can_be_caught_by_the_flow_that_called_it(
     assert careful() == ("model.outcomes.wrong_sql",)
 
 
-@pytest.mark.parametrize("task_runs", ["models", "failures"])
+@pytest.mark.parametrize("task_runs", [None, "failures"], ids=["by default", "failures"])
 def test_a_target_with_fewer_task_runs_leaves_out_nothing_that_did_not_end_well(
-    prefect_server: str, set_up_target: SetUpTarget, tmp_path: Path, task_runs: str
+    prefect_server: str, set_up_target: SetUpTarget, tmp_path: Path, task_runs: str | None
 ) -> None:
     place = str(tmp_path / "warehouse.duckdb")
     target = set_up_target({"warehouse": "duckdb", "path": place, "schema": "main", "task_runs": task_runs})
@@ -106,7 +106,7 @@ def test_a_target_with_fewer_task_runs_leaves_out_nothing_that_did_not_end_well(
     expected = {
         node.unique_id: node.outcome
         for node in result.nodes
-        if node.outcome != "succeeded" or (task_runs == "models" and node.resource_type not in ("test", "unit_test"))
+        if node.outcome != "succeeded" or (task_runs is None and node.resource_type not in ("test", "unit_test"))
     }
     left_out = [node for node in result.nodes if node.unique_id not in expected]
     assert left_out
