@@ -31,7 +31,10 @@ def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     words = [*_FLOWS, "run"]
     again = _changed_parameters(accepted, given)
     # The command line has it in minutes.
-    again |= {"timeout_minutes": seconds / 60} if (seconds := again.pop("timeout_seconds", None)) else {}
+    again = {
+        "timeout_minutes" if name == "timeout_seconds" else name: value / 60 if name == "timeout_seconds" else value
+        for name, value in again.items()
+    }
     # On the command line, the run is what --resume is given.
     again |= {_RESUMED: run} if (run := again.pop(_OF_A_RUN, None)) else {}
     for name, value in again.items():
