@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -25,7 +24,7 @@ from deployments.apply import example_note, main
 from infrastructure.blocks.documents import BlockDocument, change_of
 from infrastructure.plan import Change, Plan
 from tests.support.alert_receivers import Receiver, receiver
-from tests.support.prefect_api import post
+from tests.support.prefect_api import ask, post
 from tests.support.processes import wait_until
 
 
@@ -263,7 +262,7 @@ def test_an_event_of_a_finished_sync_starts_the_transformation_once(
     only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
     for _ in range(2):
         document = [{**event, "id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}]
-        httpx.post(f"{prefect_server}/events", json=document, trust_env=False, timeout=60).raise_for_status()
+        ask("POST", f"{prefect_server}/events", json=document)
     wait_until(lambda: client.read_flow_runs(deployment_filter=only), "the automation starts a run")
     (run,) = client.read_flow_runs(deployment_filter=only)
     assert run.parameters["jobs"] == {connection: 7}

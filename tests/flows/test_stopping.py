@@ -26,7 +26,7 @@ from flows.history.store import history_store
 from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import RunTimedOut, UpstreamUnavailable
 from infrastructure.targets.target_file import ROOT
-from tests.support.prefect_api import SetUpTarget, client, post
+from tests.support.prefect_api import SetUpTarget, look, post
 from tests.support.processes import wait_until
 from tests.support.recorded import Recorded
 from tests.support.road import Road, only_way
@@ -115,14 +115,9 @@ def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
 
 def start_deployed(api: str, deployment: str, sleeper: Sleeper) -> Recorded:
     """Start a flow run of a deployment, as the UI does."""
-
-    def find() -> dict[str, Any] | None:
-        found = client().get(f"{api}/deployments/name/dbt-full-pipeline/{deployment}")
-        return found.json() if found.is_success else None
-
-    wait_until(find, "the deployment is there", PATIENCE_SECONDS)
-    deployed = find()
-    assert deployed
+    address = f"{api}/deployments/name/dbt-full-pipeline/{deployment}"
+    wait_until(lambda: look(address), "the deployment is there", PATIENCE_SECONDS)
+    deployed = look(address)
     parameters = {"target": sleeper.target, "project_dir": PROJECT}
     run = post(api, f"/deployments/{deployed['id']}/create_flow_run", {"parameters": parameters})
     return Recorded(api, UUID(run["id"]))

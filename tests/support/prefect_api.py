@@ -22,20 +22,32 @@ def client() -> httpx.Client:
 
 
 def ask(method: str, address: str, **options: Any) -> httpx.Response:
-    """Return the Prefect server's answer to a request, once it has one that is not an error."""
+    """Return the Prefect server's answer to a request, once it has one; an error of another kind is raised.
+
+    Every request of a test to a server goes through here, so that none fails because the server is busy.
+    """
+    return _answer(method, address, **options).raise_for_status()
+
+
+def look(address: str) -> Any:
+    """Return what is at an address, or None where nothing is."""
+    answer = _answer("GET", address)
+    return None if answer.status_code == httpx.codes.NOT_FOUND else answer.raise_for_status().json()
+
+
+def _answer(method: str, address: str, **options: Any) -> httpx.Response:
     answers: list[httpx.Response] = []
 
     def is_answered() -> bool:
         answers.append(client().request(method, address, **options))
-        # A server whose database is locked for a moment, on a busy machine.
-        return answers[-1].status_code != 503
+        # With it, a server says that its database is locked for a moment, on a busy machine: nothing was done.
+        return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
     wait_until(is_answered, "the Prefect server answers")
-    answers[-1].raise_for_status()
     return answers[-1]
 
 
-def post(api: str, path: str, body: dict[str, Any]) -> Any:
+def post(api: str, path: str, body: Any) -> Any:
     """Return what a Prefect server answers to a request, once it does."""
     return ask("POST", f"{api}{path}", json=body).json()
 

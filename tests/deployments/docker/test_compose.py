@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
 from infrastructure.targets.target_file import ROOT
 from tests.deployments.docker.compose import Compose
 from tests.support.postgres import own_postgres, postgres_programs
+from tests.support.prefect_api import look
 from tests.support.processes import free_port, wait_until
 
 pytestmark = pytest.mark.slow
@@ -211,7 +211,7 @@ def test_every_service_runs_and_the_nightly_deployment_ends_well_on_the_worker(s
     (run_id,) = re.findall(r"UUID: ([0-9a-f-]{36})", started.stdout)
 
     def state() -> str:
-        return httpx.get(f"{api}/flow_runs/{run_id}", trust_env=False, timeout=60).json()["state"]["type"]
+        return look(f"{api}/flow_runs/{run_id}")["state"]["type"]
 
     wait_until(lambda: state() in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), "the nightly run ends", 600)
     assert state() == "COMPLETED", system.log("worker")

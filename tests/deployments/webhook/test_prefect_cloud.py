@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
 from deployments.webhook.start.prefect_cloud import cloud_documents
+from tests.support.prefect_api import ask, post
 from tests.support.processes import wait_until
 from tests.support.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER, flat, notification
 from tests.support.webhook.receiver import Deployment
@@ -61,16 +61,15 @@ def test_three_deliveries_of_a_sync_start_one_run(deployment: Deployment) -> Non
     documents = cloud_documents(CONNECTIONS, deployment.id, "prod")
     said = [notification(job_id=job) for job in (5, 5, 6, 5)] + [notification(STRANGER, job_id=7)]
     said.append(notification(job_id=8, success=False))
-    with httpx.Client(base_url=deployment.api, trust_env=False) as client:
-        made = [client.post("/automations/", json=one).raise_for_status().json() for one in documents.automations]
-        try:
-            for document in said:
-                one = {**event(document), "id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}
-                client.post("/events", json=[{**one, "payload": {}}]).raise_for_status()
-            wait_until(lambda: len(deployment.runs()) >= 2, "the automation fires")
-        finally:
-            for automation in made:
-                client.delete(f"/automations/{automation['id']}")
+    made = [post(deployment.api, "/automations/", one) for one in documents.automations]
+    try:
+        for document in said:
+            one = {**event(document), "id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}
+            ask("POST", f"{deployment.api}/events", json=[{**one, "payload": {}}])
+        wait_until(lambda: len(deployment.runs()) >= 2, "the automation fires")
+    finally:
+        for automation in made:
+            ask("DELETE", f"{deployment.api}/automations/{automation['id']}")
     runs = {json.dumps(run["parameters"]["jobs"]): run["parameters"] for run in deployment.runs()}
     assert len(deployment.runs()) == 2
     assert [runs[key]["jobs"] for key in sorted(runs)] == [{GOOGLE_ADS: 5}, {GOOGLE_ADS: 6}]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 
-import httpx
 import pytest
 
 from deployments.webhook.start import starter
@@ -16,6 +15,7 @@ from deployments.webhook.start.starter import Result, Started, Starter
 from flows.services.airbyte.sync_events import START_LIMIT, START_SIGN, AirbyteSync
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.server.slots import Terms
+from tests.support.prefect_api import look, post
 from tests.support.processes import wait_until
 from tests.support.webhook.deliveries import FACEBOOK_ADS, GOOGLE_ADS, STRANGER
 from tests.support.webhook.receiver import Deployment
@@ -72,7 +72,7 @@ def test_a_connection_that_loads_nothing_any_more_starts_nothing(deployment: Dep
 def take_limit(api: str) -> None:
     """Hold the limit and show no sign of life, as a starter that is dead for a server that forgot its lease."""
     body = {"names": [START_LIMIT], "slots": 1, "mode": "concurrency", "lease_duration": 60}
-    httpx.post(f"{api}/v2/concurrency_limits/increment-with-lease", json=body, trust_env=False).raise_for_status()
+    post(api, "/v2/concurrency_limits/increment-with-lease", body)
 
 
 def test_a_limit_that_nobody_gives_back_does_not_keep_syncs_waiting(
@@ -83,7 +83,7 @@ def test_a_limit_that_nobody_gives_back_does_not_keep_syncs_waiting(
     start(deployment.api, deployment.name, [])
     take_limit(deployment.api)
     start(deployment.api, deployment.name, [[A]])
-    limit = httpx.get(f"{deployment.api}/v2/concurrency_limits/{START_LIMIT}", trust_env=False).json()
+    limit = look(f"{deployment.api}/v2/concurrency_limits/{START_LIMIT}")
     assert limit["active_slots"] == 0, "it is freed for all"
     assert deployment.jobs() == [["1"]]
 
@@ -102,8 +102,8 @@ def test_a_starter_is_heard_of_for_as_long_as_it_starts(deployment: Deployment) 
     start(deployment.api, deployment.name, [])
 
     def signs() -> int:
-        variable = httpx.get(f"{deployment.api}/variables/name/{START_SIGN}", trust_env=False)
-        return variable.json()["value"]["signs_of_life"] if variable.is_success else 0
+        variable = look(f"{deployment.api}/variables/name/{START_SIGN}")
+        return variable["value"]["signs_of_life"] if variable else 0
 
     async def hold() -> None:
         prefect = PrefectApi(PrefectAddress(deployment.api), deployment.name)
