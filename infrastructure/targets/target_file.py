@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from infrastructure.errors import ConfigError
-from infrastructure.targets.adapter import read_numbers
+from infrastructure.targets.adapter import AdapterTarget, read_numbers
 from infrastructure.targets.settings import Name, Settings, Variable, WarehouseTarget
 from infrastructure.targets.warehouses import Target, model_for
 from infrastructure.workspace import ROOT, targets_file, workspace
@@ -209,6 +209,7 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
     environ = os.environ if environ is None else environ
     data, unset = put_in_variables(file, environ)
     _read_numbers(file.data, data)
+    _give_blocks_of_their_own(file.data, data)
     mistakes: dict[Place, Mistake] = {}
     try:
         Targets.model_validate(data)
@@ -234,6 +235,46 @@ def _read_numbers(written: dict[str, Any], data: dict[str, Any]) -> None:
         for name, entry in cast(dict[str, Any], entries).items():
             if isinstance(entry, dict) and "adapter" in entry:
                 entries[name] = read_numbers(cast(dict[str, Any], before)[name], cast(dict[str, Any], entry))
+
+
+def _give_blocks_of_their_own(written: dict[str, Any], data: dict[str, Any]) -> None:
+    """Name a credentials block for each target that signs in otherwise than the first on its warehouse.
+
+    What is written decides, not what its variables hold: a block has the same name on every machine, also on one where
+    the first target waits for a variable.
+    """
+    before, entries = written.get("targets"), data.get("targets")
+    if not isinstance(before, dict) or not isinstance(entries, dict):
+        return
+    first: dict[str, dict[str, Any]] = {}
+    for name, entry in cast(dict[str, Any], before).items():
+        if not isinstance(entry, dict) or "credentials_block" in entry:
+            continue
+        default, ours = _default_credentials(cast(dict[str, Any], entry))
+        theirs = first.setdefault(default, ours)
+        if default and any(theirs[key] != value for key, value in ours.items() if key in theirs):
+            entries[name] = {**entries[name], "credentials_block": f"{default}-{name}"}
+
+
+def _default_credentials(entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the credentials block where none is given, and what is in it as it is written."""
+    try:
+        model = model_for(entry)
+    except ValidationError:
+        return "", {}
+    if model is not AdapterTarget:
+        fields = {field: entry.get(field) for field in model.credential_settings}
+        return model.default_credentials_block, fields
+    name = f"{str(entry['adapter']).replace('_', '-')}-credentials"
+    return name, dict(_secret_places(entry))
+
+
+def _secret_places(entry: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in entry.items():
+        if isinstance(value, dict):
+            yield from _secret_places(cast(dict[str, Any], value), f"{within}{name}.")
+        elif str(name).endswith("_env"):
+            yield f"{within}{name}", value
 
 
 def _misnamed(data: dict[str, Any], unset: Mapping[Place, list[str]]) -> list[Mistake]:

@@ -212,17 +212,50 @@ def test_a_snowflake_sign_in_that_cannot_work_is_refused(file: Path, settings: s
     assert expected in _error(file, f"default: t\ntargets:\n  t: {{{base}, {settings}}}\n")
 
 
-def test_targets_that_share_a_credentials_block_have_to_agree(file: Path) -> None:
-    base = "warehouse: postgres, host: h, dbname: d, schema: s"
+def test_targets_that_name_the_same_credentials_block_have_to_agree(file: Path) -> None:
+    base = "warehouse: postgres, host: h, dbname: d, schema: s, credentials_block: ours"
     message = _error(
         file,
         f"default: a\ntargets:\n  a: {{{base}, user: u}}\n  b: {{{base}, user: v}}\n  c: {{{base}, user: u}}\n",
     )
 
     assert message.splitlines()[1:] == [
-        "  line 4, targets.b: shares the credentials block postgres-credentials with a but differs in user; "
-        "give one of them a block of its own, such as `credentials_block: postgres-credentials-b`"
+        "  line 4, targets.b: shares the credentials block ours with a but differs in user; "
+        "give one of them a block of its own, such as `credentials_block: ours-b`"
     ]
+
+
+@pytest.mark.parametrize("environ", [{}, {"FIRST_HOST": "one"}, {"FIRST_HOST": "two"}])
+def test_a_target_that_signs_in_otherwise_has_a_credentials_block_of_its_own(
+    file: Path, environ: dict[str, str]
+) -> None:
+    """The same one wherever the variables of the first are set, else two machines would overwrite each other's."""
+    base = "warehouse: postgres, dbname: d, schema: s"
+    file.write_text(
+        f"default: b\ntargets:\n  a: {{{base}, host: '${{FIRST_HOST}}', user: u}}\n"
+        f"  b: {{{base}, host: two, user: u}}\n  c: {{{base}, host: '${{FIRST_HOST}}', user: u}}\n"
+        f"  d: {{{base}, host: '${{FIRST_HOST}}', user: u, password_env: OTHER}}\n"
+    )
+    found = {name: target.credentials_name() for name, target in load_targets(file, environ).targets.items()}
+
+    expected = {"a": "postgres-credentials", "b": "postgres-credentials-b"}
+    expected |= {"c": "postgres-credentials", "d": "postgres-credentials-d"}
+    assert found == {name: block for name, block in expected.items() if environ or name == "b"}
+
+
+def test_an_adapters_second_secret_has_a_block_of_its_own(file: Path) -> None:
+    base = "adapter: databricks, schema: s, host: h"
+    file.write_text(
+        f"default: a\ntargets:\n  a: {{{base}, token_env: ONE}}\n  b: {{{base}, token_env: TWO}}\n"
+        f"  c: {{{base}, client_secret_env: THREE}}\n"
+    )
+    found = {name: target.credentials_name() for name, target in load_targets(file, {}).targets.items()}
+
+    assert found == {
+        "a": "databricks-credentials",
+        "b": "databricks-credentials-b",
+        "c": "databricks-credentials",
+    }
 
 
 @pytest.mark.parametrize(
