@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 _SECRET = re.compile(
-    r"[\w.\-]*(?:password|passwd|passphrase|passcode|secret|token|private_?key|private_key_id|(?:secret|access|api)[_-]?key)"
-    r"|(?:[\w.\-]*[_.\-])?(?:pass|pwd|pat|jwt|authorization|(?:account|master|signing)[_-]?key|credentials_json|"
-    r"keyfile_json|request_data|connection_string|conn_str)",
+    r"[\w.\-]*(?:password|passwd|passphrase|passcode|secret|token|private_?key|private_key_id|"
+    r"(?:secret|access|api)[_.\-]?key)"
+    r"|(?:[\w.\-]*[_.\-])?(?:pass|pwd|pat|jwt|authorization|(?:account|master|signing)[_.\-]?key|credentials_json|"
+    r"keyfile_json|request_data|connection_string|conn_str)"
+    # Hadoop's for one account of Azure's storage: fs.azure.account.key.NAME.dfs.core.windows.net.
+    r"|[\w.\-]*\.(?:account\.key|client\.secret|sas\.fixed\.token)\.[\w.\-]+",
     re.IGNORECASE,
 )
 # dbt-trino's name for the path of a key.

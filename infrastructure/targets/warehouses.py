@@ -175,7 +175,7 @@ class SnowflakeTarget(WarehouseTarget):
             raise ValueError("oauth_client_id and oauth_client_secret_env go together")
         if self.oauth_client_id and authenticator != "oauth":
             raise ValueError("oauth_client_id needs authenticator: oauth")
-        if not self.user and authenticator != "workload_identity":
+        if not self.user and authenticator not in ("workload_identity", "oauth", "jwt"):
             raise ValueError("user is required")
         return self
 

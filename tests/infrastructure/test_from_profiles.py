@@ -13,6 +13,8 @@ from infrastructure.errors import ConfigError
 from infrastructure.profiles import profile_of
 from infrastructure.targets.from_profiles import FoundProfile, profile_in, profiles_places
 from infrastructure.targets.target_file import load_targets
+from tests.support.adapter_sign_ins import adapter_sign_ins
+from tests.support.sign_ins import SignIn
 
 # Every secret that a profile of these tests has in clear holds this word.
 SECRET = "s3cr3t"
@@ -146,6 +148,40 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "oauth_client_id": "id",
             "oauth_client_secret_env": "SHOP_DEV_OAUTH_CLIENT_SECRET",
         },
+    ),
+    "snowflake with OAuth, where the token names the user": (
+        {name: value for name, value in SNOWFLAKE.items() if name != "user"}
+        | {"authenticator": "oauth", "token": SECRET},
+        {name: value for name, value in SNOWFLAKE_ENTRY.items() if name != "user"}
+        | {"authenticator": "oauth", "token_env": "SHOP_DEV_TOKEN"},
+    ),
+    "snowflake with a second factor": (
+        SNOWFLAKE | {"authenticator": "username_password_mfa", "password": SECRET},
+        SNOWFLAKE_ENTRY | {"authenticator": "username_password_mfa", "password_env": "SHOP_DEV_PASSWORD"},
+    ),
+    "snowflake with Okta": (
+        SNOWFLAKE | {"authenticator": "https://acme.okta.com", "password": "{{ env_var('OKTA_PASSWORD') }}"},
+        SNOWFLAKE_ENTRY | {"authenticator": "https://acme.okta.com", "password_env": "OKTA_PASSWORD"},
+    ),
+    "snowflake with an access token": (
+        SNOWFLAKE | {"authenticator": "programmatic_access_token", "token": SECRET},
+        SNOWFLAKE_ENTRY | {"authenticator": "programmatic_access_token", "token_env": "SHOP_DEV_TOKEN"},
+    ),
+    "snowflake with workload identity": (
+        SNOWFLAKE | {"authenticator": "workload_identity", "workload_identity_provider": "aws"},
+        SNOWFLAKE_ENTRY | {"authenticator": "workload_identity", "workload_identity_provider": "aws"},
+    ),
+    "bigquery with an access token": (
+        BIGQUERY | {"method": "oauth-secrets", "token": SECRET},
+        BIGQUERY_ENTRY | {"token_env": "SHOP_DEV_TOKEN", "credentials_block": "shop-dev"},
+    ),
+    "bigquery as another service account": (
+        BIGQUERY | {"method": "oauth", "impersonate_service_account": "a@p.iam.gserviceaccount.com"},
+        BIGQUERY_ENTRY | {"method": "oauth", "impersonate_service_account": "a@p.iam.gserviceaccount.com"},
+    ),
+    "postgres with a client certificate": (
+        POSTGRES | {"sslmode": "verify-full", "sslcert": "certs/me.pem", "sslkey": "certs/me.key"},
+        {"sslmode": "verify-full", "sslcert": "../shop/certs/me.pem", "sslkey": "../shop/certs/me.key"},
     ),
     "bigquery with default credentials": (
         BIGQUERY | {"method": "oauth", "location": "EU", "timeout_seconds": 300, "priority": "batch"},
@@ -286,6 +322,29 @@ def test_an_output_on_any_adapter_becomes_a_target_without_its_secrets(tmp_path:
     (tmp_path / "targets.yml").write_text(written)
     connection = load_targets(tmp_path / "targets.yml", {}).find("lake").secret_variables()
     assert connection["connection_parameters.password"] == "SHOP_LAKE_CONNECTION_PARAMETERS_PASSWORD"
+
+
+@pytest.mark.parametrize("entry", adapter_sign_ins(), ids=lambda entry: entry.name)
+def test_every_output_of_the_adapters_documents_comes_back_whole(entry: SignIn, tmp_path: Path) -> None:
+    profile = found_in(dev=entry.connection)
+
+    written = files_of(ProjectFacts("Shop", "."), profile)["targets.yml"]
+    assert not [secret for secret in entry.secrets if secret in everything(profile)]
+    (tmp_path / "targets.yml").write_text(written)
+    target = load_targets(tmp_path / "targets.yml", {}).find("dev")
+    found = target.secret_variables()
+    given = {variable: str(_value_at(entry.connection, setting)) for setting, variable in found.items()}
+    assert profile_of("dev", target, given, "shop").connection() == entry.connection
+
+
+def _value_at(settings: Any, dotted: str) -> Any:
+    """Return the value of a setting; names within a mapping may have dots themselves."""
+    for name, value in settings.items():
+        if dotted == name:
+            return value
+        if isinstance(value, dict) and dotted.startswith(f"{name}."):
+            return _value_at(value, dotted.removeprefix(f"{name}."))
+    raise KeyError(dotted)
 
 
 def test_an_output_on_an_adapter_without_a_schema_is_left_out_with_what_it_lacks() -> None:
