@@ -30,6 +30,7 @@ _BIGQUERY_QUOTAS = "https://cloud.google.com/bigquery/docs/troubleshoot-quotas"
 _BIGQUERY_DML = "https://cloud.google.com/bigquery/docs/data-manipulation-language#dml-limitations"
 _DATABRICKS_DELTA = "https://docs.databricks.com/aws/en/optimizations/isolation/row-level-concurrency"
 _DELTA_APPEND = "https://docs.databricks.com/gcp/en/error-messages/delta-concurrent-append-error-class"
+_DELTA_PROTOCOL = "https://docs.databricks.com/gcp/en/error-messages/delta-protocol-changed-error-class"
 _REDSHIFT = (
     "https://docs.aws.amazon.com/redshift/latest/dg/c_serial_isolation-serializable-isolation-troubleshooting.html"
 )
@@ -58,6 +59,24 @@ class Transient:
     why: str
     source: str
 
+
+# Delta Lake's own, on Databricks and on Spark alike.
+_DELTA = (
+    Transient(
+        # A column that is named like one of Delta's own does not pass.
+        r"\bdelta_concurrent_(append|delete_delete|delete_read|transaction|write)\b(?!\.change_type_column)",
+        "another write changed the same table",
+        _DELTA_APPEND,
+    ),
+    Transient(
+        r"\b(concurrent(append|deletedelete|deleteread|transaction|write)|metadatachanged|protocolchanged)exception\b",
+        "the same, as runtimes with exceptions in place of codes word it",
+        _DATABRICKS_DELTA,
+    ),
+    Transient(
+        r"\bdelta_protocol_changed\b", "another write upgraded the table, or made it at the same time", _DELTA_PROTOCOL
+    ),
+)
 
 TRANSIENT: Mapping[str, tuple[Transient, ...]] = {
     "any": (
@@ -147,19 +166,8 @@ TRANSIENT: Mapping[str, tuple[Transient, ...]] = {
             _BIGQUERY_DML,
         ),
     ),
-    "databricks": (
-        Transient(
-            # A column that is named like one of Delta's own does not pass.
-            r"\bdelta_concurrent_(append|delete_delete|delete_read|transaction|write)\b(?!\.change_type_column)",
-            "another write changed the same table",
-            _DELTA_APPEND,
-        ),
-        Transient(
-            r"\b(concurrent(append|deletedelete|deleteread|transaction|write)|metadatachanged)exception\b",
-            "the same, as runtimes with exceptions in place of codes word it",
-            _DATABRICKS_DELTA,
-        ),
-    ),
+    "databricks": _DELTA,
+    "spark": _DELTA,
     "redshift": (
         Transient(r"serializable isolation violation", "1023: retry the canceled transaction", _REDSHIFT),
         Transient(r"deadlock detected", "40P01, as in PostgreSQL, which Redshift comes from", _POSTGRES),
