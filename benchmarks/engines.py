@@ -55,8 +55,10 @@ _RECIPES: Mapping[str, tuple[str, ...]] = {
     ),
     # An adapter that has no class of its own in targets.yml, and needs no server.
     "sqlite": ("dbt-core==1.11.16", "dbt-sqlite==1.10.0"),
+    # One that speaks to a server over the network, with that server: Spark's own Thrift server is in pyspark. 480 MB.
+    "spark": ("dbt-core==1.12.6", "dbt-spark[PyHive]==1.11.0", "pyspark==4.3.0"),
 }
-ADAPTERS = ("sqlite",)
+ADAPTERS = ("sqlite", "spark")
 NAMES = tuple(name for name in _RECIPES if name not in ADAPTERS)
 
 # DuckDB's library as a package, for a Python that has no shared library of its own; nothing newer is there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +19,71 @@ from flows.engine.run import run_dbt
 from flows.warehouses.door import open_warehouse
 from infrastructure.connection_check.check import check
 from infrastructure.errors import ConfigError, DbtRunFailed
-from infrastructure.profiles import profile_of
+from infrastructure.profiles import Profile, profile_of
 from infrastructure.targets.target_file import load_targets
 from tests.support.engines import engine_or_skip
+from tests.support.processes import free_port
+from tests.support.spark_server import spark_server
 
 # dbt of another environment begins cold each time: 13 seconds of a processor.
 pytestmark = pytest.mark.slow
 SECRET = "geheim-4711"
 
 
-def _settings_of(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    places = {"schemas_and_paths": {"main": str(folder / "main.db")}, "schema_directory": str(folder)}
-    # The adapter leaves a password alone, so that what happens to a secret is seen without a server.
-    return {"schema": "main", "database": "database", "password_env": "ANY_PASSWORD", **places}, {
-        "ANY_PASSWORD": SECRET
-    }
+@pytest.fixture(params=ADAPTERS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the settings of a target on an adapter, with what it connects to running; its password is ANY_PASSWORD."""
+    adapter: str = request.param
+    engine = engine_or_skip(adapter)
+    settings = {"adapter": adapter, "dbt": engine.program, "password_env": "ANY_PASSWORD", "threads": 2}
+    if adapter == "spark":
+        with spark_server(Path(engine.program).parent, tmp_path / "spark") as port:
+            # SASL as with LDAP, which sends the password; a server that asks nobody takes any.
+            place = {"method": "thrift", "host": "127.0.0.1", "port": port, "user": "loader", "auth": "CUSTOM"}
+            yield settings | place | {"schema": "house"}
+    else:
+        # The adapter leaves a password alone, so that what happens to a secret is seen without a server.
+        places = {"schemas_and_paths": {"main": str(tmp_path / "main.db")}, "schema_directory": str(tmp_path)}
+        yield settings | places | {"schema": "main", "database": "database"}
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_target_on_any_adapter_is_checked_built_failed_and_resumed(
-    adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
-    engine = engine_or_skip(adapter)
     write = _project_in(tmp_path / "project")
-    settings, environ = _settings_of(tmp_path)
-    entry = settings | {"adapter": adapter, "dbt": engine.program}
-    file = tmp_path / "targets.yml"
-    file.write_text(yaml.safe_dump({"default": "any", "profile": "house", "targets": {"any": entry}}))
-    profile = profile_of("any", load_targets(file, environ).find("any"), environ, "house")
+    profile = _profile(tmp_path, target)
     found = check(profile)
     assert found.is_ok, found
     run_of = RunContext(read_project(tmp_path / "project"), profile)
 
     write("second", "select no_such_column from {{ ref('first') }}")
-    with pytest.raises(DbtRunFailed) as caught:
-        run_dbt(DbtCommand("build"), run_of, RunOptions())
+    with pytest.raises(DbtRunFailed, match="no_such_column") as caught:
+        run_dbt(DbtCommand("build"), run_of, RunOptions(retries=0))
     assert isinstance(caught.value.result, DbtResult)
     assert [node.name for node in caught.value.result.of("succeeded")] == ["first"]
     write("second", "select version from {{ ref('first') }}")
     result = run_dbt(DbtCommand("build"), run_of, RunOptions(resume=True))
     assert {node.name for node in result.of("succeeded")} >= {"second", "third"}
+    again = run_dbt(DbtCommand("build"), run_of, RunOptions(changed=True))
+    assert [node.name for node in again.of("succeeded")] == []
 
+    adapter = target["adapter"]
     with pytest.raises(ConfigError, match=f"Target any is on {adapter}: what connects to a warehouse without dbt"):
         open_warehouse(profile).__enter__()
+    if "port" in target:
+        port = free_port()
+        away = check(_profile(tmp_path, target | {"port": port}))
+        assert away.is_away
+        assert away.cause == f"nothing listens at 127.0.0.1:{port}"
     secret = SECRET.encode()
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+def _profile(folder: Path, settings: dict[str, Any]) -> Profile:
+    file, environ = folder / "targets.yml", {"ANY_PASSWORD": SECRET}
+    file.write_text(yaml.safe_dump({"default": "any", "profile": "house", "targets": {"any": settings}}))
+    return profile_of("any", load_targets(file, environ).find("any"), environ, "house")
 
 
 def _project_in(folder: Path) -> Callable[[str, str], None]:
