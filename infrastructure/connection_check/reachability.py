@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import urllib.request
 from collections.abc import Mapping
@@ -9,15 +10,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from infrastructure.errors import UpstreamUnavailable
+from infrastructure.targets.warehouses import WAREHOUSES
 from infrastructure.workspace import targets_file
 
 CONNECT_SECONDS = 10.0
 _BIGQUERY = "https://bigquery.googleapis.com"
+_HOST = re.compile(r"[\w.-]+")
 _SETTINGS = {"snowflake": "`account`, `host` or `port`", "bigquery": "`api_endpoint`"}
 
 
 def address_of(output: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return host and port of a dbt output's warehouse; None for warehouses whose drivers report an absent host."""
+    """Return host and port of an output's warehouse; None where it has none, or its driver reports an absent host."""
     if output["type"] == "bigquery":
         endpoint = str(output.get("api_endpoint") or _BIGQUERY)
         parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
@@ -25,7 +28,12 @@ def address_of(output: Mapping[str, Any]) -> tuple[str, int] | None:
     if output["type"] == "snowflake":
         host = output.get("host") or _snowflake_host(str(output["account"]))
         return str(host), int(output.get("port") or (80 if output.get("protocol") == "http" else 443))
-    return None
+    if output["type"] in WAREHOUSES:
+        return None
+    # Drivers of other adapters may try for minutes, and dbt-spark's then says no more than "Database Error".
+    host, port = output.get("host") or output.get("server"), output.get("port")
+    is_known = isinstance(host, str) and isinstance(port, int) and _HOST.fullmatch(host)
+    return (str(host), int(str(port))) if is_known else None
 
 
 def why_unreachable(output: Mapping[str, Any], timeout_seconds: float = CONNECT_SECONDS) -> tuple[str, str] | None:
@@ -34,7 +42,8 @@ def why_unreachable(output: Mapping[str, Any], timeout_seconds: float = CONNECT_
     if address is None or _goes_through_proxy(output, address[0]):
         return None
     host, port = address
-    settings = f"correct {_SETTINGS[output['type']]} of this target in {targets_file()}, then run setup again"
+    named = _SETTINGS.get(output["type"], "`host` or `port`")
+    settings = f"correct {named} of this target in {targets_file()}, then run setup again"
     try:
         socket.create_connection(address, timeout=timeout_seconds).close()
     except socket.gaierror:

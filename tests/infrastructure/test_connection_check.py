@@ -227,7 +227,13 @@ def test_the_place_that_dbt_builds_in_is_judged(
         (_BIGQUERY, ("bigquery.googleapis.com", 443)),
         (_BIGQUERY | {"api_endpoint": "http://127.0.0.1:9050"}, ("127.0.0.1", 9050)),
         (_BIGQUERY | {"api_endpoint": "bigquery-acme.p.googleapis.com"}, ("bigquery-acme.p.googleapis.com", 443)),
-        ({"type": "postgres", "host": "h"}, None),
+        ({"type": "postgres", "host": "h", "port": 5432}, None),
+        ({"type": "spark", "method": "thrift", "host": "h", "port": 10001}, ("h", 10001)),
+        ({"type": "sqlserver", "server": "sql.example.org", "port": 1433}, ("sql.example.org", 1433)),
+        ({"type": "sqlserver", "server": "sql\\instance", "port": 1433}, None),
+        ({"type": "spark", "method": "http", "host": "http://h", "port": 443}, None),
+        ({"type": "spark", "method": "session", "host": "NA"}, None),
+        ({"type": "athena"}, None),
     ],
 )
 def test_the_address_of_a_warehouse_is_known(output: dict[str, Any], address: tuple[str, int] | None) -> None:
@@ -245,6 +251,9 @@ def test_a_host_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatc
     assert (why_unreachable(_BIGQUERY | {"api_endpoint": "http://no-such-host.invalid"}) or ("",))[0] == (
         "there is no host no-such-host.invalid"
     )
+    cause, mend = why_unreachable({"type": "trino", "host": "127.0.0.1", "port": 9}) or ("", "")
+    assert cause == "nothing listens at 127.0.0.1:9"
+    assert "correct `host` or `port` of this target" in mend
     with socket.create_server(("127.0.0.1", 0)) as listening:
         assert why_unreachable(_SNOWFLAKE | here | {"port": listening.getsockname()[1]}) is None
 
