@@ -74,6 +74,6 @@ def _changed_parameters(accepted: Mapping[str, Any], given: Mapping[str, Any]) -
     parameters = {
         name: value
         for name, value in given.items()
-        if name != _RESUMED and (name == "target" or value != accepted.get(name))
+        if name != _RESUMED and (name == "target" or (value or None) != (accepted.get(name) or None))
     }
     return parameters | ({_RESUMED: True} if _RESUMED in accepted else {})

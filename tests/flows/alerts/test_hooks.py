@@ -160,6 +160,7 @@ ACCEPTED = {"target": "dev", "select": None, "vars": None, "freshness": True, "d
         ({"target": "dev", "resume": True}, "--target dev --resume"),
         ({"target": "prod", "select": "tag:a b+", "docs": True}, "--target prod --select 'tag:a b+' --docs --resume"),
         ({"freshness": False, "vars": {"day": 1}}, "--no-freshness --vars '{\"day\": 1}' --resume"),
+        ({"target": "prod", "vars": {}}, "--target prod --resume"),
         ({"timeout_seconds": 5400.0}, "--timeout-minutes 90 --resume"),
         ({"target": "prod", "resume": True, "resume_run": "20260131T02"}, "--target prod --resume 20260131T02"),
     ],
