@@ -3,8 +3,9 @@
 `uv run --group fleet --extra postgres python -m benchmarks.fleet` ends in `lost: 0 doubled: 0 by_hand: 0`. All of it is
 real and its own: databases on your PostgreSQL, Redis, two API servers without services, the services, four process
 workers. The runs are empty ones and dbt builds on targets of their own. A worker, an API server and Redis are each
-killed once. What was cut off goes on by itself, as `resume_after_crash: 2` has it; what the benchmark has to start
-again, as a person does with "Retry", is counted as by hand.
+killed once; with `--together`, before anything has got over the one before. What was cut off goes on by itself, as
+`resume_after_crash: 2` has it; a run begins every minute that looks after others, as `escalate-alerts` does every five.
+What the benchmark has to start again, as a person does with "Retry", is counted as by hand.
 """
 
 from __future__ import annotations
@@ -44,14 +45,8 @@ _MARKER, _TIMES = "fleet", 2
 # often as it is long, and looks at nothing for some minutes after Redis was away.
 _LOST_SECONDS = 900
 _RETRIES = 3
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long the server waits, in seconds, before it calls a run crashed."""
-
-    silent_seconds: int
-    pending_seconds: int
+# How often a run begins that looks after others.
+_LOOK_SECONDS = 60.0
 
 
 @dataclass
@@ -98,12 +93,7 @@ class Kills:
     show_default=True,
     help="After how long without a sign of life a run is called crashed; more on a busy machine.",
 )
-@click.option(
-    "--pending-seconds",
-    default=90,
-    show_default=True,
-    help="How long a run that a worker has taken may need to begin before it is called crashed.",
-)
+@click.option("--together", is_flag=True, help="Kill the next thing before what was cut off goes on.")
 def main(  # noqa: PLR0913  (a parameter per option)
     rounds: int,
     runs: int,
@@ -114,7 +104,7 @@ def main(  # noqa: PLR0913  (a parameter per option)
     at_once: int,
     kills: bool,
     silent_seconds: int,
-    pending_seconds: int,
+    together: bool,
 ) -> None:
     """Measure a fleet of workers."""
     # However it is ended, it leaves nothing behind.
@@ -125,8 +115,8 @@ def main(  # noqa: PLR0913  (a parameter per option)
         fleet = Fleet(folder, server, prefect_database, servers, at_once)
         stack.callback(fleet.stop)
         fleet.start_servers()
-        bench = Bench(fleet, folder, [f"worker {number + 1}" for number in range(workers)])
-        bench.set_up(server, warehouse, targets, Limits(silent_seconds, pending_seconds))
+        bench = Bench(fleet, folder, [f"worker {number + 1}" for number in range(workers)], together)
+        bench.set_up(server, warehouse, targets, silent_seconds)
         bursts = [bench.one_by_one(rounds)] if rounds else []
         bursts.append(bench.burst("burst", runs, builds))
         killed = Kills()
@@ -138,7 +128,7 @@ def main(  # noqa: PLR0913  (a parameter per option)
 class Bench:
     """The runs that are asked of a fleet."""
 
-    def __init__(self, fleet: Fleet, folder: Path, workers: Sequence[str]) -> None:
+    def __init__(self, fleet: Fleet, folder: Path, workers: Sequence[str], together: bool) -> None:
         self._fleet = fleet
         self._folder = folder
         self._workers = list(workers)
@@ -146,15 +136,17 @@ class Bench:
         self._deployments: dict[str, str] = {}
         self._targets: list[str] = []
         self._lost_after_seconds = 0.0
+        self._together = together
+        self._looked_at = time.monotonic()
 
-    def set_up(self, server: Mapping[str, Any], warehouse: str, targets: int, limits: Limits) -> None:
+    def set_up(self, server: Mapping[str, Any], warehouse: str, targets: int, silent_seconds: int) -> None:
         """Register targets, pool and deployments, have the server watch the runs, and start the workers."""
         self._targets = [f"fleet{number}" for number in range(targets)]
-        self._lost_after_seconds = max(_LOST_SECONDS, 3 * limits.silent_seconds, 3 * limits.pending_seconds)
+        self._lost_after_seconds = max(_LOST_SECONDS, 3 * silent_seconds)
         self._register(server, warehouse)
         fleet = self._fleet
         fleet.post("/work_pools/", {"name": POOL, "type": "process", "base_job_template": {}})
-        for name in ("empty", "build"):
+        for name in ("empty", "build", "look"):
             flow_id = fleet.post("/flows/", {"name": name})["id"]
             step = {"prefect.deployments.steps.set_working_directory": {"directory": str(Path.cwd())}}
             deployment = {
@@ -166,8 +158,9 @@ class Bench:
                 "tags": [_MARKER, f"{RESUMES_TAG}{_TIMES}"],
             }
             self._deployments[name] = fleet.post("/deployments/", deployment)["id"]
-        for automation in _automations(limits):
-            fleet.post("/automations/", {**automation, "enabled": True})
+        for automation in resume_documents("fleet", _MARKER, [_TIMES], Patience(gone=silent_seconds)):
+            document = {"name": automation.name, "trigger": automation.trigger, "actions": list(automation.actions)}
+            fleet.post("/automations/", {**document, "enabled": True})
         for name in self._workers:
             fleet.start_worker(name)
         fleet.wait("the workers", lambda: self._online() == len(self._workers))
@@ -220,7 +213,8 @@ class Bench:
         time.sleep(5)
         if who in self._workers:
             fleet.start_worker(who)
-            self._let_go_on(kills)
+            if not self._together:
+                self._let_go_on(kills)
         elif who == "redis":
             fleet.start_redis()
         else:
@@ -231,6 +225,7 @@ class Bench:
         since = min(kills.at.values())
 
         def goes_on() -> bool:
+            self._look()
             builds = self._fleet.builds()
             at_work = {run_id for run_id, times in builds.items() if max(times) > since}
             done = {run["id"] for run in self._fleet.runs() if run["state_type"] == "COMPLETED"}
@@ -266,7 +261,14 @@ class Bench:
                 elif kills and time.monotonic() - since > self._lost_after_seconds / 2:
                     # Nothing has moved for long, and the server has not noticed: a person would.
                     self._start_by_hand(run["id"], run["state_type"], kills)
+            self._look()
             time.sleep(0.5)
+
+    def _look(self) -> None:
+        """Have a run begin every minute that looks after others, as a schedule does."""
+        if time.monotonic() - self._looked_at > _LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._ask("look", {})
 
     def _ended_badly(self, run: Mapping[str, Any], kills: Kills | None) -> None:
         """Write down why a run ended, and run it again where it does not go on by itself."""
@@ -313,26 +315,6 @@ class Bench:
 def read_marks(path: Path) -> list[dict[str, Any]]:
     """Return the marks that runs have left, in the order in which they were left."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _automations(limits: Limits) -> list[dict[str, Any]]:
-    """Return what the server is to watch: runs that go on by themselves, as the product has it, and what never begins.
-
-    Of the latter a person is told. Here it ends in a crash, as nobody is there to be told, and is begun by hand.
-    """
-    documents = resume_documents("fleet", _MARKER, [_TIMES], Patience(gone=limits.silent_seconds))
-    gone = documents[0]
-    never = {
-        **gone.trigger,
-        "after": ["prefect.flow-run.Pending"],
-        "expect": sorted({*gone.trigger["expect"], "prefect.flow-run.Running", "prefect.flow-run.Scheduled"}),
-        "within": float(limits.pending_seconds),
-    }
-    message = f"It was handed to a worker and had not begun {limits.pending_seconds} s later."
-    return [
-        *({"name": it.name, "trigger": it.trigger, "actions": list(it.actions)} for it in documents),
-        {"name": "never begun", "trigger": never, "actions": [{**gone.actions[0], "message": message}]},
-    ]
 
 
 def _print(bursts: Sequence[Burst], fleet: Fleet, kills: Kills, workers: int, servers: int, at_once: int) -> None:

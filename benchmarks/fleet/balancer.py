@@ -17,6 +17,7 @@ class Balancer:
         self.port = port
         self._servers = list(servers)
         self._turn = 0
+        self._hangs = False
         self._loop = asyncio.new_event_loop()
         self._is_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
@@ -36,6 +37,10 @@ class Balancer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
+    def hang(self) -> None:
+        """Pass nothing on any more and close nothing, as a network does that is cut."""
+        self._hangs = True
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(asyncio.start_server(self._pass_on, "127.0.0.1", self.port))
@@ -49,6 +54,8 @@ class Balancer:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._turn += 1
+        if self._hangs:
+            await asyncio.Event().wait()
         for number in range(len(self._servers)):
             port = self._servers[(self._turn + number) % len(self._servers)]
             with suppress(OSError):
@@ -59,15 +66,16 @@ class Balancer:
             return
         # When one side ends, the other is to hear of it at once: a client waits for nobody.
         pumps = [
-            asyncio.create_task(_pump(reader, their_writer)),
-            asyncio.create_task(_pump(their_reader, writer)),
+            asyncio.create_task(self._pump(reader, their_writer)),
+            asyncio.create_task(self._pump(their_reader, writer)),
         ]
         await asyncio.wait(pumps)
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while chunk := await reader.read(_CHUNK_BYTES):
-            writer.write(chunk)
-            await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(_CHUNK_BYTES):
+                if self._hangs:
+                    await asyncio.Event().wait()
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from infrastructure.server.automations import MOST_RESUMES
 from infrastructure.targets.settings import Name, Settings
 from infrastructure.yaml_file import meant
 
@@ -107,7 +108,7 @@ class Deployment(Settings):
     resume_after_crash: int | None = Field(
         default=None,
         ge=0,
-        le=10,
+        le=MOST_RESUMES,
         description="How often a run whose process was killed is begun again, to do what it left undone; 0 for never. "
         "Default: 2 for the flows of flows.pipelines, 0 for others.",
     )

@@ -48,11 +48,36 @@ def with_alerts(flow: Flow[P, R]) -> Flow[P, R]:
         flow.fn = stoppable(flow.fn)
     lighten(flow)
     flow.on_running(keep_last_state)
+    flow.on_running(look_after_left_runs)
     flow.on_completion(tell_completed)
     flow.on_failure(tell_failed)
     flow.on_crashed(tell_crashed)
     flow.on_cancellation(tell_cancelled)
     return flow
+
+
+def look_after_left_runs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Begin runs again that were left crashed or not begun, where a run of a deployment begins; see `left_runs`."""
+    from prefect.context import SyncClientContext
+
+    from flows.engine.target.server_lease import asking
+    from infrastructure.server.left_runs import begin_left_runs_again
+
+    context = SyncClientContext.get()
+    if context is None or flow_run.deployment_id is None or flow_run.parent_task_run_id is not None:
+        return
+    try:
+        with asking(once=True):
+            begun = begin_left_runs_again(context.client)
+    except Exception as exc:  # noqa: BLE001  (it is not this run's own work, and the next run looks again)
+        current_reporter().note(
+            f"Runs that were left crashed or not begun could not be looked for: {one_line(str(exc))}"
+        )
+    else:
+        for name in begun:
+            current_reporter().note(
+                f"The process of flow run {name} is gone, and no automation began it again: this run did."
+            )
 
 
 def tell_completed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

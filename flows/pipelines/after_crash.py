@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ from flows.engine.context.state import LEDGER, State, shared_target
 from flows.engine.ledger.ledger import read_ledger
 from flows.engine.ledger.resume import fingerprint, name_of_run
 from infrastructure.errors import RunStopped
-from infrastructure.server.automations import RESUMES_TAG, RESUMING
+from infrastructure.server.automations import RESUMING, times_resumed
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from uuid import UUID
 
 # Commands that change tables of the target.
 _WRITERS = frozenset({"build", "run", "seed", "snapshot"})
@@ -34,12 +35,12 @@ def after_crash(options: RunOptions, command: DbtCommand, run: RunContext) -> Ru
     Raises:
         RunStopped: another run has written to the target since, so that what this one left is not known to be missing.
     """
-    flow_run = _begun_again()
-    if flow_run is None:
+    since = _left_since()
+    if since is None:
         return options
     # Another machine may have run while this one waited for the target: a look of a moment ago is too old.
     shared_target(run.state, os.environ, is_run=True)
-    own, other = last_runs(run.state, run.run_id, command, flow_run.start_time)
+    own, other = last_runs(run.state, run.run_id, command, since)
     if other is not None:
         raise RunStopped(
             f"The process of this run was killed, and it does not go on by itself: the run of {name_of_run(other)} has "
@@ -54,20 +55,31 @@ def after_crash(options: RunOptions, command: DbtCommand, run: RunContext) -> Ru
     return options if options.changed or options.resume else replace(options, resume=True)
 
 
-def _begun_again() -> FlowRun | None:
-    """Return the flow run that this code runs in, where the server began it again after a crash; None elsewhere."""
-    from prefect.client.orchestration import get_client
+def _left_since() -> datetime | None:
+    """Return from when on the flow run that this code runs in has been left alone; None unless it goes on by itself."""
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
-    if flow_run is None or flow_run.run_count < 2 or not any(tag.startswith(RESUMES_TAG) for tag in flow_run.tags):
+    if flow_run is None or not times_resumed(flow_run.tags):
         return None
+    return _left_since_by_states(flow_run.id, flow_run.run_count, flow_run.start_time)
+
+
+# Each command of a flow asks.
+@lru_cache(maxsize=8)
+def _left_since_by_states(run_id: UUID, run_count: int, started_at: datetime | None) -> datetime | None:
+    from prefect.client.orchestration import get_client
+
     with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(flow_run.id)
+        states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
     # A retry, by the flow itself or by a person, has a name of its own.
-    begun = [state.name for state in sorted(states, key=lambda state: state.timestamp) if state.is_scheduled()]
-    return flow_run if begun and begun[-1] == RESUMING else None
+    begun = [state.name for state in states if state.is_scheduled()]
+    if not begun or begun[-1] != RESUMING:
+        return None
+    # One that a worker had taken, and that was killed with it, has not begun before.
+    taken_at = next((state.timestamp for state in states if state.is_pending()), None)
+    return taken_at if run_count < 2 and taken_at else started_at
 
 
 def last_runs(

@@ -23,6 +23,8 @@ UNSENT_EVENT = "tributary.alert.unsent"
 # the state that they have until a worker takes them up.
 RESUMES_TAG = "resume-after-crash:"
 RESUMING = "Resuming"
+# What `resume_after_crash` can be.
+MOST_RESUMES = 10
 # Between heartbeats, which is the least that Prefect takes.
 HEARTBEAT_SECONDS = 30
 
@@ -216,8 +218,13 @@ def will_be_resumed(tags: Sequence[str], run_count: int) -> bool:
         tags: of the flow run.
         run_count: how often it has begun.
     """
+    return 0 < run_count <= times_resumed(tags)
+
+
+def times_resumed(tags: Sequence[str]) -> int:
+    """Return how often a flow run with these tags goes on by itself at most."""
     times = [tag.removeprefix(RESUMES_TAG) for tag in tags if tag.startswith(RESUMES_TAG)]
-    return any(number.isdigit() and 0 < run_count <= int(number) for number in times)
+    return max((int(number) for number in times if number.isdigit()), default=0)
 
 
 def resume_documents(

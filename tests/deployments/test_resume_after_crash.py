@@ -17,7 +17,8 @@ import orjson
 import pytest
 import yaml
 from click.testing import CliRunner
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
 
 from deployments.apply import main
 from deployments.schedules import prefect_deployments, schedule_file
@@ -40,6 +41,7 @@ from infrastructure.server.automations import (
     resume_documents,
     will_be_resumed,
 )
+from infrastructure.server.left_runs import Waits, begin_left_runs_again
 from tests.support.prefect_api import SetUpTarget
 from tests.support.processes import wait_until
 from tests.support.stores import Machine, sent
@@ -119,7 +121,7 @@ def test_however_a_run_was_begun_it_goes_on_by_itself_by_one_rule(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(after_crash_module, "_begun_again", lambda: SimpleNamespace(start_time=BEGAN_AT))
+    monkeypatch.setattr(after_crash_module, "_left_since", lambda: BEGAN_AT)
     run = RunContext(Project(tmp_path, "shop", "shop"), Profile("dev", "shop", {}, {}), run_id="own")
     options = RunOptions(**begun_with)
     assert after_crash(options, BUILD, run) == options, "killed before dbt began"
@@ -163,62 +165,112 @@ def told_here(shop: Path) -> str:
     return "".join(path.read_text() for path in (shop / "state").glob("shop/*/runs/*-build-*/ledger.jsonl"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("elsewhere", [False, True], ids=["same machine", "another machine"])
-def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
-    elsewhere: bool,
-    shop: Path,
-    fresh: str,
-    bucket: str,
-    set_up_target: SetUpTarget,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    url = f"{bucket}/{fresh}"
-    one = Machine(url, shop / "one machine", monkeypatch) if elsewhere else None
-    warehouse = shop / "warehouse.duckdb"
-    target = set_up_target({"warehouse": "duckdb", "path": str(warehouse), "schema": "main", "threads": 2})
-    monkeypatch.setattr(schedule_file, "load_targets", lambda: SimpleNamespace(names=[target]))
-    name = f"dbt-full-pipeline/{fresh}"
-    deployment = {
-        "flow": "flows.pipelines.full.dbt_full_pipeline",
-        "target": target,
-        "parameters": {"project_dir": str(shop / "shop")},
-    }
-    schedules = {
-        "owner": fresh,
-        "defaults": {"target": target, "work_pool": fresh},
-        "work_pools": {fresh: {}},
-        "deployments": {name: deployment},
-    }
-    file = shop / "schedules.yml"
-    file.write_text(yaml.safe_dump(schedules))
+class Deployed:
+    """The deployment of the shop on a pool of its own, and its run."""
 
-    def apply(*words: str) -> str:
-        result = CliRunner().invoke(main, [words[0], "--file", str(file), *words[1:]])
+    def __init__(self, shop: Path, name: str, target: str) -> None:
+        self.target = target
+        self._file = shop / "schedules.yml"
+        self._flow = f"dbt-full-pipeline/{name}"
+        self.automation = f"{name} schedules: crashed, to go on 2 times"
+        deployment = {
+            "flow": "flows.pipelines.full.dbt_full_pipeline",
+            "target": target,
+            "parameters": {"project_dir": str(shop / "shop")},
+        }
+        schedules = {
+            "owner": name,
+            "defaults": {"target": target, "work_pool": name},
+            "work_pools": {name: {}},
+            "deployments": {self._flow: deployment},
+        }
+        self._file.write_text(yaml.safe_dump(schedules))
+
+    def apply(self, *words: str) -> str:
+        """Run a command of `deployments.apply`."""
+        result = CliRunner().invoke(main, [words[0], "--file", str(self._file), *words[1:]])
         assert result.exit_code == 0, result.output
         return result.output
 
-    said = apply("apply")
-    assert f'automation "{fresh} schedules: crashed, to go on 2 times"' in said
-    assert "Nothing to change" in apply("plan", "--exit-code")
+    def run(self, client: SyncPrefectClient) -> FlowRun:
+        """Have a run of it begin."""
+        return client.create_flow_run_from_deployment(client.read_deployment_by_name(self._flow).id)
 
-    def heads() -> list[dict[str, Any]]:
-        runs = state_of(read_project(shop / "shop"), target, os.environ).runs()
-        return [next(read_ledger(run / LEDGER)) for run in runs if "-build-" in run.name]
+
+@pytest.fixture
+def warehouse(shop: Path) -> Path:
+    return shop / "warehouse.duckdb"
+
+
+@pytest.fixture
+def deployed(
+    shop: Path, warehouse: Path, fresh: str, set_up_target: SetUpTarget, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployed]:
+    target = set_up_target({"warehouse": "duckdb", "path": str(warehouse), "schema": "main", "threads": 2})
+    monkeypatch.setattr(schedule_file, "load_targets", lambda: SimpleNamespace(names=[target]))
+    found = Deployed(shop, fresh, target)
+    said = found.apply("apply")
+    assert f'automation "{found.automation}"' in said
+    assert "Nothing to change" in found.apply("plan", "--exit-code")
+    yield found
+    found.apply("destroy", "--yes")
+    with get_client(sync_client=True) as client:
+        assert not [it.name for it in client.read_automations() if it.name.startswith(fresh)]
+
+
+def went_on_to_its_end(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Wait until a run is over, and make sure that it is well and was begun twice."""
+
+    def is_over() -> bool:
+        found = client.read_flow_run(run.id).state
+        return found is not None and found.is_final() and not found.is_crashed()
+
+    wait_until(is_over, "the run has gone on to its end", 600)
+    states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+    assert states[-1].is_completed(), [(state.name, state.message) for state in states]
+    assert [state.name for state in states if state.name in ("Crashed", RESUMING)] == ["Crashed", RESUMING]
+
+
+def built_in(warehouse: Path) -> list[str]:
+    """Return the names of the models as they were built, one after the other."""
+    with duckdb.connect(str(warehouse)) as connection:
+        built = connection.execute("select name from main.built order by rowid").fetchall()
+    return [name for (name,) in built]
+
+
+def heads_of_builds(shop: Path, target: str) -> list[dict[str, Any]]:
+    """Return the first entry of the record of each build."""
+    runs = state_of(read_project(shop / "shop"), target, os.environ).runs()
+    return [next(read_ledger(run / LEDGER)) for run in runs if "-build-" in run.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["process killed", "machine lost", "no event of it"])
+def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
+    fault: str,
+    shop: Path,
+    warehouse: Path,
+    fresh: str,
+    bucket: str,
+    deployed: Deployed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"{bucket}/{fresh}"
+    one = Machine(url, shop / "one machine", monkeypatch) if fault == "machine lost" else None
 
     def has_built_first() -> bool:
-        entries = [orjson.loads(line) for line in (sent(url) if elsewhere else told_here(shop)).splitlines()]
+        entries = [orjson.loads(line) for line in (sent(url) if one else told_here(shop)).splitlines()]
         ended = [entry["event"]["name"] for entry in entries if entry.get("event", {}).get("status") == "success"]
         return "first" in ended
 
     with get_client(sync_client=True) as client, ExitStack() as workers:
+        if fault == "no event of it":
+            # As where the server's message broker dies in that second.
+            for automation in client.read_automations():
+                if automation.name.startswith(f"{fresh} schedules: "):
+                    client.delete_automation(automation.id)
         worker = workers.enter_context(worker_of(fresh))
-        run = client.create_flow_run_from_deployment(client.read_deployment_by_name(name).id)
-
-        def is_over() -> bool:
-            found = client.read_flow_run(run.id).state
-            return found is not None and found.is_final() and not found.is_crashed()
-
+        run = deployed.run(client)
         wait_until(has_built_first, "the first model is built")
         if one:
             kill_all(worker.pid)
@@ -227,18 +279,36 @@ def test_a_killed_run_of_a_deployment_ends_well_and_nobody_touched_anything(
             workers.enter_context(worker_of(fresh))
         else:
             kill_what_it_started(worker.pid)
-        wait_until(is_over, "the run has gone on to its end", 600)
-        ended = client.read_flow_run(run.id)
-        states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
-    assert ended.state and ended.state.is_completed(), [(state.name, state.message) for state in states]
-    assert [state.name for state in states if state.name in ("Crashed", RESUMING)] == ["Crashed", RESUMING]
-    with duckdb.connect(str(warehouse)) as connection:
-        built = connection.execute("select name from main.built order by rowid").fetchall()
-    assert [name for (name,) in built].count("first") == 1, "what was done is not done again"
-    assert [name for (name,) in built][-2:] == ["slow", "last"]
-    first, second = heads()
+        if fault == "no event of it":
+            # The worker reports the crash too, and by then it has.
+            look = partial(begin_left_runs_again, client, Waits(crashed=30))
+            wait_until(lambda: bool(look()), "another run has looked after it")
+        went_on_to_its_end(client, run)
+    built = built_in(warehouse)
+    assert built.count("first") == 1, "what was done is not done again"
+    assert built[-2:] == ["slow", "last"]
+    first, second = heads_of_builds(shop, deployed.target)
     assert first["run_id"] == second["run_id"] == str(run.id)
     assert "resumes" in second
-    apply("destroy", "--yes")
-    with get_client(sync_client=True) as client:
-        assert not [it.name for it in client.read_automations() if it.name.startswith(fresh)]
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_is_killed_before_it_begins_is_begun_by_another(
+    shop: Path, warehouse: Path, fresh: str, deployed: Deployed
+) -> None:
+    with get_client(sync_client=True) as client, ExitStack() as workers:
+        worker = workers.enter_context(worker_of(fresh))
+        run = deployed.run(client)
+        wait_until(lambda: "prefect.worker.name" in client.read_flow_run(run.id).labels, "a worker has taken it")
+        kill_all(worker.pid)
+        found = client.read_flow_run(run.id)
+        assert found.state
+        assert found.state.is_pending()
+        assert begin_left_runs_again(client) == [], "it may be beginning"
+        workers.enter_context(worker_of(fresh))
+        look = partial(begin_left_runs_again, client, Waits(taken=0))
+        wait_until(lambda: bool(look()), "another run has looked after it")
+        went_on_to_its_end(client, run)
+    assert built_in(warehouse) == ["first", "slow", "last"]
+    (head,) = heads_of_builds(shop, deployed.target)
+    assert "resumes" not in head
