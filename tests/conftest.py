@@ -23,7 +23,7 @@ from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
 from tests.support.prefect_server import prefect_server_running
 from tests.support.processes import free_port, wait_until
-from tests.support.stores import STATE_VARIABLE, STORES
+from tests.support.stores import STATE_VARIABLE, STORES, put_state
 from tests.support.warm_children import warm_children
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setenv("PREFECT_API_SSL_CERT_FILE", str(folder / "certificates.pem"))
     # Not the settings that a pyproject.toml or a .env in the working directory might hold.
     patch.setenv("PREFECT_PROFILES_PATH", str(home / ".prefect" / "profiles.toml"))
-    patch.setenv("TRIBUTARY_STATE", str(folder / "state"))
+    put_state(patch, folder / "state")
     patch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
     # A block that a test has saved must not make the failures of other tests known to somebody.
     (folder / "routes.yml").write_text("destinations: {}\nroutes: []\n")
@@ -123,7 +123,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def sandbox(pytestconfig: pytest.Config) -> Path:
     """Return the folder that stands in for the user's home and state, and make sure that it does."""
     folder = pytestconfig.stash[_sandbox]
-    for name in ("HOME", "PREFECT_HOME", "TRIBUTARY_STATE"):
+    for name in ("HOME", "PREFECT_HOME", "TRIBUTARY_STATE_COPY" if STATE_VARIABLE in os.environ else "TRIBUTARY_STATE"):
         assert Path(os.environ[name]).is_relative_to(folder)
     return folder
 

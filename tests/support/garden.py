@@ -19,6 +19,7 @@ from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from infrastructure.errors import DbtRunFailed
 from infrastructure.profiles import Profile
+from tests.support.stores import put_state
 
 PROJECT = """
 name: garden
@@ -154,7 +155,7 @@ class Garden:
 
     def build(self, plot: str, **command: Any) -> DbtResult | None:
         """Build a plot; None when nodes failed."""
-        self._patch.setenv("TRIBUTARY_STATE", str(self._folder / plot / "state"))
+        put_state(self._patch, self._folder / plot / "state")
         output = {"type": "duckdb", "path": str(self.warehouse(plot)), "schema": "main", "threads": 1}
         is_changed = plot == "changed" and not command
         self._failed[plot] = True

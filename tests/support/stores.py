@@ -68,6 +68,18 @@ def state_variables(folder: Path) -> dict[str, str]:
     return {"TRIBUTARY_STATE": f"{STORES.address(kind)}/{name}", "TRIBUTARY_STATE_COPY": str(folder)}
 
 
+def put_state(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have the state in a folder, or where the run of tests has it; see `state_variables`."""
+    for name, value in state_variables(folder).items():
+        patch.setenv(name, value)
+
+
+# What is about a folder that is not a copy of anything.
+in_a_folder = pytest.mark.skipif(
+    os.environ.get(STATE_VARIABLE, "folder") != "folder", reason="is about state in a folder"
+)
+
+
 @contextmanager
 def _s3_server(patch: pytest.MonkeyPatch) -> Iterator[str]:
     import boto3

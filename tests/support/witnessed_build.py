@@ -25,6 +25,7 @@ from flows.engine.target.file_lock import one_writer
 from infrastructure.profiles import Profile
 from infrastructure.targets.target_file import ROOT
 from tests.support.processes import wait_until
+from tests.support.stores import put_state, state_variables
 
 MODELS = {
     "first": "select 1 as id",
@@ -57,7 +58,7 @@ def write_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
         connection.execute("create table witness (name varchar)")
-    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    put_state(monkeypatch, tmp_path / "state")
     monkeypatch.setenv("ROWS", "1000000000000")
     # No flow and no server here: the runs of one machine keep apart by the file alone.
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -71,7 +72,7 @@ def ran(folder: Path) -> dict[str, int]:
 
 
 def state_in(folder: Path) -> State:
-    return state_of(read_project(folder / "project"), "dev", {"TRIBUTARY_STATE": str(folder / "state")})
+    return state_of(read_project(folder / "project"), "dev", state_variables(folder / "state"))
 
 
 def ledger_in(folder: Path) -> str:

@@ -28,6 +28,7 @@ from flows.engine.run import run_dbt
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import Profile
 from tests.support.in_process import run_dbt_in_process
+from tests.support.stores import objects, put_back, put_state, state_variables
 
 SHOP = Path(__file__).parents[3] / "projects" / "shop"
 
@@ -60,7 +61,16 @@ class Shop:
         return Profile(target, "shop", output, {})
 
     def state(self, target: str = "prod") -> State:
-        return state_of(read_project(self.project), target, {"TRIBUTARY_STATE": str(self.folder / "state")})
+        return state_of(read_project(self.project), target, state_variables(self.folder / "state"))
+
+    def keep_elsewhere(self) -> None:
+        """Remember what is at the address of the state, where it has one."""
+        address = state_variables(self.folder / "state")["TRIBUTARY_STATE"]
+        self.elsewhere = {address: objects(address)} if "://" in address else {}
+
+    def put_back_elsewhere(self) -> None:
+        for address, contents in self.elsewhere.items():
+            put_back(address, contents)
 
     def build(self, target: str = "prod", changed: bool = False, defer_to: str | None = None, **more: Any) -> DbtResult:
         project, profile = read_project(self.project), self.profile(target)
@@ -94,9 +104,10 @@ def built_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     shutil.copytree(SHOP, shop.project)
     with pytest.MonkeyPatch.context() as patch:
         run_dbt_in_process(patch)
-        patch.setenv("TRIBUTARY_STATE", str(shop.folder / "state"))
+        put_state(patch, shop.folder / "state")
         shop.build()
         shutil.copytree(shop.folder, shop.folder.with_name("kept"))
+        shop.keep_elsewhere()
         yield shop
 
 
@@ -105,6 +116,7 @@ def shop(built_shop: Shop) -> Iterator[Shop]:
     yield built_shop
     shutil.rmtree(built_shop.folder)
     shutil.copytree(built_shop.folder.with_name("kept"), built_shop.folder)
+    built_shop.put_back_elsewhere()
 
 
 def test_nothing_changed_starts_no_dbt_at_all(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

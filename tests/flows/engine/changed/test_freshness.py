@@ -16,6 +16,7 @@ from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
 from infrastructure.profiles import Profile
 from tests.support.in_process import run_dbt_in_process
+from tests.support.stores import put_state
 
 FRESH = "config: {loaded_at_field: at, freshness: {warn_after: {count: 1, period: day}}}"
 FILES = {
@@ -62,7 +63,7 @@ class Visits:
 @pytest.fixture
 def visits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Visits]:
     run_dbt_in_process(monkeypatch)
-    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    put_state(monkeypatch, tmp_path / "state")
     yield Visits(tmp_path)
 
 

@@ -22,6 +22,7 @@ from flows.engine.process.listing import list_nodes
 from flows.engine.run import run_dbt
 from infrastructure.profiles import Profile
 from tests.support.in_process import run_dbt_in_process
+from tests.support.stores import put_state
 
 FILES = {
     "dbt_project.yml": """
@@ -95,7 +96,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Odd]:
     with pytest.MonkeyPatch.context() as patch:
         run_dbt_in_process(patch)
         folder = tmp_path_factory.mktemp("odd")
-        patch.setenv("TRIBUTARY_STATE", str(folder / "state"))
+        put_state(patch, folder / "state")
         patch.setenv("ODD_PACKAGES", "packages")
         made = Odd(folder)
         # dbt decodes what it reads as UTF-8: a file in Latin-1 is its error, and no traceback of ours.

@@ -29,6 +29,7 @@ from flows.engine.run import run_dbt
 from infrastructure.errors import DbtRunFailed
 from tests.support.engines import OTHER_ENGINES, engine_or_skip
 from tests.support.projects import profile_in
+from tests.support.stores import put_state
 
 HOURS = "select i as id, timestamp '2026-01-01' + i * interval 1 hour as happened from range(96) t(i)"
 # Fails as a database does, and once only where there is a file: a lock that somebody else has let go by then.
@@ -45,7 +46,7 @@ from {{ ref('hours') }}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    put_state(monkeypatch, tmp_path / "state")
     project = tmp_path / "days"
     (project / "models").mkdir(parents=True)
     (project / "dbt_project.yml").write_text(

@@ -20,6 +20,7 @@ from flows.engine.run import run_dbt
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import Profile
 from tests.support.results import node
+from tests.support.stores import put_state
 
 PROJECT = (
     "name: hooked\nversion: '1.0'\nflags: {send_anonymous_usage_stats: false}\nmodels: {+materialized: table}\n"
@@ -34,7 +35,7 @@ MODELS = {"first": "select 1 as id", "second": "select * from {{ ref('first') }}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    put_state(monkeypatch, tmp_path / "state")
     models = tmp_path / "project" / "models"
     models.mkdir(parents=True)
     (models.parent / "dbt_project.yml").write_text(PROJECT)

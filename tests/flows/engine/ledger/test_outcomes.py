@@ -24,6 +24,7 @@ from infrastructure.errors import DbtRunFailed
 from infrastructure.profiles import Profile
 from tests.support.engines import OTHER_ENGINES, engine_or_skip
 from tests.support.in_process import InProcessDbt, run_dbt_in_process
+from tests.support.stores import put_state
 
 FILES = {
     "dbt_project.yml": "name: told\nversion: '1.0'\nflags: {send_anonymous_usage_stats: false}\n"
@@ -57,7 +58,7 @@ LOST = "model.told.second"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    put_state(monkeypatch, tmp_path / "state")
     for name, text in FILES.items():
         path = tmp_path / "project" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from flows.engine.ledger.ledger import Ledger
 from flows.engine.ledger.resume import fingerprint, interrupted_run, name_of_run, options_of, told_of
 from flows.engine.target.file_lock import one_writer
 from infrastructure.errors import ConfigError, DbtRunFailed
+from tests.support.stores import in_a_folder
 from tests.support.witnessed_build import MODELS, build, kill_in_the_middle, ran, state_in, write_project
 
 
@@ -176,6 +177,7 @@ class Deleting:
         self.notes.append(text)
 
 
+@in_a_folder
 def test_a_state_folder_that_is_deleted_under_a_run_costs_nothing_that_was_done(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
