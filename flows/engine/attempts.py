@@ -340,9 +340,9 @@ class Attempts:
 
     def _read_lines(self, child: DbtProcess, text_log: TextLog, number: int, kept: KeptParse) -> None:
         for event in self._dbt.events(child):
-            shown = kept.shown(event)
+            if event.name == SELECTED or is_of_an_interrupt(event):
+                self._show(kept.shown(event)[:-1])
             if event.name == SELECTED:
-                self._show(shown[:-1])
                 self._attempt.selected = tuple((event.data or {})["nodes"])
                 self._ledger.append({"kind": "selected", "nodes": self._attempt.selected})
                 continue
@@ -359,7 +359,8 @@ class Attempts:
                     self._take_node(event.node, number)
             text_log.line(f"{event.at:%H:%M:%S} {event.text}")
             self._attempt.take_line(event)
-            self._show(shown)
+            # As it is now: a node that was cut off has not failed, and is not shown so.
+            self._show(kept.shown(event))
         if self._recorder and child.is_interrupted:
             self._recorder.is_stopped = True
 
