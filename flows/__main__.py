@@ -19,7 +19,12 @@ from infrastructure.screen import echo, screen, styled
 # In the order in which help lists them. A command is imported when it is asked for.
 COMMANDS = {
     "run": "flows.cli.run:run",
+    "build": "flows.cli.run:build",
     "plan": "flows.cli.plan:plan",
+    **{verb: "flows.cli.one_command:" + verb.replace("-", "_") for verb in ("test", "seed", "snapshot")},
+    "run-operation": "flows.cli.one_command:run_operation",
+    "docs": "flows.cli.one_command:docs",
+    **{verb: f"flows.cli.questions:{verb}" for verb in ("ls", "show", "compile")},
     "init": "flows.cli.init:init",
     "transform": "flows.cli.transform:transform",
     "fast-transform": "flows.cli.transform:fast_transform",

@@ -136,3 +136,26 @@ def json_text(document: str) -> str:
     return re.sub(
         "[\x7f-\x9f\u061c\u2028\u2029\u202a-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", document
     )
+
+
+def cut_middle(text: str, width: int) -> str:
+    """Return a text of at most so many characters: its middle, where names are most alike, becomes "…"."""
+    if len(text) <= width:
+        return text
+    head = width // 2
+    tail = width - head - 1
+    return f"{text[:head]}…{text[len(text) - tail :]}" if width > 2 else text[:width]
+
+
+def count_of(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as "1 node" and "2,000 nodes"."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {plural or plural_of(noun)}"
+
+
+def plural_of(noun: str) -> str:
+    """Return the plural of an English noun that has a regular one."""
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"

@@ -12,6 +12,9 @@ from flows.engine.context.command import DbtCommand
 _RESUMED, _OF_A_RUN = "resume", "resume_run"
 _FLOWS = ("uv", "run", "python", "-m", "flows")
 
+# Commands of ours that go on with what a dbt command left undone.
+_COMMANDS = {"build": "run", **{verb: verb for verb in ("test", "seed", "snapshot")}}
+
 
 def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Return the command that starts a deployment again with the parameters of a run, and resumes it if it can.
@@ -26,9 +29,9 @@ def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given
     return shlex.join(words)
 
 
-def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any], command: str = "run") -> str:
     """Return the command line for a run of the pipeline without a deployment; see `of_deployment`."""
-    words = [*_FLOWS, "run"]
+    words = [*_FLOWS, command]
     again = _changed_parameters(accepted, given)
     # The command line has it in minutes.
     again = {
@@ -54,7 +57,8 @@ def of_verb(verb: str, target: str, project_dir: str | None) -> str:
 
 def of_command(command: DbtCommand, target: str, project_dir: str | None) -> str | None:
     """Return the command line for a dbt command outside of any pipeline; None where there is none for it."""
-    if command.verb != "build":
+    name = _COMMANDS.get(command.verb)
+    if name is None:
         return None
     given = {
         "target": target,
@@ -66,7 +70,7 @@ def of_command(command: DbtCommand, target: str, project_dir: str | None) -> str
         "project_dir": project_dir,
     }
     nothing: dict[str, Any] = {**dict.fromkeys(given), "full_refresh": False, _RESUMED: False}
-    return of_pipeline(nothing, given)
+    return of_pipeline(nothing, given, name)
 
 
 def _changed_parameters(accepted: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.cli.options import examples
-from infrastructure.console import answer_in_json, dumps, say
-from infrastructure.screen import echo, screen
+from infrastructure.console import answer_in_json, dumps, say, say_aside
+from infrastructure.plain_text import count_of
+from infrastructure.screen import echo
 
 if TYPE_CHECKING:
     from flows.history.query import QueryResult
@@ -74,36 +74,12 @@ def _explain(store: HistoryStore) -> None:
 
 
 def _print(answer: QueryResult, form: str) -> None:
+    from flows.report.rows_table import print_rows, width_of_stdout
+
     if form == "json":
         echo(dumps(answer.documents()))
     elif form == "csv":
         echo(answer.csv_text(), nl=False)
     else:
-        _print_table(answer)
-
-
-def _print_table(answer: QueryResult) -> None:
-    from rich.table import Table
-
-    # A pipe has no width: a broken line can be neither searched nor copied.
-    console = screen(width=None if sys.stdout.isatty() else 240)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
-    for number, column in enumerate(answer.columns):
-        figures = all(isinstance(row[number], (int, float)) or row[number] is None for row in answer.rows)
-        table.add_column(column, overflow="fold", justify="right" if figures else "left")
-    for row in answer.rows:
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table, highlight=False)
-    console.print(f"\n{len(answer.rows)} rows", style="bright_black", highlight=False)
-
-
-def _cell(value: Any) -> str:  # noqa: ANN401  (whatever a query gives)
-    from datetime import datetime
-
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        print_rows(answer.columns, answer.rows, width_of_stdout())
+        say_aside(f"\n{count_of(len(answer.rows), 'row')}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 import yaml
 
-from flows.engine.context.options import RETRIES, RunOptions
+from flows.engine.context.options import DBT_OPTIONS, RETRIES, RunOptions
 from flows.engine.context.packages import NO_DEPS_VARIABLE
 from infrastructure.errors import ConfigError
 from infrastructure.program import PROGRAM_VARIABLE
@@ -59,55 +59,65 @@ indirect_selection_option = click.option(
 )
 # What --resume stands for where no run is named.
 _LAST = "last"
-# All of RunOptions, in the order in which help lists them.
-_RUN_OPTIONS = (
-    select_option,
-    exclude_option,
-    selector_option,
-    full_refresh_option,
-    vars_option,
-    click.option("--freshness/--no-freshness", default=True, help="Stop before building when a source is too old."),
-    click.option("--docs", is_flag=True, help="Generate the documentation site at the end."),
-    click.option(
+# All of RunOptions by field, in the order in which help lists them.
+_RUN_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "select": select_option,
+    "exclude": exclude_option,
+    "selector": selector_option,
+    "full_refresh": full_refresh_option,
+    "vars": vars_option,
+    "freshness": click.option(
+        "--freshness/--no-freshness", default=True, help="Stop before building when a source is too old."
+    ),
+    "docs": click.option("--docs", is_flag=True, help="Generate the documentation site at the end."),
+    "resume": click.option(
         "--resume",
         is_flag=False,
         flag_value=_LAST,
         metavar="[RUN]",
         help="Do only what the last run with these options left undone, or the named run, with its own options.",
     ),
-    changed_option,
-    defer_to_option,
-    click.option("--wait/--no-wait", default=True, help="Wait while another run writes to the target."),
-    click.option(
+    "changed": changed_option,
+    "defer_to": defer_to_option,
+    "wait": click.option("--wait/--no-wait", default=True, help="Wait while another run writes to the target."),
+    "retries": click.option(
         "--retries",
         type=click.IntRange(0),
         default=RETRIES,
         show_default=True,
         help="How often to retry a node after a transient failure: a lost connection, a lock, a quota.",
     ),
-    click.option(
+    "timeout_seconds": click.option(
         "--timeout-minutes",
         type=click.FloatRange(0, min_open=True),
         metavar="MINUTES",
         help="Stop the run after so many minutes; default: no limit.",
     ),
-    click.option("--fail-fast", is_flag=True, help="Start no further node after a failure."),
-    click.option(
+    "fail_fast": click.option("--fail-fast", is_flag=True, help="Start no further node after a failure."),
+    "threads": click.option(
         "--threads",
         type=click.IntRange(1),
         metavar="COUNT",
         help="How many nodes run at a time; default: as in the profile.",
     ),
-    click.option("--empty", is_flag=True, help="Build every table without rows, to see that the SQL works."),
-    click.option("--sample", metavar="WINDOW", help="Build from the rows of a window of time alone, such as '3 days'."),
-    click.option(
+    "empty": click.option("--empty", is_flag=True, help="Build every table without rows, to see that the SQL works."),
+    "sample": click.option(
+        "--sample", metavar="WINDOW", help="Build from the rows of a window of time alone, such as '3 days'."
+    ),
+    "event_time_start": click.option(
         "--event-time-start", metavar="TIME", help="Build the batches of microbatch models from this day or time on."
     ),
-    click.option("--event-time-end", metavar="TIME", help="Up to this day or time, which no longer belongs to it."),
-    click.option("--store-failures", is_flag=True, help="Keep the rows that each test finds in a table."),
-    indirect_selection_option,
-    allow_nothing_option,
-)
+    "event_time_end": click.option(
+        "--event-time-end", metavar="TIME", help="Up to this day or time, which no longer belongs to it."
+    ),
+    "store_failures": click.option(
+        "--store-failures", is_flag=True, help="Keep the rows that each test finds in a table."
+    ),
+    "indirect_selection": indirect_selection_option,
+    "allow_nothing": allow_nothing_option,
+}
+# Of a whole run alone.
+_OF_A_BUILD = frozenset({"freshness", "docs", "changed", "defer_to"})
 
 
 def _use_dbt(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -143,11 +153,17 @@ def project_option(command: Callable[..., Any]) -> Callable[..., Any]:
 raw_schema_option = click.option("--raw-schema", default="raw", show_default=True, help="The schema to load into.")
 
 
-def run_options(command: _Command) -> _Command:
-    """Give a command every option of a run; `options_of` reads them."""
-    for option in reversed(_RUN_OPTIONS):
-        command = option(command)
-    return command
+def run_options(verb: str = "build") -> Callable[[_Command], _Command]:
+    """Give a command every option of a run that its dbt command has; `options_of` reads them."""
+
+    def add(command: _Command) -> _Command:
+        for name, option in reversed(list(_RUN_OPTIONS.items())):
+            is_dbts = verb in DBT_OPTIONS[name].since if name in DBT_OPTIONS else True
+            if is_dbts and (verb == "build" or name not in _OF_A_BUILD):
+                command = option(command)
+        return command
+
+    return add
 
 
 def options_of(asked: dict[str, Any]) -> RunOptions:
@@ -163,7 +179,7 @@ def options_of(asked: dict[str, Any]) -> RunOptions:
     named = given.pop("resume", None)
     given |= {"resume": named is not None, "resume_run": None if named == _LAST else named}
     for name in ("select", "exclude"):
-        given[name] = " ".join(given[name]) or None
+        given[name] = " ".join(given.get(name, ())) or None
     return RunOptions(**given)
 
 
@@ -172,8 +188,8 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def parse_vars(text: str | None) -> dict[str, Any]:
-    """Return the variables in the text of --vars.
+def parse_vars(text: str | None, option: str = "--vars") -> dict[str, Any]:
+    """Return the variables in the text of --vars, or of another option that takes a mapping.
 
     Raises:
         ConfigError: the text is not a YAML mapping.
@@ -183,7 +199,7 @@ def parse_vars(text: str | None) -> dict[str, Any]:
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as exc:
-        raise ConfigError(f"--vars is not valid YAML: {text!r}. Write it as '{{name: value}}'.") from exc
+        raise ConfigError(f"{option} is not valid YAML: {text!r}. Write it as '{{name: value}}'.") from exc
     if not isinstance(document, dict):
-        raise ConfigError(f"--vars has to be a mapping, not {text!r}. Write it as '{{name: value}}'.")
+        raise ConfigError(f"{option} has to be a mapping, not {text!r}. Write it as '{{name: value}}'.")
     return {str(name): value for name, value in cast(dict[Any, Any], document).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +24,7 @@ from flows.cli.options import (
 )
 from flows.cli.target import profile_for_parsing
 from infrastructure.console import dumps, json_option
+from infrastructure.plain_text import count_of
 from infrastructure.program import find_program
 from infrastructure.screen import echo, screen
 
@@ -56,10 +57,12 @@ if TYPE_CHECKING:
 @defer_to_option
 @indirect_selection_option
 @allow_nothing_option
+@click.option("--all", "is_all", is_flag=True, help="A line for each node, however many there are.")
 @json_option
 def plan(
     target: str,
     project_dir: str | None,
+    is_all: bool,
     as_json: bool,
     **asked: Any,  # noqa: ANN401  (the options that it has in common with `run`)
 ) -> None:
@@ -89,7 +92,7 @@ def plan(
             )
         )
     else:
-        _print_plan(planned, target)
+        _print_plan(planned, target, is_all)
         for note in (*notes, f"It is for {program.sentence}."):
             echo(note)
 
@@ -124,22 +127,45 @@ def _changes(
     return plan_of_changes(manifest, found.decisions, found.inputs, command.full_refresh), found.notes, manifest
 
 
-def _print_plan(planned: list[PlannedNode], target: str) -> None:
-    from rich.table import Table
+# Beyond so many rows a terminal shows folders.
+_MANY = 40
 
-    # A pipe has no width: a broken line can be neither searched nor copied.
-    console = screen(width=None if sys.stdout.isatty() else 240)
+
+def _print_plan(planned: list[PlannedNode], target: str, is_all: bool) -> None:
+    from flows.report.rows_table import print_rows, width_of_stdout
+
     if not planned:
-        console.print(f"Nothing would run on {target}: the selection matches no node.")
+        echo(f"Nothing would run on {target}: the selection matches no node.")
         return
+    width = width_of_stdout()
     runs = [node for node in planned if node.step]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
-    for title in ("step", "node", "type", "what dbt does", "why"):
-        table.add_column(title, overflow="fold")
+    if width is None or is_all or len(planned) <= _MANY:
+        rows = [
+            (str(node.step or ""), node.name, node.resource_type.replace("_", " "), node.action, node.reason)
+            for node in planned
+        ]
+        print_rows(("step", "node", "type", "what dbt does", "why"), rows, width)
+    else:
+        columns = ("folder", "what would run", "reused")[: 2 if len(runs) == len(planned) else 3]
+        print_rows(columns, [row[: len(columns)] for row in _by_folder(planned)], width)
+        echo("\nWith --all: a line for each node, with what dbt does and why.")
+    steps = count_of(max((node.step for node in runs), default=0), "step")
+    echo(f"\n{count_of(len(runs), 'node')} in {steps} on {target}. Nothing was executed.")
+
+
+def _by_folder(planned: list[PlannedNode]) -> list[tuple[str, str, str]]:
+    """Return folder, what would run there, and how many of its nodes would not."""
+    folders: dict[str, list[PlannedNode]] = {}
     for node in planned:
-        table.add_row(str(node.step or ""), node.name, node.resource_type.replace("_", " "), node.action, node.reason)
-    console.print(table)
-    console.print(
-        f"\n{len(runs)} nodes in {max((node.step for node in runs), default=0)} steps on {target}. "
-        "Nothing was executed."
-    )
+        folders.setdefault(node.path.rpartition("/")[0] or ".", []).append(node)
+    return [
+        (folder, _counts([node for node in nodes if node.step]), str(sum(not node.step for node in nodes) or ""))
+        for folder, nodes in sorted(folders.items())
+    ]
+
+
+def _counts(nodes: list[PlannedNode]) -> str:
+    from flows.engine.artifacts.manifest import TEST_TYPES
+
+    found = Counter(node.resource_type for node in sorted(nodes, key=lambda node: node.resource_type in TEST_TYPES))
+    return ", ".join(count_of(count, resource_type.replace("_", " ")) for resource_type, count in found.items())

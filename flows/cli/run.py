@@ -1,7 +1,8 @@
-"""`python -m flows run`."""
+"""`python -m flows build`, and the same as `run`."""
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "python -m flows run",
-        "python -m flows run --target prod --select tag:marts+",
-        "python -m flows run --project-dir ../jaffle_shop --full-refresh",
-        "python -m flows run --changed",
-        "python -m flows run --target ci --defer-to prod",
-        "python -m flows run --json | jq .counts",
+        "python -m flows build",
+        "python -m flows build --target prod --select tag:marts+",
+        "python -m flows build --project-dir ../jaffle_shop --full-refresh",
+        "python -m flows build --changed",
+        "python -m flows build --target ci --defer-to prod",
+        "python -m flows build --json | jq .counts",
     )
 )
 @target_option
 @project_option
-@run_options
+@run_options()
 @click.option(
     "--data/--no-data",
     "with_data",
@@ -35,19 +36,28 @@ if TYPE_CHECKING:
     help="Load this repository's commits and sample data first; by default on DuckDB, for the project in dbt/.",
 )
 @json_option
-def run(
+def build(
     target: str,
     project_dir: str | None,
     with_data: bool | None,
     as_json: bool,
     **asked: Any,  # noqa: ANN401  (what `run_options` adds)
 ) -> None:
-    """Build and test a dbt project, with every node in the Prefect UI."""
+    """Build and test a dbt project, with every node in the Prefect UI: seeds, snapshots, models and tests."""
     from flows.pipelines.local_run import Request
 
     request = Request(target, project_dir, with_data, options_of(asked))
     quiet_prefect()
     _run(request, as_json)
+
+
+run = copy(build)
+run.name = "run"
+run.help = (
+    "Build and test a dbt project, as `build` does: seeds, snapshots, models and tests.\n\n"
+    "dbt's own `run`, which builds models and tests nothing, is `run --select resource_type:model "
+    "--indirect-selection empty`."
+)
 
 
 def _run(request: Request, as_json: bool) -> None:

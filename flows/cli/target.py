@@ -59,3 +59,18 @@ def profile_for_parsing(target: str) -> Profile:
             # Neither saved nor declared: probably a typing mistake, so name the similar targets.
             load_targets().find(target)
             raise
+
+
+def require_built(profile: Profile) -> Profile:
+    """Return a profile whose warehouse can be asked.
+
+    Raises:
+        ConfigError: it is a DuckDB file that no run has made yet; a question makes none.
+    """
+    path = str(profile.output.get("path", ""))
+    if profile.warehouse == "duckdb" and path and "://" not in path and ":" not in path and not os.path.exists(path):
+        raise ConfigError(
+            f"Nothing was built on target {profile.target} yet: there is no {os.path.relpath(path)}. "
+            f"Build it: uv run python -m flows run --target {profile.target}"
+        )
+    return profile

@@ -22,6 +22,7 @@ class PlannedNode:
         action: what dbt would do with it, such as "rebuild the table".
         reason: why it is in the run.
         step: the earliest place in the order, from 1; nodes of one step do not wait for each other. 0: it does not run.
+        path: of the file of its code, from the project's folder.
     """
 
     unique_id: str
@@ -30,6 +31,7 @@ class PlannedNode:
     action: str
     reason: str
     step: int
+    path: str = ""
 
 
 def plan_of(
@@ -47,6 +49,7 @@ def plan_of(
             action=action_of(manifest.nodes[unique_id], full_refresh),
             reason=reasons[unique_id],
             step=steps[unique_id],
+            path=manifest.nodes[unique_id].path,
         )
         for unique_id in chosen
     ]
@@ -68,7 +71,8 @@ def plan_of_changes(
                 action_of(manifest.nodes[node.unique_id], full_refresh) if node.unique_id in manifest.nodes else "build"
             )
         step = steps.get(node.unique_id, 1) if decision.is_built else 0
-        planned.append(PlannedNode(node.unique_id, node.name, node.resource_type, action, decision.reason, step))
+        path = manifest.nodes[node.unique_id].path if node.unique_id in manifest.nodes else ""
+        planned.append(PlannedNode(node.unique_id, node.name, node.resource_type, action, decision.reason, step, path))
     return sorted(planned, key=lambda node: (node.step == 0, node.step, node.resource_type in TEST_TYPES, node.name))
 
 

@@ -32,6 +32,8 @@ from flows.report.artifacts import publish
 from flows.report.html.summary import publish_overview
 from infrastructure.errors import DbtRunFailed, TributaryError
 
+# Of `docs generate`: one file that opens in any browser.
+STATIC = ("--static",)
 # A task in a user's flow may select what a project does not have yet; `build` takes options for the opposite.
 _asked = partial(RunOptions, allow_nothing=True)
 
@@ -162,10 +164,27 @@ def build(  # noqa: PLR0913  (what a flow of a user's own can ask for)
     return _run("build", options, target, project_dir)
 
 
+@task(name="dbt command", cache_policy=NO_CACHE)
+def command(
+    verb: str,
+    options: RunOptions,
+    target: str = "dev",
+    project_dir: str | None = None,
+    flags: Sequence[str] = (),
+) -> DbtResult:
+    """Run any dbt command that writes.
+
+    Args:
+        verb: as typed after `dbt`.
+        flags: arguments of the command itself.
+    """
+    return _run(verb, options, target, project_dir, flags)
+
+
 @task(name="dbt docs generate", cache_policy=NO_CACHE)
 def docs(target: str = "dev", vars: Mapping[str, Any] | None = None, project_dir: str | None = None) -> DbtResult:
     """Generate the documentation site, as one file that opens in any browser: target_path/static_index.html."""
-    return _run("docs generate", RunOptions(vars=vars or {}), target, project_dir, ("--static",))
+    return _run("docs generate", RunOptions(vars=vars or {}), target, project_dir, STATIC)
 
 
 def _run(

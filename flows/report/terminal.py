@@ -16,7 +16,7 @@ from flows.engine.ledger.explanation import NAMED, WHOLE, Explanation, explain
 from flows.engine.ledger.failures import log_of
 from flows.engine.ledger.skips import causes_of
 from flows.report.artifacts import SLOWEST, by_reason, counts_sentence, rows_affected, rows_found, slowest
-from infrastructure.plain_text import one_line, sentence
+from infrastructure.plain_text import cut_middle, one_line, plural_of, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,13 +74,18 @@ class TerminalReporter:
             return
         if node.status == STARTED:
             if self._progress and self._bar is not None:
-                self._progress.update(self._bar, total=node.total, detail=node.name)
+                self._progress.update(
+                    self._bar, total=node.total, detail=cut_middle(node.name, _room(self._console, 70))
+                )
             return
         self._done += 1
         if node.status in FAILED:
-            self._console.print(Text.assemble(("failed  ", "red"), node.name))
+            name = cut_middle(node.name, _room(self._console, 8))
+            self._console.print(Text.assemble(("failed  ", "red"), name), soft_wrap=True)
         elif node.status in WARNED:
-            self._console.print(Text.assemble(("warning ", "yellow"), f"{node.name}: {rows_found(node)}"))
+            found = rows_found(node)
+            name = cut_middle(node.name, _room(self._console, 10 + len(found)))
+            self._console.print(Text.assemble(("warning ", "yellow"), f"{name}: {found}"), soft_wrap=True)
         if self._progress and self._bar is not None:
             self._progress.update(self._bar, completed=self._done, total=node.total)
         elif node.total and self._done % _PLAIN_STEP == 0:
@@ -120,7 +125,7 @@ def print_result(console: Console, result: DbtResult, explanation: Explanation |
         print_explanation(console, explanation)
     elif len(result.of("succeeded", "warned")) > SLOWEST:
         console.print()
-        console.print(_slowest_table(result))
+        _print_slowest(console, result)
 
 
 def print_explanation(console: Console, explanation: Explanation) -> None:
@@ -174,36 +179,34 @@ def _outcome_table(result: DbtResult) -> Table:
             else Text("")
             for outcome in shown
         ]
-        table.add_row(_plural(resource_type), *cells)
+        table.add_row(plural_of("hook" if resource_type == HOOK else resource_type.replace("_", " ")), *cells)
     return table
 
 
-def _slowest_table(result: DbtResult) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
-    table.add_column("slowest")
-    table.add_column("seconds", justify="right")
+def _print_slowest(console: Console, result: DbtResult) -> None:
     nodes = slowest(result)
     # Not every warehouse reports how many rows a statement wrote.
     rows = [rows_affected(node) for node in nodes]
-    if any(count is not None for count in rows):
-        table.add_column("rows", justify="right")
-        for node, count in zip(nodes, rows, strict=True):
-            table.add_row(node.name, f"{node.seconds:.2f}", "" if count is None else f"{count:,}")
-    else:
-        for node in nodes:
-            table.add_row(node.name, f"{node.seconds:.2f}")
-    return table
+    has_rows = any(count is not None for count in rows)
+    room = _room(console, 22 if has_rows else 10)
+    names = [cut_middle(node.name, room) for node in nodes]
+    wide = max(len(name) for name in ["slowest", *names])
+    head = f"{'slowest':<{wide}}  seconds{'rows':>12}" if has_rows else f"{'slowest':<{wide}}  seconds"
+    console.print(Text(head, style="bright_black"), soft_wrap=True)
+    for name, node, count in zip(names, nodes, rows, strict=True):
+        figure = f"{'' if count is None else format(count, ','):>12}" if has_rows else ""
+        console.print(Text(f"{name:<{wide}}  {node.seconds:>7.2f}{figure}".rstrip()), soft_wrap=True)
+
+
+def _room(console: Console, taken: int) -> int:
+    """Return how many characters a name may have beside what a line has besides; in a pipe, all of them."""
+    return max(24, console.width - taken) if console.is_terminal else 10_000
 
 
 def _types(nodes: Sequence[NodeResult]) -> list[str]:
     order = ["source", "seed", "snapshot", "model", "test", "unit_test"]
     found = {node.resource_type for node in nodes}
     return [name for name in order if name in found] + sorted(found - set(order))
-
-
-def _plural(resource_type: str) -> str:
-    words = "hook" if resource_type == HOOK else resource_type.replace("_", " ")
-    return f"{words.removesuffix('y')}ies" if words.endswith("y") else f"{words}s"
 
 
 def _and_more(count: int, shown: int) -> str:

@@ -44,3 +44,12 @@ def _compiled(entry: Mapping[str, Any]) -> Compiled:
         counted=config.get("fail_calc") or "count(*)",
         fails=config.get("error_if") or "!= 0",
     )
+
+
+def compiled_results(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SQL of a run_results.json by the name of the node; of a node without SQL there is none."""
+    return {
+        str(entry["unique_id"]).split(".", 2)[-1]: str(entry["compiled_code"]).strip()
+        for entry in document.get("results") or ()
+        if entry.get("compiled_code")
+    }

@@ -145,7 +145,7 @@ def told_of(options: RunOptions) -> dict[str, Any]:
     return said | {"vars": variables_text(options.vars)} if options.vars else said
 
 
-def options_of(options: RunOptions, state: State) -> RunOptions:
+def options_of(options: RunOptions, state: State, verb: str = "build") -> RunOptions:
     """Return the options of a run that is resumed by its name: its own selection and variables.
 
     Raises:
@@ -154,7 +154,7 @@ def options_of(options: RunOptions, state: State) -> RunOptions:
     if options.resume_run is None:
         return options
     fitting = [_entries(path) for path in reversed(state.runs()) if path.name.startswith(options.resume_run)]
-    builds = [each for each in fitting if each and each[0].get("options") and each[0]["command"]["verb"] == "build"]
+    builds = [each for each in fitting if each and each[0].get("options") and each[0]["command"]["verb"] == verb]
     # Of several, the last one that something is left of.
     for entries in sorted(builds, key=_is_whole)[:1]:
         said = dict(entries[0]["options"])
@@ -168,7 +168,7 @@ def options_of(options: RunOptions, state: State) -> RunOptions:
             )
         return replace(options, **said)
     raise ConfigError(
-        f"There is no record of a build {options.resume_run!r} under {state.folder}. A run's name is the moment at "
+        f"There is no record of a {verb} {options.resume_run!r} under {state.folder}. A run's name is the moment at "
         "which it began, such as 20261128T031500, as its folder and its log have it."
     )
 

@@ -177,9 +177,10 @@ def test_a_deployment_again_has_what_the_run_was_given() -> None:
     )
 
 
-def test_a_dbt_command_of_its_own_has_a_command_line_where_it_builds() -> None:
+def test_a_dbt_command_of_its_own_has_a_command_line_where_there_is_one() -> None:
     build = DbtCommand("build", select="orders+", full_refresh=True)
     assert of_command(build, "prod", None) == (
         "uv run python -m flows run --target prod --select orders+ --full-refresh --resume"
     )
-    assert of_command(DbtCommand("test"), "prod", None) is None
+    assert of_command(DbtCommand("test"), "prod", None) == "uv run python -m flows test --target prod --resume"
+    assert of_command(DbtCommand("run"), "prod", None) is None

@@ -16,11 +16,14 @@ from tests.support.processes import free_port
 # What a command wants besides its target.
 _ALSO = {
     "compare": ["--save", "before.json"],
+    "compile": ["--select", "dim_musician"],
     "fast-transform": ["--source", "github"],
+    "run-operation": ["some_macro"],
+    "show": ["--select", "dim_musician"],
     "transform": ["--everything"],
 }
 # Those that take no target, or start no server.
-_OTHERS = {"alerts", "history", "init", "payroll", "reconcile", "report", "serve"}
+_OTHERS = {"alerts", "docs", "history", "init", "payroll", "reconcile", "report", "serve"}
 
 
 @pytest.mark.parametrize("name", sorted({*COMMANDS} - _OTHERS))
