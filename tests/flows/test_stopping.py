@@ -130,7 +130,7 @@ def cancel(api: str, recorded: Recorded, state: str = "CANCELLING") -> None:
 
 def of_the_command_line(api: str, sleeper: Sleeper) -> Recorded:
     """Return the flow run that the command line started on a target."""
-    name = f"dbt-asleep-{sleeper.target}"
+    name = f"asleep build {sleeper.target}"
     (run,) = post(api, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
     return Recorded(api, UUID(run["id"]))
 
