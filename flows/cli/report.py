@@ -29,12 +29,15 @@ def report(
     target: str, project_dir: str | None, output: str | None, days: int, price_per_tebibyte: float | None
 ) -> None:
     """Write a report of status, runs, tests, sources and costs as one HTML file that needs no network."""
+    from flows.engine.changed.last_success import latest_folder
     from flows.engine.context.project import read_project
     from flows.engine.context.state import state_of, state_root
     from flows.history.store import history_store
     from flows.report.html.page import write_report
 
-    project = state_of(read_project(project_dir), target, os.environ).project
+    state = state_of(read_project(project_dir), target, os.environ)
+    project, last_good = state.project, latest_folder(state)
     path = Path(output) if output else state_root(os.environ) / f"report-{project}-{target}.html"
-    contents = write_report(history_store(os.environ), project, target, path, days, price_per_tebibyte)
+    artifacts = [state.target_path, *([last_good] if last_good else [])]
+    contents = write_report(history_store(os.environ), project, target, path, days, price_per_tebibyte, artifacts)
     echo(f"{project} on {target}: {contents.status}. Open {path.absolute()}")

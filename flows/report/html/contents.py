@@ -236,7 +236,8 @@ def _sources(history: DuckDBPyConnection) -> list[Document]:
         history,
         """
         select
-            split_part(unique_id, '.', 3) || '.' || name as name, owner, outcome, status, max_loaded_at, checked_at,
+            unique_id, split_part(unique_id, '.', 3) || '.' || name as name,
+            owner, outcome, status, max_loaded_at, checked_at,
             age_seconds, coalesce(warn_after_seconds, error_after_seconds) as promised_seconds, error_after_seconds
         from latest where resource_type = 'source'
         order by list_position(['failed', 'warned', 'succeeded'], outcome),
@@ -250,7 +251,7 @@ def _costs(history: DuckDBPyConnection, since: datetime, price: float | None) ->
         history,
         f"""
         select
-            any_value(name) as name, count(*) as times, sum(bytes_processed) as bytes_processed,
+            unique_id, any_value(name) as name, count(*) as times, sum(bytes_processed) as bytes_processed,
             sum(coalesce(bytes_billed, bytes_processed)) as bytes_billed, sum(slot_milliseconds) / 3600000 as slot_hours
         from nodes
         where started_at >= $1 and (bytes_processed is not null or slot_milliseconds is not null)

@@ -55,6 +55,25 @@ for (const table of document.querySelectorAll("table.sortable")) {
   show();
 }
 
+// In a large report the pages of models are packed: the one that an address names is unpacked and put in its place.
+const packed = document.getElementById("packed");
+let unpacked = null;
+const open = async () => {
+  const id = location.hash.slice(1);
+  if (!packed || !id.startsWith("node.") || document.getElementById(id)) return;
+  unpacked ??= (async () => {
+    const bytes = Uint8Array.from(atob(packed.textContent.trim()), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  })();
+  const html = (await unpacked)[id];
+  if (!html || document.getElementById(id)) return;
+  document.getElementById("pages").insertAdjacentHTML("beforeend", html);
+  // The browser looks for the place that an address names once: ask it again.
+  location.replace("#" + id);
+};
+addEventListener("hashchange", open);
+open();
+
 // What is in trouble is looked for first.
 for (const box of document.querySelectorAll(".natural")) {
   const first = box.querySelector(".failed, .warned, .path")?.getBoundingClientRect();

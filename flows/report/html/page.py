@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.engine.artifacts.descriptions import Description, read_descriptions
 from flows.history.rows import utc
 from flows.history.store import HistoryStore
 from flows.report.html import charts, drawings, words
 from flows.report.html.contents import Contents, Document, is_hook, read_contents
+from flows.report.html.node_pages import NodePage, anchors, packed_pages
 from flows.report.html.nodes import ProjectNodes, read_nodes
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
@@ -40,8 +42,13 @@ def write_report(
     output: Path,
     days: int = DAYS,
     price_per_tebibyte: float | None = None,
+    artifacts: Sequence[Path] = (),
 ) -> Contents:
     """Write the report of a project on a target, whole or not at all, and return its contents.
+
+    Args:
+        artifacts: folders in which dbt left what the history does not have: columns and
+            compiled SQL. The first counts most.
 
     Raises:
         ConfigError: the file can't be written, the history can't be read, or the library that draws is missing.
@@ -51,7 +58,7 @@ def write_report(
         now = utc(datetime.now(UTC))
         contents = read_contents(history, project, target, now, days, price_per_tebibyte)
         nodes = read_nodes(history)
-    text = render(contents, nodes)
+    text = render(contents, nodes, read_descriptions(artifacts))
     try:
         private_folder(output.parent)
         write_whole(output, text.encode(), keeps_mode=True)
@@ -60,7 +67,7 @@ def write_report(
     return contents
 
 
-def render(contents: Contents, nodes: ProjectNodes) -> str:
+def render(contents: Contents, nodes: ProjectNodes, described: Mapping[str, Description]) -> str:
     """Return the page as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -75,18 +82,26 @@ def render(contents: Contents, nodes: ProjectNodes) -> str:
     def names(unique_ids: Iterable[str]) -> str:
         return ", ".join(map(nodes.name, unique_ids))
 
-    filters: dict[str, Callable[..., str]] = {
+    filters: dict[str, Callable[..., object]] = {
         "clock": words.clock,
         "ago": ago,
         "moment": words.moment,
         "kind": words.kind,
         "state": drawings.state_of,
+        "line": drawings.runs_line,
         "names": names,
         "size": words.size,
         "share": words.share,
     }
     environment.filters.update(filters)
     lineage = nodes.lineage(contents)
+    ids = anchors(sorted(nodes.graph))
+    template = environment.get_template("node.html.j2")
+
+    def page_of(page: NodePage) -> str:
+        return template.render(page=page)
+
+    pages = packed_pages(nodes, described, ids, page_of)
     drawn = {
         "runs": Markup(charts.runs_chart(contents.runs) if contents.runs else ""),  # noqa: S704  (ours, and escaped)
         "gantt": Markup(charts.gantt_chart(contents) if contents.nodes else ""),  # noqa: S704
@@ -99,7 +114,10 @@ def render(contents: Contents, nodes: ProjectNodes) -> str:
         c=contents,
         charts=drawn,
         lineage=lineage,
-        drawn_lineage=drawings.lineage_drawing(lineage),
+        ids=ids,
+        pages=[Markup(page) for page in pages.plain],  # noqa: S704  (of a template of ours, which escaped it)
+        packed=pages.packed,
+        drawn_lineage=drawings.lineage_drawing(lineage, ids.get),
         box=(drawings.BOX_WIDTH, drawings.BOX_HEIGHT),
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import shutil
@@ -60,9 +62,9 @@ def browser() -> str:
     return found
 
 
-def visit(browser: str, page: Path, folder: Path, *options: str) -> str:
+def visit(browser: str, page: Path, folder: Path, *options: str, fragment: str = "") -> str:
     """Open a page, and return what the browser printed; fail when the page complained about anything."""
-    arguments = [browser, *_QUIET, f"--user-data-dir={folder / 'browser'}", *options, page.as_uri()]
+    arguments = [browser, *_QUIET, f"--user-data-dir={folder / 'browser'}", *options, page.as_uri() + fragment]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert not complaints, complaints
@@ -130,12 +132,35 @@ class _Loads(HTMLParser):
         self.addresses: list[str] = []
         self.ids: set[str] = set()
         self.named: set[str] = set()
+        self.pages: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self.addresses += [value for name in ("src", "href", "action", "xlink:href") if (value := values.get(name))]
+        self.pages |= {values["id"] or ""} if tag == "article" else set()
         self.ids |= {value for name, value in attrs if name == "id" and value}
         self.named |= {value for name, value in attrs if name in ("aria-labelledby", "for") and value}
+
+
+def unpacked(text: str) -> dict[str, str]:
+    """Return the pages of nodes that a report holds packed, by the id of each."""
+    found = re.search(r'id="packed">([^<]*)<', text)
+    return json.loads(gzip.decompress(base64.b64decode(found[1]))) if found else {}
+
+
+def test_the_page_of_a_model_opens_by_its_address_also_where_the_pages_are_packed(
+    browser: str, big: Path, tmp_path: Path
+) -> None:
+    write_report(made_history(tmp_path, AT, runs=2, nodes=30), "shop", "dev", tmp_path / "small.html")
+    small = (tmp_path / "small.html").read_text()
+    assert not unpacked(small)
+    assert small.count('<article class="page"') == small.count(' class="page"') > 15
+    anchor = "node.model.shop.stg_payments_10.10"
+    for page in (big, tmp_path / "small.html"):
+        dom = visit(browser, page, tmp_path, "--dump-dom", fragment=f"#{anchor}")
+        if page == big:
+            assert dom.count('<article class="page"') == 1, "the one that was opened"
+        assert f'<article class="page" id="{anchor}"' in dom
 
 
 def test_the_page_loads_nothing_and_every_link_and_label_leads_somewhere(big: Path) -> None:
@@ -143,7 +168,10 @@ def test_the_page_loads_nothing_and_every_link_and_label_leads_somewhere(big: Pa
     page = _Loads()
     page.feed(text)
     assert {address[0] for address in page.addresses} == {"#"}
-    assert {address[1:] for address in page.addresses} | page.named <= page.ids
+    assert {address[1:] for address in page.addresses} | page.named <= page.ids | unpacked(text).keys()
+    inside = _Loads()
+    inside.feed("".join(unpacked(text).values()))
+    assert {address[1:] for address in inside.addresses} - {"main"} <= unpacked(text).keys() == inside.pages
     assert "url(" not in text.replace("url(#", "")
     assert "@import" not in text
     assert "default-src 'none'" in text
