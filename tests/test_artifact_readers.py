@@ -42,6 +42,7 @@ ELSEWHERE = {
     "flows/report/html/charts.py": ("nodes unique_id", "rows of the history"),
     "flows/report/html/contents.py": ("resource_type unique_id", "rows of the history"),
     "flows/report/html/lineage.py": ("depends_on resource_type unique_id", "rows of the history"),
+    "flows/report/html/node_pages.py": ("resource_type", "rows of the history"),
     "flows/report/html/nodes.py": ("unique_id", "rows of the history"),
     "flows/report/html/page.py": ("unique_id", "rows of the history"),
     "flows/runbook/payroll/export.py": ("manifest.json", "the list of files in an export"),

@@ -155,8 +155,10 @@ def test_the_page_of_a_model_opens_by_its_address_also_where_the_pages_are_packe
     small = (tmp_path / "small.html").read_text()
     assert not unpacked(small)
     assert small.count('<article class="page"') == small.count(' class="page"') > 15
-    anchor = "node.model.shop.stg_payments_10.10"
-    for page in (big, tmp_path / "small.html"):
+    for page, anchor in (
+        (big, "node.model.shop.stg_payments_10.10"),
+        (tmp_path / "small.html", "node.model.shop.int_payments_10.10"),
+    ):
         dom = visit(browser, page, tmp_path, "--dump-dom", "--virtual-time-budget=5000", fragment=f"#{anchor}")
         if page == big:
             assert dom.count('<article class="page"') == 1, "the one that was opened"
