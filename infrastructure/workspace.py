@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -77,7 +77,12 @@ class Workspace:
         Raises:
             ConfigError: its tributary.yml can't be read, or lists every mistake in it.
         """
-        return _OF_THE_EXAMPLE if self.is_example else _read_places(self.folder / MARKER)
+        if self.is_example:
+            return _OF_THE_EXAMPLE
+        # What reads files imports much, and a command's help needs none of it.
+        from infrastructure.workspace_file import read_places
+
+        return read_places(self.folder / MARKER)
 
     @property
     def project(self) -> Path:
@@ -111,25 +116,6 @@ class Workspace:
 
 
 EXAMPLE = Workspace(ROOT)
-
-
-def _read_places(path: Path) -> Places:
-    # What reads files imports much, and a command's help needs none of it.
-    from infrastructure.yaml_file import Mistake, meant, read_yaml
-
-    file = read_yaml(path)
-    known = [field.name for field in fields(Places)]
-    mistakes: list[Mistake] = []
-    for name, value in file.data.items():
-        if name not in known:
-            mistakes.append(
-                Mistake((name,), f"no such setting{meant(name, known) or '; there is ' + ', '.join(known)}")
-            )
-        elif not isinstance(value, str) or not value:
-            mistakes.append(Mistake((name,), f"expected a path from the folder of this file, found {value!r}"))
-    if mistakes:
-        raise file.error(mistakes)
-    return Places(**file.data)
 
 
 def workspace(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Workspace:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli.new_workspace import ProjectFacts, files_of, migrated_files
+from flows.cli.new_workspace import ProjectFacts, files_of, migrated_files, with_schemas
 from flows.cli.options import examples
 from flows.engine.context.project import read_project
 from flows.engine.context.project_files import project_settings
@@ -66,7 +66,7 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, migrate:
         if profiles:
             raise click.UsageError("--migrate takes the targets of this repository: leave --profiles out.")
         project = _normal(project_dir or EXAMPLE.project)
-        files = migrated_files(EXAMPLE, place, project)
+        files = with_schemas(migrated_files(EXAMPLE, place, project), place)
         _show_and_write(place, files, [_MIGRATED], yes)
         echo("\n".join(["Next:", *(f"  {command}" for command in _commands(place))]))
         return
@@ -76,7 +76,7 @@ def init(folder: Path, project_dir: Path | None, profiles: Path | None, migrate:
         read_project(project)  # Says what is wrong with it.
     profile, source = _profile_of(project, place, str(settings.get("profile") or settings["name"]), profiles)
     facts = _facts_of(project, place, str(settings["name"]))
-    files = files_of(facts, profile)
+    files = with_schemas(files_of(facts, profile), place)
     _show_and_write(place, files, [source, *(note for target in profile.targets for note in target.notes)], yes)
     echo("\n".join(_next_steps(place, profile)))
 

@@ -12,12 +12,18 @@ from textwrap import indent
 import yaml
 
 from infrastructure.targets.from_profiles import FoundProfile
-from infrastructure.workspace import MARKER, Places, Workspace
+from infrastructure.workspace import MARKER, ROOT, Places, Workspace
 
 _OUT_OF_GIT = {
     ".gitignore": "/data/\n*.duckdb\n*.duckdb.wal\n.env\n",
     # State and logs, also where the folder has a .gitignore already.
     ".tributary/.gitignore": "*\n",
+}
+# From the folder of this repository.
+_SCHEMAS = {
+    MARKER: "infrastructure/workspace.schema.json",
+    Places.targets: "infrastructure/targets.schema.json",
+    Places.schedules: "deployments/schedules.schema.json",
 }
 # A setting of targets.yml that is a path, and a relative one: neither /…, ~… and ${…} nor md: and its like.
 _RELATIVE_PATH = re.compile(
@@ -67,13 +73,23 @@ def migrated_files(example: Workspace, place: Path, project: Path) -> dict[str, 
     files = {MARKER: _marker(os.path.relpath(project, place))}
     for name in ("targets", "schedules", "routes", "health", "audit", "refresh"):
         text = example.at(getattr(example.places, name)).read_text(encoding="utf-8")
-        # The schemas are in the repository.
+        # They lead to the schemas from where these files are: see `with_schemas`.
         lines = [line for line in text.splitlines(keepends=True) if not line.startswith("# yaml-language-server:")]
         files[getattr(Places, name)] = "".join(lines)
     files[Places.targets] = _RELATIVE_PATH.sub(
         lambda found: found[1] + os.path.relpath(example.folder / found[2], place), files[Places.targets]
     )
     return files | _OUT_OF_GIT
+
+
+def with_schemas(files: Mapping[str, str], place: Path) -> dict[str, str]:
+    """Return files of a workspace in a folder, each led by the way to its JSON Schema, by which editors check it."""
+    return {
+        name: f"# yaml-language-server: $schema={os.path.relpath(ROOT / _SCHEMAS[name], place)}\n{text}"
+        if name in _SCHEMAS
+        else text
+        for name, text in files.items()
+    }
 
 
 def _marker(folder: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -11,7 +13,8 @@ from click.testing import CliRunner
 from infrastructure.console import EntryGroup, given_workspace
 from infrastructure.errors import ConfigError
 from infrastructure.targets.target_file import default_target, load_targets
-from infrastructure.workspace import EXAMPLE, ROOT, Workspace, shown, workspace
+from infrastructure.workspace import EXAMPLE, ROOT, Places, Workspace, shown, workspace
+from infrastructure.workspace_file import SCHEMA_FILE, schema_text
 
 
 @pytest.fixture
@@ -56,7 +59,9 @@ def test_the_example_has_its_files_beside_the_code() -> None:
     ("text", "said"),
     [
         ("project: .\ntarget: x.yml\n", "line 2, target: no such setting; did you mean `targets`?"),
-        ("project: [a]\n", "line 1, project: expected a path from the folder of this file, found ['a']"),
+        ("project: [a]\n", "line 1, project: expected text"),
+        ("health: 3\nproject: ''\n", "line 1, health: expected text, found 3"),
+        ("health: 3\nproject: ''\n", "line 2, project: expected at least 1 character"),
         ("project: .\nproject: b\n", "given twice, on lines 1 and 2"),
         ("- x\n", "must contain settings as `name: value`"),
     ],
@@ -68,6 +73,11 @@ def test_a_mistake_in_the_marker_is_named_with_file_and_line(own: Path, text: st
         _ = Workspace(own).places
     assert said in str(caught.value)
     assert str(own / "tributary.yml") in str(caught.value)
+
+
+def test_the_schema_for_editors_is_up_to_date_and_has_every_setting() -> None:
+    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m infrastructure.workspace_file"
+    assert list(json.loads(schema_text())["properties"]) == [field.name for field in fields(Places)]
 
 
 @pytest.mark.parametrize(("name", "why"), [("deep", "it has no tributary.yml"), ("none", "the folder does not exist")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from deployments.schedules.schedule_file import load_schedules
@@ -108,6 +111,18 @@ def test_a_workspace_beside_the_project_names_it_and_its_files_from_there(shop: 
 
     assert "project: ../../shop\n" in (ours / "tributary.yml").read_text()
     assert "path: ../../shop/shop.duckdb\n" in (ours / "targets.yml").read_text()
+
+
+def test_each_file_leads_editors_to_a_schema_that_it_fits(shop: Path) -> None:
+    ours = shop.parent / "deep" / "ours"
+    assert init(ours, "--project-dir", shop, "--yes").exit_code == 0
+    assert init(shop.parent / "moved", "--migrate", "--yes").exit_code == 0
+
+    for file in (folder / name for folder in (ours, shop.parent / "moved") for name in FILES[2:]):
+        first, rest = file.read_text().split("\n", 1)
+        schema = file.parent / first.removeprefix("# yaml-language-server: $schema=")
+        jsonschema.validate(yaml.safe_load(rest), json.loads(schema.read_text()))
+        assert "yaml-language-server" not in rest
 
 
 def test_without_a_profiles_yml_the_target_is_a_duckdb_file(shop: Path) -> None:
