@@ -13,8 +13,8 @@ from deployments.dbt_cloud.model.changes import BLOCKED, DELETE, ChangeSet, JobC
 from deployments.dbt_cloud.model.job_object import Json, version
 from deployments.dbt_cloud.model.names import BRANCH, branch_slug, stamp_of
 from deployments.dbt_cloud.plan.planning import Options, changed_by_hand
-from flows.loaders.git.process import Location, git_environment
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.git.process import Location, git_environment
 from infrastructure.plan import UNCHANGED
 
 OLDER_THAN_DAYS = 7

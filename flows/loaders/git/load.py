@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flows.loaders.git.log import EPOCH, Commit, Identity, read_commits, read_identities
-from flows.loaders.git.process import Location
-from flows.loaders.git.repository import Repository, open_repository, parse_location
 from flows.warehouses.door import open_warehouse
 from flows.warehouses.raw_tables import RawTable
 from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
+from infrastructure.git.process import Location
+from infrastructure.git.repository import Repository, open_repository, parse_location
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile

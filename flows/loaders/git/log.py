@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import IO, cast
 
-from flows.loaders.git.process import GitFailed, git_command, git_environment
-from flows.loaders.git.repository import Repository, local_error
+from infrastructure.git.process import GitFailed, git_command, git_environment
+from infrastructure.git.repository import Repository, local_error
 
 CHUNK_BYTES = 1 << 20
 EPOCH = datetime(1970, 1, 1)

@@ -15,9 +15,9 @@ from unittest.mock import Mock
 import pytest
 
 from flows.loaders.git.load import IngestResult, ingest_git
-from flows.loaders.git.process import git_environment
-from flows.loaders.git.repository import cache_folder, parse_location
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.git.process import git_environment
+from infrastructure.git.repository import cache_folder, parse_location
 from tests.support.generated_repository import GeneratedRepository
 from tests.support.raw_data import RawData
 

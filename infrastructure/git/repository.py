@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from flows.loaders.git.process import URL_SCHEMES, GitFailed, Location, run_git
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
+from infrastructure.git.process import URL_SCHEMES, GitFailed, Location, run_git
 from infrastructure.private_files import private_folder
 
 FETCHED_HEAD = "refs/tributary/head"
@@ -139,7 +139,7 @@ def _open_local(location: Location) -> Repository:
         branch = _lenient(["symbolic-ref", "--quiet", "--short", "HEAD"], folder)
         origin = _lenient(["config", "--get", "remote.origin.url"], folder)
         return Repository(
-            repository_id=_repository_id(str(common)),
+            repository_id=repository_id(str(common)),
             name=name,
             url=_without_credentials(origin) if origin else common.as_uri(),
             head_hash=_head_hash("HEAD", folder),
@@ -164,9 +164,8 @@ def _head_hash(name: str, folder: Path) -> str | None:
 
 def _fetch(location: Location, report: Callable[[str], None]) -> Repository:
     address = location.address
-    repository_id = _repository_id(address.rstrip("/").removesuffix(".git"))
-    name = re.split(r"[/:\\]", address.rstrip("/"))[-1].removesuffix(".git") or "repository"
-    folder = cache_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{repository_id}.git"
+    its_id = repository_id(address.rstrip("/").removesuffix(".git"))
+    folder = cache_folder() / f"{name_of(address)}-{its_id}.git"
     try:
         private_folder(folder)
         run_git(["init", "--quiet", "--bare", "--template=", "--", str(folder)])
@@ -189,8 +188,8 @@ def _fetch(location: Location, report: Callable[[str], None]) -> Repository:
             options = ["--quiet", "--force", "--no-tags", "--no-recurse-submodules", "--update-shallow"]
             run_git(["fetch", *options, "--", address, f"+HEAD:{FETCHED_HEAD}"], folder, location)
         return Repository(
-            repository_id=repository_id,
-            name=name,
+            repository_id=its_id,
+            name=re.split(r"[/:\\]", address.rstrip("/"))[-1].removesuffix(".git") or "repository",
             url=address,
             head_hash=_head_hash(FETCHED_HEAD, folder) if has_commits else None,
             default_branch=branch[1] if branch else "HEAD",
@@ -263,7 +262,14 @@ def _lenient(arguments: Sequence[str], folder: Path) -> str | None:
         return None
 
 
-def _repository_id(place: str) -> str:
+def name_of(address: str) -> str:
+    """Return the name of a repository as the name of a folder."""
+    name = re.split(r"[/:\\]", address.rstrip("/"))[-1].removesuffix(".git") or "repository"
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
+def repository_id(place: str) -> str:
+    """Return a short name for a place, the same everywhere."""
     return hashlib.sha256(place.encode("utf-8", errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -1,0 +1,1 @@
+"""git, run safely: repositories by path or URL, and fetched copies of them."""
