@@ -30,7 +30,7 @@ NO_COMMANDS = {
     "flows.engine.process.relay",
     "infrastructure.blocks.block_types",
     "infrastructure.targets.target_file",
-    "infrastructure.workspace_file",
+    "infrastructure.workspace.file",
     "deployments.schedules.schedule_file",
     "benchmarks.webhook.served_flows",
     "benchmarks.webhook.attacks",

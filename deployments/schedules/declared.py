@@ -124,6 +124,11 @@ def declare(schedules: Schedules, full_name: str) -> DeclaredDeployment | list[M
         parameters["target"] = deployment.target or schedules.defaults.target
     elif deployment.target:
         mistakes.append(Mistake((*place, "target"), f"the flow {flow.name} takes no target"))
+    if deployment.project and "project_dir" not in flow.parameters.properties:
+        mistakes.append(Mistake((*place, "project"), f"the flow {flow.name} takes no project"))
+    elif deployment.project:
+        # By name: where its files are is found out by the run, on whichever machine.
+        parameters["project_dir"] = deployment.project
     mistakes += _wrong_parameters(flow, schema, parameters, (*place, "parameters"))
     if deployment.time_zone and not deployment.cron:
         mistakes.append(Mistake((*place, "time_zone"), "has no effect without `cron`"))

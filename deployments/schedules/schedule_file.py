@@ -30,6 +30,7 @@ from infrastructure.yaml_file import (
 )
 
 SCHEMA_FILE = ROOT / "deployments" / "schedules.schema.json"
+_NONE = ["none"]
 
 # Names that Prefect or another tool has for our settings.
 _HINTS = {
@@ -80,6 +81,7 @@ def load_schedules(
 def _misnamed(schedules: Schedules, targets: Collection[str] | None) -> list[Mistake]:
     """Find names that are valid, but contradict targets.yml or the rest of the file."""
     there = sorted(load_targets().names if targets is None else targets)
+    projects = sorted(workspace().places.projects)
     places: list[tuple[Place, str | None, list[str], str]] = [
         (("defaults", "target"), schedules.defaults.target, there, "target"),
         (("defaults", "work_pool"), schedules.defaults.work_pool, sorted(schedules.work_pools), "work pool"),
@@ -88,8 +90,9 @@ def _misnamed(schedules: Schedules, targets: Collection[str] | None) -> list[Mis
         place = ("deployments", name)
         places.append(((*place, "target"), deployment.target, there, "target"))
         places.append(((*place, "work_pool"), deployment.work_pool, sorted(schedules.work_pools), "work pool"))
+        places.append(((*place, "project"), deployment.project, projects, "project"))
     return [
-        Mistake(place, f"there is no {kind} {found!r}{meant(found, known) or f'; there is {all_of(known)}'}")
+        Mistake(place, f"there is no {kind} {found!r}{meant(found, known) or f'; there is {all_of(known or _NONE)}'}")
         for place, found, known, kind in places
         if found is not None and found not in known
     ]

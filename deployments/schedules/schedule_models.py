@@ -89,6 +89,7 @@ class Deployment(Settings):
     flow: str = Field(min_length=1, description="Module and function: flows.pipelines.full.dbt_full_pipeline.")
     description: str | None = Field(default=None, description="Shown in the UI; default: the flow's own.")
     target: Name | None = Field(default=None, description="The parameter `target` of flows that have it.")
+    project: str | None = Field(default=None, min_length=1, description="One of `projects` in tributary.yml.")
     cron: Cron | None = Field(default=None, description="The schedule; without it, it runs only on request.")
     time_zone: Zone | None = Field(default=None, description="The time zone of `cron`.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the flow.")

@@ -37,7 +37,11 @@ select_option = click.option(
 exclude_option = click.option("--exclude", multiple=True, metavar="NODES", help="dbt selection to exclude.")
 selector_option = click.option("--selector", metavar="NAME", help="A selector of the project's selectors.yml.")
 _project_option = click.option(
-    "--project-dir", metavar="FOLDER", help="The dbt project; default: that of the workspace."
+    "--project",
+    "--project-dir",
+    "project_dir",
+    metavar="NAME|FOLDER",
+    help="The dbt project, by its name in the workspace or its folder; default: that of the workspace.",
 )
 vars_option = click.option("--vars", "variables", metavar="YAML", help="dbt variables, as in '{day: 2026-01-31}'.")
 full_refresh_option = click.option("--full-refresh", is_flag=True, help="Rebuild incremental models from scratch.")

@@ -219,7 +219,8 @@ def _again(request: Request) -> str:
     if request.target != default_target():
         words += ["--target", request.target]
     if request.project_dir:
-        words += ["--project-dir", request.project_dir]
+        is_named = request.project_dir in workspace().places.projects
+        words += ["--project" if is_named else "--project-dir", request.project_dir]
     if request.options.select:
         words += ["--select", request.options.select]
     return " ".join(["uv run python -m flows", shlex.join(words), *given_workspace()])

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from infrastructure.console import EntryGroup, given_workspace
 from infrastructure.errors import ConfigError
 from infrastructure.targets.target_file import default_target, load_targets
-from infrastructure.workspace import EXAMPLE, ROOT, Places, Workspace, shown, workspace
-from infrastructure.workspace_file import SCHEMA_FILE, schema_text
+from infrastructure.workspace import EXAMPLE, ROOT, NamedProject, Places, Workspace, shown, workspace
+from infrastructure.workspace.file import SCHEMA_FILE, schema_text
 
 
 @pytest.fixture
@@ -62,6 +62,11 @@ def test_the_example_has_its_files_beside_the_code() -> None:
         ("project: [a]\n", "line 1, project: expected text"),
         ("health: 3\nproject: ''\n", "line 1, health: expected text, found 3"),
         ("health: 3\nproject: ''\n", "line 2, project: expected at least 1 character"),
+        ("projects: {a: {dbt: x}}\n", "line 1, projects.a: needs a `folder`, a `git`, or both"),
+        ("projects: {a: {folder: x, ref: v1}}\n", "`ref` and `token_env` have no effect without `git`"),
+        ("projects: {a: {folder: x, tag: v1}}\n", "projects.a.tag: no such setting"),
+        ("project: .\nprojects: {a: {folder: x}}\n", "`project` is for one project"),
+        ("projects: {shop: {folder: x}}\ndefault_project: shp\n", "did you mean `shop`?"),
         ("project: .\nproject: b\n", "given twice, on lines 1 and 2"),
         ("- x\n", "must contain settings as `name: value`"),
     ],
@@ -76,8 +81,8 @@ def test_a_mistake_in_the_marker_is_named_with_file_and_line(own: Path, text: st
 
 
 def test_the_schema_for_editors_is_up_to_date_and_has_every_setting() -> None:
-    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m infrastructure.workspace_file"
-    assert list(json.loads(schema_text())["properties"]) == [field.name for field in fields(Places)]
+    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m infrastructure.workspace.file"
+    assert set(json.loads(schema_text())["properties"]) == {field.name for field in fields(Places)}
 
 
 @pytest.mark.parametrize(("name", "why"), [("deep", "it has no tributary.yml"), ("none", "the folder does not exist")])
@@ -115,3 +120,15 @@ def test_the_option_holds_for_one_command_wherever_it_stands(own: Path, monkeypa
     assert CliRunner().invoke(main, ["show"]).output == f"{ROOT} \n"
     refused = CliRunner().invoke(main, ["show", "--workspace", str(own / "deep")])
     assert (refused.exit_code, "it has no tributary.yml" in refused.output) == (2, True)
+
+
+def test_one_of_several_projects_is_named_or_meant(own: Path) -> None:
+    (own / "tributary.yml").write_text("projects: {shop: {folder: ../shop}, finance: {git: ../finance, dbt: dbt2}}\n")
+    found = Workspace(own)
+
+    assert found.named_project("shop") == NamedProject("shop", folder="../shop")
+    assert found.named_project("../shop") is None, "a folder is no name"
+    with pytest.raises(ConfigError, match=r"several dbt projects: shop, finance\. Name one with --project"):
+        found.named_project(None)
+    (own / "tributary.yml").write_text("projects: {shop: {folder: ../shop}}\n")
+    assert Workspace(own).named_project(None) == NamedProject("shop", folder="../shop"), "it is the only one"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +13,11 @@ import yaml
 
 from flows.engine.context.packages import ensure_packages, require_packages
 from flows.engine.context.project_files import packages_folder
+from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError
+from infrastructure.git.checkout import check_out
 from infrastructure.plain_text import lines_of
-from infrastructure.workspace import workspace
+from infrastructure.workspace import NamedProject, Workspace, workspace
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,46 @@ class Project:
     Attributes:
         folder: absolute.
         profile: the profile that the project asks for.
+        dbt: the dbt that the workspace names for it, which comes before that of a target.
     """
 
     folder: Path
     name: str
     profile: str
+    dbt: str | None = None
 
 
 def project_folder(folder: Path | str | None) -> Path:
-    """Return the folder of a project; that of the workspace's when none is given."""
-    return Path(folder).expanduser().absolute() if folder else workspace().project
+    """Return the folder of a project, given by its folder or by its name in the workspace; the workspace's when None.
+
+    Raises:
+        ConfigError: none is given and the workspace has several, or the repository of a project can't be had.
+        UpstreamUnavailable: the server of a project's repository does not answer, and it was never fetched.
+    """
+    own = workspace()
+    if named := own.named_project(str(folder) if folder else None):
+        return _folder_of(own, named)
+    return Path(folder).expanduser().absolute() if folder else own.project
+
+
+def _folder_of(own: Workspace, named: NamedProject) -> Path:
+    if named.git is None:
+        return own.at(named.folder or ".")
+    address = named.git if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/:]+:", named.git) else str(own.at(named.git))
+    token = os.environ.get(named.token_env) if named.token_env else None
+    if named.token_env and not token:
+        raise ConfigError(f"Project {named.name} signs in with {named.token_env}, which is not set.")
+    return _checked_out(named.name, address, named.ref, token) / (named.folder or ".")
+
+
+@lru_cache(maxsize=32)
+def _checked_out(name: str, address: str, ref: str | None, token: str | None) -> Path:
+    """Return the root of a repository's files: once a process, so that a run reads one commit from start to end."""
+    found = check_out(address, ref, token)
+    current_reporter().note(
+        found.note or f"Project {name} is commit {found.commit[:12]} of {ref or 'its main branch'}."
+    )
+    return found.folder
 
 
 def project_to_run(folder: Path | str | None = None) -> Project:
@@ -55,7 +89,7 @@ def read_project(folder: Path | str | None = None) -> Project:
     place = project_folder(folder)
     path = place / "dbt_project.yml"
     if not place.is_dir():
-        raise ConfigError(f"There is no folder {place}. Give the folder of a dbt project with --project-dir.")
+        raise ConfigError(f"There is no folder {place}. {_what_to_give(folder)}")
     try:
         document = yaml.safe_load(path.read_bytes())
     except OSError as exc:
@@ -74,7 +108,18 @@ def read_project(folder: Path | str | None = None) -> Project:
         name=str(settings["name"]),
         # dbt is told the name in any case, so a project that names none can have its own.
         profile=str(settings.get("profile") or settings["name"]),
+        dbt=named.dbt if (named := workspace().named_project(str(folder) if folder else None)) else None,
     )
+
+
+def _what_to_give(folder: Path | str | None) -> str:
+    """Return the advice for a folder that is not there; it may have been meant as the name of a project."""
+    names = list(workspace().places.projects)
+    if not names:
+        return "Give the folder of a dbt project with --project-dir."
+    from infrastructure.yaml_file import all_of, meant
+
+    return f"The projects of this workspace are {all_of(names)}{meant(str(folder), names)}."
 
 
 def _shown(error: Exception) -> str:

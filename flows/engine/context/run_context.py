@@ -127,7 +127,7 @@ def open_context(target: str, project: Project | str | None = None) -> Iterator[
     """Find out what a run works on, once: what is opened inside the block for the same target and project is the same.
 
     Args:
-        project: its folder, where it was not read yet; that of the workspace when None.
+        project: its folder or its name in the workspace, where it was not read yet; the workspace's when None.
 
     Raises:
         ConfigError: the target is not set up, or the folder is no dbt project; see `project_to_run`.
@@ -140,7 +140,8 @@ def open_context(target: str, project: Project | str | None = None) -> Iterator[
     outer = known.get((target, folder))
     if outer is None:
         found = project if isinstance(project, Project) else project_to_run(project)
-        run = RunContext(found, load_profile(target), flow_run)
+        profile = load_profile(target)
+        run = RunContext(found, replace(profile, dbt=found.dbt) if found.dbt else profile, flow_run)
     else:
         run = outer if outer.flow_run == flow_run else replace(outer, flow_run=flow_run)
     if flow_run and run.run_id != str(flow_run.id):

@@ -135,6 +135,7 @@ PIPELINE = "  dbt-full-pipeline/a:\n    flow: flows.pipelines.full.dbt_full_pipe
          "you mean `Europe/Berlin`?"),
         (PIPELINE + "    time_zone: Europe/Berlin\n", "has no effect without `cron`"),
         (PIPELINE + "    target: prd\n", "there is no target 'prd'; did you mean `prod`?"),
+        (PIPELINE + "    project: shop\n", "there is no project 'shop'; there is none"),
         (PIPELINE + "    work_pool: min\n", "there is no work pool 'min'; did you mean `mine`?"),
         (PIPELINE + "    parameters: {selct: x}\n", "the flow dbt-full-pipeline takes no such parameter; did you mean "
          "`select`?"),

@@ -16,7 +16,7 @@ STARTERS = {
     "flows/engine/process/relay.py": "dbt: the door's, behind it",
     "flows/engine/process/warm.py": "dbt: the door's, ahead of time",
     "flows/loaders/git/log.py": "git",
-    "flows/infrastructure/git/process.py": "git",
+    "infrastructure/git/process.py": "git",
     "infrastructure/connection_check/check.py": "dbt, which tries a connection before there is anything to run",
     "infrastructure/program.py": "dbt --version",
 }

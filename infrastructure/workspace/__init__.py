@@ -15,34 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from infrastructure.errors import ConfigError
+from infrastructure.workspace.places import ROOT, NamedProject, Places
 
-ROOT = Path(__file__).resolve().parents[1]
 MARKER = "tributary.yml"
 WORKSPACE_VARIABLE = "TRIBUTARY_WORKSPACE"
-
-
-@dataclass(frozen=True)
-class Places:
-    """The content of tributary.yml: where a workspace keeps what is not in the usual place; paths from its folder.
-
-    Attributes:
-        project: the dbt project.
-        targets: the environments.
-        schedules: what runs where and when.
-        routes: which alerts go where.
-        health: the thresholds of health checks.
-        audit: the settings of the audit.
-        refresh: the settings of a full refresh.
-    """
-
-    project: str = "."
-    targets: str = "targets.yml"
-    schedules: str = "schedules.yml"
-    routes: str = "routes.yml"
-    health: str = "health.yml"
-    audit: str = "audit.yml"
-    refresh: str = "refresh.yml"
-
 
 _OF_THE_EXAMPLE = Places(
     project="dbt",
@@ -80,14 +56,34 @@ class Workspace:
         if self.is_example:
             return _OF_THE_EXAMPLE
         # What reads files imports much, and a command's help needs none of it.
-        from infrastructure.workspace_file import read_places
+        from infrastructure.workspace.file import read_places
 
         return read_places(self.folder / MARKER)
 
     @property
     def project(self) -> Path:
-        """Return the folder of its dbt project."""
+        """Return the folder of its one dbt project."""
         return self.at(self.places.project)
+
+    def named_project(self, name: str | None) -> NamedProject | None:
+        """Return the one of several projects that has a name, or that is meant where none is named.
+
+        None where the workspace has one project, and where the name is that of no project: it may be a folder.
+
+        Raises:
+            ConfigError: none is named, there are several, and none of them is the default.
+        """
+        projects = self.places.projects
+        if name is not None or not projects:
+            return projects.get(name or "")
+        if len(projects) == 1:
+            return next(iter(projects.values()))
+        if self.places.default_project:
+            return projects[self.places.default_project]
+        raise ConfigError(
+            f"This workspace has several dbt projects: {', '.join(projects)}. Name one with --project, or set "
+            f"`default_project` in {shown(self.folder / MARKER)}."
+        )
 
     @property
     def targets(self) -> Path:
