@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.private_files import private_folder
 from infrastructure.targets.target_file import require_declared
 
 _PROBE_SECONDS = 1.0
@@ -80,7 +81,7 @@ def _make_home() -> None:
     home = PREFECT_HOME.value()
     problem = "it can't be written to"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        private_folder(home)
     except OSError as exc:
         problem = exc.strerror or problem
     if not os.access(home, os.W_OK | os.X_OK):

@@ -20,6 +20,8 @@ ALLOWED = {
     "infrastructure/private_files.py": "is the place that makes what is private",
     "infrastructure/blocks/block_types.py": "a file of the repository",
     "infrastructure/targets/target_file.py": "a file of the repository",
+    "infrastructure/profiles.py": "in a temporary folder, which Python makes for this user alone",
+    "infrastructure/workspace/file.py": "a file of the repository",
     "infrastructure/setup_profiles.py": "profiles.yml, which holds no secret and which other programs read",
     "infrastructure/connection_check/check.py": "a temporary folder, which Python makes for this user alone",
     "infrastructure/console.py": "a temporary file, which Python makes for this user alone",

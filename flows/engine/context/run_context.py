@@ -53,7 +53,7 @@ def flow_run_name(verb: str, *named: str) -> Callable[[], str]:
         parameters = flow_run.get_parameters()
         target = str(parameters.get("target"))
         about = (value for each in named if (value := parameters.get(each)))
-        words = [verb, *(value if isinstance(value, str) else "+".join(map(str, value)) for value in about), target]
+        words = [verb, *("+".join(map(str, it)) if isinstance(it, list | tuple) else str(it) for it in about), target]
         # The flow itself says what is wrong with a project.
         with suppress(TributaryError):
             words.insert(0, state_of(project_at(parameters.get("project_dir")), target, os.environ).project)

@@ -139,9 +139,9 @@ def test_the_fast_path_fills_the_cache_and_leaves_the_tests_to_a_run_of_their_ow
     assert sorted((row["spent_on"], row["amount"]) for row in document["rows"]) == [
         (day, float(amount)) for day, amount in rows
     ]
-    name = f"dashboard-tests-ads-{ads.target}"
+    name = f"dashboard-tests ads {ads.target}"
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=name)))
     assert [run.state_name for run in runs] == ["Failed"]
 
 

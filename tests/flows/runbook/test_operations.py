@@ -63,7 +63,7 @@ def is_read(gate: Path) -> bool:
 
 def asked_and_agreed(place: Place, api: str) -> RepairReport:
     """Run the repair as a flow that asks, and answer its form as the UI does."""
-    about = {"flow_runs": {"name": {"any_": [f"scd2-repair-{place.target}"]}, "state": {"type": {"any_": ["PAUSED"]}}}}
+    about = {"flow_runs": {"name": {"like_": f"scd2-repair {place.target}"}, "state": {"type": {"any_": ["PAUSED"]}}}}
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(copy_context().run, partial(scd2_repair, place.target, project_dir=PROJECT, mode="ask"))
         wait_until(lambda: run.done() or post(api, "/flow_runs/filter", about), "the run asks", 600)

@@ -264,7 +264,7 @@ def test_a_hook_that_fails_for_good_says_why_and_leaves_no_node_green_that_did_n
     # Unless skip_nodes_if_on_run_start_fails is set, dbt goes on after it until 1.12.
     is_the_end = stuck.program.numbers >= (1, 12)
     assert models == dict.fromkeys(("first", "endless", "last"), "skipped" if is_the_end else "succeeded")
-    assert ("outcomes-on-run-start-0: " if has_outcomes else "on-run-start failed") in str(failed)
+    assert ("outcomes-on-run-start-0 failed: " if has_outcomes else "on-run-start failed") in str(failed)
     assert "does not exist" in str(failed)
     stuck.shows(engine_table.HOOKS, "yes" if is_the_end else "yes; nodes run after on-run-start all the same")
 
