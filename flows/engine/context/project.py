@@ -15,7 +15,6 @@ from flows.engine.context.packages import ensure_packages, require_packages
 from flows.engine.context.project_files import packages_folder
 from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError
-from infrastructure.git.checkout import check_out
 from infrastructure.plain_text import lines_of
 from infrastructure.workspace import NamedProject, Workspace, workspace
 
@@ -62,6 +61,8 @@ def _folder_of(own: Workspace, named: NamedProject) -> Path:
 @lru_cache(maxsize=32)
 def _checked_out(name: str, address: str, ref: str | None, token: str | None) -> Path:
     """Return the root of a repository's files: once a process, so that a run reads one commit from start to end."""
+    from infrastructure.git.checkout import check_out
+
     found = check_out(address, ref, token)
     current_reporter().note(
         found.note or f"Project {name} is commit {found.commit[:12]} of {ref or 'its main branch'}."
