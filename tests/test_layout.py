@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,43 @@ print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))
     done = in_a_child(code, home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not set(json.loads(done.stdout)) & {"prefect", "duckdb", "dbt", "psycopg2", "sqlalchemy"}
+
+
+# What a dependency brings along by its nature, and which one.
+BROUGHT_ALONG = {
+    "azure": "adlfs",
+    "dbt_common": "dbt-core",
+    "google": "dbt-bigquery",
+    "lark": "python-hcl2",
+    "markupsafe": "jinja2",
+    "psycopg2": "dbt-postgres",
+    "pydantic_core": "pydantic",
+    "snowflake": "dbt-snowflake",
+}
+# What is there where the code runs.
+PROVIDED = {"boto3": "AWS Lambda has it"}
+
+
+def test_what_the_code_imports_is_among_the_dependencies() -> None:
+    """An import that only the tools of development bring along works everywhere but at a user's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    there = {re.split(r"[^A-Za-z0-9._-]", text)[0].lower().replace("_", "-") for text in declared}
+    by_module = packages_distributions()
+    missing: dict[str, str] = {}
+    for path in chain(*((ROOT / folder).rglob("*.py") for folder in CODE[:3])):
+        for module in _imported(path) - sys.stdlib_module_names - {*CODE, *PROVIDED}:
+            names = {BROUGHT_ALONG.get(module, module), *by_module.get(module, ())}
+            if not {name.lower().replace("_", "-") for name in names} & there:
+                missing[module] = str(path.relative_to(ROOT))
+    assert not missing, "add it to pyproject.toml with its reason, or say here what brings it along"
+
+
+def _imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -8,8 +8,6 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import filelock
-
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.git.process import GitFailed, Location, run_git
 from infrastructure.git.repository import cache_folder, fetch_error, name_of, parse_location, repository_id
@@ -53,6 +51,9 @@ def check_out(address: str, ref: str | None = None, token: str | None = None) ->
         ConfigError: git is missing, or there is no such repository, branch, tag or commit.
         UpstreamUnavailable: the server does not answer, and nothing was fetched before.
     """
+    # It tries out the file system when it is imported.
+    import filelock
+
     if shutil.which("git") is None:
         raise ConfigError("git, which fetches projects, is not installed or not on the PATH. Install it.")
     location = _signed_in(_as_url(parse_location(address)), token)
