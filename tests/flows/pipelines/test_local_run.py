@@ -16,22 +16,9 @@ from flows.engine.ledger.failures import nothing_matched
 from flows.loaders.sample_data import count_sample_rows, write_sample_data
 from flows.pipelines.local_run import SAMPLE_ROWS, Request, load_data, unread_profile, wants_data
 from infrastructure.profiles import Profile
+from tests.support.notes import Notes
 
 REQUEST = Request("dev")
-
-
-class Notes:
-    """Keep what a run says."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def stage(self, text: str) -> None: ...
-
-    def event(self, event: object) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.mark.parametrize(

@@ -28,23 +28,10 @@ from flows.engine.run import run_dbt
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import Profile
 from tests.support.in_process import run_dbt_in_process
+from tests.support.notes import Notes
 from tests.support.stores import objects, put_back, put_state, state_variables
 
 SHOP = Path(__file__).parents[3] / "projects" / "shop"
-
-
-class Notes:
-    """Keep what a run says."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def stage(self, text: str) -> None: ...
-
-    def event(self, event: object) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 class Shop:

@@ -10,20 +10,7 @@ import pytest
 from flows.engine.context.project import project_folder, read_project
 from flows.engine.context.reporting import reporting_to
 from infrastructure.errors import ConfigError
-
-
-class Notes:
-    """Keep what a run says."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def stage(self, text: str) -> None: ...
-
-    def event(self, event: object) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
+from tests.support.notes import Notes
 
 
 @pytest.fixture
