@@ -30,6 +30,7 @@ from flows.pipelines.after_crash import after_crash
 from flows.pipelines.ci_schemas import claim_schemas
 from flows.report.artifacts import publish
 from flows.report.html.summary import publish_overview
+from flows.report.node_artifacts import publish_nodes
 from infrastructure.errors import DbtRunFailed, TributaryError
 
 # Of `docs generate`: one file that opens in any browser.
@@ -232,9 +233,10 @@ def _ended(run: RunContext, command: DbtCommand) -> Ended:
         record(result, command, run.profile, error)
         # It has an error say what to do, and the rows of failing tests: the artifact has the same.
         report_nodes(result, command, run.project, run.profile, error)
+        explanation = error.explanation if isinstance(error, DbtRunFailed) else None
         if error is not None:
-            explanation = error.explanation if isinstance(error, DbtRunFailed) else None
             do_beside_the_end(partial(publish, result, explanation))
+        do_beside_the_end(partial(publish_nodes, result, explanation))
         if command.verb == "build":
             do_beside_the_end(partial(publish_overview, run.state.project, run.target))
 

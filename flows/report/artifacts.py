@@ -88,14 +88,15 @@ def table_rows(result: DbtResult) -> list[dict[str, Any]]:
 
 def summary_markdown(result: DbtResult, explanation: Explanation | None = None) -> str:
     """Return the summary of a result as Markdown."""
-    lines = [
-        f"## {result.command} on {markdown_code(result.target)}: {counts_sentence(result)}",
-        "",
-        f"{len(result.nodes)} nodes in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip(),
-    ]
+    how = f"{result.command} on {markdown_code(result.target)}: {counts_sentence(result)}"
+    size = f"{len(result.nodes)} nodes in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip()
+    lines = [f"## {how}", "", size]
     if failed := result.of("failed"):
+        # Who opens it wants to know why; how many others went well comes later.
         explained = explanation or explain(result, log_of(result.run_path))
-        lines += ["", f"### Failed ({len(failed)})", *explained.markdown()]
+        others = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        first = explained.failed[0].title if explained.failed else f"{failed[0].name} failed"
+        lines = [f"## {markdown_text(first)}{others}", "", f"{how}. {size}", *explained.markdown()]
     lines += _section("Warnings", result.of("warned"))
     if result.stopped:
         lines += _stopped(result.stopped)

@@ -90,6 +90,12 @@ class FailedNode:
         said = one_line(" ".join(self.said), limit).rstrip(".")
         return f"{self.title}{f': {said}' if said else ''}"
 
+    def markdown_about(self) -> list[str]:
+        """Return what is below the error as Markdown: rows, where the SQL is, what was not done because of it."""
+        lines = [markdown_block("\n".join(table_lines(self.rows))), ""] if self.rows else []
+        about = [markdown_text(self.note), f"SQL: {markdown_code(self.place)}" if self.place else ""]
+        return [*lines, *(f"- {line}" for line in [*about, markdown_text(self.left)] if line)]
+
     def lines(self) -> list[str]:
         """Return what is below the title."""
         found = [*self.said]
@@ -131,16 +137,13 @@ class Explanation:
         return f"{' '.join(part for part in parts if part)} {self.headline}. Log: {self.log}"
 
     def markdown(self) -> list[str]:
-        """Return the lines of it as Markdown, without the headline."""
+        """Return the lines of it as Markdown, below the title of the first cause."""
         lines: list[str] = []
         for each in self.failed[:WHOLE]:
-            lines += ["", f"#### {markdown_text(each.title)}", ""]
+            lines += ["", f"#### {markdown_text(each.title)}", ""] if lines else [""]
             if each.said:
                 lines += [markdown_block("\n".join(each.said), _MOST, _WIDTH, TEXT_LOG), ""]
-            if each.rows:
-                lines += [markdown_block("\n".join(table_lines(each.rows))), ""]
-            about = [markdown_text(each.note), f"SQL: {markdown_code(each.place)}" if each.place else ""]
-            lines += [f"- {line}" for line in [*about, markdown_text(each.left)] if line]
+            lines += each.markdown_about()
         if others := self.failed[WHOLE:]:
             lines += ["", *(f"- {markdown_text(each.in_one_line(200))}" for each in others[:NAMED])]
             if more := len(others) - NAMED:

@@ -14,10 +14,18 @@ from typing import Any, Self
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.manifest import TEST_TYPES, Manifest
 from flows.engine.artifacts.results import NodeResult, result_of
-from flows.engine.context.events import STARTED, DbtEvent, NodeEvent
+from flows.engine.context.events import STARTED, UNTOLD, DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
+from flows.engine.sinks.folders import Folders
 from flows.engine.sinks.sending import BATCH_SIZE, EVENTS, LINES, BatchSender, Denied, Sender
-from flows.engine.sinks.task_runs import finished_event, interrupted_event, log_document, running_event
+from flows.engine.sinks.task_runs import (
+    Position,
+    finished_event,
+    folder_event,
+    interrupted_event,
+    log_document,
+    running_event,
+)
 from flows.engine.sinks.unsent import UnsentEvents
 from infrastructure.targets.settings import TaskRuns
 
@@ -85,6 +93,10 @@ class Recorder:
         self._task_runs = task_runs
         # Those that have a task run, or will.
         self._shown: set[str] = set()
+        # The tests of each node that have ended, and the nodes that were built.
+        self._tests: dict[str, dict[str, NodeResult]] = {}
+        self._built: dict[str, NodeResult] = {}
+        self._folders = Folders(self._path_of)
         self._manifest: Manifest | None = None
         self._closing = threading.Event()
         self._wake = threading.Event()
@@ -180,6 +192,11 @@ class Recorder:
             self._left_by_others = None
 
     def _prepare(self) -> None:
+        if self._task_runs == "models":
+            for item in list(self._waiting):
+                if isinstance(item, DbtEvent) and item.node and not item.node.is_hook:
+                    info = (item.data or {}).get("node_info") or {}
+                    self._folders.learn(item.node.unique_id, str(info.get("node_path") or ""), item.node.total)
         while self._waiting:
             try:
                 self._take(self._waiting.popleft())
@@ -189,8 +206,16 @@ class Recorder:
         for node in list(self._quiet.values()):
             if now - node.started_at.timestamp() >= SHOWN_RUNNING_SECONDS:
                 if self._is_shown(node.unique_id, node.resource_type):
-                    self._events.append(running_event(self._flow_run, node, self._parents(node.unique_id)))
+                    self._show_folder_of(node)
+                    self._events.append(running_event(self._flow_run, node, self._position(node.unique_id)))
                 del self._quiet[node.unique_id]
+
+    def _show_folder_of(self, node: NodeEvent) -> None:
+        around = self._folders.around(node.unique_id, node.unique_id)
+        for folder in self._folders.all.values():
+            if folder.key == around and not folder.is_shown:
+                folder.is_shown = True
+                self._events.append(folder_event(self._flow_run, folder, (), is_over=False))
 
     def _take(self, item: DbtEvent | NodeResult) -> None:
         if isinstance(item, NodeResult):
@@ -204,8 +229,17 @@ class Recorder:
     def _end_the_rest(self) -> None:
         """Show nodes that were cut off in their work as such: dbt is gone, and they must not look running for ever."""
         for node in self._running.values():
-            parents = self._parents(node.unique_id)
-            self._events.append(interrupted_event(self._flow_run, node, parents, self.is_stopped))
+            position = self._position(node.unique_id)
+            self._events.append(interrupted_event(self._flow_run, node, position, self.is_stopped))
+        for unique_id in self._marked():
+            self._show_with_tests(unique_id)
+        if self._folders.are_in_use:
+            folders, edges = self._folders.all, self._folders.edges(self._parents)
+            # In front of what still waits, which may be thousands of nodes: they say what a person wants to know.
+            self._events[:0] = [
+                folder_event(self._flow_run, folders[name], [folders[each].key for each in before], is_over=True)
+                for name, before in edges.items()
+            ]
         self._running.clear()
         self._quiet.clear()
 
@@ -213,6 +247,7 @@ class Recorder:
         if node.status == STARTED:
             if self._is_shown(node.unique_id, node.resource_type):
                 self._shown.add(node.unique_id)
+                self._folders.begin(node.unique_id, node.started_at)
             self._running[node.unique_id] = self._quiet[node.unique_id] = node
             return
         self._running.pop(node.unique_id, None)
@@ -220,16 +255,59 @@ class Recorder:
         self._ended(result_of(node))
 
     def _ended(self, result: NodeResult) -> None:
-        if self._is_shown(result.unique_id, result.resource_type, result.outcome):
+        is_test = result.resource_type in TEST_TYPES
+        # A skipped test says no more than its model, which was not built; one that was not run has a reason of its own.
+        outcome = "failed" if result.status in UNTOLD else result.outcome
+        if self._is_shown(result.unique_id, result.resource_type, outcome):
             self._shown.add(result.unique_id)
-            self._events.append(finished_event(self._flow_run, result, self._parents(result.unique_id)))
+            self._folders.end(result, self._about(result.unique_id))
+            self._events.append(finished_event(self._flow_run, result, self._position(result.unique_id)))
+        if not is_test:
+            self._built[result.unique_id] = result
+        for tested in self._known().tested(result.unique_id) if is_test and self._task_runs == "models" else ():
+            self._tests.setdefault(tested, {})[result.unique_id] = result
+            if _is_bad(result):
+                self._show_with_tests(tested)
+
+    def _show_with_tests(self, unique_id: str) -> None:
+        """Show what came of the tests of a node as part of its own state."""
+        if unique_id in self._built and unique_id in self._shown:
+            tests = list(self._tests[unique_id].values())
+            self._events.append(
+                finished_event(self._flow_run, self._built[unique_id], self._position(unique_id), tests)
+            )
+
+    def _marked(self) -> list[str]:
+        """Return the nodes of which a test did not pass."""
+        return [key for key, tests in self._tests.items() if any(_is_bad(test) for test in tests.values())]
 
     def _is_shown(self, unique_id: str, resource_type: str, outcome: str | None = None) -> bool:
         """Say whether a node has a task run of its own, as far as is known while it runs (outcome None)."""
         # One that failed is shown when a later attempt goes well, too.
-        if self._task_runs == "all" or unique_id in self._shown or outcome not in (None, "succeeded"):
+        if self._task_runs == "all" or unique_id in self._shown or outcome in ("failed", "warned"):
+            return True
+        if outcome == "skipped" and (self._task_runs == "failures" or resource_type not in TEST_TYPES):
             return True
         return self._task_runs == "models" and resource_type not in TEST_TYPES
+
+    def _about(self, unique_id: str) -> str:
+        """Return the unique id of the model that a test is about, and of anything else itself."""
+        return next(iter(self._known().tested(unique_id)), unique_id)
+
+    def _position(self, unique_id: str) -> Position:
+        """Return where a node is drawn: after those in its own folder, or after folders when it stands by itself."""
+        parents = self._parents(unique_id)
+        if not self._folders.are_in_use:
+            return Position(parents)
+        here = self._folders.around(unique_id, self._about(unique_id))
+        folders = {parent: self._folders.around(parent, self._about(parent)) for parent in parents}
+        if here:
+            return Position([parent for parent in parents if folders[parent] == here], here)
+        return Position(list(dict.fromkeys(folders[parent] or parent for parent in parents)))
+
+    def _path_of(self, unique_id: str) -> str:
+        node = self._known().nodes.get(unique_id)
+        return node.path if node else ""
 
     def _task_run_of(self, event: DbtEvent) -> str | None:
         """Return the unique id of the node in whose task run a line is: a passing test is with its model."""
@@ -242,8 +320,8 @@ class Recorder:
         return self._known().parents(unique_id, self._shown)
 
     def _known(self) -> Manifest:
-        if self._manifest is None:
-            # dbt writes it when it has parsed, so it is there before the first node starts.
+        if self._manifest is None or not self._manifest.nodes:
+            # dbt 1 writes it when it has parsed, before the first node starts; dbt 2 at its end.
             self._manifest = self._artifacts.manifest_if_any
         return self._manifest
 
@@ -269,3 +347,7 @@ class Recorder:
         self._batch = min(2 * self._batch, BATCH_SIZE) if is_fast else max(self._batch // 2, _FIRST_BATCH)
         self._in_flight = None
         return True
+
+
+def _is_bad(test: NodeResult) -> bool:
+    return test.outcome in ("failed", "warned")

@@ -17,10 +17,11 @@ import httpx
 import pytest
 
 from flows.engine.artifacts.artifacts import Artifacts
-from flows.engine.artifacts.results import NodeResult
+from flows.engine.artifacts.results import NodeResult, result_of
 from flows.engine.context.events import DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
 from flows.engine.sinks import recorder as module
+from flows.engine.sinks.folders import Folders
 from flows.engine.sinks.recorder import Recorder, Sparing
 from flows.engine.sinks.sending import BATCH_SIZE, Sender, sender_through
 from flows.engine.sinks.task_runs import task_run_id
@@ -381,6 +382,89 @@ def test_a_server_that_records_nothing_holds_nothing_up(
         for number in range(100):
             sending.event(line(number, ended(f"node_{number}")))
         wait_until(lambda: len(server.documents("/events")) == 100, "all of it is sent while dbt still runs")
+
+
+def in_folders(name: str, folder: str, status: str = "success", total: int = 100, begun: int = 0) -> DbtEvent:
+    times = {"started_at": AT + timedelta(seconds=begun), "finished_at": AT + timedelta(seconds=begun + 3)}
+    node = replace(
+        ended(name, status), **times, total=total, unique_id=f"{'test' if '_' in name else 'model'}.shop.{name}"
+    )
+    node = replace(node, resource_type=node.unique_id.partition(".")[0], failures=2 if status == "fail" else None)
+    return replace(line(0, node), data={"node_info": {"node_path": f"models/{folder}/{name}.sql"}})
+
+
+def test_a_large_run_is_drawn_as_folders_with_the_failures_in_front(
+    inbox: Callable[..., Inbox], tmp_path: Path
+) -> None:
+    server = inbox()
+    path = manifest(tmp_path, a="", b="a", c="b", d="c", e="c d")
+    about = {"name": "unique_b", "resource_type": "test", "attached_node": "model.shop.b"}
+    tests = {"test.shop.unique_b": about | {"depends_on": {"nodes": ["model.shop.b"]}}}
+    path.write_text(json.dumps({"nodes": json.loads(path.read_text())["nodes"] | tests}))
+    with Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, task_runs="models") as sending:
+        for event in (
+            in_folders("a", "staging/shop/raw"),
+            in_folders("b", "staging/shop"),
+            in_folders("unique_b", "staging/shop/_models.yml", "fail"),
+            in_folders("c", "marts/core", "error", begun=2),
+            in_folders("d", "marts/core", "skipped", begun=3),
+            in_folders("e", "board", "skipped", begun=3),
+        ):
+            sending.event(event)
+    events = {event["payload"]["task_run"]["dynamic_key"]: event for event in server.documents("/events")}
+    seen = {key: event["payload"]["task_run"] for key, event in events.items()}
+    around = {key: [each["id"] for each in run["task_inputs"].get("__parents__", [])] for key, run in seen.items()}
+    staging, marts, board = (f"folder:{name}" for name in ("staging/shop", "marts/core", "board"))
+    assert {key: seen[key]["name"] for key in (staging, marts, board)} == {
+        staging: "staging/shop: 1 failed",
+        marts: "marts/core: 1 failed, 1 not run",
+        board: "board: 1 not run",
+    }
+    assert events[board]["payload"]["validated_state"]["type"] == "CANCELLED"
+    assert events[marts]["payload"]["validated_state"]["message"] == "1 not run (d); 1 failed (c)."
+    assert around["model.shop.b"] == [str(task_run_id(FLOW_RUN, staging))]
+    assert around["model.shop.c"] == around["test.shop.unique_b"] == [], "in front, where they are seen"
+    parents = {key: [each["id"] for each in run["task_inputs"]["parents"]] for key, run in seen.items()}
+    assert parents[marts] == parents["model.shop.c"] == [str(task_run_id(FLOW_RUN, staging))]
+    assert parents[board] == [str(task_run_id(FLOW_RUN, marts))]
+    assert parents["model.shop.b"] == [str(task_run_id(FLOW_RUN, "model.shop.a"))]
+
+
+def test_folders_that_read_each_other_in_a_circle_are_drawn_without_one() -> None:
+    """The layout of Prefect's UI follows the edges until there are none."""
+    folders = Folders(lambda _: "")
+    reads = {"model.shop.a": [], "model.shop.b": ["model.shop.a"], "model.shop.c": ["model.shop.b"]}
+    for number, (unique_id, folder) in enumerate(zip(reads, ("left", "right", "left"), strict=True)):
+        folders.learn(unique_id, f"models/{folder}/{number}.sql", 100)
+        node = replace(ended(unique_id[-1]), started_at=AT + timedelta(seconds=number))
+        folders.end(result_of(node), unique_id)
+    assert folders.edges(lambda unique_id: reads[unique_id]) == {"left": [], "right": ["left"]}
+
+
+def test_a_model_whose_tests_fail_or_warn_says_so_in_its_own_state(inbox: Callable[..., Inbox], tmp_path: Path) -> None:
+    server = inbox()
+    path = manifest(tmp_path, a="", b="")
+    tests = {
+        f"test.shop.{name}": {"name": name, "resource_type": "test", "attached_node": f"model.shop.{name[-1]}"}
+        for name in ("unique_a", "found_a", "odd_b")
+    }
+    path.write_text(json.dumps({"nodes": json.loads(path.read_text())["nodes"] | tests}))
+    with Recorder(FLOW_RUN, sender_to(server.port), Artifacts(tmp_path), 60, task_runs="models") as sending:
+        for name, status in (("a", "success"), ("b", "success"), ("unique_a", "fail"), ("found_a", "pass")):
+            sending.event(in_folders(name, "shop", status, total=5))
+        sending.event(in_folders("odd_b", "shop", "warn", total=5))
+    last = {event["payload"]["task_run"]["name"]: event for event in server.documents("/events")}
+    states = {name: event["payload"]["validated_state"] for name, event in last.items()}
+    assert {key: states["a"][key] for key in ("type", "name", "message")} == {
+        "type": "FAILED",
+        "name": "Tests failed",
+        "message": "1 of 2 tests failed: unique_a (2 rows).",
+    }
+    assert (states["b"]["type"], states["b"]["name"]) == ("COMPLETED", "Tests warned")
+    times = [datetime.fromisoformat(event["occurred"]) for event in server.documents("/events")
+             if event["payload"]["task_run"]["name"] == "a"]  # fmt: skip
+    assert times == sorted(times), "the server keeps the later of two states"
+    assert last["a"]["payload"]["task_run"]["end_time"] == (AT + timedelta(seconds=3)).isoformat(), "of the model"
 
 
 @pytest.mark.parametrize(
