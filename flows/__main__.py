@@ -46,6 +46,7 @@ COMMANDS = {
     "serve": "deployments.schedules.serve:serve",
     "drop-schema": "flows.cli.drop_schema:drop_schema",
     "alerts": "flows.cli.alerts:alerts",
+    "events": "flows.cli.events:events",
 }
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.support.airbyte.server import AirbyteServer
 
 # Settings of the person who runs the tests, which would send a test to their server or change what dbt does.
-_THEIR_OWN = ("PREFECT_", "DBT_", "TRIBUTARY_")
+_THEIR_OWN = ("PREFECT_", "DBT_", "TRIBUTARY_", "OPENLINEAGE_", "OTEL_")
 _FOR_TESTS = "TRIBUTARY_TEST_"
 _END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
 

@@ -32,6 +32,7 @@ ELSEWHERE = {
     ),
     "flows/engine/ledger/ledger.py": ("nodes", "a ledger's own entries"),
     "flows/engine/ledger/resume.py": ("nodes", "the command in a ledger"),
+    "flows/engine/ledger/stream.py": ("nodes", "a ledger's own entries"),
     "flows/engine/process/child.py": ("unique_id", "the events inside of dbt's own process"),
     "flows/engine/process/listing.py": ("unique_id", "what `dbt ls` prints"),
     "flows/engine/process/relay.py": (

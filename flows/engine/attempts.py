@@ -126,6 +126,11 @@ class Attempts:
         """Return whether nothing failed or was left undone so far."""
         return self._error is None and not any(node.outcome in ("failed", "skipped") for node in self.results.values())
 
+    @property
+    def trouble(self) -> str:
+        """Return what was wrong with the command as a whole so far; empty where the nodes say it all."""
+        return str(self._error or "")
+
     def take_over(self, earlier: Interrupted) -> None:
         """Make what an interrupted run finished part of this one, also for the next crash."""
         self._window_at, self._batches = earlier.window_at or self._started_at, dict(earlier.batches)
@@ -149,6 +154,7 @@ class Attempts:
         for note in plan.notes:
             self.note(note)
         write_in_words(self._run_path / CHANGES, orjson.dumps(plan.decisions))
+        self._ledger.reused({each.unique_id: each.reason for each in plan.decisions if not each.is_built})
         return plan.command
 
     def note(self, text: str) -> None:
@@ -409,10 +415,7 @@ class Attempts:
         if any(node.outcome == "skipped" for node in updated):
             with contextlib.suppress(ConfigError):
                 updated = with_causes(updated, self._artifacts.manifest)
-        for node in updated:
-            if node.adapter_response and node.unique_id in details:
-                figures = {"kind": "figures", "unique_id": node.unique_id, "response": dict(node.adapter_response)}
-                self._ledger.append(figures)
+        self._ledger.learned(node for node in updated if node.unique_id in details.keys() | ended)
         if self._recorder:
             told = [node for node in updated if node.message and not self.results[node.unique_id].message]
             self._recorder.results(told)

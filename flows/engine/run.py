@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.artifacts.results import DbtResult
@@ -23,6 +23,7 @@ from flows.engine.context.run_context import RunContext
 from flows.engine.context.shared.state import why
 from flows.engine.context.shared.target import SharedTarget
 from flows.engine.context.state import LEDGER, State, dbt_log_folder, lost_sentence, shared_target
+from flows.engine.ledger.addresses import address_of
 from flows.engine.ledger.hooks import is_hook, nodes_for_hooks
 from flows.engine.ledger.keeper import Keeper
 from flows.engine.ledger.ledger import Ledger
@@ -31,8 +32,9 @@ from flows.engine.ledger.retries import Retries
 from flows.engine.ledger.undone import is_run_by
 from flows.engine.process.environment import kept_back
 from flows.engine.process.listing import list_nodes
+from flows.engine.sinks.following import followers
 from flows.engine.sinks.recorder import Recorder
-from infrastructure.errors import RunStopped, TributaryError
+from infrastructure.errors import ConfigError, RunStopped, TributaryError
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -86,11 +88,24 @@ def run_dbt(
         recorder = recorder_factory(state) if recorder_factory else None
         if recorder:
             stack.enter_context(recorder)
-        head = {"kind": "run", "command": fingerprint(command), "target": profile.target, "at": started_at}
+        head: dict[str, Any] = {
+            "kind": "run",
+            "command": fingerprint(command),
+            "target": profile.target,
+            "at": started_at,
+        }
         head["run_id"] = run_of.run_id
+        head["place"] = {
+            "project": state.project,
+            "warehouse": profile.warehouse,
+            "address": address_of(profile.output),
+        }
+        head["flow_run"] = run_of.flow_run
         if earlier and not earlier.is_whole:
             head |= {"resumes": earlier.run_path.name, "window_at": earlier.window_at}
         ledger.append(head | {"options": told_of(options)} | memory.entry())
+        for follower in followers(state, run_path, run_of.run_id, os.environ):
+            stack.enter_context(follower)
         run = Attempts(command, run_of, options, place, ledger, recorder, started_at)
         run.built_before = memory.built_before
         for note in kept_back(project.folder, profile):
@@ -122,10 +137,14 @@ def run_dbt(
                 stack.close()
                 if ended:
                     ended(run.result(), stopped)
+            else:
+                with suppress(ConfigError):
+                    ledger.append({"kind": "error", "at": datetime.now(UTC), "message": str(exc)})
             raise
         if _has_what_it_had(run, state, belongings, shared):
             memory.keep(run.own_results(earlier), run.started, run.details, run.invocation_ids)
-        ledger.append({"kind": "end", "at": datetime.now(UTC), "is_ok": run.is_ok, "nodes": len(run.results)})
+        end = {"kind": "end", "at": datetime.now(UTC), "is_ok": run.is_ok, "nodes": len(run.results)}
+        ledger.append(end | ({"message": run.trouble} if run.trouble else {}))
     if recorder and recorder.unsent:
         current_reporter().note(
             f"The Prefect server did not take {recorder.unsent} events of this run"

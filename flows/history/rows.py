@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.engine.artifacts.artifacts import SourceAge
 from flows.engine.artifacts.manifest import TEST_TYPES, Manifest, reach
-from flows.engine.artifacts.results import DbtResult, NodeResult
+from flows.engine.artifacts.results import DbtResult, NodeResult, whole_count
 from flows.engine.context.command import DbtCommand, is_on_a_part
 from infrastructure.errors import RunStopped
 
@@ -166,13 +166,13 @@ def _node(node: NodeResult, manifest: Manifest) -> Row:
         "seconds": node.seconds,
         "compile_seconds": node.compile_seconds,
         "execute_seconds": node.execute_seconds,
-        "rows_affected": _count(response.get("rows_affected")),
+        "rows_affected": node.row_count,
         "failures": node.failures,
-        # BigQuery reports bytes read and billed; Snowflake and BigQuery report the query id.
-        "bytes_processed": _count(response.get("bytes_processed")),
-        "bytes_billed": _count(response.get("bytes_billed")),
-        "slot_milliseconds": _count(response.get("slot_ms")),
-        "query_id": response.get("query_id") or response.get("job_id"),
+        # BigQuery reports bytes read and billed.
+        "bytes_processed": node.bytes_processed,
+        "bytes_billed": whole_count(response.get("bytes_billed")),
+        "slot_milliseconds": whole_count(response.get("slot_ms")),
+        "query_id": node.query_id,
         "message": node.message[:MESSAGE_CHARACTERS] or None,
     }
 
@@ -191,10 +191,6 @@ def _freshness(age: SourceAge | None) -> Row:
         "warn_after_seconds": age.warn_after and age.warn_after.seconds,
         "error_after_seconds": age.error_after and age.error_after.seconds,
     }
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
 
 
 def utc(moment: datetime) -> datetime:

@@ -63,6 +63,10 @@ def test_a_secret_is_found_in_its_block_and_nowhere_else(
     }
     target = set_up_target(settings, {"SHOP_PASSWORD": secret})
     monkeypatch.setenv("TRIBUTARY_STATE", str(tmp_path / "state"))
+    # What OpenLineage is told goes into a file that is searched as well.
+    lineage = tmp_path / "lineage.jsonl"
+    transport = {"type": "file", "log_file_path": str(lineage), "append": True}
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT", json.dumps(transport))
     for name in PLANTED:
         monkeypatch.setenv(name, secret)
     children: list[tuple[Sequence[str], Mapping[str, str]]] = []
@@ -109,6 +113,7 @@ def test_a_secret_is_found_in_its_block_and_nowhere_else(
     assert [place for place, text in places.items() if secret in text] == []
     assert all(places.values())
     assert files_with(tmp_path, secret) == []
+    assert login["host"] in lineage.read_text(), "events were sent"
     assert list((tmp_path / "state").rglob("run.log")), "the state folder is the one that was searched"
     assert files_with(Path(os.environ["PREFECT_HOME"]), secret) == [], "the server keeps the block encrypted"
     assert load_profile(target).connection()["password"] == secret

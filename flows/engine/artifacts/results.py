@@ -95,6 +95,21 @@ class NodeResult:
         return "succeeded" if self.status in SUCCEEDED else "failed"
 
     @property
+    def row_count(self) -> int | None:
+        """Return how many rows the warehouse says were written; None where it says nothing."""
+        return whole_count(self.adapter_response.get("rows_affected"))
+
+    @property
+    def bytes_processed(self) -> int | None:
+        """Return how many bytes the warehouse says were read; BigQuery alone says so."""
+        return whole_count(self.adapter_response.get("bytes_processed"))
+
+    @property
+    def query_id(self) -> str | None:
+        """Return what the warehouse calls the statement; Snowflake and BigQuery say so."""
+        return self.adapter_response.get("query_id") or self.adapter_response.get("job_id")
+
+    @property
     def is_reused(self) -> bool:
         """Return whether dbt left it as it was, having found nothing in it to build; it counts as succeeded."""
         return self.status == REUSED
@@ -226,6 +241,11 @@ def results_alone(run: ResultsFile, manifest: Manifest, ended_at: datetime) -> I
             relation=entry.get("relation_name"),
             adapter_response=_response(entry),
         )
+
+
+def whole_count(value: object) -> int | None:
+    """Return a figure of an adapter; None for what counts nothing, as dbt-snowflake's -1 does."""
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _response(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FlowRun:
-    """The flow run that node task runs belong to."""
+    """The flow run that node task runs belong to.
+
+    Attributes:
+        flow: the flow's own name.
+    """
 
     id: UUID
     name: str
+    flow: str = ""
 
 
 def current_flow_run() -> FlowRun | None:
@@ -37,7 +42,7 @@ def current_flow_run() -> FlowRun | None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return None
-    return FlowRun(context.flow_run.id, context.flow_run.name)
+    return FlowRun(context.flow_run.id, context.flow_run.name, context.flow.name if context.flow else "")
 
 
 def flow_run_name(verb: str, *named: str) -> Callable[[], str]:

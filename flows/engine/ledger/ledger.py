@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 
 import orjson
 
+from flows.engine.artifacts.results import NodeResult
 from flows.engine.context.events import NodeEvent
 from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError
@@ -150,6 +151,20 @@ class Ledger(_AppendedFile):
             }
         )
 
+    def learned(self, nodes: Iterable[NodeResult]) -> None:
+        """Write down what only the end of a dbt command says of nodes; see `node` for the errors."""
+        said = {
+            node.unique_id: ({"message": node.message} if node.message else {})
+            | ({"response": dict(node.adapter_response)} if node.adapter_response else {})
+            for node in nodes
+        }
+        self.append({"kind": "learned", "at": datetime.now(UTC), "nodes": said})
+
+    def reused(self, reasons: Mapping[str, str]) -> None:
+        """Write down which nodes are left as they are, and why; see `node` for the errors."""
+        if reasons:
+            self.append({"kind": "reused", "nodes": reasons})
+
     def take_back(self, unique_ids: Iterable[str]) -> None:
         """Write down that nodes have to run once more, whatever came of them; see `node` for the errors."""
         if nodes := sorted(unique_ids):
@@ -165,7 +180,7 @@ def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of a ledger; a line that cannot be read, such as a last one that was cut off, is left out."""
     with path.open("rb") as lines:
         for line in lines:
-            entry = _entry(line)
+            entry = entry_of(line)
             if entry is not None:
                 yield entry
 
@@ -191,10 +206,11 @@ def taken_back(entries: Iterable[Mapping[str, Any]]) -> dict[str, datetime]:
 def is_damaged(path: Path) -> bool:
     """Say whether a ledger has lines, other than a last one that was cut off, that cannot be read."""
     with path.open("rb") as lines:
-        return any(line.endswith(b"\n") and _entry(line) is None for line in lines)
+        return any(line.endswith(b"\n") and entry_of(line) is None for line in lines)
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
+def entry_of(line: bytes) -> dict[str, Any] | None:
+    """Return the entry of a line; None for one that cannot be read, such as a last one that was cut off."""
     try:
         entry = orjson.loads(line)
         for document in (entry, entry.get("event") or {}):

@@ -53,8 +53,8 @@ def test_a_statement_says_its_flow_run_target_and_node_and_the_ledger_what_the_w
         "flow_run_id": "0a1b-2c3d",
         "node_id": "model.tagged.said",
     }
-    figures = [entry for entry in read_ledger(run_path / LEDGER) if entry["kind"] == "figures"]
-    assert [(entry["unique_id"], entry["response"]["rows_affected"]) for entry in figures] == [("model.tagged.said", 1)]
+    learned = [entry["nodes"] for entry in read_ledger(run_path / LEDGER) if entry["kind"] == "learned"]
+    assert [nodes["model.tagged.said"]["response"]["rows_affected"] for nodes in learned] == [1]
 
 
 def test_a_projects_own_query_comment_is_left_as_it_is(own_state: Path, postgres_database: dict[str, Any]) -> None:
