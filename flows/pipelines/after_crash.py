@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,12 @@ def _left_since_by_states(run_id: UUID, run_count: int, started_at: datetime | N
     with get_client(sync_client=True) as client:
         states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
     # A retry, by the flow itself or by a person, has a name of its own.
-    begun = [state.name for state in states if state.is_scheduled()]
+    # "Resuming" that is followed by "Running" was taken back by the run itself, which lived (`sinks.sign_of_life`).
+    begun = [
+        it.name
+        for it, after in pairwise(states)
+        if it.is_scheduled() and not (it.name == RESUMING and after.is_running())
+    ]
     if not begun or begun[-1] != RESUMING:
         return None
     # One that a worker had taken, and that was killed with it, has not begun before.

@@ -23,6 +23,8 @@ UNSENT_EVENT = "tributary.alert.unsent"
 # the state that they have until a worker takes them up.
 RESUMES_TAG = "resume-after-crash:"
 RESUMING = "Resuming"
+# How the message of a run ends that was taken for gone: one that lives takes that back.
+SAID_GONE = ": its process is gone."
 # What `resume_after_crash` can be.
 MOST_RESUMES = 10
 # Between heartbeats, which is the least that Prefect takes.
@@ -146,7 +148,7 @@ def automation_documents(
         document(
             "crashed",
             "A run crashed, and its process could not send the alert.",
-            _expecting([TOLD_EVENT, _RESUMED], after=[_CRASHED], within=patience.told),
+            _expecting([TOLD_EVENT, _RESUMED, _RUNNING], after=[_CRASHED], within=patience.told),
             f"{run} crashed",
             f"{state}\n{link}",
         ),
@@ -203,7 +205,7 @@ def _gone(name: str, seconds: int) -> AutomationDocument:
         name,
         "A run whose process is gone is marked as crashed.",
         _expecting([_HEARTBEAT, *_ENDED], after=[_HEARTBEAT], within=seconds),
-        (_into("CRASHED", None, f"It sent no heartbeat for {span}: its process is gone."),),
+        (_into("CRASHED", None, f"It sent no heartbeat for {span}{SAID_GONE}"),),
     )
 
 
@@ -249,7 +251,8 @@ def resume_documents(
         # These runs send their first heartbeat when they begin, so that one that is gone before that is missed as well.
         gone.trigger["after"] = sorted([_HEARTBEAT, _RUNNING])
         # A run that has never begun, or too often, is not begun again: what kills it would do so for ever.
-        trigger = _expecting([_RESUMED], after=[_CRASHED], within=patience.resumed)
+        # Neither is one that is Running: its process lives, and has said so.
+        trigger = _expecting([_RESUMED, _RUNNING], after=[_CRASHED], within=patience.resumed)
         trigger["match"] = {**trigger["match"], "prefect.run-count": [str(number + 1) for number in range(count)]}
         trigger["match_related"] = tags
         goes_on = AutomationDocument(

@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Cancelling, Crashed, Failed, Pending, Runn
 
 from infrastructure.server import left_runs
 from infrastructure.server.automations import RESUMES_TAG, RESUMING
-from infrastructure.server.left_runs import Waits, begin_left_runs_again
+from infrastructure.server.left_runs import ALIVE, Waits, begin_left_runs_again
 
 # Everything is long enough ago.
 AT_ONCE = Waits(crashed=-60, taken=-60, stuck=3600)
@@ -149,6 +149,30 @@ def test_a_look_that_was_cut_off_in_the_middle_is_made_good_by_the_next(pool: Po
     run = pool.taken(Pending(), Crashed(message=left_runs._GONE))
 
     assert pool.look() == {run.name}
+
+
+def test_a_run_that_goes_on_by_its_state_and_gives_no_sign_of_life_is_called_crashed_and_begun_again(
+    pool: Pool,
+) -> None:
+    signed = (datetime.now(UTC) - timedelta(minutes=2)).isoformat()
+    silent = pool.run(Pending(), Running(), **{ALIVE: signed})
+    unsigned = pool.run(Pending(), Running())
+
+    assert pool.look(Waits()) == set(), "its automation has three minutes"
+    assert pool.names(silent)[-1] == "Running"
+    soon = Waits(crashed=3600, silent=60)
+    assert pool.look(soon) == set(), "it has half a minute to say that it lives"
+    assert pool.names(silent)[-1] == "Crashed"
+    assert pool.look() == {silent.name}
+    assert pool.names(silent)[-2:] == ["Crashed", RESUMING]
+    assert pool.names(unsigned)[-1] == "Running", "it is a run of a version that gives no signs"
+
+
+def test_a_run_that_lived_when_it_was_called_crashed_has_as_many_beginnings_left_as_before(pool: Pool) -> None:
+    run = pool.run(Running(), Crashed(), again(), Running(), Crashed(), resumes=1)
+
+    # Its run count is two all the same: the server counts each.
+    assert left_runs._times_begun_again(pool.client, run) == 0
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])

@@ -17,6 +17,7 @@ from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import state_root
 from flows.engine.sinks.light_flow import let_heartbeats_be
 from flows.engine.sinks.sending import sender_of
+from flows.engine.sinks.sign_of_life import SignsOfLife, signs_of_life_of
 from flows.engine.sinks.unsent import unsent_events
 from infrastructure.plain_text import one_line
 
@@ -47,7 +48,7 @@ def keep_last_state(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     context = SyncClientContext.get()
     # The flows inside a flow ask through the same client.
     if context and not isinstance(context.client.set_flow_run_state, _AskAgain):
-        cast(Any, context.client).set_flow_run_state = _AskAgain(context.client)
+        cast(Any, context.client).set_flow_run_state = _AskAgain(context.client, signs_of_life_of(flow_run))
 
 
 def is_followed() -> bool:
@@ -103,14 +104,18 @@ class _AskAgain:
         beside: threads that are waited for once a last state is set.
     """
 
-    def __init__(self, client: SyncPrefectClient) -> None:
+    def __init__(self, client: SyncPrefectClient, signs: SignsOfLife | None) -> None:
         self._client = client
+        self._signs = signs
         self._ask: SetState = client.set_flow_run_state
         self.beside: list[threading.Thread] = []
 
     def __call__(self, flow_run_id: UUID | str, state: State[Any], force: bool = False) -> OrchestrationResult[Any]:
         if not state.is_final():
             return self._ask(flow_run_id, state, force)
+        # A flow inside this one has none of its own.
+        if self._signs and self._signs.is_of(flow_run_id):
+            self._signs.end()
         try:
             return self._ask_at_the_end(flow_run_id, state, force)
         finally:
