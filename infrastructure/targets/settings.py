@@ -58,7 +58,8 @@ class Settings(BaseModel):
         return {
             name.removesuffix("_env"): getattr(self, name)
             for name in fields
-            if name.endswith("_env") and getattr(self, name)
+            # `pass_env` ends so too, and names variables that are passed on.
+            if name.endswith("_env") and isinstance(getattr(self, name), str)
         }
 
 

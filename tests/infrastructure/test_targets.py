@@ -81,6 +81,16 @@ def test_a_target_that_waits_for_a_variable_does_not_hinder_the_others(file: Pat
     assert load_targets(file, {"FAR_PORT": "1"}).unset == {}
 
 
+@pytest.mark.parametrize("settings", ["warehouse: postgres", "adapter: sqlserver"])
+def test_variables_that_are_passed_on_are_no_secrets_of_the_target(file: Path, settings: str) -> None:
+    rest = "host: h, user: u, password_env: PASSWORD, dbname: d, schema: s" if "postgres" in settings else "schema: s"
+    file.write_text(f"default: far\ntargets:\n  far: {{{settings}, {rest}, pass_env: [MACHINE]}}\n")
+
+    target = load_targets(file, {}).find("far")
+    assert target.pass_env == ["MACHINE"]
+    assert "MACHINE" not in target.secret_variables().values()
+
+
 def test_every_way_of_signing_in_is_understood(every_sign_in: Environments) -> None:
     targets = every_sign_in.load()
 
