@@ -29,7 +29,7 @@ check: setup ## lint, type-check, and hold the architecture to its arrows
 	uv run --group lint sqlfluff lint dbt
 	uv run --group lint check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci deployments/dbt_cloud/.gitlab-ci.yml deployments/ci/gitlab.yml
 	uv run --group lint check-jsonschema --builtin-schema vendor.github-workflows deployments/ci/github.yml
-	uv run --group lint check-jsonschema --builtin-schema vendor.compose-spec deployments/docker/compose.yaml
+	uv run --group lint check-jsonschema --builtin-schema vendor.compose-spec deployments/docker/compose.yaml deployments/docker/compose.workspace.yaml
 	uv run --group lint hadolint deployments/docker/Dockerfile
 
 format: setup ## format Python and SQL

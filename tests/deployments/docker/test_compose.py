@@ -109,6 +109,17 @@ def test_what_the_containers_leave_is_on_one_volume_that_outlives_them() -> None
     assert "tributary" in document["volumes"]
 
 
+def test_a_workspace_of_ones_own_is_given_to_every_container_of_ours() -> None:
+    base, own = (yaml.safe_load(path.read_text()) for path in (COMPOSE, DOCKER / "compose.workspace.yaml"))
+    ours = {name for name, service in base["services"].items() if service["image"].startswith("tributary:")}
+    assert own["services"].keys() == ours
+    for service in own["services"].values():
+        (volume,) = service["volumes"]
+        assert volume.endswith(f"}}:{service['environment']['TRIBUTARY_WORKSPACE']}")
+        # Sample data and the example's targets are no part of it.
+        assert "postgres" not in str(service)
+
+
 @pytest.fixture
 def prefect_redis(tmp_path: Path) -> Path:
     """Return a folder with what the image of Prefect's server holds beside Prefect."""

@@ -17,11 +17,13 @@ import yaml
 
 from flows.engine.context.shared.bucket import EXTRAS
 from flows.engine.context.shared.state import is_address
+from infrastructure.targets.target_file import load_targets
+from infrastructure.workspace import workspace_at
 from tests.support.prefect_api import SetUpTarget
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deployments" / "kubernetes"
-KUSTOMIZATIONS = ("job/overlays/dev", "job/overlays/prod", "worker", "process-workers")
+KUSTOMIZATIONS = ("job/overlays/dev", "job/overlays/prod", "job/overlays/workspace", "worker", "process-workers")
 # From the oldest that clouds still run to the newest whose schemas the validator carries.
 VERSIONS = ("1.29", "1.31", "1.33", "1.35", "1.37")
 # Where the image has HOME, Prefect's folder and the state.
@@ -147,6 +149,12 @@ def test_what_a_pod_refers_to_is_there() -> None:
             assert {name for word in words for name in _VARIABLE.findall(word)} <= known, path
 
 
+def settings_in(objects: list[Object]) -> dict[str, str]:
+    return next(
+        found["data"] for found in objects if found["kind"] == "ConfigMap" and found["metadata"]["name"] == "tributary"
+    )
+
+
 def where_state_is(pod: Object, beside: list[Object]) -> str:
     """Return the address that a pod is given, or the claim that it mounts where the image has its state."""
     (container,) = pod["containers"]
@@ -161,7 +169,7 @@ def where_state_is(pod: Object, beside: list[Object]) -> str:
         assert ("PersistentVolumeClaim", claim) in {(found["kind"], found["metadata"]["name"]) for found in beside}
         return claim
     assert {"configMapRef": {"name": "tributary"}} in container["envFrom"]
-    settings = next(found["data"] for found in beside if found["kind"] == "ConfigMap")
+    settings = settings_in(beside)
     address = settings[_STATE]
     assert is_address(address)
     return address
@@ -182,7 +190,8 @@ def test_what_a_run_leaves_outlives_its_pod() -> None:
 
     address = found.pop("job/overlays/prod")
     assert found.pop("job/overlays/dev") == "tributary"
-    assert found == dict.fromkeys(("process-workers", "by hand", "a flow run's job"), address)
+    others = ("job/overlays/workspace", "process-workers", "by hand", "a flow run's job")
+    assert found == dict.fromkeys(others, address)
     # The image can speak to it.
     extras = re.findall(r"--extra (\w+)", (ROOT / "deployments" / "docker" / "Dockerfile").read_text())
     assert EXTRAS[address.partition("://")[0]] in extras
@@ -199,6 +208,30 @@ def test_a_pod_that_begins_with_an_empty_folder_is_not_started_without_an_addres
         assert {"name": _STATE, "valueFrom": {"configMapKeyRef": {"name": "tributary", "key": _STATE}}} in container[
             "env"
         ]
+
+
+def test_a_pod_runs_a_workspace_of_ones_own(tmp_path: Path) -> None:
+    objects = kustomized("job/overlays/workspace")
+    settings = settings_in(objects)
+    (pod,) = (pod_of(found) for found in objects if found["kind"] == "CronJob")
+    assert pod
+    (container,) = pod["containers"]
+    # Neither a project of the image nor one of its targets.
+    assert "--project-dir" not in container["args"]
+    assert {name for word in container["args"] for name in _VARIABLE.findall(word)} <= settings.keys()
+    (volume,) = (
+        volume["configMap"]["name"]
+        for mount in container["volumeMounts"]
+        for volume in pod["volumes"]
+        if mount["mountPath"] == settings["TRIBUTARY_WORKSPACE"] and volume["name"] == mount["name"]
+    )
+    (files,) = (found["data"] for found in objects if found["metadata"]["name"] == volume)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = workspace_at(tmp_path)
+    assert found.named_project(None)
+    targets = load_targets(found.targets, settings | named("Secret")["stringData"])
+    assert settings["TRIBUTARY_RUN_TARGET"] in targets.names
 
 
 def test_no_secret_is_filled_in_and_none_is_applied_by_an_overlay() -> None:
