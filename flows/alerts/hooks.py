@@ -20,6 +20,7 @@ from flows.engine.sinks.stopping import stoppable
 from infrastructure.errors import ConfigError, DbtRunFailed, PayrollStopped, TributaryError, preview
 from infrastructure.plain_text import markdown_code, markdown_text, one_line
 from infrastructure.server.automations import TOLD_EVENT, UNSENT_EVENT, will_be_resumed
+from infrastructure.server.away import not_waiting_for_one_away
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -123,18 +124,19 @@ class _Ending:
 
 def _tell(flow: Flow[..., Any], flow_run: FlowRun, ending: _Ending | None, is_ok: bool = True) -> None:
     try:
-        target = target_of(flow, flow_run)
-        # The outermost flow alone decides what the failure of a flow inside it means.
-        if flow_run.parent_task_run_id is None:
-            key = f"flow/{flow.name}"
-            opened = [_incident(key, flow, flow_run, target, ending)] if ending else []
-            write_down(target, opened, [] if ending else [key])
-        unsent = deliver(target)
-        if unsent:
-            _publish(target, flow_run, unsent)
-            _emit(UNSENT_EVENT, flow_run, {"text": _summary(target, unsent)})
-        elif not is_ok:
-            _emit(TOLD_EVENT, flow_run, {})
+        with not_waiting_for_one_away():
+            target = target_of(flow, flow_run)
+            # The outermost flow alone decides what the failure of a flow inside it means.
+            if flow_run.parent_task_run_id is None:
+                key = f"flow/{flow.name}"
+                opened = [_incident(key, flow, flow_run, target, ending)] if ending else []
+                write_down(target, opened, [] if ending else [key])
+            unsent = deliver(target)
+            if unsent:
+                _publish(target, flow_run, unsent)
+                _emit(UNSENT_EVENT, flow_run, {"text": _summary(target, unsent)})
+            elif not is_ok:
+                _emit(TOLD_EVENT, flow_run, {})
     except Exception as exc:  # noqa: BLE001  (a hook that raises would only leave a traceback in the log)
         current_reporter().note(f"No alert was sent about how {flow.name} ended: {one_line(str(exc))}")
 

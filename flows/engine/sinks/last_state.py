@@ -20,6 +20,7 @@ from flows.engine.sinks.sending import sender_of
 from flows.engine.sinks.sign_of_life import SignsOfLife, signs_of_life_of
 from flows.engine.sinks.unsent import unsent_events
 from infrastructure.plain_text import one_line
+from infrastructure.server.away import is_server_away, not_waiting_for_one_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ def do_beside_the_end(work: Callable[[], None]) -> None:
         return
     # Prefect's settings and the flow run belong to the context of this thread. Python waits for it too, where a signal
     # leaves it to a worker to set the last state.
-    thread = threading.Thread(target=copy_context().run, args=(work,), name="tributary-beside")
+    thread = threading.Thread(target=copy_context().run, args=(kept.do, work), name="tributary-beside")
     kept.beside.append(thread)
     thread.start()
 
@@ -132,7 +133,7 @@ class _AskAgain:
         # Left to itself, Prefect's client tries 502 and 503 again, for about a minute, and not the others.
         codes = {*PREFECT_CLIENT_RETRY_EXTRA_CODES.value(), *range(500, 600)}
         try:
-            with _trying_again_after(codes):
+            with not_waiting_for_one_away(self._client) if is_server_away() else _trying_again_after(codes):
                 answer = self._ask(flow_run_id, state, force)
         except (httpx.HTTPError, ObjectNotFound) as exc:
             from infrastructure.server.client import in_words
@@ -158,6 +159,11 @@ class _AskAgain:
                 f"this machine sends them. The ledgers under {state_root(os.environ)} have them all."
             )
         return answer
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Do what a thread beside the end of the run is for."""
+        with not_waiting_for_one_away(self._client):
+            work()
 
     def send_lines(self) -> None:
         """Send the log lines that are left; what the server does not take is asked about after the last state."""

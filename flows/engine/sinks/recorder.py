@@ -27,6 +27,7 @@ from flows.engine.sinks.task_runs import (
     running_event,
 )
 from flows.engine.sinks.unsent import UnsentEvents
+from infrastructure.server.away import is_server_away
 from infrastructure.targets.settings import TaskRuns
 
 # Often enough that a line is in the UI within two seconds, seldom enough that a thousand nodes cost a few requests.
@@ -42,6 +43,8 @@ _WORKED_OFF_SECONDS = 10.0
 SHOWN_RUNNING_SECONDS = 1.0
 # How long the end of a run waits for a server that is away or slow.
 CLOSE_SECONDS = 30.0
+# And for one that the run has given up: what it does not take is sent by the next run.
+_GIVEN_UP_SECONDS = 2.0
 # A server that refuses everything is tried less and less: a key may be renewed, a proxy mended.
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -131,7 +134,7 @@ class Recorder:
         self._leaves_rest = self._leaves_rest and kind is None and not self.is_stopped
         self._closing.set()
         self._wake.set()
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(_patience_seconds())
         if self._thread.is_alive():
             # It waits for an answer that may never come; what it had no time for is made ready in its place.
             self._prepare()
@@ -156,7 +159,7 @@ class Recorder:
         while True:
             is_last = self._closing.is_set()
             if is_last and not deadline:
-                deadline = time.monotonic() + CLOSE_SECONDS
+                deadline = time.monotonic() + _patience_seconds()
             self._prepare()
             if is_last:
                 self._end_the_rest()
@@ -351,3 +354,7 @@ class Recorder:
 
 def _is_bad(test: NodeResult) -> bool:
     return test.outcome in ("failed", "warned")
+
+
+def _patience_seconds() -> float:
+    return _GIVEN_UP_SECONDS if is_server_away() else CLOSE_SECONDS

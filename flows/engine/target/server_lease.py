@@ -30,6 +30,7 @@ from flows.engine.process.process import STOP_SECONDS
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.plain_text import one_line
 from infrastructure.registration import limit_name
+from infrastructure.server.away import not_waiting_for_one_away, note_server_away
 from infrastructure.server.slots import Silence, free_slot, show_sign, take_slot
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Lease:
         if self._thread.ident is not None:
             self._thread.join(POLL_SECONDS)
         # A server that has forgotten the lease has nothing to give back.
-        with contextlib.suppress(httpx.HTTPStatusError), asking(once=self._lost is not None):
+        with contextlib.suppress(httpx.HTTPStatusError), not_waiting_for_one_away(client):
             client.release_concurrency_slots_with_lease(lease_id=self._lease_id)
 
     @property
@@ -149,6 +150,7 @@ class Lease:
         while (left := self._proven_at + PROVEN_SECONDS - time.monotonic()) > 0:
             if self._let_go.wait(left):
                 return
+        note_server_away(True)
         self._lose(
             f"the Prefect server has not renewed its right to write for {PROVEN_SECONDS:.0f} s "
             f"({self._trouble or 'no answer'}) and can give the target to another machine soon"
@@ -226,6 +228,7 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
         lease_id = acquire(client, target)
         if lease_id is None:
             lease_id, asked_at = _wait_for(client, target, wait)
+        note_server_away(False)
         lease = Lease(target, holder, lease_id, asked_at)
         try:
             # Inside the block: a slot whose first heartbeat fails is given back.

@@ -161,14 +161,14 @@ def test_a_holder_that_alone_cannot_reach_the_server_gives_up_before_another_can
         why.append(reason)
         told.set()
 
-    monkeypatch.setattr(lease, "PROVEN_SECONDS", 2.0)
+    monkeypatch.setattr(lease, "PROVEN_SECONDS", 8.0)
     with server_slot(target, "me", wait=False) as held, held.calling_when_lost(lose):
         before = held._proven_at
         wait_until(lambda: held._proven_at > before, "it is renewed, and goes on for longer than it could without")
         assert not told.is_set()
         road.close()
         assert told.wait(60)
-        assert why[0].startswith("the Prefect server has not renewed its right to write for 2 s (")
+        assert why[0].startswith("the Prefect server has not renewed its right to write for 8 s (")
         assert why[0].endswith(" and can give the target to another machine soon")
         road.open()
     assert len(why) == 1, "it is told once, and does not take it anew"
