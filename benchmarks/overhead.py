@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ import click
 
 from benchmarks.engines import NAMES, EngineMissing, have
 from benchmarks.projects import write_project
-from benchmarks.server import prefect_server, set_up_target
+from benchmarks.server import bucket_of_its_own, prefect_server, set_up_target
 from infrastructure.console import EntryCommand
 from infrastructure.program import PROGRAM_VARIABLE
 
@@ -99,6 +100,7 @@ if __name__ == "__main__":
 """
 
 
+_IN_A_BUCKET = "engine, state in s3"
 # A server that used less than this share of a core for so long has worked off what it was sent.
 _IDLE_SHARE = 0.05
 _IDLE_SECONDS = 1.0
@@ -140,6 +142,18 @@ class Round:
 @click.option("--nodes", default=250, show_default=True, help="Models and tests of the project.")
 @click.option("--rounds", default=3, show_default=True, help="Each way is run so often, in turn.")
 @click.option("--threads", default=4, show_default=True)
+@click.option(
+    "--state",
+    type=click.Choice(["folder", "s3"]),
+    default="folder",
+    show_default=True,
+    help="With s3, the flow is measured a second time, with its state in a bucket of a server of this machine.",
+)
+@click.option(
+    "--real-time",
+    is_flag=True,
+    help="What is measured comes before everything else on the machine, the bucket's server among it; needs root.",
+)
 @click.option("--peers/--no-peers", default=False, help="Also prefect-dbt's ways; needs `uv sync --extra blocks`.")
 @click.option("--way", "wanted", multiple=True, metavar="NAME", help="Measure these ways only, and bare dbt.")
 @click.option("--warm-up/--no-warm-up", default=True, help="Without, dbt parses the whole project in the first round.")
@@ -149,14 +163,17 @@ def main(  # noqa: PLR0913  (its options)
     nodes: int,
     rounds: int,
     threads: int,
+    state: str,
+    real_time: bool,
     peers: bool,
     wanted: tuple[str, ...],
     warm_up: bool,
     limit_seconds: float,
 ) -> None:
     """Compare ways of running one dbt project, interleaved, with medians."""
-    with tempfile.TemporaryDirectory(prefix="overhead-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overhead-")))
+        bucket = stack.enter_context(bucket_of_its_own()) if state == "s3" else None
         project = write_project(folder, nodes, threads)
         environment = {**os.environ, "TRIBUTARY_STATE": str(folder / "state"), "PREFECT_HOME": str(folder / "prefect")}
         environment["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -168,6 +185,12 @@ def main(  # noqa: PLR0913  (its options)
             set_up_target(environment, folder, threads)
             dbt, is_own = _dbt(engine, environment)
             ways = _ways(folder, project, nodes, dbt, peers and is_own)
+            if bucket:
+                # The same process, told of another place.
+                where = [f"TRIBUTARY_STATE={bucket}", f"TRIBUTARY_STATE_COPY={folder / 'copy'}"]
+                ways[_IN_A_BUCKET] = ["env", *where, *ways["engine"]]
+            if real_time:
+                ways = {name: ["chrt", "-f", "10", *argv] for name, argv in ways.items()}
             measured = [Runs(name) for name in ways if not wanted or name in ("bare", *wanted)]
             # The first round warms dbt's partial parse and Python's byte code; the last one looks at the memory.
             plan = [Round(True, not warm_up, limit_seconds)] * rounds
@@ -323,6 +346,9 @@ def _print_ends(measured: Sequence[Runs], engine: str | None) -> None:
     base, seconds = _median(bare.wall_seconds), _median(flow.inner_seconds)
     if flow.inner_seconds:
         click.echo(f"engine/bare: {seconds / base:.2f}")
+    if (bucket := by_name.get(_IN_A_BUCKET)) and flow.inner_seconds:
+        elsewhere = _median(bucket.inner_seconds)
+        click.echo(f"{_IN_A_BUCKET}/bare: {elsewhere / base:.3f} less engine/bare: {(elsewhere - seconds) / base:.3f}")
     if engine == "2" and flow.inner_seconds and command.wall_seconds:
         over = _median(command.wall_seconds) - base
         click.echo(f"dbt2 flow_over_bare_seconds: {seconds - base:.2f} process_over_bare_seconds: {over:.2f}")

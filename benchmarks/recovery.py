@@ -38,12 +38,14 @@ from benchmarks.databases import database_of_its_own, server_at
 from benchmarks.server import bucket_of_its_own, prefect_server, set_up_targets
 from benchmarks.witnesses import DuckDBFile, PostgresSchema, Witness, write_witnessed_project
 from infrastructure.console import EntryCommand
+from infrastructure.errors import UpstreamUnavailable
 
 # Who is killed: the flow process, its dbt child, or both at once. What comes of the first is what is hardest to know.
 _VICTIMS = ("flow", "dbt", "flow", "both")
 # After so many kills a project is built to its end and looked at as a whole.
 _KILLS_OF_A_BUILD = 4
 _THREADS = 4
+_STORE_ATTEMPTS = 6
 
 
 @dataclass
@@ -194,8 +196,15 @@ class Lane:
         from flows.engine.context.state import state_of
         from flows.engine.ledger.resume import interrupted_run
 
-        state = state_of(read_project(self._project), self.name, environment)
-        earlier = interrupted_run(state, DbtCommand("build"))
+        for attempt in range(_STORE_ATTEMPTS):
+            try:
+                state = state_of(read_project(self._project), self.name, environment)
+                earlier = interrupted_run(state, DbtCommand("build"))
+                break
+            except UpstreamUnavailable:
+                # The bucket's server is one of a busy machine.
+                if attempt + 1 == _STORE_ATTEMPTS:
+                    raise
         return {node.name for node in earlier.done.values()} if earlier else None
 
     def _go_elsewhere(self) -> None:

@@ -40,57 +40,97 @@ def free_port() -> int:
 
 @contextmanager
 def bucket_of_its_own() -> Iterator[str]:
-    """Run an S3 server for the time of the block, point every client of it at that, and yield a bucket's address."""
-    import logging
+    """Run an S3 server for the time of the block, point every client of it at that, and yield a bucket's address.
+
+    It is a process of its own, so that what it needs is no part of what is measured.
+    """
     import os
 
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.environ |= {
-        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL_S3": url,
         "AWS_ACCESS_KEY_ID": "benchmark",
         "AWS_SECRET_ACCESS_KEY": "benchmark",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    boto3.client("s3").create_bucket(Bucket="state")
     try:
+        wait_for(f"{url}/moto-api/")
+        boto3.client("s3").create_bucket(Bucket="state")
         yield "s3://state/tributary"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_for(url: str) -> None:
+    """Wait until a server answers, up to five minutes."""
+    import urllib.request
+
+    for _ in range(3000):
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+
+
+class Server:
+    """A Prefect server that can be killed and started again."""
+
+    def __init__(self, port: int, environment: Mapping[str, str]) -> None:
+        self.url = f"http://127.0.0.1:{port}/api"
+        self._port = port
+        self._environment = {
+            **environment,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Its pages ask port 4200 otherwise.
+            "PREFECT_SERVER_UI_API_URL": self.url,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [shutil.which("prefect", path=str(Path(sys.executable).parent)) or "prefect", "server", "start"]
+        self._process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(self._port)],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(f"{self.url}/health")
+
+    def restart(self) -> None:
+        """Kill it, so that it forgets what it holds in memory, and start it again."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+        self.start()
+
+    def stop(self) -> None:
+        """Stop it."""
+        if self._process:
+            self._process.terminate()
+            self._process.wait()
+
+
+@contextmanager
+def server_on(port: int, environment: Mapping[str, str]) -> Iterator[Server]:
+    """Run a Prefect server on a port for the time of the block."""
+    server = Server(port, environment)
+    try:
+        server.start()
+        yield server
     finally:
         server.stop()
 
 
 @contextmanager
 def prefect_server(environment: dict[str, str]) -> Iterator[str]:
-    """Run a Prefect server of its own for the time of the block."""
-    import urllib.request
-
-    port = free_port()
-    command = [shutil.which("prefect", path=str(Path(sys.executable).parent)) or "prefect", "server", "start"]
-    server = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        env={
-            **environment,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            # Its pages ask port 4200 otherwise.
-            "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        for _ in range(3000):
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
+    """Run a Prefect server of its own for the time of the block, and yield its address."""
+    with server_on(free_port(), environment) as server:
+        yield server.url
