@@ -18,7 +18,10 @@ class Balancer:
         self._servers = list(servers)
         self._turn = 0
         self._hangs = False
+        self._refuses = False
         self._loop = asyncio.new_event_loop()
+        # What waits for it is held by it: a task that nothing holds is thrown away, and its connection closed.
+        self._never = asyncio.Event()
         self._is_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
 
@@ -37,6 +40,10 @@ class Balancer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
+    def refuse(self) -> None:
+        """Pass nothing on any more: close what is there, and what comes."""
+        self._refuses = True
+
     def hang(self) -> None:
         """Pass nothing on any more and close nothing, as a network does that is cut."""
         self._hangs = True
@@ -47,15 +54,20 @@ class Balancer:
         self._is_up.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
+        # That connections are cut off here is no error of theirs.
+        self._loop.set_exception_handler(_say_nothing)
+        for task in (tasks := asyncio.all_tasks(self._loop)):
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._turn += 1
         if self._hangs:
-            await asyncio.Event().wait()
+            await self._never.wait()
+        if self._refuses:
+            writer.transport.abort()
+            return
         for number in range(len(self._servers)):
             port = self._servers[(self._turn + number) % len(self._servers)]
             with suppress(OSError):
@@ -75,7 +87,13 @@ class Balancer:
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
                 if self._hangs:
-                    await asyncio.Event().wait()
+                    await self._never.wait()
+                if self._refuses:
+                    break
                 writer.write(chunk)
                 await writer.drain()
         writer.close()
+
+
+def _say_nothing(loop: asyncio.AbstractEventLoop, context: object) -> None:
+    pass
