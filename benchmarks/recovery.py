@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from benchmarks.databases import database_of_its_own, server_at
 from benchmarks.server import bucket_of_its_own, prefect_server, set_up_targets
@@ -45,7 +46,6 @@ _VICTIMS = ("flow", "dbt", "flow", "both")
 # After so many kills a project is built to its end and looked at as a whole.
 _KILLS_OF_A_BUILD = 4
 _THREADS = 4
-_STORE_ATTEMPTS = 6
 
 
 @dataclass
@@ -189,6 +189,8 @@ class Lane:
             self._count(0, "", tally)
         return True
 
+    # The bucket's server is one of a busy machine.
+    @retry(retry=retry_if_exception_type(UpstreamUnavailable), stop=stop_after_attempt(6), reraise=True)
     def _done(self, environment: Mapping[str, str]) -> set[str] | None:
         """Return what the record of the last run calls done; None where there is none."""
         from flows.engine.context.command import DbtCommand
@@ -196,15 +198,8 @@ class Lane:
         from flows.engine.context.state import state_of
         from flows.engine.ledger.resume import interrupted_run
 
-        for attempt in range(_STORE_ATTEMPTS):
-            try:
-                state = state_of(read_project(self._project), self.name, environment)
-                earlier = interrupted_run(state, DbtCommand("build"))
-                break
-            except UpstreamUnavailable:
-                # The bucket's server is one of a busy machine.
-                if attempt + 1 == _STORE_ATTEMPTS:
-                    raise
+        state = state_of(read_project(self._project), self.name, environment)
+        earlier = interrupted_run(state, DbtCommand("build"))
         return {node.name for node in earlier.done.values()} if earlier else None
 
     def _go_elsewhere(self) -> None:

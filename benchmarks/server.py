@@ -68,10 +68,10 @@ def bucket_of_its_own() -> Iterator[str]:
 
 
 def wait_for(url: str) -> None:
-    """Wait until a server answers, up to five minutes."""
+    """Wait until a server answers, up to ten minutes."""
     import urllib.request
 
-    for _ in range(3000):
+    for _ in range(6000):
         try:
             with urllib.request.urlopen(url, timeout=1):
                 return

@@ -47,8 +47,8 @@ CUT, REFUSED, AHEAD, BEHIND, FORGETS = (
 )
 FAULTS = (CUT, REFUSED, AHEAD, BEHIND, FORGETS)
 _CLOCKS = {AHEAD: 600, BEHIND: -600}
-# Two threads need longer for these than a lease lasts that begins with the last model of a wait for the other machine.
-_MODELS, _MODEL_SECONDS, _THREADS = 160, 5, 2
+# So long that the first machine is still at work when its right to the target ends, however slowly the second starts.
+_MODELS, _MODEL_SECONDS, _THREADS = 60, 15, 2
 _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = 600.0
 # So long a server that has forgotten its leases is looked at before the first machine ends by itself.
