@@ -280,7 +280,9 @@ class _Walk:
         new: object = None
         if why:
             goes_on = node.goes_on and not is_kept
-            self._stop([relation], why, is_due and not is_kept, keeps_back=not goes_on)
+            # What is as it should be is not built again for a parent that is gone and was not asked for.
+            is_built = not (self._run.changed and self._is_gone(self._behind[relation] - self._chosen.nodes))
+            self._stop([relation], why, is_due and is_built and not is_kept, keeps_back=not goes_on)
             if goes_on and is_due:
                 # What read the old one has to be done again.
                 late = self._world.downstream([relation])
@@ -310,6 +312,10 @@ class _Walk:
             self._verdict.pending.add(relation)
         if may_be_kept or (self._is_open and here != new):
             self._stops.append(_Stop(frozenset([relation]), is_kept))
+
+    def _is_gone(self, relations: set[str]) -> bool:
+        nodes = {name: self._world.nodes[name] for name in relations & self._world.nodes.keys()}
+        return any(name not in self._found for name, node in nodes.items() if node.shape != "ephemeral")
 
     def _check(self, check: Check) -> None:
         if check.name not in self._chosen.checks:

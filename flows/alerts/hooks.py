@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -13,7 +14,9 @@ from flows.alerts.incident import Incident, Severity
 from flows.alerts.incident_store import store_of
 from flows.alerts.notify import Unsent, deliver, write_down
 from flows.engine.artifacts.results import DbtResult
+from flows.engine.context.project import project_folder, read_project
 from flows.engine.context.reporting import current_reporter
+from flows.engine.context.state import state_of
 from flows.engine.sinks.last_state import keep_last_state
 from flows.engine.sinks.light_flow import lighten
 from flows.engine.sinks.stopping import stoppable
@@ -128,9 +131,9 @@ def _tell(flow: Flow[..., Any], flow_run: FlowRun, ending: _Ending | None, is_ok
             target = target_of(flow, flow_run)
             # The outermost flow alone decides what the failure of a flow inside it means.
             if flow_run.parent_task_run_id is None:
-                key = f"flow/{flow.name}"
-                opened = [_incident(key, flow, flow_run, target, ending)] if ending else []
-                write_down(target, opened, [] if ending else [key])
+                keys = _keys(flow, flow_run, target)
+                opened = [_incident(keys[0], flow, flow_run, target, ending)] if ending else []
+                write_down(target, opened, [] if ending else keys)
             unsent = deliver(target)
             if unsent:
                 _publish(target, flow_run, unsent)
@@ -141,11 +144,32 @@ def _tell(flow: Flow[..., Any], flow_run: FlowRun, ending: _Ending | None, is_ok
         current_reporter().note(f"No alert was sent about how {flow.name} ended: {one_line(str(exc))}")
 
 
+def _keys(flow: Flow[..., Any], flow_run: FlowRun, target: str) -> list[str]:
+    """Return the key of what is told of a flow, then others that it can have been told by.
+
+    The workspace's own project needs no name. A flow of another one, which can be built on the same target, has its
+    project's; or what it was given as, where the project could not be read.
+    """
+    key, given = f"flow/{flow.name}", (flow_run.parameters or {}).get("project_dir")
+    if not isinstance(given, str) or not given:
+        return [key]
+    keys = [f"{key} of {given}"]
+    with suppress(TributaryError):
+        keys.insert(0, f"{key} of {state_of(read_project(given), target, os.environ).project}")
+        if project_folder(given) == project_folder(None):
+            keys.insert(0, key)
+    # An earlier version knew no projects here: what it opened is this flow's where the same command does it again.
+    earlier = store_of(target, os.environ).read().incidents.get(key)
+    if key not in keys and earlier and (command := earlier.incident.retry_command):
+        keys += [key] if command == retry_command(flow, flow_run) else []
+    return keys
+
+
 def _incident(key: str, flow: Flow[..., Any], flow_run: FlowRun, target: str, ending: _Ending) -> Incident:
     return Incident(
         key=key,
         severity=ending.severity,
-        title=f"{flow.name} {ending.verb}",
+        title=f"{key.removeprefix('flow/')} {ending.verb}",
         text=ending.text,
         target=target,
         tags=tuple(flow_run.tags),

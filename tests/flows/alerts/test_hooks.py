@@ -20,6 +20,7 @@ from flows.alerts.flow_runs import has_alerts
 from flows.alerts.hooks import tell_cancelled, tell_completed, tell_crashed, with_alerts
 from flows.alerts.retry_command import of_command, of_deployment, of_pipeline
 from flows.engine.context.command import DbtCommand
+from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from tests.support.alert_receivers import Answer, Receiver, WriteRoutes, headers
 from tests.support.prefect_api import post
@@ -92,6 +93,50 @@ def test_a_crash_and_a_cancellation_are_told_as_what_they_are(routes: WriteRoute
         f"🟡 {fresh}: hourly was cancelled",
     ]
     assert "status code -9" in str(team.bodies[0])
+
+
+@with_alerts
+@flow
+def of_a_project(target: str, project_dir: str | None = None, problem: str = "") -> None:
+    """Fail as it is told, for a project."""
+    if problem:
+        raise UpstreamUnavailable(problem)
+
+
+def test_a_flow_of_two_projects_on_one_target_is_told_of_each(
+    routes: WriteRoutes, team: Receiver, fresh: str, tmp_path: Path
+) -> None:
+    shop, farm = (tmp_path / name for name in ("shop", "farm"))
+    for folder in (shop, farm):
+        folder.mkdir()
+        (folder / "dbt_project.yml").write_text(f"name: {folder.name}\n")
+    gone = str(tmp_path / "gone")
+    of_a_project(fresh, str(shop), "no block x", return_state=True)
+    of_a_project(fresh, str(farm), return_state=True)
+    of_a_project(fresh, return_state=True)
+    of_a_project(fresh, gone, "no folder", return_state=True)
+    of_a_project(fresh, str(shop), return_state=True)
+    assert headers(team) == [
+        f"🔴 {fresh}: of-a-project of shop failed",
+        f"🔴 {fresh}: of-a-project of {gone} failed",
+        f"🟢 {fresh}: recovered: of-a-project of shop failed",
+    ]
+
+
+def test_what_an_earlier_version_told_of_a_project_ends_with_the_run_that_its_command_was_for(
+    routes: WriteRoutes, team: Receiver, fresh: str
+) -> None:
+    def succeeds(project: str) -> None:
+        given = {"target": fresh, "project_dir": project}
+        tell_completed(dbt_full_pipeline, FlowRun(flow_id=uuid4(), name="x", parameters=given), Completed())
+
+    command = f"uv run python -m flows run --target {fresh} --project-dir ../farm --resume"
+    key = "flow/dbt-full-pipeline"
+    open_incident(Incident(key, "error", "dbt-full-pipeline failed", target=fresh, retry_command=command))
+    succeeds("../shop")
+    assert len(headers(team)) == 1
+    succeeds("../farm")
+    assert headers(team)[1:] == [f"🟢 {fresh}: recovered: dbt-full-pipeline failed"]
 
 
 def test_a_flow_inside_a_flow_leaves_it_to_the_outer_one(routes: WriteRoutes, team: Receiver, fresh: str) -> None:
