@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -28,6 +28,7 @@ from benchmarks.projects import write_project
 from benchmarks.server import bucket_of_its_own, prefect_server, set_up_target
 from infrastructure.console import EntryCommand
 from infrastructure.program import PROGRAM_VARIABLE
+from infrastructure.targets.settings import TaskRuns
 
 if TYPE_CHECKING:
     import psutil
@@ -154,6 +155,13 @@ class Round:
     is_flag=True,
     help="What is measured comes before everything else on the machine, the bucket's server among it; needs root.",
 )
+@click.option(
+    "--task-runs",
+    type=click.Choice(get_args(TaskRuns)),
+    default="all",
+    show_default=True,
+    help="Which nodes have one; a target has `models` unless it says otherwise.",
+)
 @click.option("--peers/--no-peers", default=False, help="Also prefect-dbt's ways; needs `uv sync --extra blocks`.")
 @click.option("--way", "wanted", multiple=True, metavar="NAME", help="Measure these ways only, and bare dbt.")
 @click.option("--warm-up/--no-warm-up", default=True, help="Without, dbt parses the whole project in the first round.")
@@ -165,6 +173,7 @@ def main(  # noqa: PLR0913  (its options)
     threads: int,
     state: str,
     real_time: bool,
+    task_runs: TaskRuns,
     peers: bool,
     wanted: tuple[str, ...],
     warm_up: bool,
@@ -182,7 +191,7 @@ def main(  # noqa: PLR0913  (its options)
             environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
         with prefect_server(environment) as api_url:
             environment["PREFECT_API_URL"] = api_url
-            set_up_target(environment, folder, threads)
+            set_up_target(environment, folder, threads, task_runs)
             dbt, is_own = _dbt(engine, environment)
             ways = _ways(folder, project, nodes, dbt, peers and is_own)
             if bucket:
@@ -199,9 +208,8 @@ def main(  # noqa: PLR0913  (its options)
             for how in plan:
                 for runs in measured:
                     _measure(runs, ways[runs.name], folder, environment, how)
-    _print(
-        measured, f"dbt {engine or version('dbt-core')}, {nodes} nodes, {threads} threads, median of {rounds} rounds"
-    )
+    what = f"{nodes} nodes, {threads} threads, task runs: {task_runs}"
+    _print(measured, f"dbt {engine or version('dbt-core')}, {what}, median of {rounds} rounds")
     _print_ends(measured, engine)
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 
-def set_up_target(environment: dict[str, str], folder: Path, threads: int) -> None:
+def set_up_target(environment: dict[str, str], folder: Path, threads: int, task_runs: str = "all") -> None:
     """Save the blocks of a target `bench` on the DuckDB file bench.duckdb in a folder."""
     settings = {"warehouse": "duckdb", "path": str(folder / "bench.duckdb"), "schema": "main", "threads": threads}
-    set_up_targets(environment, folder, {"bench": settings})
+    set_up_targets(environment, folder, {"bench": {**settings, "task_runs": task_runs}})
 
 
 def set_up_targets(environment: dict[str, str], folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Save the blocks of targets, given with their settings by name."""
     targets = folder / "targets.yml"
-    # What is measured is every node in Prefect, tests included.
+    # What is measured is every node in Prefect, tests included, where nothing else is said.
     settings = {name: {"task_runs": "all", **each} for name, each in settings.items()}
     # JSON is YAML.
     targets.write_text(json.dumps({"profile": "bench", "default": next(iter(settings)), "targets": settings}))

@@ -83,7 +83,8 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
     gone = missing_relations([inputs.nodes[unique_id].place for unique_id in kept], project, profile)
     found = replace(found, missing=frozenset(key for key in kept if inputs.nodes[key].place in gone))
     decisions = decide(found)
-    notes.append(summary_of(decisions, inputs))
+    # A selection that matches nothing is for whoever ran it to judge.
+    notes += [summary_of(decisions, inputs)] if decisions else []
     warned = [
         inputs.nodes[d.unique_id].name
         for d in decisions
