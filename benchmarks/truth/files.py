@@ -248,7 +248,10 @@ def _sql(world: World, node: Node) -> str:
             f"{{% if model.batch %}} and {at} >= cast('{{{{ model.batch.event_time_start }}}}' as timestamptz)"
             f" and {at} < cast('{{{{ model.batch.event_time_end }}}}' as timestamptz){{% endif %}}"
         )
-    return "\n".join([*lines, "group by id\n"])
+    if node.words:
+        lines.insert(1, f"-- written in way {node.words}")
+        lines.append("" if node.words % 2 else "/* by key */")
+    return "\n".join([*lines, "GROUP  BY id\n" if node.words else "group by id\n"])
 
 
 def _trips(node: Node) -> list[str]:

@@ -240,6 +240,7 @@ def _generated_edit(chance: random.Random, world: World, breaking: bool = True) 
         "rows": seeds,
         "shape": models,
         "move": models,
+        "words": models,
         "drop": [name for name, node in world.nodes.items() if node.shape != "ephemeral"],
         "macro": [""],
         "project var": [""],

@@ -39,6 +39,7 @@ class Node:
         is_broken: its code is wrong.
         minds_data: it fails, by itself, when a row is BAD.
         goes_on: what reads it is built all the same when it fails: `on_error: continue` of dbt 1.12.
+        words: how its code is written, which says the same.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Node:
     has_macro_filter: bool = False
     hooked: bool = False
     goes_on: bool = False
+    words: int = 0
     rows: dict[int, int] = field(default_factory=dict[int, int])
 
     @property
@@ -420,6 +422,10 @@ def _with_other_rows(node: Node, value: int) -> Node:
     return replace(node, rows={**node.rows, value % 5: value}) if node.rows else node
 
 
+def _reworded(node: Node, value: int) -> Node:
+    return replace(node, words=value)
+
+
 def _moved(node: Node, value: int) -> Node:
     return replace(node, folder=_FOLDERS[value % len(_FOLDERS)]) if node.kind == "model" else node
 
@@ -448,6 +454,7 @@ _OF_NODES: Mapping[str, Callable[[Node, int], Node]] = {
     "rows": _with_other_rows,
     "shape": _reshaped,
     "move": _moved,
+    "words": _reworded,
 }
 _OF_SOURCES: Mapping[str, Callable[[Source, int], Source]] = {
     "data": _with_more,

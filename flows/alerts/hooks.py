@@ -145,7 +145,7 @@ def _tell(flow: Flow[..., Any], flow_run: FlowRun, ending: _Ending | None, is_ok
 
 
 def _keys(flow: Flow[..., Any], flow_run: FlowRun, target: str) -> list[str]:
-    """Return the key of what is told of a flow, then others that it can have been told by.
+    """Return the key of the incidents of a flow, then others that it can have been given before.
 
     The workspace's own project needs no name. A flow of another one, which can be built on the same target, has its
     project's; or what it was given as, where the project could not be read.

@@ -72,8 +72,7 @@ class _Reading:
         for section in ("nodes", "functions", "unit_tests"):
             self._nodes.update(manifest.get(section) or {})
         adapter = (manifest.get("metadata") or {}).get("adapter_type") or ""
-        # The packages that come with dbt and its adapters.
-        self._internal = frozenset({"dbt", f"dbt_{adapter}", "dbt_postgres", "dbt_spark"})
+        self._internal = packages_of_dbt(adapter)
         # While it builds, dbt adds what it called to the macros of a node: these do not count as the node's own.
         self._aside: frozenset[str] = frozenset()
         self._called = self._of_macros(self._called_by_dbt())
@@ -163,7 +162,7 @@ class _Reading:
         parts = Parts(
             code=digest_of(self._code(entry), sorted(before), [(p.code, p.config) for p, _ in inlined]),
             macros=digest_of(macros, [p.macros for p, _ in inlined]),
-            config=digest_of(_config(entry)),
+            config=digest_of(config_of(entry)),
             relation=str(entry.get("relation_name") or ""),
             reads=digest_of([self._relation(parent) for parent in before], [p.reads for p, _ in inlined]),
             vars=variables,
@@ -255,6 +254,11 @@ class _Reading:
         return entry is not None and (entry.get("config") or {}).get("materialized") == "ephemeral"
 
 
+def packages_of_dbt(adapter: str) -> frozenset[str]:
+    """Return the packages of macros that come with dbt and its adapters."""
+    return frozenset({"dbt", f"dbt_{adapter}", "dbt_postgres", "dbt_spark"})
+
+
 def _own_unseen(entry: Mapping[str, Any]) -> str:
     text = str(entry.get("raw_code") or "")
     if entry["resource_type"] in ("seed", "unit_test"):
@@ -275,7 +279,8 @@ def _as_declared(entry: Mapping[str, Any], unseen: str) -> str:
             return unseen
 
 
-def _config(entry: Mapping[str, Any]) -> object:
+def config_of(entry: Mapping[str, Any]) -> object:
+    """Return the settings of a node that can make its relation another one."""
     config = dict(entry.get("config") or {})
     described = any((config.get("persist_docs") or {}).values())
     columns = {

@@ -74,6 +74,7 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
         modified=modified - built_since,
         full_refresh=command.full_refresh or "--full-refresh" in flags_in(os.environ),
         old_settings=last.inputs.settings,
+        reworded=memory.in_other_words(inputs, chosen),
     )
     if check_sources and not memory.has_checked and _reads_sources(found):
         manifest = manifest_of(memory.parsed[1]) if memory.parsed else None
@@ -83,7 +84,7 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
     gone = missing_relations([inputs.nodes[unique_id].place for unique_id in kept], project, profile)
     found = replace(found, missing=frozenset(key for key in kept if inputs.nodes[key].place in gone))
     decisions = decide(found)
-    # A selection that matches nothing is for whoever ran it to judge.
+    # What a selection that matches nothing means is decided where it was asked for.
     notes += [summary_of(decisions, inputs)] if decisions else []
     warned = [
         inputs.nodes[d.unique_id].name

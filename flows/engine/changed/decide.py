@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from flows.engine.artifacts.fingerprints import TEST_TYPES, Input, Inputs, Parts
@@ -39,6 +39,7 @@ class Found:
         missing: nodes whose relation is not in the warehouse.
         full_refresh: incremental models and seeds are asked for from nothing.
         old_settings: what concerned every node at the last parse.
+        reworded: nodes whose code is written in other words and says the same.
     """
 
     inputs: Inputs
@@ -49,6 +50,7 @@ class Found:
     missing: frozenset[str] = frozenset()
     full_refresh: bool = False
     old_settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    reworded: frozenset[str] = frozenset()
 
 
 def decide(found: Found) -> list[Decision]:
@@ -63,7 +65,8 @@ def decide(found: Found) -> list[Decision]:
         reason = _own_reason(node, built, found, settings) or _reason_upstream(node, built, found, due)
         if reason:
             due.add(unique_id)
-        decisions[unique_id] = Decision(unique_id, bool(reason), reason or f"nothing changed since {_time(built)}")
+        words = "in its code only the wording, and nothing else, " if unique_id in found.reworded else "nothing "
+        decisions[unique_id] = Decision(unique_id, bool(reason), reason or f"{words}changed since {_time(built)}")
     return list(decisions.values())
 
 
@@ -94,13 +97,14 @@ def _own_reason(node: Input, built: Built | None, found: Found, settings: str) -
     if node.unique_id in found.missing:
         return "is not in the warehouse any more"
     assert built.parts is not None
-    if built.parts != node.parts:
+    is_reworded = node.unique_id in found.reworded
+    if built.parts != (replace(node.parts, code=built.parts.code) if is_reworded else node.parts):
         return _difference(node, built, found)
     if built.settings != settings:
         now, then = found.inputs.settings, found.old_settings
         changed = [_in_words(name, now, then) for name in now if then.get(name) != now[name]]
         return f"changed for every node: {', '.join(changed) or 'the settings of the project'}"
-    if node.unique_id in found.modified:
+    if node.unique_id in found.modified and not is_reworded:
         return "dbt calls it modified (state:modified)"
     if node.unseen:
         return f"{node.unseen}, so that it can come out otherwise at any time"

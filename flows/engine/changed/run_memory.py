@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.engine.artifacts.artifacts import RUN_RESULTS, SOURCES, Details, carried_over
-from flows.engine.artifacts.fingerprints import Inputs, digest_of
+from flows.engine.artifacts.fingerprints import Inputs, Parts, digest_of
 from flows.engine.artifacts.manifest_file import MANIFEST, mixed_manifest, read_whole
 from flows.engine.artifacts.manifest_fingerprints import inputs_of
 from flows.engine.artifacts.results import NodeResult
+from flows.engine.artifacts.reworded import reworded
 from flows.engine.changed.last_success import (
     GOOD,
     INTERRUPTED,
@@ -86,6 +87,11 @@ def after(last: LastSuccess, inputs: Inputs | None, done: Done) -> dict[str, Bui
     return built
 
 
+def _is_of_other_code(parts: Parts, inputs: Inputs, unique_id: str) -> bool:
+    now = inputs.nodes[unique_id].parts
+    return parts != now and replace(parts, code=now.code) == now
+
+
 def version_of(built: Built | None) -> str | None:
     """Return which run a node's content is from; None where that is not known."""
     return built.run if built and built.is_good else None
@@ -120,6 +126,8 @@ class RunMemory:
         self.sources = checked or {}
         # What a question to dbt already parsed, when the run itself does not.
         self.parsed: tuple[Inputs, bytes] | None = None
+        # Nodes that are used again though their code is written in other words.
+        self.reworded: frozenset[str] = frozenset()
 
     @cached_property
     def surroundings(self) -> Surroundings:
@@ -159,6 +167,30 @@ class RunMemory:
                 done, its_proof = found
                 last = replace(last, built=after(last, inputs if proof and its_proof == proof else None, done))
         return last.built
+
+    def in_other_words(self, inputs: Inputs, chosen: Iterable[str]) -> frozenset[str]:
+        """Find out which of some nodes differ from how they were built in the wording of their code alone.
+
+        Args:
+            inputs: of what dbt parsed just now.
+        """
+        known = self.known(inputs)
+        differing = {
+            key: built.parts.code
+            for key in chosen
+            if (built := known.get(key))
+            and built.is_good
+            and built.parts
+            and _is_of_other_code(built.parts, inputs, key)
+        }
+        folder = self.last.folder
+        then = read_whole(folder / MANIFEST) if differing and folder and self.parsed else None
+        if then is not None and self.parsed:
+            # Of an ephemeral model, that manifest has the text of another run than the one that built this.
+            old = self.inputs_of(then.document).nodes
+            proven = [key for key, code in differing.items() if key in old and old[key].parts.code == code]
+            self.reworded = reworded(proven, then.document, self.parsed[1])
+        return self.reworded
 
     def forget(self) -> None:
         """Go on as if nothing had ever been built here, for a state that can't be read."""
@@ -217,6 +249,9 @@ class RunMemory:
             last = LastSuccess()
         done = Done(self._run, ended, self.sources)
         built = {key: value for key, value in after(last, inputs, done).items() if key in inputs.nodes}
+        # What says the same is from now on known by its new words.
+        again = {key: built[key] for key in self.reworded & built.keys() - ended.keys()}
+        built |= {key: replace(value, parts=inputs.nodes[key].parts) for key, value in again.items()}
         now = surroundings_of(self.command, self._project, self._profile).proof
         runs = (*(path.name for path in self.state.runs()),)
         proof = now if now == self.surroundings.proof else ""

@@ -132,6 +132,47 @@ def test_an_edit_builds_what_it_reaches_once(shop: Shop) -> None:
     assert shop.built() == set()
 
 
+def test_code_in_other_words_builds_nothing_and_is_known_by_them_from_then_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.edit("models/staging/stg_orders.sql", "select", "-- one row per order\nSELECT")
+    result = shop.build(changed=True)
+    assert result.nodes == ()
+    decisions = json.loads((result.run_path / CHANGES).read_text())
+    reasons = {each["unique_id"]: each["reason"].partition(" since ")[0] for each in decisions}
+    assert reasons["model.jaffle_shop.stg_orders"] == "in its code only the wording, and nothing else, changed"
+    assert {reason for name, reason in reasons.items() if name != "model.jaffle_shop.stg_orders"} == {"nothing changed"}
+    shop.edit("models/staging/stg_orders.sql", "one row per order", "one row for each order")
+    assert shop.built() == set()
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.engine.process.door.DbtProcess", lambda *_: pytest.fail("dbt was started"))
+        assert shop.built() == set()
+    shop.edit(
+        "models/staging/stg_orders.sql", "one row for each order\nSELECT", "one row for each order\nselect distinct"
+    )
+    assert "stg_orders" in shop.built()
+
+
+def test_code_in_other_words_is_built_where_something_else_changed_too(shop: Shop) -> None:
+    shop.edit("models/staging/stg_orders.sql", "select", "{{ config(materialized='table') }}\nSELECT")
+    assert "stg_orders" in shop.built()
+
+
+def test_of_an_ephemeral_model_the_words_count_that_the_table_was_built_from(shop: Shop) -> None:
+    inner = "models/staging/orders_inside.sql"
+    (shop.project / inner).write_text("{{ config(materialized='ephemeral') }}\nselect 1 as id\n")
+    (shop.project / "models/outside.sql").write_text("select id from {{ ref('orders_inside') }}\n")
+    assert "outside" in shop.built()
+    shop.edit(inner, "select", "-- inside\nselect")
+    assert shop.built() == set()
+    # Another run brings the manifest to the new code, and this table is still of the old.
+    shop.edit(inner, "1 as id", "2 as id")
+    shop.build(select="raw_payments")
+    shop.edit(inner, "-- inside", "-- in there")
+    assert "outside" in shop.built()
+    assert shop.read("select id from outside") == [(2,)]
+
+
 def test_text_that_no_table_is_made_of_builds_nothing_and_is_parsed_once(shop: Shop, monkeypatch: Any) -> None:
     shop.edit("models/schema.yml", "One row per order.", "One row for each order.")
     assert shop.built() == set()
