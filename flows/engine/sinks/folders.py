@@ -21,7 +21,7 @@ _MOST_IN_FRONT = 20
 # What is deeper belongs to these, so that the graph of most projects has some thirty bars.
 _DEPTH = 2
 # dbt 2 names a file from the project's folder, dbt 1 from that of the models.
-_USUAL_ROOTS = ("models", "seeds", "snapshots")
+_USUAL_ROOTS = ("models", "seeds", "snapshots", "tests")
 _SAID = {"failed": "failed", "skipped": "not run", "warned": "warned"}
 
 
@@ -130,6 +130,12 @@ class Folders:
         return {name: sorted(read.difference(*(before[each] for each in read))) for name, read in before.items()}
 
     def _name(self, unique_id: str) -> str:
-        parts = PurePosixPath(self._paths.get(unique_id) or self._path_of(unique_id)).parts
-        below = parts[1:-1] if parts[:1] and parts[0] in _USUAL_ROOTS else parts[:-1]
-        return "/".join(below[:_DEPTH]) or f"{unique_id.partition('.')[0]}s"
+        folder = folder_of(self._paths.get(unique_id) or self._path_of(unique_id))
+        return folder or f"{unique_id.partition('.')[0]}s"
+
+
+def folder_of(path: str) -> str:
+    """Return the folder that a node with this file belongs to, two levels deep; empty for one that is in none."""
+    parts = PurePosixPath(path).parts
+    below = parts[1:-1] if parts[:1] and parts[0] in _USUAL_ROOTS else parts[:-1]
+    return "/".join(below[:_DEPTH])

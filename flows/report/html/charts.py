@@ -45,6 +45,9 @@ _CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
     },
 }
+# Vega gives sixteen digits; a hundredth of a pixel is not seen.
+_PATH = re.compile(r' d="[^"]*"')
+_DECIMALS = re.compile(r"(\d\.\d\d)\d+")
 # What Vega adds to each mark beside its label, the same five thousand times.
 _CHATTER = re.compile(r' (?:role="graphics-symbol"|aria-roledescription="[^"]*"|stroke-miterlimit="10")')
 
@@ -244,4 +247,4 @@ def _draw(specification: Mapping[str, Any]) -> str:
         ) from exc
     config = _CONFIG | specification.get("config", {})
     svg = vl_convert.vegalite_to_svg(dict(specification) | {"config": config}, vl_version="5.20")
-    return _CHATTER.sub("", svg)
+    return _PATH.sub(lambda path: _DECIMALS.sub(r"\1", path[0]), _CHATTER.sub("", svg))

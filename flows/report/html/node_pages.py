@@ -114,18 +114,21 @@ def packed_pages(
     described: Mapping[str, Description],
     ids: Mapping[str, str],
     draw: Callable[[NodePage], str],
+    rows: Callable[[], str],
 ) -> Pages:
     """Return the pages of all nodes as HTML, so that the file stays small enough to open at once.
 
     Args:
         draw: makes HTML of a page.
+        rows: makes HTML of what else is packed where the pages are.
     """
     packed = ""
     for sql_characters in _SQL_CHARACTERS:
         drawn = {page.anchor: draw(page) for page in node_pages(nodes, described, ids, sql_characters)}
         if sum(map(len, drawn.values())) <= PLAIN_CHARACTERS:
             return Pages(plain=list(drawn.values()))
-        packed = base64.b64encode(gzip.compress(json.dumps(drawn).encode(), mtime=0)).decode()
+        document = json.dumps(drawn | {"rows": rows()})
+        packed = base64.b64encode(gzip.compress(document.encode(), mtime=0)).decode()
         if len(packed) <= PACKED_CHARACTERS:
             break
     return Pages(packed=packed)

@@ -10,24 +10,65 @@ document.addEventListener("pointermove", (event) => {
   told.style.top = Math.min(event.clientY + 16, innerHeight - told.offsetHeight - 8) + "px";
 });
 
+// What a large report has packed: the pages of models, and all but the first rows of the longest table.
+const packed = document.getElementById("packed");
+let unpacked = null;
+const unpack = () => unpacked ??= (async () => {
+  const bytes = Uint8Array.from(atob(packed.textContent.trim()), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+})();
+
+// The owner, tag, folder and project that are chosen: the rows of other nodes are hidden in every table.
+const only = document.getElementById("only");
+const choices = only ? [...only.querySelectorAll("select")] : [];
+const marks = only ? JSON.parse(document.getElementById("marks").textContent) : [];
+const isChosen = (mark) => choices.every((choice, place) => choice.value === "" || mark[place].includes(+choice.value));
+const fitting = new Set();
+const isOut = (row) => row.dataset.n !== undefined && choices.length > 0 && !fitting.has(+row.dataset.n);
+const choose = () => {
+  fitting.clear();
+  marks.forEach((mark, number) => isChosen(mark) && fitting.add(number));
+  const isAny = choices.some((choice) => choice.value !== "");
+  only.lastElementChild.textContent = isAny ? fitting.size.toLocaleString("en") + " of " + marks.length.toLocaleString("en")
+    + " nodes and tests; figures and charts are of all" : "";
+  for (const row of document.querySelectorAll("main > section tr[data-n]")) row.hidden = isOut(row);
+  dispatchEvent(new Event("chosen"));
+};
+if (only) {
+  only.hidden = false;
+  choices.forEach((choice) => choice.addEventListener("change", choose));
+  marks.forEach((_, number) => fitting.add(number));
+}
+
 // Laying out thousands of rows takes a second: so many are shown, and the filter looks through all.
 const SHOWN = 300;
 const number = (count) => count.toLocaleString("en");
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   let rows = [...body.rows];
-  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  let texts = null;
+  let left = packed ? Number(table.dataset.packed) : 0;
   const find = document.getElementById(table.id + "-find");
   const count = document.getElementById(table.id + "-count");
+  const whole = async () => {
+    if (left) {
+      const html = (await unpack()).rows;
+      if (left) body.insertAdjacentHTML("beforeend", html);
+      left = 0;
+      rows = [...body.rows];
+    }
+    texts ??= new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  };
   const show = () => {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     let found = 0;
     for (const row of rows) {
-      const fits = words.every((word) => texts.get(row).includes(word));
+      const fits = !isOut(row) && (!words.length || words.every((word) => texts.get(row).includes(word)));
       found += fits ? 1 : 0;
       row.hidden = !fits || found > SHOWN;
     }
-    count.textContent = number(found) + " of " + number(rows.length)
+    found += left;
+    count.textContent = number(found) + " of " + number(rows.length + left)
       + (found > SHOWN ? ", the first " + SHOWN + " are shown" : "");
   };
   const heads = [...table.querySelectorAll("th")];
@@ -37,7 +78,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.type = "button";
     button.textContent = head.textContent;
     head.replaceChildren(button);
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
+      await whole();
       const before = head.getAttribute("aria-sort");
       const down = before ? before === "ascending" : isFigure;
       heads.forEach((other) => other.removeAttribute("aria-sort"));
@@ -51,21 +93,17 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
   find.closest(".filter").hidden = false;
-  find.addEventListener("input", show);
+  const showAll = () => whole().then(show);
+  find.addEventListener("input", showAll);
+  addEventListener("chosen", showAll);
   show();
 }
 
 // In a large report the pages of models are packed: the one that an address names is unpacked and put in its place.
-const packed = document.getElementById("packed");
-let unpacked = null;
 const open = async () => {
   const id = location.hash.slice(1);
   if (!packed || !id.startsWith("node.") || document.getElementById(id)) return;
-  unpacked ??= (async () => {
-    const bytes = Uint8Array.from(atob(packed.textContent.trim()), (letter) => letter.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
-  })();
-  const html = (await unpacked)[id];
+  const html = (await unpack())[id];
   if (!html || document.getElementById(id)) return;
   document.getElementById("pages").insertAdjacentHTML("beforeend", html);
   // The browser looks for the place that an address names once: ask it again.

@@ -13,6 +13,7 @@ from flows.history.rows import utc
 from flows.history.store import HistoryStore
 from flows.report.html import charts, drawings, words
 from flows.report.html.contents import Contents, Document, is_hook, read_contents
+from flows.report.html.filters import filters_of
 from flows.report.html.node_pages import NodePage, anchors, packed_pages
 from flows.report.html.nodes import ProjectNodes, read_nodes
 from infrastructure.errors import ConfigError
@@ -22,6 +23,8 @@ DAYS = 30
 # Enough to see the cause; a run in which everything failed has thousands.
 SHOWN_FAILING = 100
 SHOWN_PATH = 30
+# Of the nodes of the last run; a browser takes seconds to read thousands of rows, so that the others are packed.
+SHOWN_NODES = 300
 _HERE = Path(__file__).parent
 _SECTIONS = (
     ("failing", "Failing now"),
@@ -101,7 +104,9 @@ def render(contents: Contents, nodes: ProjectNodes, described: Mapping[str, Desc
     def page_of(page: NodePage) -> str:
         return template.render(page=page)
 
-    pages = packed_pages(nodes, described, ids, page_of)
+    environment.globals.update(ids=ids, filters=filters_of(nodes.rows))
+    row_of = environment.get_template("rows.html.j2").module.row_of
+    pages = packed_pages(nodes, described, ids, page_of, lambda: "".join(map(row_of, contents.nodes[SHOWN_NODES:])))
     drawn = {
         "runs": Markup(charts.runs_chart(contents.runs) if contents.runs else ""),  # noqa: S704  (ours, and escaped)
         "gantt": Markup(charts.gantt_chart(contents) if contents.nodes else ""),  # noqa: S704
@@ -114,7 +119,7 @@ def render(contents: Contents, nodes: ProjectNodes, described: Mapping[str, Desc
         c=contents,
         charts=drawn,
         lineage=lineage,
-        ids=ids,
+        shown_nodes=contents.nodes[:SHOWN_NODES] if pages.packed else contents.nodes,
         pages=[Markup(page) for page in pages.plain],  # noqa: S704  (of a template of ours, which escaped it)
         packed=pages.packed,
         drawn_lineage=drawings.lineage_drawing(lineage, ids.get),

@@ -12,6 +12,7 @@ from tests.support.history_runs import node, run, stored
 
 NAMES = ("orders", "customers", "payments", "sessions", "campaigns", "refunds", "stock", "visits")
 LAYERS = ("stg", "int", "fct", "dim")
+OWNERS = ("Analytics", "Finance", "Growth")
 THREADS = 8
 
 
@@ -63,7 +64,9 @@ def _build(at: datetime, count: int, number: int, runs: int, chance: random.Rand
             waited_for=max(parents, key=lambda parent: ended[parent], default=None),
             tested=parents if is_test else [],
             attempts=1,
-            owner="Analytics",
+            owner=OWNERS[place % len(OWNERS)],
+            tags=["nightly"] if place % 3 else ["finance", "nightly"],
+            path=f"models/{LAYERS[min(3, 4 * place // count)]}/{NAMES[place % len(NAMES)]}/{name}.sql",
             failures=12 if is_test and outcome != "succeeded" else None,
             message='Database Error: Binder Error: Referenced column "amout" not found in FROM clause!\n'
             'Candidate bindings: "amount", "account"'
