@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
+# Sharp on a display of two pixels to the point, where a README shows them some 900 points wide.
+_SCALE = 1.5
+# Where the pictures were taken is of no interest, and each machine has its own.
+_SHORTEN = """
+for (let texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), text; (text = texts.nextNode());)
+  text.data = text.data.replaceAll(%s, "");
+"""
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _TARGETS = """
 profile: tributary
@@ -68,7 +75,7 @@ def main(keep: Path | None) -> None:
             with _open_browser(browser, folder) as port:
                 for name, address, width, height, wait_for in _pages(environment, folder, url, runs):
                     picture = PICTURES / f"{name}.png"
-                    picture.write_bytes(asyncio.run(_taken(port, address, (width, height), wait_for)))
+                    picture.write_bytes(asyncio.run(_taken(port, address, (width, height), wait_for, str(folder))))
                     _make_small(picture)
                     click.echo(f"{picture.relative_to(ROOT)}  {picture.stat().st_size / 1000:.0f} kB")
 
@@ -104,7 +111,10 @@ def _three_runs(environment: dict[str, str], folder: Path) -> list[str]:
         warehouse.sql("delete from raw.supabase_payment")
         warehouse.executemany(f"insert into raw.supabase_payment values ({', '.join('?' * len(before[0]))})", before)
     _program(environment, *build, "--no-data")
-    return _flow_runs(environment["PREFECT_API_URL"])
+    runs = _flow_runs(environment["PREFECT_API_URL"])
+    for run in runs:
+        _wait_for_all_nodes(environment["PREFECT_API_URL"], run)
+    return runs
 
 
 def _program(environment: dict[str, str], module: str, *arguments: str, may_fail: bool = False) -> None:
@@ -137,15 +147,26 @@ def _flow_runs(url: str) -> list[str]:
     return [run["id"] for run in latest]
 
 
+def _wait_for_all_nodes(url: str, run: str) -> None:
+    """Wait until the server has made task runs of the events that it was sent: for five seconds, nothing is new."""
+    seen, since = "", time.monotonic()
+    while time.monotonic() - since < 5:
+        with urllib.request.urlopen(f"{url}/flow_runs/{run}/graph-v2") as answer:
+            now = answer.read().decode()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        time.sleep(1)
+
+
 def _pages(
     environment: dict[str, str], folder: Path, url: str, runs: list[str]
 ) -> Iterator[tuple[str, str, int, int, str]]:
     """Yield name, address, width and height of each picture, and a JavaScript expression that says that it is drawn."""
     page = f"{url.removesuffix('/api')}/runs/flow-run"
     drawn = "document.querySelector('canvas') && !document.querySelector('.p-loading-icon')"
-    yield "run", f"{page}/{runs[0]}", 1280, 800, drawn
-    yield "failed-run", f"{page}/{runs[1]}", 1280, 800, drawn
-    yield "report", (folder / "report.html").as_uri(), 1280, 900, "document.querySelector('svg')"
+    yield "run", f"{page}/{runs[0]}", 1060, 500, drawn
+    yield "failed-run", f"{page}/{runs[1]}", 1060, 500, drawn
+    yield "report", (folder / "report.html").as_uri(), 1060, 900, "document.querySelector('svg')"
     message = folder / "alert.html"
     message.write_text(_message_page(json.loads((folder / "incidents.json").read_text())))
     yield "alert", message.as_uri(), 760, 560, "true"
@@ -195,8 +216,8 @@ def _open_browser(browser: str, folder: Path) -> Iterator[int]:
         process.wait()
 
 
-async def _taken(port: int, address: str, size: tuple[int, int], wait_for: str) -> bytes:
-    """Open a page, wait until it is drawn, and return what is seen of it, as PNG."""
+async def _taken(port: int, address: str, size: tuple[int, int], wait_for: str, folder: str) -> bytes:
+    """Open a page, wait until it is drawn, and return what is seen of it, as PNG; paths begin below the folder."""
     from websockets.asyncio.client import connect
 
     async with connect(_tab(port), max_size=None) as tab:
@@ -212,7 +233,9 @@ async def _taken(port: int, address: str, size: tuple[int, int], wait_for: str) 
             raise ConfigError("The browser ended before the picture was taken.")
 
         width, height = size
-        await ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        await ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=_SCALE, mobile=False
+        )
         await ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
         await ask("Page.navigate", url=address)
         until = time.monotonic() + 60
@@ -224,7 +247,8 @@ async def _taken(port: int, address: str, size: tuple[int, int], wait_for: str) 
         else:
             raise ConfigError(f"{address} was not drawn within a minute.")
         # The graph of a run is laid out by a worker of the page, which says nothing when it is done.
-        await asyncio.sleep(6)
+        await asyncio.sleep(12)
+        await ask("Runtime.evaluate", expression=_SHORTEN % json.dumps(f"{folder}/"))
         shot = await ask("Page.captureScreenshot", format="png")
         return base64.b64decode(shot["data"])
 

@@ -91,12 +91,10 @@ def summary_markdown(result: DbtResult, explanation: Explanation | None = None) 
     how = f"{result.command} on {markdown_code(result.target)}: {counts_sentence(result)}"
     size = f"{len(result.nodes)} nodes in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip()
     lines = [f"## {how}", "", size]
-    if failed := result.of("failed"):
+    if result.of("failed"):
         # Who opens it wants to know why; how many others went well comes later.
         explained = explanation or explain(result, log_of(result.run_path))
-        others = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        first = explained.failed[0].title if explained.failed else f"{failed[0].name} failed"
-        lines = [f"## {markdown_text(first)}{others}", "", f"{how}. {size}", *explained.markdown()]
+        lines = [f"## {markdown_text(_cause(explained))}", "", f"{how}. {size}", *explained.markdown()]
     lines += _section("Warnings", result.of("warned"))
     if result.stopped:
         lines += _stopped(result.stopped)
@@ -123,6 +121,12 @@ def summary_markdown(result: DbtResult, explanation: Explanation | None = None) 
         lines += [f"| {markdown_cell(node.name)} | {node.seconds:.2f} |" for node in slowest(result)]
     lines += [f"\n{markdown_text(note)}" for note in result.notes]
     return "\n".join([*lines, "", f"Log: {markdown_code(str(log_of(result.run_path)))}"])
+
+
+def _cause(explained: Explanation) -> str:
+    """Return what failed first, and how much else did."""
+    others = len(explained.failed) - 1
+    return explained.failed[0].title + (f", and {others} more" if others else "")
 
 
 def _stopped(stopped: Stopped) -> list[str]:
@@ -177,10 +181,12 @@ def publish(result: DbtResult, explanation: Explanation | None = None) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     with attaching():
+        explained = (explanation or explain(result, log_of(result.run_path))) if result.of("failed") else None
+        cause = f"{_cause(explained)}. " if explained else ""
         create_markdown_artifact(
-            summary_markdown(result, explanation),
+            summary_markdown(result, explained),
             key=artifact_key(result, "summary"),
-            description=f"{result.command} on {result.target}: {counts_sentence(result)}",
+            description=f"{cause}{result.command} on {result.target}: {counts_sentence(result)}",
         )
         if result.nodes:
             create_table_artifact(

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flows.engine.artifacts.descriptions import Description, read_descriptions
 from flows.history.rows import utc
@@ -104,8 +105,9 @@ def render(contents: Contents, nodes: ProjectNodes, described: Mapping[str, Desc
     def page_of(page: NodePage) -> str:
         return template.render(page=page)
 
-    environment.globals.update(ids=ids, filters=filters_of(nodes.rows))
-    row_of = environment.get_template("rows.html.j2").module.row_of
+    shared: dict[str, Any] = {"ids": ids, "filters": filters_of(nodes.rows)}
+    environment.globals.update(shared)
+    row_of: Callable[[Document], str] = vars(environment.get_template("rows.html.j2").module)["row_of"]
     pages = packed_pages(nodes, described, ids, page_of, lambda: "".join(map(row_of, contents.nodes[SHOWN_NODES:])))
     drawn = {
         "runs": Markup(charts.runs_chart(contents.runs) if contents.runs else ""),  # noqa: S704  (ours, and escaped)
