@@ -67,6 +67,7 @@ from flows.engine.process.door import Dbt, Record
 from flows.engine.process.kept_parse import PARSED_ANEW, KeptParse, parsed_anew
 from flows.engine.process.listing import list_nodes
 from flows.engine.process.process import DbtProcess
+from flows.engine.sinks.assets import BUILDING
 from flows.engine.sinks.recorder import Recorder
 from flows.engine.target.file_lock import calling_when_lost, held_files
 from infrastructure.errors import ConfigError, DbtRunFailed, RunTimedOut, TributaryError, UpstreamUnavailable
@@ -251,6 +252,8 @@ class Attempts:
             if self._recorder:
                 self._recorder.results([node for node in left.values() if node.status == NOT_RUN])
         self._error = self._error or left_undone(self.result())
+        if self._recorder and self._command.verb in BUILDING:
+            self._recorder.built(node for key, node in self.results.items() if key in self.started)
 
     def require_a_match(self) -> None:
         """Fail a command whose selection matched nothing, as a mistyped one would go unnoticed."""

@@ -106,7 +106,9 @@ def test_a_server_that_does_not_come_back_costs_no_node_and_makes_no_failure_of_
     # A short build may end before it learns that the server is away; what it has not sent waits for the next run.
     assert all(note.endswith(f"{ledger} has them all.") for note in witness.notes if "did not take" in note)
     kept = [orjson.loads(path.read_bytes()) for path in (tmp_path / "state" / "unsent").glob("*.events")]
-    waiting = {event["payload"]["task_run"]["dynamic_key"] for document in kept for event in document["events"]}
+    events = [event for document in kept for event in document["events"]]
+    waiting = {event["payload"]["task_run"]["dynamic_key"] for event in events if "task_run" in event["payload"]}
     assert ended <= waiting
+    assert "prefect.asset.materialization.succeeded" in {event["event"] for event in events}
     road.open()
     assert orders(target) == 4

@@ -47,6 +47,24 @@ class Recorded:
         wanted = {"artifacts": {"flow_run_id": {"any_": [self._id]}}}
         return {artifact["key"]: artifact for artifact in self._of("artifacts", wanted) if artifact["key"]}
 
+    def assets(self, count: int) -> dict[str, dict[str, Any]]:
+        """Return the events of what the flow run built by the name of the asset, when as many as expected are there."""
+        found: list[dict[str, Any]] = []
+        wanted = {
+            "filter": {
+                "event": {"prefix": ["prefect.asset.materialization."]},
+                "related": {"id": [f"prefect.flow-run.{self._id}"]},
+            },
+            "limit": 50,
+        }
+
+        def are_there() -> bool:
+            found[:] = post(self._api, "/events/filter", wanted)["events"]
+            return len(found) >= count
+
+        wait_until(are_there, f"{count} assets are recorded")
+        return {event["resource"]["prefect.resource.name"]: event for event in found}
+
     def _of(self, kind: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         body = body or {"flow_runs": {"id": {"any_": [self._id]}}}
         found: list[dict[str, Any]] = []

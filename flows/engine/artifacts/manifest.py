@@ -49,6 +49,7 @@ class Node(NamedTuple):
         snapshot: what dbt alone knows of a snapshot's table; None for other nodes.
         batches: how a model is cut into batches of time; None for other nodes.
         loader: what loads a source, in the project's own words.
+        description: of what becomes a relation, and of sources.
         lets_go_on: whether what reads it is built all the same when it fails: `on_error: continue` of dbt 1.12.
     """
 
@@ -83,6 +84,7 @@ class Node(NamedTuple):
     batches: Batches | None
     lets_go_on: bool = False
     loader: str = ""
+    description: str = ""
 
     @property
     def is_test(self) -> bool:

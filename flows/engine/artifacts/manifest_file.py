@@ -11,7 +11,16 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from flows.engine.artifacts.compiled import Compiled, compiled_in
-from flows.engine.artifacts.manifest import PERSONAL, TEST_TYPES, Batches, Manifest, Node, Snapshot, SwitchedOff
+from flows.engine.artifacts.manifest import (
+    DATA_TYPES,
+    PERSONAL,
+    TEST_TYPES,
+    Batches,
+    Manifest,
+    Node,
+    Snapshot,
+    SwitchedOff,
+)
 from flows.engine.context.events import name_of
 from infrastructure.errors import ConfigError
 
@@ -195,6 +204,7 @@ def _node(unique_id: str, entry: _Entry, groups: Mapping[str, tuple[str, ...]]) 
         batches=_batches(config),
         lets_go_on=config.get("on_error") == "continue",
         loader=str(entry.get("loader") or ""),
+        description=str(entry.get("description") or "") if kind in DATA_TYPES or kind == "source" else "",
     )
 
 

@@ -16,6 +16,7 @@ from flows.engine.artifacts.manifest import TEST_TYPES, Manifest
 from flows.engine.artifacts.results import NodeResult, result_of
 from flows.engine.context.events import STARTED, UNTOLD, DbtEvent, NodeEvent
 from flows.engine.context.run_context import FlowRun
+from flows.engine.sinks.assets import asset_events
 from flows.engine.sinks.folders import Folders
 from flows.engine.sinks.sending import BATCH_SIZE, EVENTS, LINES, BatchSender, Denied, Sender
 from flows.engine.sinks.task_runs import (
@@ -99,6 +100,7 @@ class Recorder:
         # The tests of each node that have ended, and the nodes that were built.
         self._tests: dict[str, dict[str, NodeResult]] = {}
         self._built: dict[str, NodeResult] = {}
+        self._assets: tuple[NodeResult, ...] = ()
         self._folders = Folders(self._path_of)
         self._manifest: Manifest | None = None
         self._closing = threading.Event()
@@ -150,6 +152,10 @@ class Recorder:
     def results(self, results: Iterable[NodeResult]) -> None:
         """Take what is known only at the end, such as error messages, for the nodes' task runs."""
         self._waiting.extend(results)
+
+    def built(self, results: Iterable[NodeResult]) -> None:
+        """Take what came of a command that builds, with its tests, for the assets; they are sent last."""
+        self._assets = tuple(results)
 
     def _work(self) -> None:
         sender: Sender | None = None
@@ -243,6 +249,11 @@ class Recorder:
                 folder_event(self._flow_run, folders[name], [folders[each].key for each in before], is_over=True)
                 for name, before in edges.items()
             ]
+        try:
+            self._events += asset_events(self._flow_run, self._assets, self._known())
+        except Exception:  # noqa: BLE001  (task runs must not be lost for it)
+            self._odd += len(self._assets)
+        self._assets = ()
         self._running.clear()
         self._quiet.clear()
 

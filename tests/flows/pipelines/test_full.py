@@ -125,6 +125,22 @@ def test_a_failed_node_says_what_the_warehouse_said(failed: Ran, node_runs: dict
     wait_until(lambda: "Got 1 result" in message("test.outcomes.unique_good_id.c91342c84f"), "so is a test's")
 
 
+def test_each_relation_is_an_asset_with_what_it_reads_and_how_its_tests_came_out(
+    failed: Ran, failed_result: DbtResult
+) -> None:
+    assets = failed.recorded.assets(6)
+    database = next(iter(assets)).partition(".")[0]
+    ended = {name.rpartition(".")[2]: event["event"].rpartition(".")[2] for name, event in assets.items()}
+    succeeded = dict.fromkeys(("readings", "good", "on_inlined", "doubled", "untested_ids"), "succeeded")
+    assert ended == succeeded | {"wrong_sql": "failed"}
+    good = assets[f"{database}.main.good"]
+    assert good["resource"]["prefect.resource.id"] == f"duckdb://{database}/main/good"
+    read = {each["prefect.resource.id"] for each in good["related"] if each["prefect.resource.role"] == "asset"}
+    assert read == {f"duckdb://{database}/main/readings"}
+    assert good["payload"]["tests"] == {"succeeded": 1, "warned": 1}
+    assert assets[f"{database}.main.untested_ids"]["resource"]["tributary.tests"] == "failed"
+
+
 def test_every_line_of_dbt_is_logged_where_it_belongs(failed: Ran, node_runs: dict[str, dict[str, Any]]) -> None:
     keys = {run["id"]: key for key, run in node_runs.items()}
     lines = [(line["message"], line["level"], keys.get(line["task_run_id"])) for line in failed.recorded.logs()]
