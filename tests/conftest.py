@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # Settings of the person who runs the tests, which would send a test to their server or change what dbt does.
 _THEIR_OWN = ("PREFECT_", "DBT_", "TRIBUTARY_", "OPENLINEAGE_", "OTEL_")
 _FOR_TESTS = "TRIBUTARY_TEST_"
+# Each has a Prefect server and what children are forked from: 700 MB.
+_MOST_PROCESSES = 4
 _END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
 
 _sandbox = pytest.StashKey[Path]()
@@ -94,6 +97,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason=f"takes a minute: {_FOR_TESTS}SLOW=1 uv run pytest -m slow"))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage seldom, and not in what was imported and collected: that took a seventh of what a process did."""
+    gc.freeze()
+    gc.set_threshold(50_000)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one process more than the machine has cores, as most wait; of whole systems, no more than it can carry."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores if os.environ.get(f"{_FOR_TESTS}SLOW") else cores + 1, _MOST_PROCESSES)
 
 
 @pytest.hookimpl(optionalhook=True)

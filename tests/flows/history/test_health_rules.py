@@ -13,7 +13,7 @@ from flows.history import health_rules as health_checks
 from flows.history.health_rules import FAILED, NOT_RUN, PASSED, WARNED, Finding, duration, schedule_lateness
 from flows.history.health_settings import Health, load_health
 from flows.history.rows import Row
-from tests.support.history_runs import AT, node, run, stored
+from tests.support.history_runs import AT, node, run, stored_together
 
 NOW = AT + timedelta(hours=1)
 HOUR = 3600.0
@@ -22,7 +22,7 @@ HOUR = 3600.0
 def judged(folder: Path, name: str, runs: Sequence[Sequence[Row]], now: datetime = NOW, **limits: Any) -> Finding:
     """Judge one check of health.yml, with some of its limits replaced."""
     check = getattr(load_health(), name).model_copy(update=limits)
-    with stored(folder, *runs).reading("shop", "dev") as history:
+    with stored_together(folder, *runs).reading("shop", "dev") as history:
         return health_checks.BY_HISTORY[name](history, check, now)
 
 
@@ -226,7 +226,7 @@ def test_late_runs_are_those_that_began_late_and_those_that_never_began(tmp_path
     late_start = run([node("a")], scheduled_at=promised, flow_run_id="f", flow_started_at=AT)
 
     def judge(folder: str, runs: Sequence[Sequence[Row]], waiting: Sequence[tuple[str, datetime]] = ()) -> Finding:
-        with stored(tmp_path / folder, *runs).reading() as history:
+        with stored_together(tmp_path / folder, *runs).reading() as history:
             return schedule_lateness(history, check, NOW, waiting)
 
     assert judge("1", []).outcome == PASSED
@@ -269,5 +269,5 @@ def test_a_scheduled_run_whose_flow_nobody_knows_began_when_dbt_did(tmp_path: Pa
     assert lateness
     for minutes, outcome in ((1, PASSED), (600, FAILED)):
         rows = run([node("a")], flow_started_at=None, scheduled_at=AT - timedelta(minutes=minutes))
-        with stored(tmp_path / str(minutes), rows).reading("shop", "dev") as history:
+        with stored_together(tmp_path / str(minutes), rows).reading("shop", "dev") as history:
             assert schedule_lateness(history, lateness, NOW, []).outcome == outcome

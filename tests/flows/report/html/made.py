@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.history.rows import Row
 from flows.history.store import HistoryStore
-from tests.support.history_runs import node, run, stored
+from tests.support.history_runs import node, run, stored_together
 
 NAMES = ("orders", "customers", "payments", "sessions", "campaigns", "refunds", "stock", "visits")
 LAYERS = ("stg", "int", "fct", "dim")
@@ -26,7 +26,7 @@ def made_history(
         is_last = number == runs - 1
         count = nodes if is_last or nodes_before is None else nodes_before
         rows.append(_build(now - timedelta(hours=runs - number), count, number, runs, chance))
-    return stored(folder, *rows)
+    return stored_together(folder, *rows)
 
 
 def _build(at: datetime, count: int, number: int, runs: int, chance: random.Random) -> list[Row]:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.report.html import charts
 from flows.report.html.contents import Contents, read_contents
-from tests.support.history_runs import AT, node, run, stored
+from tests.support.history_runs import AT, node, run, stored_together
 
 pytest.importorskip("vl_convert", reason="needs the report extra: uv sync --extra report")
 
@@ -18,7 +18,7 @@ pytest.importorskip("vl_convert", reason="needs the report extra: uv sync --extr
 def contents(folder: Path, seconds: float, apart: timedelta, *hooks: str) -> Contents:
     nodes = [node("a"), node("t", "failed", kind="test"), *(node(name, kind="operation") for name in hooks)]
     runs = [run(nodes, AT + apart * number, seconds) for number in range(3)]
-    with stored(folder, *runs).reading("shop", "dev") as history:
+    with stored_together(folder, *runs).reading("shop", "dev") as history:
         return read_contents(history, "shop", "dev", AT, 30)
 
 

@@ -11,13 +11,13 @@ from flows.history.rows import Row
 from flows.report.html.contents import Contents, critical_path, is_hook, read_contents
 from flows.report.html.summary import overview_markdown
 from flows.report.html.words import ago, clock, headline, share, size
-from tests.support.history_runs import AT, node, run, stored
+from tests.support.history_runs import AT, node, run, stored_together
 
 NOW = AT + timedelta(hours=1)
 
 
 def contents(folder: Path, *runs: Sequence[Row], **options: Any) -> Contents:
-    with stored(folder, *runs).reading("shop", "dev") as history:
+    with stored_together(folder, *runs).reading("shop", "dev") as history:
         return read_contents(history, "shop", "dev", NOW, 30, **options)
 
 
