@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infrastructure.registration import apply, plan
+from infrastructure.registration import apply, declare, plan
 from tests.support.adapter_sign_ins import adapter_sign_ins
 from tests.support.environments import Environments
 from tests.support.prefect_api import delete_block
@@ -52,14 +52,15 @@ def every_sign_in(tmp_path_factory: pytest.TempPathFactory) -> Environments:
 
 @pytest.fixture(scope="package")
 def every_sign_in_saved(every_sign_in: Environments, prefect_server: str) -> Iterator[Environments]:
-    """Set every way of signing in up on the server, and take it off again: another folder's tests find no Airbyte."""
+    """Set every way of signing in up on the server; another folder's tests find no service there afterwards."""
     from infrastructure.server.client import connect
 
     declared = every_sign_in.declared()
     with connect() as server:
         apply(server, plan(server, declared))
     yield every_sign_in
-    for document in reversed(declared.documents):
+    of_targets = declare(every_sign_in.load(), every_sign_in.environ, list(every_sign_in.sign_ins)).documents
+    for document in reversed([document for document in declared.documents if document not in of_targets]):
         delete_block(prefect_server, document.type_slug, document.name)
 
 

@@ -47,23 +47,6 @@ def _hand_made(name: str, configs: dict[str, Any]) -> None:
     )
 
 
-def test_what_is_loaded_equals_what_was_declared(
-    every_sign_in_saved: Environments, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Whether an adapter is installed is another test's matter.
-    monkeypatch.setattr("infrastructure.profiles.require_adapter", lambda *_: None)
-    monkeypatch.setattr("infrastructure.profiles.make_folder", lambda _: None)
-    targets = every_sign_in_saved.load()
-    for name, entry in every_sign_in_saved.sign_ins.items():
-        profile = load_profile(name)
-        assert profile.connection() == entry.connection, name
-        assert profile == profile_of(name, targets.targets[name], every_sign_in_saved.environ)
-        assert set(profile.secrets.values()) == set(entry.secrets)
-        # A key that libpq reads from a file is there under its path.
-        assert set(profile.child_environment().values()) <= {*entry.secrets, profile.connection().get("sslkey")}
-        assert all(variable.startswith("DBT_ENV_SECRET_") for variable in profile.secrets)
-
-
 def test_nothing_but_the_child_environment_holds_a_secret(every_sign_in: Environments) -> None:
     targets = every_sign_in.load()
     for name, entry in every_sign_in.sign_ins.items():
