@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from infrastructure.program import Program
 
 FILE = Path(__file__).parents[2] / "docs" / "dbt-versions.md"
@@ -71,6 +73,18 @@ def with_table(text: str, columns: Mapping[str, Mapping[str, str]]) -> str:
     lines = [_line("what", heads), _line("---", ["---"] * len(heads))]
     lines += [_line(row, [columns[head].get(row, "not run") for head in heads]) for row in ROWS]
     return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
+
+
+def require_written(program: Program) -> None:
+    """Hold a dbt's column against what this process saw of it, once that is all; write it where it differs."""
+    column = column_of(program)
+    if SEEN[column].keys() != set(ROWS):
+        return
+    text = FILE.read_text(encoding="utf-8")
+    written = with_table(text, read_table(text) | {column: SEEN[column]})
+    if text != written:
+        FILE.write_text(written, encoding="utf-8")
+        pytest.fail(f"{FILE} was out of date: it is written anew, look at it and keep it")
 
 
 def _age(head: str) -> tuple[list[int], str]:

@@ -33,9 +33,6 @@ from tests.support.engine_house import SECRET, House
 from tests.support.engines import engine_or_skip
 from tests.support.processes import wait_until
 
-# How a child starts is what these tests are about.
-pytestmark = pytest.mark.usefixtures("cold_children")
-
 ROOT = Path(__file__).parents[4]
 PROJECTS = ROOT / "tests" / "projects"
 OWN = "own"
@@ -61,7 +58,9 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         patch.setenv("TRIBUTARY_STATE", str(folder / "state"))
         for variable, value in engine.environment.items() if engine else ():
             patch.setenv(variable, value)
-        yield House(folder, name, engine.program if engine else None)
+        found = House(folder, name, engine.program if engine else None)
+        yield found
+    engine_table.require_written(found.program)
 
 
 @pytest.fixture
@@ -370,16 +369,3 @@ def is_alive(process: psutil.Process) -> bool:
 def test_the_rows_are_there(house: House) -> None:
     house.run("run", select="+good")
     assert house.value("select count(*) from main.good") != 0
-
-
-def test_the_table_in_the_documents_says_what_was_seen() -> None:
-    """It stands last: a dbt of which all was seen by the tests above has its column held against that."""
-    rows = set(engine_table.ROWS)
-    whole = {column: dict(cells) for column, cells in engine_table.SEEN.items() if cells.keys() == rows}
-    if not whole:
-        pytest.skip("of no dbt was all seen")
-    text = engine_table.FILE.read_text(encoding="utf-8")
-    written = engine_table.with_table(text, engine_table.read_table(text) | whole)
-    if text != written:
-        engine_table.FILE.write_text(written, encoding="utf-8")
-        pytest.fail(f"{engine_table.FILE} was out of date: it is written anew, look at it and keep it")
