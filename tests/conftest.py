@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ import certifi
 import pytest
 
 from benchmarks.databases import database_of_its_own
-from benchmarks.engines import PLACE_VARIABLE, default_place
+from benchmarks.engines import NAMES, PLACE_VARIABLE, default_place
 from tests.support.forks import COLD_POPEN
 from tests.support.postgres import some_postgres
 from tests.support.prefect_api import SetUpTarget
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 # Settings of the person who runs the tests, which would send a test to their server or change what dbt does.
 _THEIR_OWN = ("PREFECT_", "DBT_", "TRIBUTARY_", "OPENLINEAGE_", "OTEL_")
 _FOR_TESTS = "TRIBUTARY_TEST_"
-# Each has a Prefect server and what children are forked from: 700 MB.
+# Each has a Prefect server of its own, and what children are forked from: several hundred MB.
 _MOST_PROCESSES = 4
 _END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
 
@@ -86,6 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the stores, give the environment back and remove the folder."""
     STORES.stop()
+    # DuckDB's library calls whatever is left at the end a leak.
+    gc.unfreeze()
     config.stash[_patch].undo()
     shutil.rmtree(config.stash[_sandbox], ignore_errors=True)
 
@@ -100,7 +103,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage seldom, and not in what was imported and collected: that took a seventh of what a process did."""
+    """Look for garbage seldom, and not in what was imported and collected: it took a seventh of the processor."""
     gc.freeze()
     gc.set_threshold(50_000)
 
@@ -114,7 +117,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep what shares what is dear on one process: the tests of a file, the builds of the models, dbt in a process.
+    """Keep what shares what is dear on one process: a file, the builds of the models, dbt in a process.
 
     `--dist loadgroup` would do it with marks, but xdist 3.8 writes them where pytest 9.2 does not look any more.
     """
@@ -130,7 +133,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return scope_of(nodeid.partition("::")[0])
+            file, _, test = nodeid.partition("::")
+            scope = scope_of(file)
+            # What each dbt 1 of another environment does takes a minute or two.
+            others = set(re.split(r"[][-]", test)) & {*NAMES} - {"2"}
+            return f"{file} with dbt {others.pop()}" if others and scope == file else scope
 
     return ByFile(config, log)
 
@@ -142,6 +149,12 @@ def sandbox(pytestconfig: pytest.Config) -> Path:
     for name in ("HOME", "PREFECT_HOME", "TRIBUTARY_STATE_COPY" if STATE_VARIABLE in os.environ else "TRIBUTARY_STATE"):
         assert Path(os.environ[name]).is_relative_to(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def user_cache(pytestconfig: pytest.Config) -> Path:
+    """Return the folder of what is made once on a machine."""
+    return pytestconfig.stash[_cache]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -165,13 +178,13 @@ def cold_children(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_server(user_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a Prefect server and point this process and its children at it; yields the address of its API."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     home = tmp_path_factory.mktemp("prefect-home")
     with (
-        prefect_server_running(home, pytestconfig.stash[_cache]) as url,
+        prefect_server_running(home, user_cache) as url,
         pytest.MonkeyPatch.context() as patch,
         temporary_settings({PREFECT_API_URL: url}),
     ):

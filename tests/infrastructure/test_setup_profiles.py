@@ -18,6 +18,7 @@ from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import load_profile
 from infrastructure.setup_profiles import ensure_target, main
 from infrastructure.targets.target_file import ROOT
+from tests.support.prefect_server import begin_with_what_is_kept
 
 Run = Callable[..., Result]
 
@@ -348,8 +349,9 @@ def test_the_command_runs_as_a_module_without_importing_prefect_for_help() -> No
 
 
 def test_without_a_server_prefect_starts_one_and_that_is_said(
-    tmp_path: Path, write_targets: Callable[..., Path], duckdb_target: dict[str, Any]
+    tmp_path: Path, user_cache: Path, write_targets: Callable[..., Path], duckdb_target: dict[str, Any]
 ) -> None:
+    begin_with_what_is_kept(tmp_path / "prefect", user_cache)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     files = [
         "--targets-file",

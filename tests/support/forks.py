@@ -39,7 +39,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MOST_FILES = 32
 # What Python looks at as it starts: a fork has what its server had, but for what is done again.
 _OF_PYTHON = ("PYTHON", "LC_", "LANG")
-_DONE_AGAIN = ("PYTHONUTF8", "PYTHONUNBUFFERED")
+_DONE_AGAIN = ("PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 _SERVER = (sys.executable, "-P", __file__)
 COLD_POPEN = subprocess.Popen
 
@@ -244,6 +244,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.environ.update(request["environment"])
     time.tzset()
     os.chdir(request["folder"])
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     is_through = bool(os.environ.get("PYTHONUNBUFFERED"))
     for name, number, errors in (("stdout", 1, request["errors"]), ("stderr", 2, "backslashreplace")):
         binary = open(number, "wb", buffering=0 if is_through else -1, closefd=False)  # noqa: SIM115

@@ -44,10 +44,7 @@ def prefect_server_running(home: Path, cache: Path) -> Iterator[str]:
 
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    kept = cache / f"prefect-{version('prefect')}"
-    is_kept = kept.is_dir()
-    if is_kept:
-        shutil.copytree(kept, home, dirs_exist_ok=True)
+    is_kept = begin_with_what_is_kept(home, cache)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment = inherited | _SETTINGS | {"PREFECT_HOME": str(home)}
     environment |= {"PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false"} if is_kept else {}
@@ -65,11 +62,23 @@ def prefect_server_running(home: Path, cache: Path) -> Iterator[str]:
     try:
         wait_until(is_healthy, "the Prefect server answers")
         if not is_kept:
-            _keep(home, kept)
+            _keep(home, _kept(cache))
         yield url
     finally:
         server.terminate()
         server.wait(30)
+
+
+def begin_with_what_is_kept(home: Path, cache: Path) -> bool:
+    """Have a server find in its folder what another of its version made; False where that is not kept yet."""
+    is_kept = _kept(cache).is_dir()
+    if is_kept:
+        shutil.copytree(_kept(cache), home, dirs_exist_ok=True)
+    return is_kept
+
+
+def _kept(cache: Path) -> Path:
+    return cache / f"prefect-{version('prefect')}"
 
 
 def _keep(home: Path, kept: Path) -> None:
