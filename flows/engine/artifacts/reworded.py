@@ -8,21 +8,31 @@ from typing import Any, cast
 
 import orjson
 
+from flows.engine.artifacts.fingerprints import Values
 from flows.engine.artifacts.manifest import reach
-from flows.engine.artifacts.manifest_fingerprints import config_of, packages_of_dbt
+from flows.engine.artifacts.manifest_fingerprints import config_of, inputs_of, packages_of_dbt
 from flows.engine.artifacts.sql_meaning import says_the_same
 
 # Macros that read the text of the node that calls them.
 _READS_TEXT = re.compile(r"\b(raw|compiled)_(code|sql)\b")
 # Beside its text, what decides what a node's code is.
-_BESIDE = ("resource_type", "language", "test_metadata", "column_name")
+_BESIDE = ("resource_type", "language", "test_metadata", "column_name", "unrendered_config")
 
 
-def reworded(unique_ids: Iterable[str], then: bytes | Mapping[str, Any], now: bytes) -> frozenset[str]:
-    """Return those of some nodes whose code, that of the ephemeral models in it included, says what it said then."""
-    before, after = (orjson.loads(each) if isinstance(each, bytes) else each for each in (then, now))
-    comparison = _Comparison(before, cast(Mapping[str, Any], after))
-    return frozenset(unique_id for unique_id in unique_ids if comparison.is_same(unique_id))
+def reworded(
+    codes: Mapping[str, str], then: Mapping[str, Any], now: bytes | Mapping[str, Any], values: Values
+) -> frozenset[str]:
+    """Return those of some nodes whose code, that of the ephemeral models in it included, says what it said then.
+
+    Args:
+        codes: the fingerprint of the code that each was built from. Of an ephemeral model the manifest of then can have
+            the text of another run than that.
+    """
+    old = inputs_of(then, values).nodes
+    after = orjson.loads(now) if isinstance(now, bytes) else now
+    comparison = _Comparison(then, cast(Mapping[str, Any], after))
+    proven = (key for key, code in codes.items() if key in old and old[key].parts.code == code)
+    return frozenset(key for key in proven if comparison.is_same(key))
 
 
 class _Comparison:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from flows.engine.artifacts.fingerprints import Inputs
+from flows.engine.artifacts.fingerprints import Inputs, Values
 from flows.engine.artifacts.manifest import Manifest
-from flows.engine.artifacts.manifest_file import MANIFEST, load_manifest, manifest_of
+from flows.engine.artifacts.manifest_file import MANIFEST, load_manifest, manifest_of, read_whole
 from flows.engine.artifacts.manifest_fingerprints import CALLED_BY_DBT, inputs_of
+from flows.engine.artifacts.reworded import reworded
 from flows.engine.changed.last_success import ARTIFACTS, LastSuccess, latest_folder, read_folder
 from flows.engine.changed.parse_inputs import surroundings_of
 from flows.engine.context.command import DbtCommand
@@ -67,7 +68,7 @@ def deferred(
             ) from exc
     last = _read(copy, defer_to)
     flags = (*command.flags, "--defer", "--favor-state", "--state", str(copy))
-    modified, manifest, unseen = _modified(replace(command, flags=flags), project, profile, last)
+    modified, manifest, unseen = _modified(replace(command, flags=flags), project, profile, last, copy)
     if unseen:
         names = preview([manifest.nodes[unique_id].name for unique_id in unseen])
         current_reporter().note(f"Modified too, though dbt's state:modified does not see it: {names}.")
@@ -132,16 +133,18 @@ def _fetch_from(place: str, copy: Path) -> None:
 
 
 def _modified(
-    command: DbtCommand, project: Project, profile: Profile, last: LastSuccess
+    command: DbtCommand, project: Project, profile: Profile, last: LastSuccess, copy: Path
 ) -> tuple[set[str], Manifest, list[str]]:
     """Return the nodes that dbt calls modified, and those whose code or macros differ although it does not.
 
-    The latter are seeds above 1 MB, macros that only a hook or a test's argument names, materializations.
+    The former without those whose code is written in other words alone. The latter are seeds above 1 MB, macros that
+    only a hook or a test's argument names, materializations.
     """
-    modified = replace(command, select="state:modified", exclude=None)
-    seen, content = list_manifest(modified, project, profile)
+    question = replace(command, select="state:modified", exclude=None)
+    seen, content = list_manifest(question, project, profile)
     manifest = cast(dict[str, Any], orjson.loads(content))
-    inputs: Inputs = inputs_of(manifest, surroundings_of(command, project, profile).values)
+    values = surroundings_of(command, project, profile).values
+    inputs: Inputs = inputs_of(manifest, values)
     everything = inputs.settings[CALLED_BY_DBT] != last.inputs.settings.get(CALLED_BY_DBT)
     unseen: list[str] = []
     for unique_id, node in inputs.nodes.items():
@@ -151,4 +154,19 @@ def _modified(
         then, now = built.parts, node.parts
         if everything or (then.code, then.macros) != (now.code, now.macros):
             unseen.append(unique_id)
-    return set(seen), manifest_of(manifest), unseen
+    modified_in_wording = _reworded(seen, inputs, last, copy, manifest, values)
+    return set(seen) - modified_in_wording, manifest_of(manifest), unseen
+
+
+def _reworded(
+    seen: list[str], inputs: Inputs, last: LastSuccess, copy: Path, manifest: dict[str, Any], values: Values
+) -> frozenset[str]:
+    codes: dict[str, str] = {}
+    for key in seen:
+        built, node = last.built.get(key), inputs.nodes.get(key)
+        then = built.parts if built and built.is_good else None
+        # Where it is, and the values that it looks up, are another target's.
+        if then and node and (then.macros, then.config) == (node.parts.macros, node.parts.config):
+            codes[key] = then.code
+    whole = read_whole(copy / MANIFEST) if codes else None
+    return reworded(codes, whole.document, manifest, values) if whole else frozenset()

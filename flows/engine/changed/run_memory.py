@@ -87,9 +87,8 @@ def after(last: LastSuccess, inputs: Inputs | None, done: Done) -> dict[str, Bui
     return built
 
 
-def _is_of_other_code(parts: Parts, inputs: Inputs, unique_id: str) -> bool:
-    now = inputs.nodes[unique_id].parts
-    return parts != now and replace(parts, code=now.code) == now
+def _differs_in_code_alone(then: Parts, now: Parts) -> bool:
+    return then != now and replace(then, code=now.code) == now
 
 
 def version_of(built: Built | None) -> str | None:
@@ -181,15 +180,12 @@ class RunMemory:
             if (built := known.get(key))
             and built.is_good
             and built.parts
-            and _is_of_other_code(built.parts, inputs, key)
+            and _differs_in_code_alone(built.parts, inputs.nodes[key].parts)
         }
         folder = self.last.folder
         then = read_whole(folder / MANIFEST) if differing and folder and self.parsed else None
         if then is not None and self.parsed:
-            # Of an ephemeral model, that manifest has the text of another run than the one that built this.
-            old = self.inputs_of(then.document).nodes
-            proven = [key for key, code in differing.items() if key in old and old[key].parts.code == code]
-            self.reworded = reworded(proven, then.document, self.parsed[1])
+            self.reworded = reworded(differing, then.document, self.parsed[1], self.surroundings.values)
         return self.reworded
 
     def forget(self) -> None:

@@ -284,6 +284,14 @@ def test_slim_ci_builds_what_is_modified_and_reads_the_rest_from_the_other_targe
     assert {node.name for node in shop.build("ci", defer_to="prod", select="customers").nodes} >= {"customers"}
 
 
+def test_slim_ci_leaves_out_what_is_written_in_other_words_alone(shop: Shop) -> None:
+    shop.edit("models/staging/stg_orders.sql", "select", "-- one row per order\nSELECT")
+    assert shop.build("ci", defer_to="prod").nodes == ()
+    shop.edit("models/staging/stg_payments.sql", "select", "select -- and more\n 1 as one,")
+    models = {node.name for node in shop.build("ci", defer_to="prod").nodes if node.resource_type != "test"}
+    assert models == {"stg_payments", "orders", "customers"}
+
+
 def test_slim_ci_sees_what_dbts_own_comparison_does_not(shop: Shop) -> None:
     folder = latest_folder(shop.state())
     assert folder is not None
