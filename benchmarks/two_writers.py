@@ -218,7 +218,7 @@ class Lane:
             return begun[_SECOND] > _THREADS and ended_at > 0
 
         self._until(is_over, "the second machine writes and the first is gone", second)
-        return Seen(
+        seen = Seen(
             self._case,
             max(open_until, self._warehouse.logged(_FIRST, "last")) - fault_at,
             self._warehouse.logged(_SECOND, "first") - fault_at,
@@ -226,6 +226,8 @@ class Lane:
             ended_at - fault_at,
             next((line for line in reversed(self._said(_FIRST).splitlines()) if "was stopped" in line), ""),
         )
+        click.echo(_row(seen), err=True)
+        return seen
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -349,13 +351,17 @@ def _print(seen: Sequence[Seen]) -> None:
         f"{'first process ends':>20}"
     )
     for it in seen:
-        click.echo(
-            f"{it.case.state:<15}{it.case.fault:<30}{it.first_until:>20.1f}{it.second_from:>13.1f}"
-            f"{it.second_from - it.first_until:>9.1f}{it.at_once:>6}{it.first_process_until:>20.1f}"
-        )
+        click.echo(_row(it))
     for said in dict.fromkeys(it.said for it in seen):
         click.echo(f"the first says: {said or 'nothing of it'}")
     click.echo(f"two writers: {sum(it.are_two for it in seen)} of {len(seen)} cases")
+
+
+def _row(it: Seen) -> str:
+    return (
+        f"{it.case.state:<15}{it.case.fault:<30}{it.first_until:>20.1f}{it.second_from:>13.1f}"
+        f"{it.second_from - it.first_until:>9.1f}{it.at_once:>6}{it.first_process_until:>20.1f}"
+    )
 
 
 if __name__ == "__main__":

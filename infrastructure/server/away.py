@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ _away = threading.Event()
 
 def note_server_away(is_away: bool) -> None:
     """Note for this process that the server does not answer, or that it answers again."""
+    if is_away and not _away.is_set():
+        # What is registered last is called first, before Prefect's services wait for what they hold.
+        with suppress(RuntimeError):  # The process ends already.
+            cast(Any, threading)._register_atexit(_leave_what_waits)
     if is_away:
         _away.set()
     else:
@@ -33,6 +37,24 @@ def note_server_away(is_away: bool) -> None:
 def is_server_away() -> bool:
     """Say whether this process has given up waiting for the server."""
     return _away.is_set()
+
+
+def _leave_what_waits() -> None:
+    """Have Prefect's services give up the events and log lines that they hold; each would be tried for a minute.
+
+    The ledger has all of them, and the next run on the machine sends those of nodes.
+    """
+    if not is_server_away():
+        return
+    from prefect._internal.concurrency import logger, services
+
+    # What would be said of each of them is known by now.
+    logger.disabled = True
+    for service in list(cast(Any, services)._active_services):
+        loop, task = service._loop, service._task
+        if loop and task:
+            with suppress(RuntimeError):  # The loop is closed.
+                loop.call_soon_threadsafe(task.cancel)
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -13,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from infrastructure.server import away
 from infrastructure.server.away import is_server_away, not_waiting_for_one_away, note_server_away
+from infrastructure.targets.target_file import ROOT
 
 
 @pytest.fixture
@@ -39,6 +43,21 @@ def test_a_server_that_is_away_is_asked_once_and_not_for_long(silent: socket.soc
     silent.accept()[0].close()
     with pytest.raises(BlockingIOError):
         silent.accept()
+
+
+def test_a_process_ends_with_events_that_a_server_which_is_away_did_not_take(silent: socket.socket) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    program = (
+        "from prefect.events import emit_event\n"
+        "from infrastructure.server.away import note_server_away\n"
+        "for number in range(20): emit_event('x', resource={'prefect.resource.id': f'a.{number}'})\n"
+        "note_server_away(True)\n"
+    )
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(ROOT)}
+    # Each event would be tried for a minute and more.
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_others_are_asked_as_usual(silent: socket.socket) -> None:
