@@ -213,7 +213,7 @@ class Lane:
                 ended_at = at
             if self._case.fault == FORGETS and not is_asked and at > fault_at + _LONGER_THAN_A_LEASE_SECONDS:
                 # It has not lost its target: it ends when it is asked to.
-                first.send_signal(signal.SIGINT)
+                first.send_signal(signal.SIGTERM)
                 is_asked = True
             return begun[_SECOND] > _THREADS and ended_at > 0
 
