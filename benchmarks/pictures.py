@@ -169,7 +169,7 @@ def _pages(
     yield "report", (folder / "report.html").as_uri(), 1060, 900, "document.querySelector('svg')"
     message = folder / "alert.html"
     message.write_text(_message_page(json.loads((folder / "incidents.json").read_text())))
-    yield "alert", message.as_uri(), 760, 560, "true"
+    yield "alert", message.as_uri(), 760, 410, "true"
 
 
 def _message_page(message: dict[str, Any]) -> str:
@@ -192,7 +192,8 @@ def _message_page(message: dict[str, Any]) -> str:
         "body{font:15px/1.45 system-ui,sans-serif;margin:0;padding:20px 24px;color:#1d1c1d;background:#fff}"
         "h3{margin:0 0 6px;font-size:18px}p{margin:0 0 10px;white-space:pre-line}"
         "pre,code{font:12.5px/1.5 ui-monospace,monospace;background:#f6f6f6;border:1px solid #ddd;border-radius:4px}"
-        "pre{padding:8px;margin:6px 0;white-space:pre-wrap}code{padding:1px 4px}a{color:#1264a3;text-decoration:none}"
+        "pre{padding:8px;margin:6px 0;white-space:pre-wrap;overflow-wrap:anywhere}"
+        "code{padding:1px 4px}a{color:#1264a3;text-decoration:none}"
         ".button{display:inline-block;border:1px solid #bbb;border-radius:4px;padding:5px 12px;font-weight:600}"
     )
     return f"<!doctype html><meta charset=utf-8><style>{style}</style>{''.join(parts)}"

@@ -61,5 +61,5 @@ def dbt_command(
         # Before the lock is waited for.
         Dbt(run.project, run.profile).require_able(asked.command(verb))
         with one_writer(target, holder=run.holder, wait=asked.wait):
-            task = tasks.command.with_options(name=f"dbt {verb}")
+            task = tasks.command.with_options(name=f"dbt {verb}", task_run_name=f"dbt {verb}")
             return task(verb, asked, target, str(project.folder), tuple(flags or ()))

@@ -39,7 +39,7 @@ STATIC = ("--static",)
 _asked = partial(RunOptions, allow_nothing=True)
 
 
-@task(name="dbt source freshness", cache_policy=NO_CACHE)
+@task(name="dbt source freshness", task_run_name="dbt source freshness", cache_policy=NO_CACHE)
 def source_freshness(
     target: str = "dev",
     select: str | None = None,
@@ -50,7 +50,7 @@ def source_freshness(
     return _run("source freshness", _asked(select, vars=vars or {}), target, project_dir)
 
 
-@task(name="dbt seed", cache_policy=NO_CACHE)
+@task(name="dbt seed", task_run_name="dbt seed", cache_policy=NO_CACHE)
 def seed(
     target: str = "dev",
     select: str | None = None,
@@ -63,7 +63,7 @@ def seed(
     return _run("seed", _asked(select, exclude, None, full_refresh, vars or {}), target, project_dir)
 
 
-@task(name="dbt snapshot", cache_policy=NO_CACHE)
+@task(name="dbt snapshot", task_run_name="dbt snapshot", cache_policy=NO_CACHE)
 def snapshot(
     target: str = "dev",
     select: str | None = None,
@@ -75,7 +75,7 @@ def snapshot(
     return _run("snapshot", _asked(select, exclude, vars=vars or {}), target, project_dir)
 
 
-@task(name="dbt run", cache_policy=NO_CACHE)
+@task(name="dbt run", task_run_name="dbt run", cache_policy=NO_CACHE)
 def run(
     target: str = "dev",
     select: str | None = None,
@@ -89,7 +89,7 @@ def run(
     return _run("run", _asked(select, exclude, selector, full_refresh, vars or {}), target, project_dir)
 
 
-@task(name="dbt test", cache_policy=NO_CACHE)
+@task(name="dbt test", task_run_name="dbt test", cache_policy=NO_CACHE)
 def test(  # noqa: PLR0913  (what a flow of a user's own can ask for)
     target: str = "dev",
     select: str | None = None,
@@ -119,7 +119,7 @@ def test(  # noqa: PLR0913  (what a flow of a user's own can ask for)
     return _run("test", options, target, project_dir, nodes=nodes)
 
 
-@task(name="dbt build", cache_policy=NO_CACHE)
+@task(name="dbt build", task_run_name="dbt build", cache_policy=NO_CACHE)
 def build(  # noqa: PLR0913  (what a flow of a user's own can ask for)
     target: str = "dev",
     select: str | None = None,
@@ -165,7 +165,7 @@ def build(  # noqa: PLR0913  (what a flow of a user's own can ask for)
     return _run("build", options, target, project_dir)
 
 
-@task(name="dbt command", cache_policy=NO_CACHE)
+@task(name="dbt command", task_run_name="dbt command", cache_policy=NO_CACHE)
 def command(
     verb: str,
     options: RunOptions,
@@ -182,7 +182,7 @@ def command(
     return _run(verb, options, target, project_dir, flags)
 
 
-@task(name="dbt docs generate", cache_policy=NO_CACHE)
+@task(name="dbt docs generate", task_run_name="dbt docs generate", cache_policy=NO_CACHE)
 def docs(target: str = "dev", vars: Mapping[str, Any] | None = None, project_dir: str | None = None) -> DbtResult:
     """Generate the documentation site, as one file that opens in any browser: target_path/static_index.html."""
     return _run("docs generate", RunOptions(vars=vars or {}), target, project_dir, STATIC)

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from flows.engine.artifacts.results import NodeResult
-from flows.engine.context.events import DbtEvent, NodeEvent
+from flows.engine.context.events import DbtEvent, NodeEvent, name_in
 from flows.engine.context.run_context import FlowRun
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.sinks.folders import Folder
@@ -149,7 +149,8 @@ def _task_run(
 ) -> dict[str, Any]:
     inputs = {"parents": position.parents} | ({"__parents__": [position.around]} if position.around else {})
     return {
-        "name": name,
+        # Tables of several sources often have one name.
+        "name": name_in(unique_id) if resource_type == "source" else name,
         "task_key": TASK_KEY,
         "dynamic_key": unique_id,
         "tags": ["dbt", resource_type],

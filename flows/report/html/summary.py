@@ -11,7 +11,7 @@ from flows.history.rows import utc
 from flows.history.store import history_store
 from flows.report.artifacts import attaching, key_of
 from flows.report.html.contents import Contents, read_contents
-from flows.report.html.words import ago, clock, headline, share
+from flows.report.html.words import clock, headline, moment, share
 from infrastructure.plain_text import markdown_code, markdown_text
 
 DAYS = 30
@@ -46,10 +46,11 @@ def overview_markdown(contents: Contents) -> str:
         "",
         f"- {share(success['good'], success['total'])} of {success['total']} runs in {contents.days} days succeeded",
         f"- {share(tests['passed'], tests['total'])} of {tests['total']} tests pass",
-        f"- {fresh} of {len(contents.sources)} sources are fresh",
     ]
+    lines += [f"- {fresh} of {len(contents.sources)} sources are fresh"] if contents.sources else []
     failing = [
-        (node["name"], node["outcome"], ago(node["since"], contents.now), node["times"], node["owner"] or "")
+        # Who reads it tomorrow is told the same.
+        (node["name"], node["outcome"], f"{moment(node['since'])} UTC", node["times"], node["owner"] or "")
         for node in contents.failing
     ]
     lines += _table("Failing or warning, and since when", ("node", "outcome", "since", "runs", "owner"), failing)

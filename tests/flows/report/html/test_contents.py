@@ -35,7 +35,7 @@ def test_a_failure_is_dated_from_the_first_time_after_it_was_last_good(tmp_path:
     assert (failing["name"], failing["outcome"], failing["times"]) == ("a", "failed", 3)
     assert failing["since"] == AT - timedelta(days=2), "a warning in between was not well either"
     assert (said.status, headline(said)) == ("failing", "1 node failing")
-    assert "| a | failed | 2 days ago | 3 |  |" in overview_markdown(said)
+    assert "| a | failed | Jan 29, 12:00 UTC | 3 |  |" in overview_markdown(said)
 
 
 def test_what_was_mended_by_a_later_run_of_a_part_is_not_failing(tmp_path: Path) -> None:
