@@ -146,7 +146,7 @@ def ended(recorded: Recorded) -> str:
 
 def tasks_of(recorded: Recorded) -> dict[str, str]:
     """Return the states of the flow's own tasks by what they are called."""
-    return {run["name"].rpartition("-")[0]: run["state_name"] for run in recorded.task_runs()}
+    return {run["name"].rpartition("-")[0] or run["name"]: run["state_name"] for run in recorded.task_runs()}
 
 
 def assert_nothing_is_left(sleeper: Sleeper, recorded: Recorded) -> None:
