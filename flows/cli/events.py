@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.options import examples, project_option, target_option
-from flows.engine.sinks.sink import KINDS
 from infrastructure.console import dumps, json_option, say
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.plain_text import count_of
@@ -34,7 +33,7 @@ def events() -> None:
     )
 )
 @click.argument("run", required=False)
-@click.option("--to", "name", type=click.Choice(sorted(KINDS)), required=True, help="Whom to tell.")
+@click.option("--to", "name", metavar="SINK", required=True, help="Whom to tell: openlineage, or one of your own.")
 @click.option("--again", is_flag=True, help="Tell all of it, also what was taken before.")
 @target_option
 @project_option
@@ -49,8 +48,13 @@ def replay(run: str | None, name: str, again: bool, target: str, project_dir: st
     from flows.engine.context.state import state_of
     from flows.engine.ledger.resume import name_of_run
     from flows.engine.sinks.following import in_words, send_the_rest
+    from flows.engine.sinks.sink import kinds
+    from infrastructure.yaml_file import meant
 
-    kind = KINDS[name]
+    known = kinds()
+    kind = known.get(name)
+    if kind is None:
+        raise ConfigError(f"There is no sink {name!r}; there is {', '.join(known)}{meant(name, list(known)) or '.'}")
     state = state_of(read_project(project_dir), target, os.environ)
     if not kind.is_asked(os.environ):
         raise ConfigError(f"{kind.title} is not set up: {kind.hint}")

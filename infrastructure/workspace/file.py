@@ -21,6 +21,8 @@ _Path = Annotated[str, StringConstraints(min_length=1)]
 # A name has to be told from a folder.
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
+_Entry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
+
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +63,9 @@ class WorkspaceFile(_File):
         default_factory=dict, description="Several dbt projects by name; commands take `--project NAME`."
     )
     default_project: _Name | None = Field(default=None, description="The one of `projects` where none is named.")
+    sinks: dict[_Name, _Entry] = Field(
+        default_factory=dict, description="Sinks of your own for the events of runs: a function as module:function."
+    )
     targets: _Path = Field(default=Places.targets, description="The environments.")
     schedules: _Path = Field(default=Places.schedules, description="What runs where and when.")
     routes: _Path = Field(default=Places.routes, description="Which alerts go where.")

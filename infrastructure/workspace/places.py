@@ -38,6 +38,7 @@ class Places:
         project: the dbt project, where there is one.
         projects: several of them, by name.
         default_project: the one that is meant where none is named.
+        sinks: functions that make sinks of a user's own, as module:function, by name.
         targets: the environments.
         schedules: what runs where and when.
         routes: which alerts go where.
@@ -55,3 +56,4 @@ class Places:
     refresh: str = "refresh.yml"
     projects: Mapping[str, NamedProject] = field(default_factory=dict[str, NamedProject])
     default_project: str | None = None
+    sinks: Mapping[str, str] = field(default_factory=dict[str, str])

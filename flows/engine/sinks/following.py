@@ -25,7 +25,7 @@ from flows.engine.ledger.ledger import entry_of
 from flows.engine.ledger.resume import name_of_run
 from flows.engine.ledger.stream import RunEvent, RunStarted, StreamReader
 from flows.engine.sinks.last_state import do_beside_the_end
-from flows.engine.sinks.sink import KINDS, Kind, Sink
+from flows.engine.sinks.sink import Kind, Sink, kinds
 from infrastructure.plain_text import one_line
 
 # How often it is looked what a ledger has new.
@@ -275,7 +275,7 @@ def followers(state: State, run_path: Path, run_id: str, environ: Mapping[str, s
     Args:
         run_id: the same for all commands of a flow run.
     """
-    for kind in KINDS.values():
+    for kind in kinds().values():
         if kind.is_asked(environ):
             before = [path for path in state.runs() if path < run_path][-_LOOKED_AT:]
             begun = [path for path in before if _sent_path(path, kind).exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,6 +10,7 @@ from typing import Protocol
 
 from flows.engine.artifacts.artifacts import Artifacts
 from flows.engine.ledger.stream import RunEvent, RunStarted
+from infrastructure.workspace import workspace
 
 
 class Sink(Protocol):
@@ -38,31 +40,42 @@ class Kind:
     Attributes:
         name: what people call it, as in `events replay --to openlineage`.
         title: its name in a sentence.
-        module: has `is_asked(environ)` and `open_sink(artifacts)`.
-        hint: how to set it up.
+        entry: the function that makes one for a run, as module:function.
+        hint: how to set it up; empty for a user's own, which the workspace names.
     """
 
     name: str
     title: str
-    module: str
-    hint: str
+    entry: str
+    hint: str = ""
 
     def is_asked(self, environ: Mapping[str, str]) -> bool:
-        """Say whether its settings say that it is wanted."""
-        return bool(import_module(self.module).is_asked(environ))
+        """Say whether its settings say that it is wanted: its module's `is_asked(environ)`."""
+        return not self.hint or bool(import_module(self.entry.partition(":")[0]).is_asked(environ))
 
     def open(self, artifacts: Artifacts) -> Sink:
         """Return a sink for one run; raises whatever keeps it from being made."""
-        sink: Sink = import_module(self.module).open_sink(artifacts)
-        return sink
+        if not self.hint and (folder := str(workspace().folder)) not in sys.path:
+            # Behind all others, as where its flows are looked for.
+            sys.path.append(folder)
+        module, _, function = self.entry.partition(":")
+        make: OpenSink = getattr(import_module(module), function)
+        return make(artifacts)
 
 
-_KINDS = (
-    Kind(
-        "openlineage",
-        "OpenLineage",
-        "flows.engine.sinks.open_lineage",
-        "set OPENLINEAGE_URL, or name a transport in openlineage.yml.",
-    ),
+_OPENLINEAGE = Kind(
+    "openlineage",
+    "OpenLineage",
+    "flows.engine.sinks.open_lineage:open_sink",
+    "set OPENLINEAGE_URL, or name a transport in openlineage.yml.",
 )
-KINDS = {kind.name: kind for kind in _KINDS}
+
+
+def kinds() -> dict[str, Kind]:
+    """Return all kinds of sinks by name, those of the workspace among them.
+
+    Raises:
+        ConfigError: the workspace's file can't be read.
+    """
+    own = {name: Kind(name, f"The sink {name}", entry) for name, entry in workspace().places.sinks.items()}
+    return {**own, _OPENLINEAGE.name: _OPENLINEAGE}

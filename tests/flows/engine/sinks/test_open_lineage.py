@@ -28,7 +28,7 @@ from flows.engine.run import run_dbt
 from flows.engine.sinks import following
 from flows.engine.sinks.following import Follower, send_the_rest
 from flows.engine.sinks.open_lineage import is_asked
-from flows.engine.sinks.sink import KINDS
+from flows.engine.sinks.sink import kinds
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
 from tests.support.ledgers import ended, ending, head, learned, started, written
 from tests.support.lineage_receiver import LineageReceiver, lineage_receiver
@@ -37,7 +37,7 @@ from tests.support.processes import wait_until
 from tests.support.projects import PROJECTS, profile_in
 
 SCHEMAS = Path(__file__).parents[3] / "support" / "openlineage_schemas.json"
-KIND = KINDS["openlineage"]
+KIND = kinds()["openlineage"]
 FLOW_RUN = FlowRun(UUID(int=7), "outcomes build dev", "dbt-full-pipeline")
 # In the project's data, and nowhere in its code.
 IDS = ("7100011", "7100022")
