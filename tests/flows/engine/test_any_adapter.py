@@ -63,12 +63,14 @@ def test_a_target_on_any_adapter_is_checked_built_failed_and_resumed(
     assert isinstance(caught.value.result, DbtResult)
     assert [node.name for node in caught.value.result.of("succeeded")] == ["first"]
     write("second", "select version from {{ ref('first') }}")
-    result = run_dbt(DbtCommand("build"), run_of, RunOptions(resume=True))
-    assert {node.name for node in result.of("succeeded")} >= {"second", "third"}
-    again = run_dbt(DbtCommand("build"), run_of, RunOptions(changed=True))
-    assert [node.name for node in again.of("succeeded")] == []
-
     adapter = target["adapter"]
+    if adapter != "spark":
+        result = run_dbt(DbtCommand("build"), run_of, RunOptions(resume=True))
+        assert {node.name for node in result.of("succeeded")} == {"first", "second", "third"}
+    # Spark takes ten times as long, so there one command shows both: what is done is found in the warehouse, and left.
+    result = run_dbt(DbtCommand("build"), run_of, RunOptions(changed=True))
+    assert {node.name for node in result.of("succeeded")} == ({"second", "third"} if adapter == "spark" else set())
+
     with pytest.raises(ConfigError, match=f"Target any is on {adapter}: what connects to a warehouse without dbt"):
         open_warehouse(profile).__enter__()
     if "port" in target:
