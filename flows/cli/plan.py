@@ -86,14 +86,13 @@ def plan(
     if as_json:
         from dataclasses import asdict
 
-        echo(
-            dumps(
-                {"target": target, "nodes": [asdict(node) for node in planned], "notes": notes, "dbt": program.sentence}
-            )
-        )
+        nodes = [asdict(node) for node in planned]
+        document = {"target": target, "commit": project.commit, "nodes": nodes, "notes": notes, "dbt": program.sentence}
+        echo(dumps(document))
     else:
         _print_plan(planned, target, is_all)
-        for note in (*notes, f"It is for {program.sentence}."):
+        of_commit = f" and commit {project.commit[:12]}" if project.commit else ""
+        for note in (*notes, f"It is for {program.sentence}{of_commit}."):
             echo(note)
 
 

@@ -299,6 +299,7 @@ class Attempts:
             run_path=self._run_path,
             notes=tuple(dict.fromkeys(self._notes)),
             stopped=self._stopped,
+            commit=self._dbt.project.commit,
         )
 
     def _run_child(self, command: DbtCommand, number: int) -> bool:

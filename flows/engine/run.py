@@ -94,7 +94,7 @@ def run_dbt(
             "target": profile.target,
             "at": started_at,
         }
-        head["run_id"] = run_of.run_id
+        head |= {"run_id": run_of.run_id, "commit": project.commit}
         head["place"] = {
             "project": state.project,
             "warehouse": profile.warehouse,

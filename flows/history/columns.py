@@ -10,6 +10,8 @@ RUN = {
     "run_id": "varchar",
     "flow_run_id": "varchar",
     "project": "varchar",
+    # Of the repository that the project was fetched from; null for a project in a folder.
+    "commit_hash": "varchar",
     "target": "varchar",
     "warehouse": "varchar",
     "command": "varchar",

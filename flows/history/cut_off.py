@@ -74,4 +74,5 @@ def _cut_off(run_path: Path, entries: list[dict[str, Any]], state: State) -> Cut
     result = DbtResult(
         command.name, begun["target"], tuple(nodes.values()), begun["at"], ended_at, state.target_path, run_path
     )
+    result = replace(result, commit=begun.get("commit"))
     return CutOff(command, result, f"{command.name} was killed before it could end; its record goes to this point.")

@@ -54,6 +54,7 @@ def rows_of(
         "run_id": result.run_path.name,
         "flow_run_id": flow.id if flow else None,
         "project": place.project,
+        "commit_hash": result.commit,
         "target": result.target,
         "warehouse": place.warehouse,
         "command": result.command,

@@ -204,6 +204,7 @@ def as_document(results: Sequence[DbtResult]) -> dict[str, Any]:
             {
                 "command": result.command,
                 "target": result.target,
+                "commit": result.commit,
                 "seconds": round(result.seconds, 3),
                 "started_at": result.started_at,
                 "counts": result.counts(),

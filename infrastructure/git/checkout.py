@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
@@ -14,10 +14,24 @@ from infrastructure.git.repository import cache_folder, fetch_error, name_of, pa
 from infrastructure.private_files import private_folder
 
 _WAIT_SECONDS = 600
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 1.0
 # Folders of earlier commits, which a run that is going on may still read.
 _KEPT = 10
 _NO_REF = re.compile(r"couldn't find remote ref|not our ref|no such ref", re.IGNORECASE)
 _WHOLE_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """What an https address is signed in to with.
+
+    Attributes:
+        username: most hosts of git take any beside a token; the default is GitHub's own.
+    """
+
+    token: str = field(repr=False)
+    username: str = "x-access-token"
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Checkout:
     note: str = ""
 
 
-def check_out(address: str, ref: str | None = None, token: str | None = None) -> Checkout:
+def check_out(address: str, ref: str | None = None, sign_in: SignIn | None = None) -> Checkout:
     """Fetch a branch, tag or commit without its history, and return the folder of its files.
 
     Each commit has a folder of its own, so that a run keeps its files while a later one takes newer files. A commit
@@ -45,7 +59,7 @@ def check_out(address: str, ref: str | None = None, token: str | None = None) ->
     Args:
         address: as `parse_location` takes it; a path may be relative to the current folder.
         ref: None for the repository's main branch.
-        token: for an https address; it is in no file, URL or command line.
+        sign_in: for an https address; it is in no file, URL or command line.
 
     Raises:
         ConfigError: git is missing, or there is no such repository, branch, tag or commit.
@@ -56,7 +70,7 @@ def check_out(address: str, ref: str | None = None, token: str | None = None) ->
 
     if shutil.which("git") is None:
         raise ConfigError("git, which fetches projects, is not installed or not on the PATH. Install it.")
-    location = _signed_in(_as_url(parse_location(address)), token)
+    location = _signed_in(_as_url(parse_location(address)), sign_in)
     clean = location.address.rstrip("/").removesuffix(".git")
     home = cache_folder().parent / "projects" / f"{name_of(clean)}-{repository_id(clean)}"
     repository = home / "repository.git"
@@ -88,13 +102,15 @@ def _as_url(location: Location) -> Location:
     return Location(Path(location.address).expanduser().absolute().as_uri(), is_url=True)
 
 
-def _signed_in(location: Location, token: str | None) -> Location:
-    if not token:
+def _signed_in(location: Location, sign_in: SignIn | None) -> Location:
+    if not sign_in:
         return location
     if not location.address.startswith(("https://", "http://")):
-        raise ConfigError(f"{location.address} takes no token: only an https address does. Leave `token_env` out.")
-    # Hosts of git take any user name beside a token; this one is GitHub's own.
-    return replace(location, username="x-access-token", password=token)
+        raise ConfigError(
+            f"{location.address} takes no token: only an https address does. Leave `token_env` or `credentials_block` "
+            "out."
+        )
+    return replace(location, username=sign_in.username, password=sign_in.token)
 
 
 def _fetched(location: Location, ref: str | None, repository: Path) -> tuple[str, str]:
@@ -105,7 +121,7 @@ def _fetched(location: Location, ref: str | None, repository: Path) -> tuple[str
         return known, ""
     options = ["--quiet", "--force", "--depth", "1", "--no-tags", "--no-recurse-submodules", "--update-shallow"]
     try:
-        run_git(["fetch", *options, "--", location.address, ref or "HEAD"], repository, location)
+        _patiently(["fetch", *options, "--", location.address, ref or "HEAD"], repository, location)
     except GitFailed as exc:
         if ref and _NO_REF.search(str(exc)):
             raise ConfigError(
@@ -119,6 +135,24 @@ def _fetched(location: Location, ref: str | None, repository: Path) -> tuple[str
     commit = run_git(["rev-parse", "FETCH_HEAD^{commit}"], repository).strip()
     run_git(["update-ref", kept, commit], repository)
     return commit, ""
+
+
+def _patiently(arguments: list[str], repository: Path, location: Location) -> None:
+    """Run a git command that reaches a server, again where what it failed for may pass."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+    def may_pass(error: BaseException) -> bool:
+        return (
+            isinstance(error, GitFailed)
+            and not _NO_REF.search(str(error))
+            and isinstance(fetch_error(location, repository, error), UpstreamUnavailable)
+        )
+
+    wait = wait_exponential(multiplier=_PAUSE_SECONDS)
+    again = retry_if_exception(may_pass)
+    Retrying(retry=again, stop=stop_after_attempt(_ATTEMPTS), wait=wait, reraise=True)(
+        run_git, arguments, repository, location
+    )
 
 
 def _commit(name: str, repository: Path) -> str | None:

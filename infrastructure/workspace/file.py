@@ -41,6 +41,11 @@ class ProjectEntry(_File):
     token_env: _Name | None = Field(
         default=None, description="The variable that holds a token for an https address; the token is written nowhere."
     )
+    credentials_block: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = Field(
+        default=None,
+        description="The Prefect block with a token for an https address, as TYPE/NAME: secret/finance, "
+        "github-credentials/ours; read by each run.",
+    )
     dbt: _Path | None = Field(
         default=None,
         description="The dbt of this project, before that of the target: a program, a folder, a name on the PATH.",
@@ -50,8 +55,10 @@ class ProjectEntry(_File):
     def _is_somewhere(self) -> ProjectEntry:
         if not self.folder and not self.git:
             raise ValueError("needs a `folder`, a `git`, or both")
-        if not self.git and (self.ref or self.token_env):
-            raise ValueError("`ref` and `token_env` have no effect without `git`")
+        if not self.git and (self.ref or self.token_env or self.credentials_block):
+            raise ValueError("`ref`, `token_env` and `credentials_block` have no effect without `git`")
+        if self.token_env and self.credentials_block:
+            raise ValueError("signs in with `token_env` and `credentials_block`; keep one of them")
         return self
 
 

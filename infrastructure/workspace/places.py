@@ -19,6 +19,7 @@ class NamedProject:
         git: the address of its repository; None for a folder of this machine.
         ref: a branch, tag or commit; None for the main branch.
         token_env: the variable with a token for the repository.
+        credentials_block: the Prefect block with one, as TYPE/NAME.
         dbt: its dbt, which comes before that of the target.
     """
 
@@ -27,6 +28,7 @@ class NamedProject:
     git: str | None = None
     ref: str | None = None
     token_env: str | None = None
+    credentials_block: str | None = None
     dbt: str | None = None
 
 

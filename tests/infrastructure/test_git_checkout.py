@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from infrastructure.errors import ConfigError, UpstreamUnavailable
-from infrastructure.git.checkout import check_out
+from infrastructure.git.checkout import SignIn, check_out
+from infrastructure.server.git_credentials import sign_in_of
+from tests.support.git_server import git_server
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -82,4 +84,51 @@ def test_a_folder_that_somebody_deleted_is_made_again(origin: Path) -> None:
 
 def test_a_token_is_for_https_alone(origin: Path) -> None:
     with pytest.raises(ConfigError, match="takes no token"):
-        check_out(str(origin), token="not-to-be-seen")
+        check_out(str(origin), sign_in=SignIn("not-to-be-seen"))
+
+
+def test_a_server_that_has_no_time_for_a_moment_is_asked_again(origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infrastructure.git.checkout._PAUSE_SECONDS", 0)
+    with git_server(origin.parent) as server:
+        address = f"{server.address}/{origin.name}"
+        server.refusals = 2
+        assert _name(check_out(address).folder) == "name: two\n"
+
+        server.refusals, server.asked = 99, 0
+        found = check_out(address)
+        assert found.note.startswith(f"{address.removesuffix('.git')}") and "the commit of the last time" in found.note
+        assert server.asked == 3, "it is asked three times in all"
+
+
+def test_a_sign_in_reaches_the_server_and_no_file(origin: Path, tmp_path: Path) -> None:
+    with git_server(origin.parent, sign_in="oauth2:geheim-4711") as server:
+        address = f"{server.address}/{origin.name}"
+        found = check_out(address, "v1", SignIn("geheim-4711", "oauth2"))
+        server.asked = 0
+        with pytest.raises(ConfigError, match="asks for credentials, and those given are missing or wrong") as refused:
+            check_out(address, sign_in=SignIn("falsch-0815"))
+
+    assert _name(found.folder) == "name: one\n"
+    assert "falsch" not in str(refused.value)
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert [path for path in kept if b"geheim-4711" in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("data", "host", "expected"),
+    [
+        ({"value": "t"}, "github.com", ("x-access-token", "t")),
+        ({"token": "t"}, "github.com", ("x-access-token", "t")),
+        ({"token": "t"}, "gitlab.acme.com", ("oauth2", "t")),
+        ({"token": "deploy:t"}, "gitlab.com", ("deploy", "t")),
+        ({"token": "t"}, "bitbucket.org", ("x-token-auth", "t")),
+        ({"username": "u", "password": "p"}, "bitbucket.org", ("u", "p")),
+        ({"username": "u"}, "github.com", None),
+    ],
+)
+def test_a_block_signs_in_as_with_prefects_own_git_clone(
+    data: dict[str, str], host: str, expected: tuple[str, str] | None
+) -> None:
+    found = sign_in_of(data, f"https://{host}/acme/finance.git")
+
+    assert (found and (found.username, found.token)) == expected

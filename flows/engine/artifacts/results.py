@@ -159,6 +159,7 @@ class DbtResult:
         run_path: folder of this run's ledger and log.
         notes: warnings that are about no node, such as a selection that matched nothing.
         stopped: what was left undone; None for a command that came to its own end.
+        commit: of the repository that the project was fetched from; None for a project in a folder.
     """
 
     command: str
@@ -170,6 +171,7 @@ class DbtResult:
     run_path: Path
     notes: tuple[str, ...] = ()
     stopped: Stopped | None = None
+    commit: str | None = None
 
     @property
     def artifacts(self) -> Artifacts:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
@@ -18,6 +18,9 @@ from infrastructure.errors import ConfigError
 from infrastructure.plain_text import lines_of
 from infrastructure.workspace import NamedProject, Workspace, workspace
 
+if TYPE_CHECKING:
+    from infrastructure.git.checkout import Checkout
+
 
 @dataclass(frozen=True)
 class Project:
@@ -27,12 +30,14 @@ class Project:
         folder: absolute.
         profile: the profile that the project asks for.
         dbt: the dbt that the workspace names for it, which comes before that of a target.
+        commit: of the repository that it was fetched from; None for a project in a folder.
     """
 
     folder: Path
     name: str
     profile: str
     dbt: str | None = None
+    commit: str | None = None
 
 
 def project_folder(folder: Path | str | None) -> Path:
@@ -49,25 +54,35 @@ def project_folder(folder: Path | str | None) -> Path:
 
 
 def _folder_of(own: Workspace, named: NamedProject) -> Path:
-    if named.git is None:
-        return own.at(named.folder or ".")
+    fetched = _fetched(own, named)
+    return fetched.folder / (named.folder or ".") if fetched else own.at(named.folder or ".")
+
+
+def _fetched(own: Workspace, named: NamedProject | None) -> Checkout | None:
+    """Return the files of a project's repository; None for a project in a folder."""
+    if named is None or named.git is None:
+        return None
     address = named.git if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/:]+:", named.git) else str(own.at(named.git))
-    token = os.environ.get(named.token_env) if named.token_env else None
-    if named.token_env and not token:
-        raise ConfigError(f"Project {named.name} signs in with {named.token_env}, which is not set.")
-    return _checked_out(named.name, address, named.ref, token) / (named.folder or ".")
+    return _checked_out(named, address, os.environ.get(named.token_env or ""))
 
 
 @lru_cache(maxsize=32)
-def _checked_out(name: str, address: str, ref: str | None, token: str | None) -> Path:
-    """Return the root of a repository's files: once a process, so that a run reads one commit from start to end."""
-    from infrastructure.git.checkout import check_out
+def _checked_out(named: NamedProject, address: str, token: str | None) -> Checkout:
+    """Return the files of a repository: once a process, so that a run reads one commit from start to end."""
+    from infrastructure.git.checkout import SignIn, check_out
 
-    found = check_out(address, ref, token)
+    if named.token_env and not token:
+        raise ConfigError(f"Project {named.name} signs in with {named.token_env}, which is not set.")
+    sign_in = SignIn(token) if token else None
+    if named.credentials_block:
+        from infrastructure.server.git_credentials import read_sign_in
+
+        sign_in = read_sign_in(named.credentials_block, address, f"Project {named.name}")
+    found = check_out(address, named.ref, sign_in)
     current_reporter().note(
-        found.note or f"Project {name} is commit {found.commit[:12]} of {ref or 'its main branch'}."
+        found.note or f"Project {named.name} is commit {found.commit[:12]} of {named.ref or 'its main branch'}."
     )
-    return found.folder
+    return found
 
 
 def project_to_run(folder: Path | str | None = None) -> Project:
@@ -103,13 +118,16 @@ def read_project(folder: Path | str | None = None) -> Project:
         raise ConfigError(f"{path} has no name. Every dbt project has one; see dbt's project reference.")
     settings = cast(dict[str, Any], document)
     require_packages(place, packages_folder(place, os.environ))
+    named = workspace().named_project(str(folder) if folder else None)
+    fetched = _fetched(workspace(), named)
     return Project(
         folder=place,
         # `name: 2024` is a number to YAML; whether it will do is for dbt to say.
         name=str(settings["name"]),
         # dbt is told the name in any case, so a project that names none can have its own.
         profile=str(settings.get("profile") or settings["name"]),
-        dbt=named.dbt if (named := workspace().named_project(str(folder) if folder else None)) else None,
+        dbt=named.dbt if named else None,
+        commit=fetched.commit if fetched else None,
     )
 
 

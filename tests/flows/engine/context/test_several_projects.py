@@ -10,6 +10,7 @@ import pytest
 from flows.engine.context.project import project_folder, read_project
 from flows.engine.context.reporting import reporting_to
 from infrastructure.errors import ConfigError
+from tests.support.git_server import git_server
 from tests.support.notes import Notes
 
 
@@ -57,3 +58,24 @@ def test_a_folder_is_still_a_folder_and_a_slip_is_answered(own: Path) -> None:
         read_project()
     with pytest.raises(ConfigError, match="signs in with NOT_SET_ANYWHERE, which is not set"):
         read_project("secret")
+
+
+def test_a_repository_is_signed_in_to_with_a_block_and_the_project_knows_its_commit(
+    own: Path, fresh: str, prefect_server: str
+) -> None:
+    from infrastructure.blocks.documents import BlockChange, BlockDocument
+    from infrastructure.server.client import connect
+
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=own.parent / "finance", capture_output=True, text=True)
+    with git_server(own.parent, sign_in="x-access-token:geheim-4711") as git:
+        where = f"git: '{git.address}/finance/.git', folder: dbt, credentials_block: secret/{fresh}"
+        (own / "tributary.yml").write_text(f"projects: {{finance: {{{where}}}}}\n")
+        with pytest.raises(ConfigError, match=rf"finance signs in with block secret/{fresh}, which is not on the"):
+            read_project()
+        document = BlockDocument("secret", fresh, {"value": "geheim-4711"})
+        with connect() as server:
+            server.save_block(BlockChange(document.slug, "create", document=document))
+        found = read_project()
+
+    assert (found.name, found.commit) == ("finance", commit.stdout.strip())
+    assert read_project(own.parent / "shop").commit is None
