@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import yaml
 
 from infrastructure.blocks.documents import (
+    GIVEN_KEY,
     PASSED_KEY,
     PROFILE_TYPE,
     PROGRAM_KEY,
@@ -23,6 +24,7 @@ from infrastructure.blocks.documents import (
     SavedDocument,
     profile_block,
 )
+from infrastructure.blocks.given import given_output
 from infrastructure.console import given_workspace
 from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
@@ -34,7 +36,7 @@ from infrastructure.targets.secret_names import is_secret_name
 from infrastructure.targets.settings import DEFAULT_TASK_RUNS, TaskRuns
 from infrastructure.targets.target_file import Targets, load_targets
 from infrastructure.targets.warehouses import WAREHOUSES, Target
-from infrastructure.workspace import EXAMPLE, workspace
+from infrastructure.workspace import EXAMPLE, targets_file, workspace
 from infrastructure.yaml_file import meant
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ def declared_profile(target: str) -> Profile | None:
     """
     targets = load_targets()
     declared = targets.targets.get(target)
-    if declared is None or declared.secret_variables():
+    if declared is None or declared.secret_variables() or declared.given_block:
         return None
     return profile_of(target, declared, {}, targets.profile)
 
@@ -165,11 +167,41 @@ def load_profile(target: str) -> Profile:
         if saved is None:
             server.check()
             raise _missing_profile(target, server.block_names(PROFILE_TYPE), api_address())
-        profile, sources = _read_profile(target, saved)
+        profile = read_profile(server, target, saved)
         require_adapter(profile.warehouse, target, profile.dbt)
-        profile = replace(profile, secrets=_fetch(server, target, sources))
     make_folder(profile)
     return profile
+
+
+def read_profile(server: Server, target: str, saved: SavedDocument) -> Profile:
+    """Return what a profile block and the blocks that it names say of a target.
+
+    Raises:
+        ConfigError: a block is missing, or is not what the target needs.
+    """
+    profile, sources, given = _read_profile(target, saved)
+    if given:
+        found = given_output(target, given, profile.output, _reader(server, f"Target {target}"))
+        profile = replace(profile, output=located(found.settings), secrets=found.secrets)
+        sources = found.sources
+    return replace(profile, secrets=profile.secrets | _fetch(server, target, sources))
+
+
+def _reader(server: Server, who: str) -> Callable[[Reference], SavedDocument]:
+    def read(block: Reference) -> SavedDocument:
+        saved = server.read_block(block.type_slug, block.name)
+        if saved is None:
+            there = server.block_names(block.type_slug)
+            known = (
+                f"of that type there is {preview(there)}{meant(block.name, there)}" if there else "none of that type is"
+            )
+            raise ConfigError(
+                f"{who} uses your {block}, which is not on the Prefect server; {known}. Save it, or name another in "
+                f"{targets_file()}."
+            )
+        return saved
+
+    return read
 
 
 @contextmanager
@@ -198,8 +230,8 @@ def _missing_profile(target: str, blocks: list[str], address: str | None) -> Con
     )
 
 
-def _read_profile(target: str, saved: SavedDocument) -> tuple[Profile, dict[str, str]]:
-    """Return what a saved profile block says, without its secrets, and the places of these."""
+def _read_profile(target: str, saved: SavedDocument) -> tuple[Profile, dict[str, str], Reference | None]:
+    """Return what a saved profile block says without its secrets, the places of these, and the block for the rest."""
     configs = saved.data.get("target_configs")
     inside: list[str] = []
     if isinstance(configs, Reference):
@@ -220,11 +252,13 @@ def _read_profile(target: str, saved: SavedDocument) -> tuple[Profile, dict[str,
     pass_env = tuple(str(name) for name in cast(list[Any], extras.pop(PASSED_KEY, None) or []))
     dbt = cast(str | None, extras.pop(PROGRAM_KEY, None))
     task_runs = cast(TaskRuns, extras.pop(TASK_RUNS_KEY, DEFAULT_TASK_RUNS))
+    given = Reference(*str(extras.pop(GIVEN_KEY)).split("/", 1)) if GIVEN_KEY in extras else None
     outer = {"type": plain.get("type"), "schema": plain.get("schema"), "threads": plain.get("threads")}
-    if not outer["type"]:
+    if not outer["type"] and not given:
         raise ConfigError(f"The block {profile_block(target)} does not name a warehouse. {_again(target)}")
     output = {key: value for key, value in outer.items() if value is not None} | extras
-    return Profile(target, str(saved.data["name"]), located(output), {}, pass_env, dbt, task_runs), sources
+    output = output if given else located(output)
+    return Profile(target, str(saved.data["name"]), output, {}, pass_env, dbt, task_runs), sources, given
 
 
 def _credentials_in(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -315,7 +349,9 @@ def make_folder(profile: Profile) -> None:
 
 def local_profiles_text(targets: Targets) -> str:
     """Return the text of a profiles.yml for work on this machine: every target, secrets looked up by dbt."""
-    outputs = {name: located(local_settings(target)) for name, target in targets.targets.items()}
+    # What is in a block of one's own is not known here, and dbt by hand can't look it up.
+    named = {name: target for name, target in targets.targets.items() if not target.given_block}
+    outputs = {name: located(local_settings(target)) for name, target in named.items()}
     head = f"{_MARK}\n# Change that file, not this one. It holds no secret: dbt looks the variables up.\n"
     default = targets.default if targets.default in outputs else next(iter(outputs), targets.default)
     return head + _yaml({targets.profile: {"target": default, "outputs": outputs}})

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from infrastructure.blocks.documents import (
+    PROFILE_TYPE,
     BlockChange,
     BlockDocument,
     Reference,
+    SavedDocument,
     airbyte_documents,
     cache_documents,
     change_of,
     merge,
     pagerduty_documents,
+    profile_block,
     slack_documents,
     target_documents,
 )
-from infrastructure.errors import ConfigError
+from infrastructure.blocks.given import mended, secrets_in_clear
+from infrastructure.console import given_workspace
+from infrastructure.errors import ConfigError, preview
 from infrastructure.plan import Change, Plan
+from infrastructure.profiles import read_profile
 from infrastructure.server.automations import (
     AutomationChange,
     AutomationDocument,
@@ -29,7 +35,7 @@ from infrastructure.server.automations import (
 from infrastructure.targets.outputs import blanked_names, output_of, read_secrets
 from infrastructure.targets.target_file import SERVICES, Airbyte, DashboardCache, PagerDuty, SlackWebhook, Targets
 from infrastructure.workspace import targets_file
-from infrastructure.yaml_file import all_of
+from infrastructure.yaml_file import all_of, meant
 
 if TYPE_CHECKING:
     from infrastructure.server.client import Server
@@ -60,6 +66,7 @@ class DeclaredSetup:
         targets: the targets and services behind them.
         warnings: sentences about settings that work but will cause problems.
         automations: what the server watches; empty without a destination for alerts.
+        given: the block of one's own that each target names, if any.
     """
 
     documents: tuple[BlockDocument, ...]
@@ -68,6 +75,12 @@ class DeclaredSetup:
     passed_over: tuple[PassedOver, ...]
     warnings: tuple[str, ...] = ()
     automations: tuple[AutomationDocument, ...] = ()
+    given: tuple[tuple[str, Reference], ...] = ()
+
+
+@dataclass(frozen=True)
+class GivenBlock(Change):
+    """A block that a person made and a target uses as it is."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,7 @@ def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = 
     ready: list[str] = []
     passed_over: list[PassedOver] = []
     warnings: list[str] = []
+    given: list[tuple[str, Reference]] = []
     for name in only or targets.names:
         missing = targets.unset.get(name, ())
         target = targets.find(name) if only or not missing else None
@@ -121,6 +135,8 @@ def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = 
                     f"{name}: a secret of this target is also a part of its {', '.join(blanked)}. dbt blanks "
                     "secrets out in its logs, and such names with them: choose another password."
                 )
+            if target.given_block:
+                given.append((name, Reference(*target.given_block)))
             limits.append(limit_name(name))
             ready.append(name)
     if only and passed_over:
@@ -140,6 +156,8 @@ def declare(targets: Targets, environ: Mapping[str, str], only: Sequence[str] = 
         tuple(passed_over),
         tuple(warnings),
         tuple(_automations(documents)),
+        # Where another target declares the block, it is not a person's.
+        tuple(each for each in given if each[1].slug not in {document.slug for document in documents}),
     )
 
 
@@ -173,11 +191,38 @@ def _lacking(passed_over: Sequence[PassedOver]) -> ConfigError:
 
 
 def plan(server: Server, declared: DeclaredSetup) -> Plan:
-    """Compare what is declared with a server; change nothing."""
+    """Compare what is declared with a server; change nothing.
+
+    Raises:
+        ConfigError: a block of one's own is missing, or is not what its target needs.
+    """
+    given, notes = _given(server, declared)
     blocks = [change_of(doc, server.read_block(doc.type_slug, doc.name)) for doc in declared.documents]
     limits = [_limit_change(name, server.read_limit(name)) for name in declared.limits]
     automations = [change_of_automation(doc, server.read_automation(doc.name)) for doc in declared.automations]
-    return Plan((*blocks, *limits, *automations), declared.warnings)
+    return Plan((*given, *blocks, *limits, *automations), (*declared.warnings, *notes))
+
+
+def _given(server: Server, declared: DeclaredSetup) -> tuple[list[GivenBlock], list[str]]:
+    """Return the blocks of one's own that targets use, and warnings about secrets that they give away."""
+    profiles = {document.name: document for document in declared.documents if document.type_slug == PROFILE_TYPE}
+    notes: list[str] = []
+    for name, block in declared.given:
+        document = profiles[profile_block(name)]
+        read_profile(server, name, SavedDocument(document.data, ("", "")))
+        if paths := secrets_in_clear(server.block_as_shown(block)):
+            notes.append(given_away(name, block, paths))
+    blocks = dict.fromkeys(block for _, block in declared.given)
+    return [GivenBlock(block.slug, "left", reason="is yours, and is used as it is") for block in blocks], notes
+
+
+def given_away(target: str, block: Reference, paths: Sequence[str]) -> str:
+    """Return the warning about a block that shows secrets to every reader, with what mends it."""
+    shows = f"{target}: the {block} shows {preview(paths)} in clear to every reader of Prefect's API. "
+    if block.type_slug != PROFILE_TYPE:
+        return shows + "Save it again with the secret in a field of its own, then change that secret."
+    command = " ".join(["uv run python -m infrastructure.setup_profiles", *given_workspace()])
+    return shows + f"To move that into a Secret block: {command} --mend-block {block.name}"
 
 
 def _limit_change(name: str, size: int | None) -> LimitChange:
@@ -200,3 +245,32 @@ def apply(server: Server, planned: Plan) -> None:
     for automation in planned.only(AutomationChange):
         if automation.is_change and automation.document:
             server.save_automation(automation.document, automation.saved)
+
+
+def mend(server: Server, name: str) -> str:
+    """Move the secrets that a profile block shows in clear into Secret blocks; return what was done.
+
+    Raises:
+        ConfigError: there is no such block.
+    """
+    block = Reference(PROFILE_TYPE, name)
+    saved = server.read_block(block.type_slug, block.name)
+    if saved is None:
+        known = server.block_names(PROFILE_TYPE)
+        raise ConfigError(f"There is no {block}{meant(name, known)}. There is: {', '.join(known) or 'none'}.")
+    configs = saved.data.get("target_configs")
+    if isinstance(configs, Reference) and (inner := server.read_block(configs.type_slug, configs.name)):
+        # The secrets are in the block that it refers to.
+        block, saved, configs = configs, inner, inner.data
+    new = mended(block, saved.data, cast(dict[str, Any], configs))
+    if not new.secrets:
+        return f"The {block} shows no secret in clear: nothing to mend."
+    for secret in new.secrets:
+        server.save_block(change_of(secret, server.read_block(secret.type_slug, secret.name)))
+    server.rewrite_block(block, new.data)
+    names = all_of([secret.slug for secret in new.secrets])
+    return (
+        f"The {block} looks up what it showed, which is now in {names}. Others may have read it: change it at the "
+        "warehouse, then in the Secret block. Flows that load the block themselves get its variables from "
+        "flows.tasks.dbt_environment."
+    )

@@ -33,9 +33,10 @@ from infrastructure.profiles import (
     local_profiles_action,
     local_profiles_text,
     profile_of,
+    read_profile,
 )
 from infrastructure.program import Program, find_program
-from infrastructure.registration import DeclaredSetup, LimitChange, apply, declare, plan
+from infrastructure.registration import DeclaredSetup, GivenBlock, LimitChange, apply, declare, mend, plan
 from infrastructure.screen import echo, styled
 from infrastructure.server.automations import AutomationChange
 from infrastructure.server.local_server import server_in_reach
@@ -69,6 +70,17 @@ this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAM
 """
 
 
+def _mend_and_end(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    from infrastructure.server.client import connect
+
+    if name is None:
+        return
+
+    with server_in_reach(say_aside), connect() as server:
+        echo(mend(server, name))
+    context.exit()
+
+
 @click.command(
     cls=EntryCommand, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
@@ -85,6 +97,13 @@ this machine. Setup never deletes a block: `uv run prefect block delete TYPE/NAM
 @click.option("--profiles-only", is_flag=True, help="Write only profiles.yml, which needs no server.")
 @click.option(
     "-t", "--target", "only", multiple=True, metavar="T", help="Only this target; may be given more than once."
+)
+@click.option(
+    "--mend-block",
+    metavar="NAME",
+    expose_value=False,
+    callback=_mend_and_end,
+    help="Move what this dbt CLI Profile block of yours shows in clear into Secret blocks, and do nothing else.",
 )
 @click.option("--exit-code", is_flag=True, help="With --plan: exit with 3 when there is something to change.")
 @json_option
@@ -189,6 +208,7 @@ class _Outcome:
             "passed_over": [{"name": e.name, "variables": list(e.variables)} for e in self.declared.passed_over],
             "warnings": list(self.plan.notes),
             "blocks": [change.as_document("block") for change in self.plan.only(BlockChange)],
+            "given_blocks": [change.name for change in self.plan.only(GivenBlock)],
             "limits": [change.as_document() for change in self.plan.only(LimitChange)],
             "automations": [change.as_document("automation") for change in self.plan.only(AutomationChange)],
             "profiles_yml": next(iter(files), None),
@@ -288,10 +308,14 @@ def _profile_to_check(targets: Targets, name: str, report: Callable[[str], None]
         with suppress(ConfigError):
             return load_profile(name), None
     declared = declare(targets, os.environ, [name])
+    target = targets.find(name)
     with connect(report) as server:
         is_saved = plan(server, declared).is_empty
+        profile = declared.documents[-1]
+        given = read_profile(server, name, SavedDocument(profile.data, ("", ""))) if target.given_block else None
     note = f"{name}: the saved blocks differ from targets.yml; run setup to update them."
-    target = targets.find(name)
+    if given:
+        return given, None if is_saved else note
     secrets, _ = read_secrets(target, os.environ)
     return profile_of(name, target, secrets, targets.profile), None if is_saved else note
 
@@ -340,7 +364,7 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
     configs = profile.data.get("target_configs")
     saved = str(profile.data["name"]), str(configs.get("type")) if isinstance(configs, dict) else ""
     declared = targets.targets.get(target)
-    wanted = targets.profile, declared.warehouse if declared and saved[1] else saved[1]
+    wanted = targets.profile, (declared.warehouse if declared and saved[1] else "") or saved[1]
     if target in targets.names and saved != wanted:
         raise ConfigError(
             f"Target {target} is set up on this Prefect server for the dbt profile {' on '.join(filter(None, saved))}, "

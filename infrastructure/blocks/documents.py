@@ -11,7 +11,6 @@ from infrastructure.plan import Change, FieldChange
 from infrastructure.targets.adapter import AdapterTarget
 from infrastructure.targets.outputs import (
     BIGQUERY_SECRETS,
-    CREDENTIALS_TYPES,
     KEYS_AS_FILES,
     Output,
     is_env_var,
@@ -23,7 +22,15 @@ from infrastructure.targets.outputs import (
 from infrastructure.targets.secret_names import is_secret_name
 from infrastructure.targets.settings import DEFAULT_TASK_RUNS
 from infrastructure.targets.target_file import Airbyte, DashboardCache, PagerDuty, SlackWebhook
-from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget, SnowflakeTarget, Target
+from infrastructure.targets.warehouses import (
+    CREDENTIALS_TYPES,
+    BigQueryTarget,
+    DuckDBTarget,
+    PostgresTarget,
+    ProfileBlockTarget,
+    SnowflakeTarget,
+    Target,
+)
 
 PROFILE_TYPE = "dbt-cli-profile"
 CACHE_BLOCK = "dashboard-cache-url"
@@ -31,6 +38,8 @@ CACHE_BLOCK = "dashboard-cache-url"
 SOURCES_KEY = "credentials_from"
 # The key that says which environment variables dbt is given besides those it needs; dbt never sees it either.
 PASSED_KEY = "pass_env"
+# The key that names the block, made by hand, that says the rest.
+GIVEN_KEY = "given_block"
 # The key that says which dbt builds the target.
 PROGRAM_KEY = "dbt"
 # The key that says which nodes have a task run of their own.
@@ -48,7 +57,12 @@ class Reference:
     name: str
 
     def __str__(self) -> str:
-        return f"block {self.type_slug}/{self.name}"
+        return f"block {self.slug}"
+
+    @property
+    def slug(self) -> str:
+        """Return the name of the block in Prefect's command line and UI."""
+        return f"{self.type_slug}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,9 @@ def target_documents(profile: str, name: str, target: Target, secrets: Mapping[s
         ConfigError: a secret is not what its setting needs.
     """
     output = output_of(name, target, secrets)
+    own = [it for it in _warehouse_documents(name, target, secrets, output) if it.slug != output.given]
     return [
-        *_warehouse_documents(name, target, secrets, output),
+        *own,
         BlockDocument(PROFILE_TYPE, profile_block(name), _profile_data(profile, name, output)),
     ]
 
@@ -169,7 +184,9 @@ def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
         extras[PROGRAM_KEY] = output.dbt
     if output.task_runs != DEFAULT_TASK_RUNS:
         extras[TASK_RUNS_KEY] = output.task_runs
-    configs = {key: output.settings[key] for key in outer} | {"extras": extras}
+    if output.given:
+        extras[GIVEN_KEY] = output.given
+    configs = {key: output.settings[key] for key in outer if key in output.settings} | {"extras": extras}
     return {
         "name": profile,
         "target": name,
@@ -179,6 +196,8 @@ def _profile_data(profile: str, name: str, output: Output) -> dict[str, Any]:
 
 def _warehouse_documents(name: str, target: Target, secrets: Mapping[str, str], output: Output) -> list[BlockDocument]:
     match target:
+        case ProfileBlockTarget():
+            return []
         case DuckDBTarget() | AdapterTarget():
             return _any_adapter(name, target, secrets, output)
         case PostgresTarget():
@@ -289,7 +308,7 @@ def _bigquery(name: str, target: BigQueryTarget, secrets: Mapping[str, str], out
     documents: list[BlockDocument] = []
     taken = {"type", "schema", "threads", "project", "method", "keyfile", "keyfile_json"}
     taken |= {"token_endpoint", *BIGQUERY_SECRETS}
-    configs = _target_configs(target, output, taken) | {"project": target.project}
+    configs = _target_configs(target, output, taken) | ({"project": target.project} if target.project else {})
     documents += [
         BlockDocument("secret", secret_block(target, setting), {"value": secrets[variable]})
         for setting, variable in target.secret_variables().items()
@@ -304,6 +323,8 @@ def _bigquery(name: str, target: BigQueryTarget, secrets: Mapping[str, str], out
             data = {"service_account_file": target.keyfile}
         documents.append(BlockDocument(CREDENTIALS_TYPES["bigquery"], target.credentials_name(), data))
         configs["credentials"] = _reference(documents[-1])
+    elif target.given_block:
+        configs["credentials"] = Reference(*target.given_block)
     documents.append(BlockDocument("dbt-cli-bigquery-target-configs", f"bigquery-target-configs-{name}", configs))
     return documents
 

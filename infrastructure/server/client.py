@@ -85,6 +85,10 @@ class Server:
         schema = document.block_schema
         return SavedDocument(data, (schema.checksum, schema.version) if schema else ("", ""))
 
+    def block_as_shown(self, block: Reference) -> dict[str, Any]:
+        """Return the content of a block that is there as every reader of the API is shown it, secrets as ****."""
+        return dict(self._client.read_block_document_by_name(block.name, block.type_slug, include_secrets=False).data)
+
     def block_names(self, type_slug: str) -> list[str]:
         """Return the names of all blocks of a type."""
         try:
@@ -119,6 +123,12 @@ class Server:
             self._client.update_block_document(self._document_id(document.type_slug, document.name), update)
         except ObjectNotFound as exc:
             raise _gone(document.slug) from exc
+
+    def rewrite_block(self, block: Reference, data: dict[str, Any]) -> None:
+        """Replace the content of a block that is there, whatever the version of its type."""
+        saved = {key: self._saved_form(value) for key, value in data.items()}
+        update = BlockDocumentUpdate(data=saved, merge_existing_data=False)
+        self._client.update_block_document(self._document_id(block.type_slug, block.name), update)
 
     def read_limit(self, name: str) -> int | None:
         """Return the size of a global concurrency limit, or None when there is none or it is not active."""

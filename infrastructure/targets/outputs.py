@@ -11,7 +11,15 @@ from typing import Any, cast
 from infrastructure.errors import ConfigError
 from infrastructure.targets.adapter import AdapterTarget
 from infrastructure.targets.settings import DEFAULT_TASK_RUNS, Settings, TaskRuns
-from infrastructure.targets.warehouses import BIGQUERY_WAYS, BigQueryTarget, PostgresTarget, SnowflakeTarget, Target
+from infrastructure.targets.warehouses import (
+    BIGQUERY_WAYS,
+    CREDENTIALS_TYPES,
+    BigQueryTarget,
+    PostgresTarget,
+    ProfileBlockTarget,
+    SnowflakeTarget,
+    Target,
+)
 
 # dbt replaces the values of variables with this prefix by ***** in everything that it logs.
 SECRET_PREFIX = "DBT_ENV_SECRET_"
@@ -25,7 +33,7 @@ _KEYFILE_PLAIN = ("type", "token_uri", "universe_domain")
 KEYS_AS_FILES = ("sslkey",)
 
 # Settings that are ours, or that dbt knows by another name.
-_OURS = {"warehouse", "credentials_block", "pass_env", "dbt", "task_runs"}
+_OURS = {"warehouse", "credentials_block", "profile_block", "pass_env", "dbt", "task_runs"}
 _RENAMED = {"schema_name": "schema", "virtual_warehouse": "warehouse"}
 
 # Where each secret lives in the credentials block of its warehouse.
@@ -37,12 +45,6 @@ _FIELDS: dict[str, dict[str, str]] = {
 # Prefect's block of Google credentials holds service accounts only: what else is secret has a block of its own.
 BIGQUERY_SECRETS = ("token", "refresh_token", "client_secret", "token_request_data")
 _GOOGLE_TOKENS = "https://oauth2.googleapis.com/token"
-
-CREDENTIALS_TYPES = {
-    "postgres": "sqlalchemy-connector",
-    "snowflake": "snowflake-credentials",
-    "bigquery": "gcp-credentials",
-}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Output:
         pass_env: names of environment variables that dbt is given besides those it needs.
         dbt: which one builds it; that of this environment when None.
         task_runs: which nodes have a task run of their own.
+        given: the block, as `<block type>/<block name>`, that says the rest when the profile is loaded.
     """
 
     settings: dict[str, Any]
@@ -64,6 +67,7 @@ class Output:
     pass_env: tuple[str, ...] = ()
     dbt: str | None = None
     task_runs: TaskRuns = DEFAULT_TASK_RUNS
+    given: str | None = None
 
     def secret_of(self, setting: str) -> str | None:
         """Return the value of the secret that a setting looks up; None when it looks none up."""
@@ -95,6 +99,9 @@ def output_of(name: str, target: Target, secrets: Mapping[str, str]) -> Output:
         settings = target.settings(lambda setting: keep(setting, secrets[named[setting]]))
         return Output(settings, values, sources, tuple(target.pass_env or ()), target.dbt, target.task_runs)
     settings = _plain_settings(target)
+    if target.given_block:
+        given = "/".join(target.given_block)
+        return Output(settings, {}, {}, tuple(target.pass_env or ()), target.dbt, target.task_runs, given)
     for setting, variable in named.items():
         value = secrets[variable]
         if setting == "keyfile_json":
@@ -218,6 +225,11 @@ def _plain_settings(target: Target) -> dict[str, Any]:
         for name, value in dumped.items()
         if name not in _OURS and not name.endswith("_env")
     }
+    if target.given_block:
+        # What the block says is not known here.
+        own = target.model_fields_set | (set() if isinstance(target, ProfileBlockTarget) else {"threads"})
+        kept = {_RENAMED.get(name, name) for name in own}
+        return {"type": target.warehouse} | {name: value for name, value in plain.items() if name in kept}
     return {"type": target.warehouse, **_sign_in(target), **plain}
 
 

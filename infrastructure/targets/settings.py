@@ -69,6 +69,7 @@ class WarehouseTarget(Settings):
     # The settings in the credentials block: targets that share a block must agree on them.
     credential_settings: ClassVar[tuple[str, ...]] = ()
     default_credentials_block: ClassVar[str] = ""
+    given_type: ClassVar[str] = ""
 
     schema_name: str = Field(
         alias="schema", min_length=1, description="Schema (dataset in BigQuery) that dbt builds into."
@@ -76,7 +77,8 @@ class WarehouseTarget(Settings):
     threads: int = Field(default=4, ge=1, le=256, description="How many nodes dbt works on at once.")
     credentials_block: Name | None = Field(
         default=None,
-        description="Name of the credentials block, which targets that sign in alike share.",
+        description="Name of the credentials block, which targets that sign in alike share. Without any setting of how "
+        "to sign in, it is a block of yours, which is used as it is.",
     )
     pass_env: list[Passed] | None = Field(
         default=None,
@@ -103,3 +105,8 @@ class WarehouseTarget(Settings):
     def credential_values(self) -> dict[str, object]:
         """Return what targets that share credentials must agree on, by setting."""
         return {name: getattr(self, name) for name in self.credential_settings}
+
+    @property
+    def given_block(self) -> tuple[str, str] | None:
+        """Return the type and the name of the block, made by hand, that says how to sign in, if there is one."""
+        return (self.given_type, self.credentials_name()) if self.given_type else None

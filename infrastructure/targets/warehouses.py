@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from infrastructure.targets.adapter import AdapterTarget
-from infrastructure.targets.settings import Count, Port, Seconds, Variable, WarehouseTarget
+from infrastructure.targets.settings import Count, Name, Port, Seconds, Variable, WarehouseTarget
 from infrastructure.yaml_file import meant
+
+# The types of the blocks that hold what a target signs in with.
+CREDENTIALS_TYPES = {
+    "postgres": "sqlalchemy-connector",
+    "snowflake": "snowflake-credentials",
+    "bigquery": "gcp-credentials",
+}
+
+
+def _or_block(*names: str) -> ConfigDict:
+    """Have editors ask for settings, or for the block of one's own that they may be in."""
+
+    def relax(schema: dict[str, Any]) -> None:
+        schema["required"] = [name for name in schema["required"] if name not in names]
+        schema["anyOf"] = [{"required": list(names)}, {"required": ["credentials_block"]}]
+
+    return ConfigDict(json_schema_extra=relax)
 
 
 def _no_memory(path: str) -> str:
@@ -35,6 +52,7 @@ class DuckDBTarget(WarehouseTarget):
 class PostgresTarget(WarehouseTarget):
     """A PostgreSQL database."""
 
+    model_config = _or_block("host", "user", "dbname")
     credential_settings: ClassVar[tuple[str, ...]] = ("host", "port", "user", "dbname", "password_env", "sslkey_env")
     default_credentials_block: ClassVar[str] = "postgres-credentials"
 
@@ -93,6 +111,7 @@ def _is_authenticator(text: str) -> str:
 class SnowflakeTarget(WarehouseTarget):
     """A Snowflake account: key pair, password, token, browser, Okta or workload identity."""
 
+    model_config = _or_block("account")
     credential_settings: ClassVar[tuple[str, ...]] = (
         "account",
         "user",
@@ -201,6 +220,7 @@ BIGQUERY_WAYS = {
 class BigQueryTarget(WarehouseTarget):
     """A BigQuery project: service account, default credentials, OAuth token or workload identity federation."""
 
+    model_config = _or_block("project")
     credential_settings: ClassVar[tuple[str, ...]] = (
         "keyfile_json_env",
         "keyfile",
@@ -289,11 +309,82 @@ def _belongs(target: WarehouseTarget, way: str, needed: tuple[str, ...], allowed
         raise ValueError(f"{' and '.join(given)} goes with {way}, which is not there")
 
 
+class PostgresOfBlock(PostgresTarget):
+    """A PostgreSQL database whose host, user and password are in a SqlAlchemyConnector block of one's own."""
+
+    given_type: ClassVar[str] = CREDENTIALS_TYPES["postgres"]
+    credential_settings: ClassVar[tuple[str, ...]] = ()
+
+    host: str = ""
+    user: str = ""
+    dbname: str = ""
+
+
+class SnowflakeOfBlock(SnowflakeTarget):
+    """A Snowflake account that a SnowflakeCredentials block of one's own signs in to."""
+
+    given_type: ClassVar[str] = CREDENTIALS_TYPES["snowflake"]
+    credential_settings: ClassVar[tuple[str, ...]] = ()
+
+    account: str = ""
+
+    @model_validator(mode="after")
+    def _signs_in_one_way(self) -> SnowflakeOfBlock:
+        return self
+
+
+class BigQueryOfBlock(BigQueryTarget):
+    """A BigQuery project that a GcpCredentials block of one's own signs in to."""
+
+    given_type: ClassVar[str] = CREDENTIALS_TYPES["bigquery"]
+    credential_settings: ClassVar[tuple[str, ...]] = ()
+
+    project: str = ""
+
+    @model_validator(mode="after")
+    def _signs_in_one_way(self) -> BigQueryOfBlock:
+        return self
+
+
+class ProfileBlockTarget(WarehouseTarget):
+    """A target that a DbtCliProfile block of one's own describes, on any adapter."""
+
+    given_type: ClassVar[str] = "dbt-cli-profile"
+
+    profile_block: Name = Field(
+        description="A dbt CLI Profile block of yours, used as it is; `schema` and `threads` here come before its own."
+    )
+    schema_name: str = Field(default="", alias="schema", description="In place of the schema in the block.")
+
+    @model_validator(mode="after")
+    def _is_its_own_sign_in(self) -> ProfileBlockTarget:
+        if self.credentials_block:
+            raise ValueError("has `profile_block`, which brings its credentials: leave `credentials_block` out")
+        return self
+
+    @property
+    def warehouse(self) -> str:
+        """Return "", as only the block says which warehouse it is."""
+        return ""
+
+    def credentials_name(self) -> str:
+        """Return the name of the block."""
+        return self.profile_block
+
+
 WAREHOUSES: dict[str, type[WarehouseTarget]] = {
     "duckdb": DuckDBTarget,
     "postgres": PostgresTarget,
     "snowflake": SnowflakeTarget,
     "bigquery": BigQueryTarget,
+}
+
+
+# Each with the settings that say how to sign in: an entry that has none of them, and names a block, means its own.
+_OF_BLOCK: dict[str, tuple[type[WarehouseTarget], frozenset[str]]] = {
+    "postgres": (PostgresOfBlock, frozenset(PostgresTarget.credential_settings)),
+    "snowflake": (SnowflakeOfBlock, frozenset(SnowflakeTarget.credential_settings)),
+    "bigquery": (BigQueryOfBlock, frozenset({*BigQueryTarget.credential_settings, *BIGQUERY_WAYS})),
 }
 
 
@@ -303,9 +394,15 @@ def model_for(entry: Mapping[str, Any]) -> type[WarehouseTarget]:
     Raises:
         ValidationError: it names no warehouse that has one, and no adapter.
     """
+    if "profile_block" in entry:
+        return ProfileBlockTarget
     if "adapter" in entry:
         return AdapterTarget
     warehouse = entry.get("warehouse")
+    if isinstance(warehouse, str) and warehouse in _OF_BLOCK and "credentials_block" in entry:
+        model, sign_in = _OF_BLOCK[warehouse]
+        if not sign_in & entry.keys():
+            return model
     if isinstance(warehouse, str) and warehouse in WAREHOUSES:
         return WAREHOUSES[warehouse]
     error = InitErrorDetails(type="missing", loc=("warehouse",), input=None)
@@ -328,7 +425,7 @@ def _read(entry: object) -> WarehouseTarget:
 
 _OfFour = Annotated[DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget, Field(discriminator="warehouse")]
 Target = Annotated[
-    DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget | AdapterTarget,
+    DuckDBTarget | PostgresTarget | SnowflakeTarget | BigQueryTarget | AdapterTarget | ProfileBlockTarget,
     # A union of pydantic's would say of every class what does not fit it.
-    PlainValidator(_read, json_schema_input_type=_OfFour | AdapterTarget),
+    PlainValidator(_read, json_schema_input_type=_OfFour | AdapterTarget | ProfileBlockTarget),
 ]
