@@ -1,15 +1,10 @@
-"""Read and check schedules.yml of the workspace.
-
-`python -m deployments.schedules.schedule_file` writes deployments/schedules.schema.json, for editors.
-"""
+"""Read and check schedules.yml of the workspace."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -17,7 +12,7 @@ from deployments.schedules.declared import DeclaredDeployment, declare
 from deployments.schedules.schedule_models import Concurrency, Defaults, Deployment, Schedules, WorkPool
 from infrastructure.targets.settings import Settings
 from infrastructure.targets.target_file import load_targets
-from infrastructure.workspace import ROOT, workspace
+from infrastructure.workspace import workspace
 from infrastructure.yaml_file import (
     Mistake,
     Place,
@@ -29,7 +24,6 @@ from infrastructure.yaml_file import (
     unset_mistakes,
 )
 
-SCHEMA_FILE = ROOT / "deployments" / "schedules.schema.json"
 _NONE = ["none"]
 
 # Names that Prefect or another tool has for our settings.
@@ -103,30 +97,3 @@ def _known_names(place: Place) -> list[str]:
     if "concurrency" in place[:-1]:
         return field_names(Concurrency)
     return field_names(models.get(str(place[0]), Schedules)) if len(place) > 1 else field_names(Schedules)
-
-
-def schema_text() -> str:
-    """Return the JSON Schema of the schedules file, as it is committed for editors."""
-    schema = Schedules.model_json_schema()
-    schema["title"] = "Tributary's schedules.yml"
-    for definition in [schema, *cast(dict[str, Any], schema["$defs"]).values()]:
-        for name, setting in definition.get("properties", {}).items():
-            definition["properties"][name] = _or_variable(setting)
-    return json.dumps(schema, indent=2) + "\n"
-
-
-def _or_variable(setting: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a setting that may also be written as `${NAME}` or `${NAME:-default}`."""
-    kinds = setting.get("anyOf", [setting])
-    told = ("enum", "pattern")
-    if not any(
-        kind.get("type") in ("integer", "number", "boolean") or any(it in kind for it in told) for kind in kinds
-    ):
-        return setting
-    outer = {key: value for key, value in setting.items() if key in ("description", "title", "default")}
-    inner = [{key: value for key, value in kind.items() if key not in outer} for kind in kinds]
-    return {**outer, "anyOf": [*inner, {"type": "string", "pattern": r"^\$\{.+\}$"}]}
-
-
-if __name__ == "__main__":
-    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

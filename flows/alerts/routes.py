@@ -23,7 +23,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...])]
 
 
 class Destination(Settings):
@@ -54,7 +54,9 @@ class Route(Settings):
 
     target: Names = ()
     owner: Names = ()
-    severity: Annotated[tuple[Severity, ...], BeforeValidator(_as_list)] = ()
+    severity: Annotated[
+        tuple[Severity, ...], BeforeValidator(_as_list, json_schema_input_type=Severity | tuple[Severity, ...])
+    ] = ()
     tag: Names = ()
     to: Names
     goes_on: bool = Field(default=False, alias="continue")

@@ -24,6 +24,10 @@ _SCHEMAS = {
     MARKER: "infrastructure/workspace.schema.json",
     Places.targets: "infrastructure/targets.schema.json",
     Places.schedules: "deployments/schedules.schema.json",
+    Places.routes: "flows/alerts/routes.schema.json",
+    Places.health: "flows/history/health.schema.json",
+    Places.audit: "flows/runbook/audit/audit.schema.json",
+    Places.refresh: "flows/runbook/full_refresh/refresh.schema.json",
 }
 # A setting of targets.yml that is a path, and a relative one: neither /…, ~… and ${…} nor md: and its like.
 _RELATIVE_PATH = re.compile(

@@ -1,11 +1,7 @@
-"""The environments of a workspace's targets.yml, read into typed models that hold no secret.
-
-`python -m infrastructure.targets.target_file` writes infrastructure/targets.schema.json, for editors.
-"""
+"""The environments of a workspace's targets.yml, read into typed models that hold no secret."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +13,7 @@ from infrastructure.errors import ConfigError
 from infrastructure.targets.adapter import AdapterTarget, read_numbers
 from infrastructure.targets.settings import Name, Settings, Variable, WarehouseTarget
 from infrastructure.targets.warehouses import Target, model_for
-from infrastructure.workspace import ROOT, targets_file, workspace
+from infrastructure.workspace import targets_file, workspace
 from infrastructure.yaml_file import (
     Mistake,
     Place,
@@ -28,8 +24,6 @@ from infrastructure.yaml_file import (
     read_yaml,
     unset_mistakes,
 )
-
-SCHEMA_FILE = ROOT / "infrastructure" / "targets.schema.json"
 
 # The entries beside the targets that become blocks.
 SERVICES = ("slack_webhook", "pagerduty", "airbyte", "dashboard_cache")
@@ -338,28 +332,3 @@ def _shared_in_vain(targets: Targets) -> list[Mistake]:
             )
             mistakes.append(Mistake(("targets", name), text))
     return mistakes
-
-
-def schema_text() -> str:
-    """Return the JSON Schema of the targets file, as it is committed for editors."""
-    schema = Targets.model_json_schema(by_alias=True)
-    schema["title"] = "Tributary's targets.yml"
-    for definition in [schema, *schema["$defs"].values()]:
-        for name, setting in definition.get("properties", {}).items():
-            if name != "warehouse":
-                definition["properties"][name] = _or_variable(setting)
-    return json.dumps(schema, indent=2) + "\n"
-
-
-def _or_variable(setting: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a setting that may also be written as `${NAME}` or `${NAME:-default}`."""
-    kinds = setting.get("anyOf", [setting])
-    if not any(kind.get("type") in ("integer", "boolean") or "enum" in kind for kind in kinds):
-        return setting
-    outer = {key: value for key, value in setting.items() if key in ("description", "title", "default")}
-    inner = [{key: value for key, value in kind.items() if key not in outer} for kind in kinds]
-    return {**outer, "anyOf": [*inner, {"type": "string", "pattern": r"^\$\{.+\}$"}]}
-
-
-if __name__ == "__main__":
-    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

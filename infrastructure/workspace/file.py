@@ -1,21 +1,15 @@
-"""Read and check tributary.yml, the file that marks a workspace.
-
-`python -m infrastructure.workspace.file` writes infrastructure/workspace.schema.json, for editors.
-"""
+"""Read and check tributary.yml, the file that marks a workspace."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from infrastructure.settings_file import read_settings
-from infrastructure.workspace.places import ROOT, NamedProject, Places
+from infrastructure.workspace.places import NamedProject, Places
 from infrastructure.yaml_file import meant
-
-SCHEMA_FILE = ROOT / "infrastructure" / "workspace.schema.json"
 
 _Path = Annotated[str, StringConstraints(min_length=1)]
 # A name has to be told from a folder.
@@ -102,17 +96,3 @@ def read_places(path: Path) -> Places:
     found = read_settings(path, WorkspaceFile)
     projects = {name: NamedProject(name, **entry.model_dump()) for name, entry in found.projects.items()}
     return Places(**found.model_dump(exclude={"projects"}), projects=projects)
-
-
-def schema_text() -> str:
-    """Return the JSON Schema of tributary.yml, as it is committed for editors."""
-    schema = WorkspaceFile.model_json_schema()
-    schema["title"] = "Tributary's tributary.yml"
-    for definition in [schema, *cast(dict[str, Any], schema["$defs"]).values()]:
-        for setting in definition.get("properties", {}).values():
-            setting.pop("title", None)
-    return json.dumps(schema, indent=2) + "\n"
-
-
-if __name__ == "__main__":
-    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

@@ -11,7 +11,7 @@ import yaml
 
 from infrastructure.errors import ConfigError
 from infrastructure.targets.adapter import AdapterTarget
-from infrastructure.targets.target_file import SCHEMA_FILE, load_targets, schema_text
+from infrastructure.targets.target_file import load_targets
 from infrastructure.targets.warehouses import BigQueryTarget, DuckDBTarget, PostgresTarget
 from infrastructure.workspace import EXAMPLE
 from tests.support.environments import Environments
@@ -319,14 +319,6 @@ def test_an_unknown_target_is_answered_with_the_known_ones(write_targets: Callab
     assert isinstance(targets.find("prod"), BigQueryTarget)
     with pytest.raises(ConfigError, match=r"There is no target 'prd' in .*, which has prod\. Did you mean `prod`\?"):
         targets.find("prd")
-
-
-def test_the_schema_for_editors_is_up_to_date() -> None:
-    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m infrastructure.targets.target_file"
-
-
-def test_the_schema_for_editors_is_named_in_the_file() -> None:
-    assert EXAMPLE.targets.read_text().startswith(f"# yaml-language-server: $schema={SCHEMA_FILE.name}\n")
 
 
 def test_a_number_of_an_adapter_that_comes_from_a_variable_is_a_number(file: Path) -> None:

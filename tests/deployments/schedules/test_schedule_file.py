@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-import jsonschema
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from deployments.apply import main
 from deployments.schedules.declared import DeclaredDeployment, next_runs
 from deployments.schedules.needed_services import with_their_services
 from deployments.schedules.plan import Saved, fields_of, plan_deployments
-from deployments.schedules.schedule_file import SCHEMA_FILE, load_schedules, schema_text
+from deployments.schedules.schedule_file import load_schedules
 from flows.services.airbyte.sync_events import DEPLOYMENT
 from infrastructure.errors import ConfigError
 from infrastructure.server.client import Server
-from infrastructure.workspace import EXAMPLE
 
 HEAD = "owner: me\ndefaults: {target: dev, work_pool: mine}\nwork_pools: {mine: {}}\ndeployments:\n"
 
@@ -81,11 +77,6 @@ def test_a_file_of_an_earlier_version_goes_on_and_names_every_flow_where_it_is_t
     assert EARLIER.keys() == today.keys()
     for flow_name, entrypoint in EARLIER.items():
         assert declared(tmp_path, f"  {flow_name}/mine: {{flow: {entrypoint}}}\n").entrypoint == today[flow_name]
-
-
-def test_the_schema_for_editors_is_up_to_date() -> None:
-    assert SCHEMA_FILE.read_text() == schema_text(), "run: uv run python -m deployments.schedules.schedule_file"
-    jsonschema.validate(yaml.safe_load(EXAMPLE.schedules.read_text()), json.loads(schema_text()))
 
 
 @pytest.mark.parametrize(

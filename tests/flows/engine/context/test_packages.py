@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ import pytest
 from flows.engine.context import packages
 from flows.engine.context.packages import ensure_packages
 from flows.engine.context.project import project_to_run
+from flows.engine.context.reporting import reporting_to
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from tests.support.git_server import git_server
+from tests.support.notes import Notes
+from tests.support.package_hub import package_hub
 
 
 @pytest.fixture
@@ -78,3 +83,41 @@ def test_why_packages_can_not_be_had_is_said_with_the_command_to_look(project: P
 def test_an_installation_that_takes_too_long_is_ended(project: Path) -> None:
     with pytest.raises(UpstreamUnavailable, match="did not end in time"):
         ensure_packages(project, timeout_seconds=0.0)
+
+
+@pytest.mark.slow
+def test_packages_come_from_the_hub_and_from_a_private_repository_and_without_a_network_they_stay(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    monkeypatch.setenv("DBT_ENV_SECRET_GIT_TOKEN", "geheim-4711")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    for arguments in (("init", "-q"), ("add", "-A"), (*identity, "commit", "-qm", "one"), ("tag", "v1")):
+        subprocess.run(["git", *arguments], cwd=tmp_path / "more", check=True)
+    with package_hub("acme/answers", "1.0.0", "1.1.0", "2.0.0") as hub, git_server(tmp_path, "a:geheim-4711") as git:
+        private = git.address.replace("//", "//a:{{ env_var('DBT_ENV_SECRET_GIT_TOKEN') }}@") + "/more/.git"
+        asked = "packages:\n  - package: acme/answers\n    version: ['>=1.0.0', '<2.0.0']\n"
+        (project / "packages.yml").write_text(f'{asked}  - git: "{private}"\n    revision: v1\n')
+        monkeypatch.setenv("DBT_PACKAGE_HUB_URL", hub.address)
+        with reporting_to(notes):
+            ensure_packages(project)
+        hub.asked.clear()
+        ensure_packages(project)
+        assert hub.asked == [], "what is there is not asked for again"
+
+    assert installed(project) == ["answers", "more"]
+    assert "version: 1.1.0" in (project / "dbt_packages" / "answers" / "dbt_project.yml").read_text()
+    assert "Installed 2 packages with dbt deps" in " ".join(notes.said)
+    assert "geheim-4711" not in " ".join(notes.said) + (project / "package-lock.yml").read_text()
+
+    # The servers are gone: nothing is missing, so that nothing is asked for, and no other answer keeps a run back.
+    ensure_packages(project)
+    (project / "packages.yml").write_text(asked.replace("1.0.0", "1.1.0"))
+    with reporting_to(notes):
+        ensure_packages(project)
+    assert installed(project) == ["answers", "more"]
+    assert "The packages that are installed are used, though others are asked for." in notes.said[-1]
+    shutil.rmtree(project / "dbt_packages")
+    with pytest.raises(UpstreamUnavailable, match="can't install the packages of") as away:
+        ensure_packages(project)
+    assert "geheim-4711" not in str(away.value)
