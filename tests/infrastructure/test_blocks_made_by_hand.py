@@ -187,7 +187,12 @@ def test_the_check_connects_with_a_block_of_ones_own(fresh: str, setup: Setup) -
 
 @pytest.mark.slow
 def test_blocks_saved_by_prefects_own_classes_build_a_project(
-    fresh: str, setup: Setup, postgres_database: dict[str, Any], tmp_path: Path, prefect_server: str
+    fresh: str,
+    setup: Setup,
+    postgres_database: dict[str, Any],
+    tmp_path: Path,
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A server that trusts this machine takes any password.
     password = postgres_database["password"] or PASSWORD
@@ -201,7 +206,10 @@ def test_blocks_saved_by_prefects_own_classes_build_a_project(
         target = f"{fresh}-{name}-target"
         done = setup(**{target: {"profile_block": f"{fresh}-{name}"}})
         assert done.exit_code == 0, done.output
-        assert load_profile(target).connection() == expected
+        with monkeypatch.context() as patch:
+            # That of Snowflake or BigQuery need not be here.
+            patch.setattr("infrastructure.profiles.require_adapter", lambda *_: None)
+            assert load_profile(target).connection() == expected
         # Of what is nested in a block, Prefect's libraries forget that it is secret.
         where = f"/block_types/slug/dbt-cli-profile/block_documents/name/{fresh}-{name}"
         shown = ask("GET", prefect_server + where).text

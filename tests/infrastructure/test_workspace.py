@@ -64,7 +64,7 @@ def test_the_example_has_its_files_beside_the_code() -> None:
         ("projects: {a: {dbt: x}}\n", "line 1, projects.a: needs a `folder`, a `git`, or both"),
         (
             "projects: {a: {folder: x, ref: v1}}\n",
-            "`ref`, `token_env` and `credentials_block` have no effect without `git`",
+            "`credentials_block` have no effect without `git`",
         ),
         ("projects: {a: {folder: x, tag: v1}}\n", "projects.a.tag: no such setting"),
         ("project: .\nprojects: {a: {folder: x}}\n", "`project` is for one project"),
