@@ -271,6 +271,6 @@ def mend(server: Server, name: str) -> str:
     names = all_of([secret.slug for secret in new.secrets])
     return (
         f"The {block} looks up what it showed, which is now in {names}. Others may have read it: change it at the "
-        "warehouse, then in the Secret block. Flows that load the block themselves get its variables from "
-        "flows.tasks.dbt_environment."
+        "warehouse, then in the Secret block. Flows that load the block themselves now need its variables: see "
+        "docs/warehouses.md."
     )

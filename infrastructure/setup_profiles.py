@@ -238,7 +238,8 @@ class _Outcome:
         ready = [name for name in self.declared.targets if name in targets.targets]
         head = "Nothing to change: everything is as in targets.yml." if self.plan.is_empty else ""
         if not ready:
-            return head
+            waiting = [variable for entry in self.declared.passed_over for variable in entry.variables]
+            return f"No target is set up. Set {all_of(list(dict.fromkeys(waiting)))}, then: {self.command}"
         default = targets.default if targets.default in ready else ready[0]
         data = ["--data"] if workspace().is_example else []
         commands = {

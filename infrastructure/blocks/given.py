@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from infrastructure.blocks.documents import PROFILE_TYPE, SOURCES_KEY, BlockDocument, Reference, SavedDocument
 from infrastructure.errors import ConfigError
@@ -209,20 +210,9 @@ def _bigquery(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _postgres(block: Reference, data: Mapping[str, Any]) -> dict[str, Any]:
-    # It takes a while to import, and only such a block needs it.
-    from sqlalchemy.engine import URL, make_url
-    from sqlalchemy.exc import ArgumentError
-
     # The older block DatabaseCredentials has the fields at its top.
     found = data.get("connection_info") or data.get("url") or data
-    if isinstance(found, str):
-        try:
-            url: URL = make_url(found)
-        except ArgumentError:
-            raise ConfigError(f"The address of a database in {block} can't be read: {_mend(block)}") from None
-        names = ("drivername", *_POSTGRES)
-        found = {name: getattr(url, name) for name in names} | {"driver": url.drivername, "query": dict(url.query)}
-    info = cast(Mapping[str, Any], found)
+    info = _parts_of(block, found) if isinstance(found, str) else cast(Mapping[str, Any], found)
     driver = str(info.get("driver") or "postgresql")
     if not driver.startswith("postgres"):
         raise ConfigError(f"{block} is for {driver.split('+')[0]}, and the target for postgres: name another block.")
@@ -233,6 +223,25 @@ def _postgres(block: Reference, data: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{block} does not say the {' and the '.join(lacking)} of the database: {_mend(block)}")
     # dbt requires the first; libpq takes an empty password as none.
     return {"password": "", "port": 5432} | settings | _port(settings)
+
+
+def _parts_of(block: Reference, address: str) -> dict[str, Any]:
+    """Return the address of a database, as SQLAlchemy has it, by its parts."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        # Neither the address nor this error is shown or chained: the password may be in both.
+        raise ConfigError(f"The address of a database in {block} can't be read: {_mend(block)}") from None
+    return {
+        "driver": parts.scheme,
+        "host": parts.hostname,
+        "port": port,
+        "username": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "database": unquote(parts.path.removeprefix("/")),
+        "query": dict(parse_qsl(parts.query)),
+    }
 
 
 def _port(settings: Mapping[str, Any]) -> dict[str, int]:

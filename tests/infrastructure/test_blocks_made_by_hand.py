@@ -203,6 +203,8 @@ def test_blocks_saved_by_prefects_own_classes_build_a_project(
 
     assert made.returncode == 0, made.stdout[-3000:] + made.stderr[-3000:]
     for name, expected in json.loads(made.stdout.splitlines()[-1]).items():
+        if expected.get("authenticator") == "snowflake":
+            del expected["authenticator"]  # The client's own default, which goes with a key pair or a password.
         target = f"{fresh}-{name}-target"
         done = setup(**{target: {"profile_block": f"{fresh}-{name}"}})
         assert done.exit_code == 0, done.output

@@ -370,3 +370,13 @@ def test_without_a_server_prefect_starts_one_and_that_is_said(
     assert run.returncode == 0, run.stderr
     assert "No Prefect server is configured (PREFECT_API_URL is not set), so a temporary one is started" in run.stderr
     assert "created    dbt-cli-profile/dbt-cli-profile-dev" in run.stdout
+
+
+def test_where_every_target_waits_for_variables_one_sentence_says_for_which(
+    prefect_server: str, fresh: str, run: Run
+) -> None:
+    result = run("--blocks-only", **{fresh: POSTGRES, f"{fresh}b": POSTGRES | {"host": "${PG_HOST}"}})
+
+    assert result.exit_code == 0
+    assert "No target is set up. Set PG_PASSWORD and PG_HOST, then: uv run python -m infra" in result.stdout
+    assert "everything is as in targets.yml" not in result.stdout
