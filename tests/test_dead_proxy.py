@@ -18,7 +18,7 @@ from flows.services.airbyte.client import AirbyteClient, SyncPatience
 from flows.services.dbt_cloud.client import CloudClient
 from flows.services.dbt_cloud.settings import CloudSettings
 from infrastructure.server.client import connect
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.proxies import no_proxy_but
 
 # Of the host's name nobody is asked: the proxy is.

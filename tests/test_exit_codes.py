@@ -29,9 +29,7 @@ NO_COMMANDS = {
     "flows.engine.process.child",
     "flows.engine.process.relay",
     "infrastructure.blocks.block_types",
-    "infrastructure.targets.target_file",
-    "infrastructure.workspace.file",
-    "deployments.schedules.schedule_file",
+    "deployments.schemas",
     "benchmarks.webhook.served_flows",
     "benchmarks.webhook.attacks",
 }

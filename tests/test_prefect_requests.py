@@ -7,7 +7,7 @@ import ast
 import httpx
 import pytest
 
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support import prefect_api
 
 # Tests that make a client of their own, and what they ask with it.

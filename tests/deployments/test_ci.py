@@ -13,7 +13,8 @@ import yaml
 
 from flows.pipelines.ci_schemas import own_schema
 from infrastructure.profiles import Profile
-from infrastructure.targets.target_file import ROOT, load_targets
+from infrastructure.targets.target_file import load_targets
+from infrastructure.workspace import ROOT
 from tests.support.documents import accept, after_uv_run
 
 GITHUB, GITLAB = ROOT / "deployments" / "ci" / "github.yml", ROOT / "deployments" / "ci" / "gitlab.yml"

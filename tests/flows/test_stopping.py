@@ -25,7 +25,7 @@ from flows.history.query import ask
 from flows.history.store import history_store
 from flows.pipelines.full import dbt_full_pipeline
 from infrastructure.errors import RunTimedOut, UpstreamUnavailable
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.prefect_api import SetUpTarget, look, post
 from tests.support.processes import wait_until
 from tests.support.recorded import Recorded

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from infrastructure.server import away
 from infrastructure.server.away import is_server_away, not_waiting_for_one_away, note_server_away
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 
 
 @pytest.fixture

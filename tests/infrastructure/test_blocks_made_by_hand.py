@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -230,7 +231,7 @@ def test_blocks_saved_by_prefects_own_classes_build_a_project(
     assert mended.exit_code == 0, mended.output
     said += _run(workspace, f"{fresh}-clear-target")
     assert password not in said + mended.output
-    kept = [path for path in (workspace / ".tributary").rglob("*") if path.is_file()]
+    kept = [path for path in Path(os.environ["TRIBUTARY_STATE"]).rglob("*") if path.is_file()]
     assert kept
     assert [path for path in kept if password.encode() in path.read_bytes()] == []
 

@@ -16,8 +16,8 @@ import pytest
 from infrastructure.connection_check.check import check
 from infrastructure.profiles import profile_of
 from infrastructure.targets.key_files import path_of_key
-from infrastructure.targets.target_file import ROOT
 from infrastructure.targets.warehouses import PostgresTarget
+from infrastructure.workspace import ROOT
 from tests.support.postgres import own_postgres
 
 in_memory = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")

@@ -22,7 +22,8 @@ from infrastructure.profiles import (
     profile_of,
     require_adapter,
 )
-from infrastructure.targets.target_file import ROOT, load_targets
+from infrastructure.targets.target_file import load_targets
+from infrastructure.workspace import ROOT
 from tests.support.environments import Environments
 from tests.support.warm_children import DBT
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import load_profile
 from infrastructure.setup_profiles import ensure_target, main
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.prefect_server import begin_with_what_is_kept
 
 Run = Callable[..., Result]

@@ -17,7 +17,7 @@ from flows.engine.context.events import DbtEvent
 from flows.engine.context.reporting import reporting_to
 from flows.engine.target.file_lock import one_writer
 from infrastructure.registration import limit_name
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 
 
 class Listener:

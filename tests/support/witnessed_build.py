@@ -23,7 +23,7 @@ from flows.engine.context.state import LEDGER, State, state_of
 from flows.engine.run import run_dbt
 from flows.engine.target.file_lock import one_writer
 from infrastructure.profiles import Profile
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.processes import wait_until
 from tests.support.stores import put_state, state_variables
 

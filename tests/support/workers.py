@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 
 CLIENTS = {
     "postgres": ("psycopg2", "dbt.adapters.postgres"),

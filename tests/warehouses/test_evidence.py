@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.warehouses.evidence import READY
 from tests.warehouses.table import COMMANDS, TABLE_FILE, tables_of, who_tried_again, with_tables
 

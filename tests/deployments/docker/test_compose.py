@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.deployments.docker.compose import Compose
 from tests.support.postgres import own_postgres, postgres_programs
 from tests.support.prefect_api import look

@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.processes import wait_until
 
 

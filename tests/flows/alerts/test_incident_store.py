@@ -13,7 +13,7 @@ import pytest
 from flows.alerts.incident import Incident
 from flows.alerts.incident_store import Entries, IncidentStore, Notice, file_lock, mark_told, notice_for, record
 from flows.engine.artifacts.results import FailingRows
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = timedelta(hours=24)

@@ -15,7 +15,7 @@ import pytest
 
 from flows.__main__ import COMMANDS
 from infrastructure.profiles import load_profile
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.generated_repository import GeneratedRepository
 from tests.support.prefect_api import SetUpTarget
 

@@ -26,7 +26,7 @@ from flows.pipelines.reconcile import reconcile_airbyte, start_missed
 from flows.services.airbyte.sync_events import AirbyteSync, idempotency_key
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.server.client import connect
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.advertising import ADS, CRM, PROJECT
 from tests.support.airbyte.server import AirbyteServer
 from tests.support.prefect_api import SetUpTarget

@@ -25,7 +25,7 @@ from flows.pipelines.transform import critical_failures, dbt_transformation_flow
 from flows.services.redis_cache import open_cache
 from infrastructure.blocks.documents import CACHE_BLOCK
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.advertising import ADS, PROJECT, Advertising
 from tests.support.airbyte.server import AirbyteServer
 from tests.support.prefect_api import SetUpTarget

@@ -27,7 +27,7 @@ from flows.runbook.kept_tables import KeptTables
 from flows.runbook.scd2.flow import RepairReport, scd2_repair
 from flows.warehouses.door import open_warehouse
 from infrastructure.errors import DbtRunFailed
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.lock_holders import lease_of, run_out
 from tests.support.prefect_api import SetUpTarget, post
 from tests.support.processes import wait_until

@@ -17,7 +17,7 @@ from flows.warehouses.door import open_warehouse
 from flows.warehouses.relations import parts_of, with_places
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import Profile
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.flows.runbook.journey_of_operations import expected_of_operations, operate
 from tests.flows.runbook.journey_of_tables import expected, take
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 
 # Every module of the product that starts a process, and which.
 STARTERS = {

@@ -19,7 +19,7 @@ from flows.engine.target.file_lock import calling_when_lost, held_files, locked_
 from flows.warehouses.door import open_warehouse
 from infrastructure.errors import ConfigError, RunTimedOut, UpstreamUnavailable
 from infrastructure.profiles import Profile
-from infrastructure.targets.target_file import ROOT
+from infrastructure.workspace import ROOT
 from tests.support.lock_holders import holder, take_in_a_thread
 from tests.support.processes import wait_until
 
