@@ -153,7 +153,8 @@ class Round:
 @click.option(
     "--real-time",
     is_flag=True,
-    help="What is measured comes before everything else on the machine, the bucket's server among it; needs root.",
+    help="What is measured comes before everything else on the machine, and its servers do with `chrt -f 9` before the "
+    "command; needs root.",
 )
 @click.option(
     "--task-runs",
