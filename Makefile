@@ -8,15 +8,15 @@ setup: ## make the environment, linters included
 	uv sync --group lint
 
 run: ## build and test the project on the embedded warehouse
-	uv run python -m flows run
+	uv run tributary run
 
 plan: ## show what setup and apply would change on the Prefect server
-	uv run python -m infrastructure.setup_profiles --plan
-	uv run python -m deployments.apply plan
+	uv run tributary setup --plan
+	uv run tributary deploy plan
 
 apply: ## bring the Prefect server to targets.yml and schedules.yml
-	uv run python -m infrastructure.setup_profiles
-	uv run python -m deployments.apply apply
+	uv run tributary setup
+	uv run tributary deploy apply
 
 test: ## run the test suite
 	uv run pytest

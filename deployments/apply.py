@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infrastructure.console import EntryGroup, given_workspace, json_option, say_aside, silent
+from infrastructure.commands import command, program
+from infrastructure.console import EntryGroup, json_option, say_aside, silent
 from infrastructure.errors import ConfigError
 from infrastructure.plan import Change, Plan, line
 from infrastructure.screen import echo, styled
@@ -21,17 +22,15 @@ from infrastructure.workspace import shown, workspace
 if TYPE_CHECKING:
     from deployments.schedules.plan import Saved
 
-_COMMAND = "uv run python -m deployments.apply"
-
-_EPILOG = f"""\b
+_EPILOG = """\b
 Examples:
-  {_COMMAND} plan
+  tributary deploy plan
       show what would change on the server, field by field, and change nothing
-  {_COMMAND} plan --exit-code
+  tributary deploy plan --exit-code
       for CI: exit code 3 when there is something to change
-  {_COMMAND} apply --prune
+  tributary deploy apply --prune
       make the changes, and remove deployments that the file no longer has
-  {_COMMAND} next --after 2026-03-28 --count 3
+  tributary deploy next --after 2026-03-28 --count 3
       when everything runs next, here across a change of the clock
 
 The server, of one's own or Prefect Cloud, is named by PREFECT_API_URL and PREFECT_API_KEY, or by the Prefect profile
@@ -177,12 +176,11 @@ def _reconcile(path: Path | None, target: str | None, prune: bool, as_json: bool
         echo(json.dumps(_as_document(planned, address, is_applied=apply_it), indent=2))
         return planned
     given = [
-        *given_workspace(),
         *(["--file", shlex.quote(str(path))] if path else []),
         *(["--target", target] if target else []),
         *(["--prune"] if prune else []),
     ]
-    echo(_summary(planned, " ".join([_COMMAND, "apply", *given]), apply_it, path or workspace().schedules))
+    echo(_summary(planned, command(" ".join(["deploy apply", *given])), apply_it, path or workspace().schedules))
     return planned
 
 
@@ -193,7 +191,7 @@ def example_note(planned: Plan, path: Path | None) -> list[str]:
         return []
     return [
         "These are the deployments of the example: its dbt project, its payroll, its Airbyte. "
-        "Your own: uv run python -m flows init ../your_project"
+        f"Your own: {program()} init ../your_project"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m flows COMMAND`."""
+"""The command line: `tributary COMMAND`, or `python -m flows COMMAND`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any, cast
 
 import click
 
+from infrastructure.commands import program
 from infrastructure.console import EntryGroup, dumps, in_a_workspace, say
-from infrastructure.errors import DbtRunFailed, TributaryError
+from infrastructure.errors import ConfigError, DbtRunFailed, TributaryError
 from infrastructure.screen import echo, screen, styled
+from infrastructure.workspace.places import ROOT
 
 # In the order in which help lists them. A command is imported when it is asked for.
 COMMANDS = {
@@ -26,6 +28,7 @@ COMMANDS = {
     "docs": "flows.cli.one_command:docs",
     **{verb: f"flows.cli.questions:{verb}" for verb in ("ls", "show", "compile")},
     "init": "flows.cli.init:init",
+    "setup": "infrastructure.setup_profiles:main",
     "transform": "flows.cli.transform:transform",
     "fast-transform": "flows.cli.transform:fast_transform",
     "new-data": "flows.cli.transform:new_data",
@@ -44,6 +47,7 @@ COMMANDS = {
     "sample-data": "flows.cli.sample_data:sample_data",
     # Schedules stand above the flows that they run, and so does what serves them.
     "serve": "deployments.schedules.serve:serve",
+    "deploy": "deployments.apply:main",
     "drop-schema": "flows.cli.drop_schema:drop_schema",
     "alerts": "flows.cli.alerts:alerts",
     "events": "flows.cli.events:events",
@@ -91,6 +95,11 @@ class _Commands(EntryGroup):
 )
 def main() -> None:
     """Run dbt on Prefect: build and test a project on one of your environments."""
+    if not (ROOT / "pyproject.toml").exists():
+        raise ConfigError(
+            f"{ROOT} has a copy of Tributary's code without what belongs to it: Tributary runs in a clone of its "
+            "repository, or an unpacked archive of it. There: uv run tributary run"
+        )
 
 
 def as_a_program() -> None:
@@ -98,7 +107,7 @@ def as_a_program() -> None:
     # Prefect's import makes half a million objects that stay, which the collector would look through again and again.
     gc.set_threshold(50_000, 20, 50)
     try:
-        main(prog_name="python -m flows")
+        main(prog_name=program().removeprefix("uv run "))
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             _leave(end.code or 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import shlex
 import sys
 import tempfile
 import traceback
@@ -20,13 +19,13 @@ from typing import Any, cast
 
 import click
 
+from infrastructure.commands import WORKSPACE_KEY, as_typed
 from infrastructure.errors import ConfigError, ExitCode, RunStopped, TributaryError
 from infrastructure.plain_text import json_text, one_line
 from infrastructure.screen import echo, styled
 from infrastructure.workspace import WORKSPACE_VARIABLE, workspace_at
 
 _AS_JSON = "infrastructure.console.as_json"
-_WORKSPACE = "infrastructure.console.workspace"
 # Errors of the machine that a person has to fix.
 _REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -108,7 +107,8 @@ class EntryCommand(click.Command):
         _say_error(str(error), type(error).__name__, as_json)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Add the table of exit codes to the help."""
+        """Add the table of exit codes to the help; the examples begin with what the person typed."""
+        self.epilog = as_typed(self.epilog) if self.epilog else None
         super().format_epilog(ctx, formatter)
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(int(code)), code.meaning) for code in ExitCode])
@@ -133,7 +133,7 @@ def _use_workspace(ctx: click.Context, _: click.Parameter, value: str | None) ->
     # For what reads a file of the workspace, here and in child processes; given back when the command has ended.
     before = os.environ.get(WORKSPACE_VARIABLE)
     os.environ[WORKSPACE_VARIABLE] = folder
-    ctx.meta[_WORKSPACE] = folder
+    ctx.meta[WORKSPACE_KEY] = folder
 
     def give_back() -> None:
         if before is None:
@@ -161,18 +161,6 @@ def in_a_workspace(command: click.Command) -> click.Command:
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
         in_a_workspace(inner)
     return command
-
-
-def given_workspace() -> list[str]:
-    """Return the words by which a command that is shown works in the workspace that the present one was given."""
-    ctx = click.get_current_context(silent=True)
-    folder = ctx.meta.get(_WORKSPACE) if ctx else None
-    return ["--workspace", near(folder)] if folder else []
-
-
-def near(folder: Path | str) -> str:
-    """Return a folder as a word of a command: as seen from the current one, where that is easier to read."""
-    return shlex.quote(min(os.path.relpath(folder), str(folder), key=len))
 
 
 def answer_in_json(ctx: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401  (the option's)

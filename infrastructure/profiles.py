@@ -25,7 +25,7 @@ from infrastructure.blocks.documents import (
     profile_block,
 )
 from infrastructure.blocks.given import given_output
-from infrastructure.console import given_workspace
+from infrastructure.commands import command
 from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
 from infrastructure.program import Program, find_program
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # dbt looks for a profiles.yml in its working folder.
 LOCAL_PROFILES = EXAMPLE.project / "profiles.yml"
 
-_MARK = "# Written by `uv run python -m infrastructure.setup_profiles` from infrastructure/targets.yml."
+_MARK = "# Written by `uv run tributary setup` from infrastructure/targets.yml."
 _ENV_VAR = re.compile(r"\{\{ env_var\('([A-Z0-9_]+)'\) \}\}")
 # Settings that are paths on the machine where dbt runs, by warehouse.
 _PATHS = {
@@ -372,8 +372,7 @@ def _yaml(document: dict[str, Any]) -> str:
 
 
 def _setup_command(target: str) -> str:
-    words = ["uv run python -m infrastructure.setup_profiles", *given_workspace(), "--target", target]
-    return " ".join(words)
+    return command(f"setup --target {target}")
 
 
 def _again(target: str) -> str:

@@ -22,8 +22,9 @@ from infrastructure.blocks.documents import (
     profile_block,
     target_documents,
 )
+from infrastructure.commands import command
 from infrastructure.connection_check.check import Check, check
-from infrastructure.console import EntryCommand, given_workspace, json_option, say_aside, silent
+from infrastructure.console import EntryCommand, json_option, say_aside, silent
 from infrastructure.errors import ConfigError, ExitCode
 from infrastructure.plan import Change, Plan
 from infrastructure.profiles import (
@@ -48,21 +49,19 @@ from infrastructure.yaml_file import all_of
 if TYPE_CHECKING:
     from infrastructure.server.client import Server
 
-_COMMAND = "uv run python -m infrastructure.setup_profiles"
-_RUN = "uv run python -m flows run"
 _NOT_OURS = "was not written by setup and is left alone: move it away, or name another file with --profiles-file"
 
-_EPILOG = f"""\b
+_EPILOG = """\b
 Examples:
-  {_COMMAND} --plan
+  tributary setup --plan
       show what would change on the server, and change nothing
-  {_COMMAND}
+  tributary setup
       set up every target whose secrets are set
-  uv run --env-file .env python -m infrastructure.setup_profiles --target prod
+  uv run --env-file .env -- tributary setup --target prod
       set up one target, with the secrets of a file that git ignores
-  {_COMMAND} --check
+  tributary setup --check
       check whether dbt can connect
-  {_COMMAND} --plan --exit-code
+  tributary setup --plan --exit-code
       for CI: exit code 3 when there is something to change
 
 A server is named by PREFECT_API_URL, or by the Prefect profile in use. Without one, Prefect keeps blocks on
@@ -174,9 +173,8 @@ class _Outcome:
 
     def __init__(self, declared: DeclaredSetup, only: Sequence[str], file: Path | None) -> None:
         self.declared = declared
-        self.workspace = given_workspace()
         given = ["--targets-file", shlex.quote(str(file))] if file else []
-        self.command = " ".join([_COMMAND, *self.workspace, *given, *(f"--target {name}" for name in only)])
+        self.command = command(" ".join(["setup", *given, *(f"--target {name}" for name in only)]))
         self.address: str | None = None
         self.is_of_server = self.is_applied = False
         self.plan = Plan(notes=declared.warnings)
@@ -244,7 +242,7 @@ class _Outcome:
         data = ["--data"] if workspace().is_example else []
         commands = {
             f"{self.command} --check": "check whether dbt can connect",
-            " ".join([_RUN, *self.workspace, "--target", default, *data]): "load sample data, build and test"
+            command(" ".join(["run --target", default, *data])): "load sample data, build and test"
             if data
             else "build and test",
         }
@@ -387,7 +385,7 @@ def _notice(target: str, server: Server, profile: SavedDocument) -> list[str]:
 
 
 def _again(target: str) -> str:
-    return " ".join([_COMMAND, *given_workspace(), "--target", target])
+    return command(f"setup --target {target}")
 
 
 def _check_line(entry: Check, program: Program | None) -> str:

@@ -13,7 +13,7 @@ OURS = [
     command
     for document in DOCUMENTS
     for command in commands(document)
-    if command.words[0] in ("uv", "python", "make", "prefect")
+    if command.words[0] in ("uv", "python", "make", "prefect", "tributary")
 ]
 
 
@@ -37,7 +37,9 @@ def test_a_command_is_one_that_the_program_takes(command: Command) -> None:
         words = after_uv_run(words)
     if not words:
         return  # `uv run --script`, in a sentence
-    if words[0] == "make":
+    if words[0] == "tributary":
+        accept("flows", list(words[1:]), command.is_whole)
+    elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
     elif words[:2] == ("python", "-m") and words[2].split(".")[0] in (
         "flows",

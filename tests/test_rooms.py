@@ -22,8 +22,8 @@ LARGE = {
     "tests/support": "what tests share, a file per subject",
     "tests/deployments/webhook": "a file per module of the receiver",
 }
-# `python -m flows serve` is a command of the program, and what it serves is deployments.
-BY_NAME = {("flows/__main__.py", "deployments.schedules.serve")}
+# `tributary serve` and `deploy` are commands of the program, and what they are about is deployments.
+BY_NAME = {("flows/__main__.py", f"deployments.{name}") for name in ("schedules.serve", "apply")}
 # A client of one warehouse is imported only by the function that opens that warehouse.
 ONE_ROOM = "flows.warehouses"
 MODULE_NAME = re.compile(r"(?:infrastructure|flows|deployments|benchmarks)(?:\.[a-z_0-9]+)+")

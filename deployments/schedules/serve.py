@@ -1,4 +1,4 @@
-"""`python -m flows serve`: one process on one machine that runs every deployment of schedules.yml, without a worker."""
+"""`tributary serve`: one process on one machine that runs every deployment of schedules.yml, without a worker."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "python -m flows serve",
-        "TRIBUTARY_TARGET=dev python -m flows serve",
-        "python -m flows serve --target prod --limit 2",
+        "tributary serve",
+        "TRIBUTARY_TARGET=dev tributary serve",
+        "tributary serve --target prod --limit 2",
     )
 )
 @click.option("--target", "-t", metavar="T", help="Only the deployments of this target.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flows.alerts.send.delivery import NotSentError, SendDeadline, post
+from infrastructure.commands import program
 from infrastructure.errors import TributaryError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def read_address(destination: Destination) -> dict[str, Any]:
     except TributaryError as exc:
         raise NotSentError(f"its block {type_slug}/{name} could not be read: {exc}") from exc
     if saved is None:
-        raise NoBlockError(
-            f"the server has no block {type_slug}/{name}; uv run python -m infrastructure.setup_profiles makes it"
-        )
+        raise NoBlockError(f"the server has no block {type_slug}/{name}; {program()} setup makes it")
     return saved.data
 
 

@@ -15,6 +15,7 @@ from flows.alerts.incident import Incident, OpenIncident
 from flows.alerts.incident_store import Entries, record, store_of
 from flows.alerts.notify import deliver
 from flows.alerts.routes import EscalationStep, load_routes
+from infrastructure.commands import command
 
 TAG = "escalation"
 
@@ -90,7 +91,7 @@ def due_steps(entries: Entries, steps: Sequence[EscalationStep], target: str, no
                     target=target,
                     owners=(step.owner,),
                     tags=(TAG,),
-                    retry_command=f"python -m flows alerts acknowledge --all --target {target} --who NAME",
+                    retry_command=command(f"alerts acknowledge --all --target {target} --who NAME"),
                 )
             )
     return found

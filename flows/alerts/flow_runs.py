@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.alerts.retry_command import of_deployment, of_pipeline
 from flows.engine.context.packages import NO_DEPS_VARIABLE
-from infrastructure.console import given_workspace
+from infrastructure.commands import given_workspace
 from infrastructure.program import PROGRAM_VARIABLE
 
 if TYPE_CHECKING:

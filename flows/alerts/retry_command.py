@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows.engine.context.command import DbtCommand
+from infrastructure.commands import program
 
 _RESUMED, _OF_A_RUN = "resume", "resume_run"
-_FLOWS = ("uv", "run", "python", "-m", "flows")
 
 # Commands of ours that go on with what a dbt command left undone.
 _COMMANDS = {"build": "run", **{verb: verb for verb in ("test", "seed", "snapshot")}}
@@ -31,7 +31,7 @@ def of_deployment(flow: str, deployment: str, accepted: Mapping[str, Any], given
 
 def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any], command: str = "run") -> str:
     """Return the command line for a run of the pipeline without a deployment; see `of_deployment`."""
-    words = [*_FLOWS, command]
+    words = [*program().split(), command]
     again = _changed_parameters(accepted, given)
     # The command line has it in minutes.
     again = {
@@ -52,7 +52,9 @@ def of_pipeline(accepted: Mapping[str, Any], given: Mapping[str, Any], command: 
 
 def of_verb(verb: str, target: str, project_dir: str | None) -> str:
     """Return the command line for a command that takes a target and a project."""
-    return shlex.join([*_FLOWS, verb, "--target", target, *(("--project-dir", project_dir) if project_dir else ())])
+    return shlex.join(
+        [*program().split(), verb, "--target", target, *(("--project-dir", project_dir) if project_dir else ())]
+    )
 
 
 def of_command(command: DbtCommand, target: str, project_dir: str | None) -> str | None:

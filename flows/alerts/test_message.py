@@ -12,6 +12,7 @@ from flows.alerts.incident_store import Notice
 from flows.alerts.send.delivery import NotSentError, SendDeadline, post
 from flows.alerts.send.pagerduty import dedup_key, pagerduty_events
 from flows.alerts.send.slack import slack_message
+from infrastructure.commands import command
 
 if TYPE_CHECKING:
     from flows.alerts.routes import Destination, Routes
@@ -41,7 +42,7 @@ def trial_incident(target: str, severity: Severity, owners: tuple[str, ...], tag
         target=target,
         owners=owners,
         tags=tags,
-        retry_command=f"uv run python -m flows alerts test --target {target}",
+        retry_command=command(f"alerts test --target {target}"),
     )
 
 

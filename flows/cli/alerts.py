@@ -1,4 +1,4 @@
-"""`python -m flows alerts`."""
+"""`tributary alerts`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _SEVERITIES = click.Choice(["critical", "error", "warning", "info"])
 
 
-@click.group(epilog=examples("python -m flows alerts show", "python -m flows alerts test --target prod"))
+@click.group(epilog=examples("tributary alerts show", "tributary alerts test --target prod"))
 def alerts() -> None:
     """Show open incidents and who was told, acknowledge or close them, and test the alerts."""
 
 
-@alerts.command(epilog=examples("python -m flows alerts show", "python -m flows alerts show --target prod --json"))
+@alerts.command(epilog=examples("tributary alerts show", "tributary alerts show --target prod --json"))
 @target_option
 @json_option
 def show(target: str, as_json: bool) -> None:
@@ -44,9 +44,7 @@ def show(target: str, as_json: bool) -> None:
         _print(target, routes, entries, blocks)
 
 
-@alerts.command(
-    epilog=examples("python -m flows alerts test --target prod", "python -m flows alerts test --severity critical")
-)
+@alerts.command(epilog=examples("tributary alerts test --target prod", "tributary alerts test --severity critical"))
 @target_option
 @click.option(
     "--severity", type=_SEVERITIES, default="error", show_default=True, help="The severity of the test message."
@@ -75,7 +73,7 @@ def test(target: str, severity: str, owners: tuple[str, ...], tags: tuple[str, .
         sys.exit(ExitCode.FAILED)
 
 
-@alerts.command(epilog=examples("python -m flows alerts send --target prod"))
+@alerts.command(epilog=examples("tributary alerts send --target prod"))
 @target_option
 def send(target: str) -> None:
     """Send the alerts that could not be sent, without waiting for the next run."""
@@ -92,8 +90,8 @@ def send(target: str) -> None:
 
 @alerts.command(
     epilog=examples(
-        "python -m flows alerts acknowledge --all --target prod --who 'Ada Lovelace'",
-        "python -m flows alerts acknowledge dbt/model.tributary.fct_commits --target prod",
+        "tributary alerts acknowledge --all --target prod --who 'Ada Lovelace'",
+        "tributary alerts acknowledge dbt/model.tributary.fct_commits --target prod",
     )
 )
 @click.argument("keys", nargs=-1)
@@ -123,7 +121,7 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
     echo(f"{len(done)} incident{'' if len(done) == 1 else 's'} of {target} acknowledged.")
 
 
-@alerts.command(epilog=examples("python -m flows alerts close dbt/model.tributary.fct_commits --target prod"))
+@alerts.command(epilog=examples("tributary alerts close dbt/model.tributary.fct_commits --target prod"))
 @click.argument("key")
 @target_option
 def close(key: str, target: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m flows audit`."""
+"""`tributary audit`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _COLOURS = {"error": "red", "warning": "yellow", "ok": "green", "not made": None
 
 @click.command(
     epilog=examples(
-        "python -m flows audit --target prod",
-        "python -m flows audit --target prod --output audit.html",
-        "python -m flows audit --json | jq '.sections[] | select(.outcome == \"error\")'",
+        "tributary audit --target prod",
+        "tributary audit --target prod --output audit.html",
+        "tributary audit --json | jq '.sections[] | select(.outcome == \"error\")'",
     )
 )
 @target_option

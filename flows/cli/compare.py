@@ -1,4 +1,4 @@
-"""`python -m flows compare`."""
+"""`tributary compare`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "python -m flows compare --target dev --target prod",
-        "python -m flows compare --target prod --save before.json",
-        "python -m flows compare --target prod --before before.json",
+        "tributary compare --target dev --target prod",
+        "tributary compare --target prod --save before.json",
+        "tributary compare --target prod --before before.json",
     )
 )
 @click.option("--target", "-t", "targets", multiple=True, required=True, help="A target to compare; give one or two.")

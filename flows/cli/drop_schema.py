@@ -1,4 +1,4 @@
-"""`python -m flows drop-schema`."""
+"""`tributary drop-schema`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from infrastructure.screen import echo
 @click.command(
     "drop-schema",
     epilog=examples(
-        "TRIBUTARY_CI_SCHEMA=ci_pr_42 python -m flows drop-schema --target ci",
-        "python -m flows drop-schema --target ci --dry-run",
+        "TRIBUTARY_CI_SCHEMA=ci_pr_42 tributary drop-schema --target ci",
+        "tributary drop-schema --target ci --dry-run",
     ),
 )
 @click.option("--target", "-t", required=True, help="The target of pull requests.")

@@ -1,4 +1,4 @@
-"""`python -m flows full-refresh`."""
+"""`tributary full-refresh`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @click.command(
     "full-refresh",
     epilog=examples(
-        "python -m flows full-refresh --target prod --dry-run",
-        "python -m flows full-refresh --target prod",
-        "python -m flows full-refresh --target prod --recover",
+        "tributary full-refresh --target prod --dry-run",
+        "tributary full-refresh --target prod",
+        "tributary full-refresh --target prod --recover",
     ),
 )
 @target_option

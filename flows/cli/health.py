@@ -1,4 +1,4 @@
-"""`python -m flows health`."""
+"""`tributary health`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _COLOURS = {"passed": "green", "warned": "yellow", "failed": "red", "could not r
 
 @click.command(
     epilog=examples(
-        "python -m flows health",
-        "python -m flows health --target prod --quick",
-        "python -m flows health --json | jq '.checks[] | select(.outcome != \"passed\")'",
+        "tributary health",
+        "tributary health --target prod --quick",
+        "tributary health --json | jq '.checks[] | select(.outcome != \"passed\")'",
     )
 )
 @target_option

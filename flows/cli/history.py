@@ -1,4 +1,4 @@
-"""`python -m flows history`."""
+"""`tributary history`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.options import examples
+from infrastructure.commands import program
 from infrastructure.console import answer_in_json, dumps, say, say_aside
 from infrastructure.plain_text import count_of
 from infrastructure.screen import echo
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "python -m flows history",
-        "python -m flows history \"from runs where run_outcome = 'failed' order by run_started_at\"",
-        'python -m flows history "select name, median(seconds) from nodes group by 1 order by 2 desc" --format csv',
-        "python -m flows history --compact --keep-days 400",
+        "tributary history",
+        "tributary history \"from runs where run_outcome = 'failed' order by run_started_at\"",
+        'tributary history "select name, median(seconds) from nodes group by 1 order by 2 desc" --format csv',
+        "tributary history --compact --keep-days 400",
     )
 )
 @click.argument("sql", required=False)
@@ -70,7 +71,7 @@ def _explain(store: HistoryStore) -> None:
         echo(f"\n{view}\n" + click.wrap_text(", ".join(columns), 100, "  ", "  "))
     echo("\nExamples")
     for purpose, query in EXAMPLES.items():
-        echo(f'  {purpose}:\n    python -m flows history "{query}"')
+        echo(f'  {purpose}:\n    {program()} history "{query}"')
 
 
 def _print(answer: QueryResult, form: str) -> None:

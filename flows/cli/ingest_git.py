@@ -1,4 +1,4 @@
-"""`python -m flows ingest-git`."""
+"""`tributary ingest-git`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from infrastructure.workspace import ROOT
 @click.command(
     "ingest-git",
     epilog=examples(
-        "python -m flows ingest-git",
-        "python -m flows ingest-git --repo ../my-project --repo https://example.org/team/project.git",
+        "tributary ingest-git",
+        "tributary ingest-git --repo ../my-project --repo https://example.org/team/project.git",
     ),
 )
 @target_option

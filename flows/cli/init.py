@@ -1,4 +1,4 @@
-"""`python -m flows init`."""
+"""`tributary init`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flows.cli.new_workspace import ProjectFacts, files_of, migrated_files, with
 from flows.cli.options import examples
 from flows.engine.context.project import read_project
 from flows.engine.context.project_files import project_settings
-from infrastructure.console import near
+from infrastructure.commands import near, program
 from infrastructure.errors import ConfigError, preview
 from infrastructure.private_files import private_folder
 from infrastructure.screen import echo, styled
@@ -28,9 +28,9 @@ _MIGRATED = (
 
 @click.command(
     epilog=examples(
-        "python -m flows init ../jaffle_shop",
-        "python -m flows init ../operations --project-dir ../jaffle_shop --yes",
-        "python -m flows init ../jaffle_shop --profiles ~/.dbt/profiles.yml",
+        "tributary init ../jaffle_shop",
+        "tributary init ../operations --project-dir ../jaffle_shop --yes",
+        "tributary init ../jaffle_shop --profiles ~/.dbt/profiles.yml",
     )
 )
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
@@ -197,7 +197,7 @@ def _adapters(profile: FoundProfile) -> list[str]:
 
 def _commands(place: Path) -> list[str]:
     given = "" if workspace({}).folder == place else f" --workspace {near(place)}"
-    return [f"uv run python -m infrastructure.setup_profiles{given}", f"uv run python -m flows run{given}"]
+    return [f"{program()} setup{given}", f"{program()} run{given}"]
 
 
 def _normal(folder: Path) -> Path:

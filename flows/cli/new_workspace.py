@@ -105,8 +105,8 @@ def _targets(project: ProjectFacts, profile: FoundProfile) -> str:
     head = """\
 # The environments that dbt runs in, taken over from profiles.yml. After a change:
 #
-#     uv run python -m infrastructure.setup_profiles --plan     shows what would change
-#     uv run python -m infrastructure.setup_profiles            makes it so
+#     uv run tributary setup --plan     shows what would change
+#     uv run tributary setup            makes it so
 #
 # No secret is ever written here. A setting that ends in _env names the environment variable that holds the secret.
 # Any other value may use ${NAME} or ${NAME:-default}. A target whose variables are not set is passed over.
@@ -134,9 +134,9 @@ def _schedules(project: ProjectFacts, profile: FoundProfile) -> str:
     text = f"""\
 # What runs where and when. After a change:
 #
-#     uv run python -m deployments.apply plan      shows what would change on the Prefect server
-#     uv run python -m deployments.apply apply     makes it so
-#     uv run python -m flows serve                 or: this one machine runs all of it, without a worker
+#     uv run tributary deploy plan      shows what would change on the Prefect server
+#     uv run tributary deploy apply     makes it so
+#     uv run tributary serve            or: this one machine runs all of it, without a worker
 #
 # A deployment is named <flow>/<name>; docs/deployments.md of Tributary explains every setting.
 

@@ -1,4 +1,4 @@
-"""`python -m flows test`, `seed`, `snapshot`, `run-operation` and `docs`: one dbt command each, of one shape."""
+"""`tributary test`, `seed`, `snapshot`, `run-operation` and `docs`: one dbt command each, of one shape."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from flows.cli.options import (
 from flows.cli.target import set_up
 from flows.engine.context.options import RunOptions
 from flows.engine.context.reporting import reporting_to
+from infrastructure.commands import program
 from infrastructure.console import EntryGroup, dumps, json_option
 from infrastructure.errors import ConfigError
 from infrastructure.screen import echo, screen
@@ -44,7 +45,7 @@ def _of_nodes(verb: str) -> click.Command:
     @click.command(
         verb,
         help=f"{sentence} Every node is in the Prefect UI, and the target is held meanwhile.",
-        epilog=examples(f"python -m flows {verb}", *(f"python -m flows {verb} {each}" for each in words)),
+        epilog=examples(f"tributary {verb}", *(f"tributary {verb} {each}" for each in words)),
     )
     @target_option
     @project_option
@@ -62,8 +63,8 @@ test, seed, snapshot = (_of_nodes(verb) for verb in _VERBS)
 @click.command(
     "run-operation",
     epilog=examples(
-        "python -m flows run-operation grant_select --args '{role: reporter}'",
-        "python -m flows run-operation drop_old_schemas --target prod --timeout-minutes 5",
+        "tributary run-operation grant_select --args '{role: reporter}'",
+        "tributary run-operation drop_old_schemas --target prod --timeout-minutes 5",
     ),
 )
 @click.argument("macro")
@@ -99,12 +100,12 @@ def run_operation(
     echo(f"{macro} ran on {target}.", err=True)
 
 
-@click.group(cls=EntryGroup, epilog=examples("python -m flows docs generate", "python -m flows docs serve"))
+@click.group(cls=EntryGroup, epilog=examples("tributary docs generate", "tributary docs serve"))
 def docs() -> None:
     """The documentation of every table: make it, and look at it."""
 
 
-@docs.command("generate", epilog=examples("python -m flows docs generate", "python -m flows docs generate -t prod"))
+@docs.command("generate", epilog=examples("tributary docs generate", "tributary docs generate -t prod"))
 @target_option
 @project_option
 @vars_option
@@ -118,7 +119,7 @@ def docs_generate(target: str, project_dir: str | None, as_json: bool, **asked: 
     echo(dumps({"command": "dbt docs generate", "target": target, "page": page}) if as_json else str(page))
 
 
-@docs.command("serve", epilog=examples("python -m flows docs serve", "python -m flows docs serve --port 8081"))
+@docs.command("serve", epilog=examples("tributary docs serve", "tributary docs serve --port 8081"))
 @target_option
 @project_option
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 for any that is free.")
@@ -131,7 +132,7 @@ def docs_serve(target: str, project_dir: str | None, port: int) -> None:
 
     page = state_of(read_project(project_dir), target, os.environ).target_path / _PAGE
     if not page.exists():
-        raise ConfigError(f"There is no documentation at {page}. Make it: python -m flows docs generate -t {target}")
+        raise ConfigError(f"There is no documentation at {page}. Make it: {program()} docs generate -t {target}")
     with _server(page, port) as server:
         echo(f"http://{server.server_address[0]}:{server.server_address[1]}/  (Ctrl-C ends it)")
         server.serve_forever()

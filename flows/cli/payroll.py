@@ -1,4 +1,4 @@
-"""`python -m flows payroll`."""
+"""`tributary payroll`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from flows.cli.options import examples, project_option, target_option
 from flows.cli.target import set_up
+from infrastructure.commands import program
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
 from infrastructure.screen import echo, screen, styled
@@ -26,9 +27,9 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would b
 
 @click.group(
     epilog=examples(
-        "python -m flows payroll pre --concert 1400 --target prod",
-        "python -m flows payroll sign --run 5f4e… --role finance --who 'Ada Lovelace'",
-        "python -m flows payroll post --concert 1400 --target prod",
+        "tributary payroll pre --concert 1400 --target prod",
+        "tributary payroll sign --run 5f4e… --role finance --who 'Ada Lovelace'",
+        "tributary payroll post --concert 1400 --target prod",
     )
 )
 def payroll() -> None:
@@ -37,9 +38,9 @@ def payroll() -> None:
 
 @payroll.command(
     epilog=examples(
-        "python -m flows payroll pre --concert 1400 --target prod",
-        "python -m flows payroll pre --concert 1400 --dry-run",
-        "python -m flows payroll pre --concert 1400 --sign-within-hours 4 --export-to /srv/payroll",
+        "tributary payroll pre --concert 1400 --target prod",
+        "tributary payroll pre --concert 1400 --dry-run",
+        "tributary payroll pre --concert 1400 --sign-within-hours 4 --export-to /srv/payroll",
     )
 )
 @concert_option
@@ -78,15 +79,15 @@ def pre(concert_id: int, target: str, as_json: bool, **asked: Any) -> None:  # n
         for name, sha256 in done.sha256.items():
             echo(f"         {sha256}  {name}")
         echo(f"Archive: {done.archive}")
-        echo(f"When it is paid: python -m flows payroll post --concert {concert_id} --target {target}")
+        echo(f"When it is paid: {program()} payroll post --concert {concert_id} --target {target}")
     if isinstance(done, Planned) and done.stops:
         sys.exit(ExitCode.FAILED)
 
 
 @payroll.command(
     epilog=examples(
-        "python -m flows payroll sign --run 5f4e… --role finance --who 'Ada Lovelace'",
-        "python -m flows payroll sign --run 5f4e… --role manager --who ada@example.org --reject --comment 'wrong fee'",
+        "tributary payroll sign --run 5f4e… --role finance --who 'Ada Lovelace'",
+        "tributary payroll sign --run 5f4e… --role manager --who ada@example.org --reject --comment 'wrong fee'",
     )
 )
 @click.option("--run", required=True, metavar="ID", help="Id or name of the waiting flow run.")
@@ -119,8 +120,8 @@ def sign(run: str, role: str, who: str, comment: str, reject: bool) -> None:
 
 @payroll.command(
     epilog=examples(
-        "python -m flows payroll post --concert 1400 --target prod --payment-date 2026-03-31",
-        "python -m flows payroll post --concert 1400 --adjust '12=-20.00: instrument hire' --exception 'paid late'",
+        "tributary payroll post --concert 1400 --target prod --payment-date 2026-03-31",
+        "tributary payroll post --concert 1400 --adjust '12=-20.00: instrument hire' --exception 'paid late'",
     )
 )
 @concert_option
@@ -176,9 +177,7 @@ def post(
 
 
 @payroll.command(
-    epilog=examples(
-        "python -m flows payroll status --target prod", "python -m flows payroll status --concert 1400 --json"
-    )
+    epilog=examples("tributary payroll status --target prod", "tributary payroll status --concert 1400 --json")
 )
 @click.option("--concert", "-c", "concert_id", type=int, help="Show every step of one concert.")
 @target_option

@@ -1,4 +1,4 @@
-"""`python -m flows pipeline-failure`."""
+"""`tributary pipeline-failure`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from infrastructure.screen import echo
 @click.command(
     "pipeline-failure",
     epilog=examples(
-        "python -m flows pipeline-failure --target prod",
-        "python -m flows pipeline-failure --target prod --restart",
-        "python -m flows pipeline-failure --target prod --restart --yes",
+        "tributary pipeline-failure --target prod",
+        "tributary pipeline-failure --target prod --restart",
+        "tributary pipeline-failure --target prod --restart --yes",
     ),
 )
 @target_option

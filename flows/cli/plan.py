@@ -1,4 +1,4 @@
-"""`python -m flows plan`."""
+"""`tributary plan`."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "python -m flows plan",
-        "python -m flows plan --select fct_musician_payment+",
-        "python -m flows plan --changed",
-        "python -m flows plan --json",
+        "tributary plan",
+        "tributary plan --select fct_musician_payment+",
+        "tributary plan --changed",
+        "tributary plan --json",
     )
 )
 @target_option

@@ -1,4 +1,4 @@
-"""`python -m flows ls`, `show` and `compile`: questions to dbt, which write nothing and wait for no other run."""
+"""`tributary ls`, `show` and `compile`: questions to dbt, which write nothing and wait for no other run."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def _question(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(
     epilog=examples(
-        "python -m flows ls --select tag:marts",
-        "python -m flows ls --resource-type model --output path",
-        "python -m flows ls --json | jq -r '.[] | select(.materialized == \"table\") | .name'",
+        "tributary ls --select tag:marts",
+        "tributary ls --resource-type model --output path",
+        "tributary ls --json | jq -r '.[] | select(.materialized == \"table\") | .name'",
     )
 )
 @_question
@@ -93,8 +93,8 @@ def ls(
 
 @click.command(
     epilog=examples(
-        "python -m flows show --select fct_orders --limit 20",
-        "python -m flows show --inline \"select count(*) as n from {{ ref('fct_orders') }}\" --json",
+        "tributary show --select fct_orders --limit 20",
+        "tributary show --inline \"select count(*) as n from {{ ref('fct_orders') }}\" --json",
     )
 )
 @_question
@@ -132,8 +132,8 @@ def show(
 
 @click.command(
     epilog=examples(
-        "python -m flows compile --select fct_orders",
-        "python -m flows compile --inline \"select * from {{ ref('fct_orders') }}\" | duckdb warehouse.duckdb",
+        "tributary compile --select fct_orders",
+        "tributary compile --inline \"select * from {{ ref('fct_orders') }}\" | duckdb warehouse.duckdb",
     )
 )
 @_question

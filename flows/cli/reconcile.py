@@ -1,4 +1,4 @@
-"""`python -m flows reconcile`."""
+"""`tributary reconcile`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from infrastructure.screen import echo
 
 @click.command(
     epilog=examples(
-        "python -m flows reconcile --target prod",
-        "python -m flows reconcile --target prod --deployment dbt-transformation-flow/prod --lookback-hours 48",
+        "tributary reconcile --target prod",
+        "tributary reconcile --target prod --deployment dbt-transformation-flow/prod --lookback-hours 48",
     )
 )
 @target_option

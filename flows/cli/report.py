@@ -1,4 +1,4 @@
-"""`python -m flows report`."""
+"""`tributary report`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from infrastructure.screen import echo
 
 @click.command(
     epilog=examples(
-        "python -m flows report",
-        "python -m flows report --target prod --output prod.html --days 90",
-        "python -m flows report --target prod --price-per-tebibyte 6.25",
+        "tributary report",
+        "tributary report --target prod --output prod.html --days 90",
+        "tributary report --target prod --price-per-tebibyte 6.25",
     )
 )
 @target_option

@@ -1,4 +1,4 @@
-"""`python -m flows build`, and the same as `run`."""
+"""`tributary build`, and the same as `run`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "python -m flows build",
-        "python -m flows build --target prod --select tag:marts+",
-        "python -m flows build --project-dir ../jaffle_shop --full-refresh",
-        "python -m flows build --changed",
-        "python -m flows build --target ci --defer-to prod",
-        "python -m flows build --json | jq .counts",
+        "tributary build",
+        "tributary build --target prod --select tag:marts+",
+        "tributary build --project-dir ../jaffle_shop --full-refresh",
+        "tributary build --changed",
+        "tributary build --target ci --defer-to prod",
+        "tributary build --json | jq .counts",
     )
 )
 @target_option

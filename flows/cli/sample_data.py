@@ -1,4 +1,4 @@
-"""`python -m flows sample-data`."""
+"""`tributary sample-data`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infrastructure.console import dumps, json_option, say
 from infrastructure.screen import echo
 
 
-@click.command("sample-data", epilog=examples("python -m flows sample-data --rows 1000000 --seed 7"))
+@click.command("sample-data", epilog=examples("tributary sample-data --rows 1000000 --seed 7"))
 @target_option
 @click.option(
     "--rows", type=click.IntRange(1), default=20_000, show_default=True, help="Number of rows in all tables together."

@@ -1,4 +1,4 @@
-"""`python -m flows scd2-repair`."""
+"""`tributary scd2-repair`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.command(
     "scd2-repair",
     epilog=examples(
-        "python -m flows scd2-repair --target prod --dry-run",
-        "python -m flows scd2-repair --target prod --select br_attendance_scd2",
-        "python -m flows scd2-repair --target prod --undo 20260301T020000-ab12cd",
+        "tributary scd2-repair --target prod --dry-run",
+        "tributary scd2-repair --target prod --select br_attendance_scd2",
+        "tributary scd2-repair --target prod --undo 20260301T020000-ab12cd",
     ),
 )
 @target_option

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flows.engine.context.reporting import reporting_to
+from infrastructure.commands import program
 from infrastructure.console import quiet_prefect, say
 from infrastructure.errors import ConfigError
 from infrastructure.screen import screen
@@ -71,6 +72,6 @@ def require_built(profile: Profile) -> Profile:
     if profile.warehouse == "duckdb" and path and "://" not in path and ":" not in path and not os.path.exists(path):
         raise ConfigError(
             f"Nothing was built on target {profile.target} yet: there is no {os.path.relpath(path)}. "
-            f"Build it: uv run python -m flows run --target {profile.target}"
+            f"Build it: {program()} run --target {profile.target}"
         )
     return profile

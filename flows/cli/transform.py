@@ -1,4 +1,4 @@
-"""`python -m flows transform`, `fast-transform` and `new-data`."""
+"""`tributary transform`, `fast-transform` and `new-data`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _HELP = "A dbt source; may be given several times."
 
 @click.command(
     epilog=examples(
-        "python -m flows transform --source google_ads",
-        "python -m flows transform --source google_ads --connection-id 7f4e3c52-8a8b-4e0a-9b0f-3f6c2d1e5a90 -t prod",
-        "python -m flows transform --everything --target prod",
+        "tributary transform --source google_ads",
+        "tributary transform --source google_ads --connection-id 7f4e3c52-8a8b-4e0a-9b0f-3f6c2d1e5a90 -t prod",
+        "tributary transform --everything --target prod",
     )
 )
 @click.option("--source", "-S", "sources", multiple=True, metavar="NAME", help=_HELP)
@@ -63,7 +63,7 @@ def transform(
     _print(done, as_json)
 
 
-@click.command("fast-transform", epilog=examples("python -m flows fast-transform --source google_ads --target prod"))
+@click.command("fast-transform", epilog=examples("tributary fast-transform --source google_ads --target prod"))
 @click.option("--source", "-S", "sources", multiple=True, required=True, metavar="NAME", help=_HELP)
 @click.option("--cache-hours", type=float, default=6.0, show_default=True, help="How long the cache keeps it.")
 @target_option
@@ -84,7 +84,7 @@ def fast_transform(
     _print(done, as_json)
 
 
-@click.command("new-data", epilog=examples("python -m flows new-data --target prod"))
+@click.command("new-data", epilog=examples("tributary new-data --target prod"))
 @target_option
 @project_option
 @json_option

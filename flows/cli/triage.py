@@ -1,4 +1,4 @@
-"""`python -m flows triage`."""
+"""`tributary triage`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from flows.cli.options import examples, project_option, target_option
 from flows.cli.target import set_up
+from infrastructure.commands import command
 from infrastructure.console import dumps, json_option
 from infrastructure.errors import ExitCode
 from infrastructure.screen import echo, screen, styled
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "python -m flows triage --target prod",
-        "python -m flows triage --target prod --who 'Ada Lovelace'",
-        "python -m flows triage --limit 100 --keep-rows",
+        "tributary triage --target prod",
+        "tributary triage --target prod --who 'Ada Lovelace'",
+        "tributary triage --limit 100 --keep-rows",
     )
 )
 @target_option
@@ -79,5 +80,5 @@ def _print(found: Triage) -> None:
     elif found.clocks:
         echo(
             "The escalation clock is running. To acknowledge: "
-            f"python -m flows alerts acknowledge --all --target {found.target}"
+            + command(f"alerts acknowledge --all --target {found.target}")
         )

@@ -1,4 +1,4 @@
-"""What `python -m flows run` does before the pipeline: find a server, create the blocks, load raw data."""
+"""What `tributary run` does before the pipeline: find a server, create the blocks, load raw data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flows.engine.context.state import state_of
 from flows.engine.process.door import Dbt
 from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
-from infrastructure.console import given_workspace
+from infrastructure.commands import command, program
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.targets.target_file import default_target
 from infrastructure.workspace import ROOT, targets_file, workspace
@@ -120,7 +120,7 @@ def unread_profile(project: Project, target: str, environ: Mapping[str, str]) ->
         if project.profile in yaml_mapping(path):
             return (
                 f"Profile {project.profile} in {path} is not read: target {target} is that of {targets_file()}. To use "
-                f"yours: uv run python -m flows init {shlex.quote(os.path.relpath(project.folder))}"
+                f"yours: {program()} init {shlex.quote(os.path.relpath(project.folder))}"
             )
     return ""
 
@@ -208,9 +208,9 @@ def next_steps(outcome: Outcome, request: Request) -> list[tuple[str, str]]:
     if not request.options.docs:
         steps.append(("Read the documentation of every table", f"{_again(request)} --docs"))
     if workspace().is_example:
-        steps.append(("Run your own dbt project", "uv run python -m flows init ../your_project"))
+        steps.append(("Run your own dbt project", f"{program()} init ../your_project"))
     steps.append(("Run on your own warehouse", f"edit {targets_file()}, then:"))
-    steps.append(("", " ".join(["uv run python -m infrastructure.setup_profiles", *given_workspace(), "--plan"])))
+    steps.append(("", command("setup --plan")))
     return steps
 
 
@@ -223,7 +223,7 @@ def _again(request: Request) -> str:
         words += ["--project" if is_named else "--project-dir", request.project_dir]
     if request.options.select:
         words += ["--select", request.options.select]
-    return " ".join(["uv run python -m flows", shlex.join(words), *given_workspace()])
+    return command(shlex.join(words))
 
 
 def look_command(outcome: Outcome) -> str | None:

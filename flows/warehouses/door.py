@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,6 +51,6 @@ def _class_for(profile: Profile) -> type[Warehouse]:
             raise ConfigError(
                 f"Target {profile.target} is on {other}: what connects to a warehouse without dbt (loaders, the "
                 "runbook, the table of the history) is for duckdb, postgres, snowflake and bigquery; "
-                f"dbt itself runs there: uv run python -m flows run --target {profile.target}"
+                f"dbt itself runs there: {program()} run --target {profile.target}"
             )
     return Found

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from flows.warehouses.raw_tables import RawTable
 from flows.warehouses.relations import parts_of, quoted, with_percent_places
 from flows.warehouses.warehouse import Warehouse, first_line
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from infrastructure.workspace import targets_file
 
@@ -240,10 +241,7 @@ def opening_error(target: str, place: str, options: Mapping[str, Any], exc: Exce
     text = " ".join(lines)
     reason = (lines or ["no reason given"])[-1].split(" failed: ", 1)[-1].removeprefix("FATAL:").strip()
     user, dbname = options.get("user"), options.get("dbname")
-    again = (
-        f"mend target {target} in {targets_file()} or its secrets, then: "
-        f"uv run python -m infrastructure.setup_profiles --target {target}"
-    )
+    again = f"mend target {target} in {targets_file()} or its secrets, then: {program()} setup --target {target}"
     if re.search(r"password authentication failed|no password supplied", text):
         return ConfigError(f"{place} did not accept the password of user {user}: {again}")
     if re.search(r'database ".*" does not exist', text):

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError
 from infrastructure.workspace.places import ROOT, NamedProject, Places
 
@@ -146,7 +147,7 @@ def workspace_at(named: str | Path) -> Workspace:
         raise ConfigError(
             f"There is no workspace in {folder}: {why}. "
             f"Name another folder with --workspace or {WORKSPACE_VARIABLE}, or write one with: "
-            f"uv run python -m flows init {folder}"
+            f"{program()} init {folder}"
         )
     return found
 

@@ -88,7 +88,7 @@ def test_a_plan_is_shown_applied_once_and_put_right_when_somebody_changes_the_se
         "next run: ",
     ):
         assert line in result.output
-    assert f"To make these changes: uv run python -m deployments.apply apply --file {project.path}" in result.output
+    assert f"To make these changes: uv run tributary deploy apply --file {project.path}" in result.output
     with pytest.raises(ObjectNotFound):
         client.read_deployment_by_name(project.full_name)
 

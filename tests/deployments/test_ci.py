@@ -61,7 +61,7 @@ def test_both_plan_build_drop_and_apply(path: Path) -> None:
     for job, line in scripts(path):
         by_job.setdefault(job, []).append(line)
     assert any("deployments.apply plan" in line for line in by_job["plan"])
-    assert [line for line in by_job["build"] if "python -m flows" in line][-1].endswith("drop-schema --target ci")
+    assert [line for line in by_job["build"] if " tributary " in line][-1].endswith("drop-schema --target ci")
     apply = [line for line in by_job["apply"] if "deployments.apply" in line]
     assert [line.split("deployments.apply ")[1] for line in apply] == ["apply --prune", "plan --prune --exit-code"]
 

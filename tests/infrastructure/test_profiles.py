@@ -109,7 +109,7 @@ def test_a_missing_profile_names_the_command_that_makes_it(prefect_server: str, 
     message = str(caught.value)
     assert message.startswith(f"Target '{fresh}-prodd' is not set up on the Prefect server at {prefect_server}")
     assert f"; did you mean `{fresh}-prod`?" in message
-    assert message.endswith(f"uv run python -m infrastructure.setup_profiles --target {fresh}-prodd")
+    assert message.endswith(f"tributary setup --target {fresh}-prodd")
 
 
 def test_a_missing_or_emptied_credentials_block_is_named(prefect_server: str, fresh: str) -> None:

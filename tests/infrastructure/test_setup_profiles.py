@@ -66,7 +66,7 @@ def test_a_first_run_says_what_it_made_and_a_second_that_nothing_changed(
     assert f"created    dbt-cli-profile/dbt-cli-profile-{fresh}" in first.stdout
     assert f"created    concurrency limit dbt-{fresh}: 1 run at a time" in first.stdout
     assert f"Passed over:\n  {fresh}b: PG_PASSWORD is not set" in first.stdout
-    assert f"uv run python -m flows run --target {fresh}" in first.stdout
+    assert f"run --target {fresh}" in first.stdout
     assert "Nothing to change: everything is as in targets.yml." in second.stdout
     assert "created" not in second.stdout
     assert list(yaml.safe_load(profiles_file.read_text())["tributary"]["outputs"]) == [fresh, f"{fresh}b"]
@@ -226,7 +226,7 @@ def test_check_uses_the_saved_blocks_where_the_secrets_are_not_at_hand(
 def test_help_has_examples() -> None:
     result = CliRunner().invoke(main, ["--help"])
 
-    assert "setup_profiles --plan" in result.stdout
+    assert "tributary setup --plan" in result.stdout
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
 _SPAN = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
+_OURS = re.compile(r"(uv run|python -m|tributary) ")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
@@ -44,7 +45,7 @@ def commands(document: Path) -> list[Command]:
     name = document.relative_to(ROOT).as_posix()
     blocks = [line for block in shell_blocks(text) for line in logical_lines(block)]
     outside = _FENCE.sub("", text)
-    spans = [span.replace("\n", " ") for span in _SPAN.findall(outside) if re.match(r"(uv run|python -m) ", span)]
+    spans = [span.replace("\n", " ") for span in _SPAN.findall(outside) if _OURS.match(span)]
     return [
         Command(name, words, is_whole)
         for lines, is_whole in ((blocks, True), (spans, False))

@@ -22,6 +22,7 @@ from flows.engine.artifacts.manifest import (
     SwitchedOff,
 )
 from flows.engine.context.events import name_of
+from infrastructure.commands import command
 from infrastructure.errors import ConfigError
 
 MANIFEST = "manifest.json"
@@ -66,7 +67,7 @@ def load_manifest(path: Path) -> Manifest:
         key = _key(path)
         found = _last.get(key) or manifest_of(path.read_bytes())
     except OSError as exc:
-        raise ConfigError(f"There is no manifest at {path}. Run the project once: python -m flows run") from exc
+        raise ConfigError(f"There is no manifest at {path}. Run the project once: {command('run')}") from exc
     except WRONG as exc:
         raise ConfigError(f"{path} is not a dbt manifest. Delete it and run again.") from exc
     _keep(key, found)

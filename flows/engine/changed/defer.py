@@ -25,6 +25,7 @@ from flows.engine.context.reporting import current_reporter
 from flows.engine.context.state import STATE_VARIABLE, State, shared_target, state_of
 from flows.engine.ledger.undone import is_run_by
 from flows.engine.process.listing import list_manifest
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError, UpstreamUnavailable, preview
 from infrastructure.private_files import private_folder
 
@@ -92,7 +93,7 @@ def _fetch(defer_to: str, project: Project, own: State, copy: Path) -> None:
     if folder is None:
         raise ConfigError(
             f"Target {defer_to} has no last good state of project {project.name} under {own.folder.parent}, so there "
-            f"is nothing to compare with. Run it once: uv run python -m flows run --target {defer_to}. If its runs "
+            f"is nothing to compare with. Run it once: {program()} run --target {defer_to}. If its runs "
             f"keep their state elsewhere, name that place with {STATE_VARIABLE} or as --defer-to FOLDER_OR_URL."
         )
     for name in ARTIFACTS:

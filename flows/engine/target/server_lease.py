@@ -27,6 +27,7 @@ from uuid import UUID, uuid4
 from flows.engine.context.deadline import require_time
 from flows.engine.context.reporting import current_reporter
 from flows.engine.process.process import STOP_SECONDS
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.plain_text import one_line
 from infrastructure.registration import limit_name
@@ -256,7 +257,7 @@ def acquire(client: SyncPrefectClient, target: str) -> UUID | None:
         raise ConfigError(
             f"The Prefect server has no concurrency limit {name}, which keeps two runs from writing "
             f"to target {target} at once. Make it with: "
-            f"uv run python -m infrastructure.setup_profiles --target {target}"
+            f"{program()} setup --target {target}"
         )
     return UUID(answer["lease_id"])
 

@@ -18,7 +18,7 @@ from infrastructure.errors import ConfigError, preview
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
 
-NOTE = "Sample data, written by `python -m flows sample-data`, which replaces all of it."
+NOTE = "Sample data, written by `tributary sample-data`, which replaces all of it."
 SCRIPTS = ("numbers.sql", "marketing.sql", "payroll.sql")
 MAX_ROWS = 1_000_000_000
 FIRST_YEAR, LAST_YEAR = 2005, 2200

@@ -17,6 +17,7 @@ from flows.report.html.contents import Contents, Document, is_hook, read_content
 from flows.report.html.filters import filters_of
 from flows.report.html.node_pages import NodePage, anchors, packed_pages
 from flows.report.html.nodes import ProjectNodes, read_nodes
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 
@@ -119,6 +120,7 @@ def render(contents: Contents, nodes: ProjectNodes, described: Mapping[str, Desc
         model["chart"] = drawings.runs_line(model["trend"])
     return environment.get_template("page.html.j2").render(
         c=contents,
+        program=program(),
         charts=drawn,
         lineage=lineage,
         shown_nodes=contents.nodes[:SHOWN_NODES] if pages.packed else contents.nodes,

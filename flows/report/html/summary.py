@@ -12,6 +12,7 @@ from flows.history.store import history_store
 from flows.report.artifacts import attaching, key_of
 from flows.report.html.contents import Contents, read_contents
 from flows.report.html.words import clock, headline, moment, share
+from infrastructure.commands import command
 from infrastructure.plain_text import markdown_code, markdown_text
 
 DAYS = 30
@@ -66,9 +67,7 @@ def overview_markdown(contents: Contents) -> str:
     lines += _table(f"Longest on the critical path ({took})", ("node", "took", "waited for a thread"), rows)
     slower = [(model["name"], model["regression"]) for model in contents.models if model["regression"]]
     lines += _table("Got slower", ("model", "median"), slower)
-    return "\n".join(
-        [*lines, "", f"The whole report: {markdown_code(f'python -m flows report --target {contents.target}')}"]
-    )
+    return "\n".join([*lines, "", f"The whole report: {markdown_code(command(f'report --target {contents.target}'))}"])
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flows.runbook.audit.settings import Accuracy, SlowModels
 from flows.runbook.project_tables import ProjectTables, Versions
 from flows.runbook.version_checks import FAULTS, find_faults
+from infrastructure.commands import program
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -64,7 +65,7 @@ def integrity(tables: Warehouse, found: Sequence[Versions], target: str) -> Sect
         # A table that could not be checked counts as an error.
         return Section(title, "warning" if unseen else "ok", f"{looked}: the versions of every key are complete.")
     keys = len({(fault.table, fault.key_text) for fault in faults})
-    action = f"python -m flows scd2-repair --target {target} --dry-run repairs several current versions; for the rest, "
+    action = f"{program()} scd2-repair --target {target} --dry-run repairs several current versions; for the rest, "
     action += "rebuild the model from its source."
     return Section(title, "error", f"{looked}: {len(faults)} faults at {keys} keys.", rows, action)
 
@@ -188,7 +189,7 @@ def slow_models(history: DuckDBPyConnection, settings: SlowModels, now: datetime
     shown = tuple([row for row in rows if row[""]] + [row for row in rows if not row[""]])[: settings.shown]
     if slower:
         sentence = f"{len(slower)} of {len(rows)} models take over {settings.warn_ratio:g} times as long as before."
-        return Section(title, "warning", sentence, shown, "Look at their SQL and their tables: python -m flows report")
+        return Section(title, "warning", sentence, shown, f"Look at their SQL and their tables: {program()} report")
     return Section(title, "ok", f"{len(rows)} models, none much slower than before.", shown)
 
 

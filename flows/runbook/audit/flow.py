@@ -22,6 +22,7 @@ from flows.runbook.audit.checks import Section, accuracy, corrections, integrity
 from flows.runbook.audit.settings import load_settings
 from flows.runbook.project_tables import read_declared
 from flows.warehouses.door import open_warehouse
+from infrastructure.commands import program
 from infrastructure.errors import AuditFailed, ConfigError, preview
 from infrastructure.plain_text import html_text, markdown_text
 from infrastructure.private_files import private_folder, write_whole
@@ -103,7 +104,7 @@ def monthly_audit(
     if len(report.of("not made")) == len(sections):
         raise AuditFailed(
             f"{report.sentence()} Nothing could be checked, so nothing is proven to be right. "
-            f"Build the target first: python -m flows run --target {target}. Report: {file}",
+            f"Build the target first: {program()} run --target {target}. Report: {file}",
             report,
         )
     return report

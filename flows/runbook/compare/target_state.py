@@ -20,6 +20,7 @@ from flows.engine.context.state import LEDGER, State, state_of
 from flows.runbook.project_tables import read_declared
 from flows.warehouses.door import open_warehouse
 from flows.warehouses.warehouse import Warehouse
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import write_whole
 from infrastructure.program import find_program
@@ -120,7 +121,7 @@ def load(path: Path) -> TargetState:
         return TargetState(**document, tables=tables)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:
         raise ConfigError(
-            f"{path} is not a saved state of a target. Write one: python -m flows compare --target prod --save {path}"
+            f"{path} is not a saved state of a target. Write one: {program()} compare --target prod --save {path}"
         ) from exc
 
 

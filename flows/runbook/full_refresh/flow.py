@@ -30,6 +30,7 @@ from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import ProjectTables, read_declared
 from flows.warehouses.door import open_warehouse
 from flows.warehouses.warehouse import Warehouse
+from infrastructure.commands import command
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
 from infrastructure.plain_text import one_line
 from infrastructure.private_files import private_folder
@@ -341,7 +342,7 @@ def _open_incident(profile: Profile, cause: BaseException) -> None:
             title="The full refresh was stopped" if is_stopped else "The full refresh was undone",
             text=f"{failed or one_line(str(cause)) or 'It was stopped.'}\nThe old tables are restored.",
             target=profile.target,
-            retry_command=f"python -m flows full-refresh --target {profile.target}",
+            retry_command=command(f"full-refresh --target {profile.target}"),
         )
     )
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from infrastructure.commands import command
 from infrastructure.errors import ConfigError, preview
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class RefreshJournal:
         if wrong:
             raise ConfigError(
                 f"The tables from before refresh {refresh.refresh_id} could not be restored: {preview(wrong)}. "
-                "The copies are kept. Run it again: python -m flows full-refresh --recover"
+                f"The copies are kept. Run it again: {command('full-refresh --recover')}"
             )
         for one in changed:
             self._tables.put_view(one.relation, one.statement)

@@ -32,6 +32,7 @@ from flows.pipelines import tasks
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.health.for_project import for_project
 from flows.runbook.health.row_counts import count_rows
+from infrastructure.commands import as_typed, command
 from infrastructure.errors import ConfigError, DbtRunFailed, HealthCheckFailed, TributaryError, preview
 from infrastructure.plain_text import one_line
 
@@ -208,8 +209,8 @@ def _tell(report: HealthReport) -> None:
                 title=f"{checked.name.replace('_', ' ')} {checked.finding.outcome}",
                 text=text,
                 target=report.target,
-                retry_command=f"python -m flows health --target {report.target}",
-                note=f"What to do: {checked.check.action}",
+                retry_command=command(f"health --target {report.target}"),
+                note=f"What to do: {as_typed(checked.check.action)}",
             )
         )
     _publish(report)
@@ -225,7 +226,7 @@ def table_rows(report: HealthReport) -> list[dict[str, Any]]:
             "found": checked.finding.found,
             "what": preview(checked.finding.items),
             "normal": checked.check.normal,
-            "what to do": "" if checked.finding.outcome == PASSED else checked.check.action,
+            "what to do": "" if checked.finding.outcome == PASSED else as_typed(checked.check.action),
             "method": checked.finding.method,
         }
         for checked in sorted(report.checks, key=lambda checked: order.index(checked.finding.outcome))

@@ -26,6 +26,7 @@ from flows.runbook.payroll.gate import (
 )
 from flows.runbook.payroll.payments import Compared, Payments, read_compared, read_payments
 from flows.warehouses.door import open_warehouse
+from infrastructure.commands import program
 from infrastructure.errors import DbtRunFailed, PayrollStopped, TributaryError
 from infrastructure.profiles import load_profile
 
@@ -91,7 +92,7 @@ def _fresh_sources(
     if stops:
         raise PayrollStopped(
             f"The data behind payroll is too old: {'; '.join(stops)}. Sync the sources, then start payroll again: "
-            f"python -m flows pipeline-failure --target {target} says why they were not synced."
+            f"{program()} pipeline-failure --target {target} says why they were not synced."
         )
     return loaded_at, now
 

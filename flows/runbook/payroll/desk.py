@@ -23,6 +23,7 @@ from flows.runbook.payroll.show import form_text, publish, summary
 from flows.runbook.payroll.signoff import Signature, SignoffAnswer, missing_roles, valid, why_refused
 from flows.runbook.payroll.signoff_form import ask
 from flows.warehouses.door import open_warehouse
+from infrastructure.commands import command
 from infrastructure.errors import PayrollStopped
 
 if TYPE_CHECKING:
@@ -214,11 +215,11 @@ class PayrollDesk:
         from flows.alerts import Incident
         from flows.alerts.notify import deliver, write_down
 
-        command = f"python -m flows payroll sign --run {self._flow_run_id} --role '{missing[0]}' --who NAME"
+        signing = command(f"payroll sign --run {self._flow_run_id} --role '{missing[0]}' --who NAME")
         roles = ", ".join(missing)
-        current_reporter().note(f"Waiting for signatures: {roles}. In the Prefect UI, with Resume; or: {command}")
+        current_reporter().note(f"Waiting for signatures: {roles}. In the Prefect UI, with Resume; or: {signing}")
         title = f"Payroll of concert {self._concert_id} waits for signatures: {roles}"
-        incident = Incident(self._incident_key, "warning", title, target=self._target, retry_command=command)
+        incident = Incident(self._incident_key, "warning", title, target=self._target, retry_command=signing)
         # Sent at once, not at the end of the run like other incidents: the run ends when they have signed.
         write_down(self._target, [incident])
         deliver(self._target)

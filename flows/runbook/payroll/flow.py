@@ -29,6 +29,7 @@ from flows.runbook.payroll.show import money
 from flows.runbook.payroll.signoff import missing_roles, valid
 from flows.runbook.payroll.signoff_form import Asked, waiting
 from flows.warehouses.door import open_warehouse
+from infrastructure.commands import command, program
 from infrastructure.errors import ConfigError, PayrollStopped, TributaryError, preview
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def pre_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
         raise
     raise PayrollStopped(
         f"The payments of concert {concert_id} changed {_ROUNDS} times while they were being signed. Find out what "
-        f"changes them: python -m flows payroll status --concert {concert_id} --target {target}"
+        f"changes them: {program()} payroll status --concert {concert_id} --target {target}"
     )
 
 
@@ -165,7 +166,7 @@ def post_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
     with one_writer(target, holder=context.holder), open_warehouse(profile) as tables:
         ledger = PayrollLedger(tables, manifest)
         run = ledger.run(concert_id)
-        again = f"python -m flows payroll pre --concert {concert_id} --target {target}"
+        again = command(f"payroll pre --concert {concert_id} --target {target}")
         if run is None:
             raise PayrollStopped(
                 f"Concert {concert_id} was not signed and exported, so it must not be paid. Do: {again}"

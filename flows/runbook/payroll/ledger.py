@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from flows.runbook.payroll.payments import PAYMENTS, ZERO, relation_of
 from flows.runbook.payroll.signoff import Signature, SignoffAnswer
+from infrastructure.commands import command
 from infrastructure.errors import PayrollStopped
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class PayrollLedger:
                 refuse_paid(self.run(run.concert_id))
                 raise PayrollStopped(
                     f"Concert {run.concert_id} was not exported with the current data. Sign it again: "
-                    f"python -m flows payroll pre --concert {run.concert_id}"
+                    + command(f"payroll pre --concert {run.concert_id}")
                 )
             for entry in entries:
                 self.add(entry)

@@ -22,6 +22,7 @@ from flows.runbook.project_tables import Versions, read_declared
 from flows.runbook.scd2.plan import RowChange, digest_of
 from flows.runbook.scd2.repairs import Repairs, table_rows
 from flows.warehouses.door import open_warehouse
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError
 from infrastructure.plain_text import markdown_text
 
@@ -79,7 +80,7 @@ class RepairReport:
         did = {
             "shown": "Nothing was changed yet.",
             "declined": "The repair was declined, and nothing was changed.",
-            "applied": f"They are repaired; undo it with: python -m flows scd2-repair --target {self.target} "
+            "applied": f"They are repaired; undo it with: {program()} scd2-repair --target {self.target} "
             f"--undo {self.repair_id}",
         }[self.outcome]
         return f"{self.keys} keys on target {self.target} had more than one current version. {did}"

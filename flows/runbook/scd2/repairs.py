@@ -12,6 +12,7 @@ from flows.runbook.kept_tables import KeptTables
 from flows.runbook.project_tables import Versions
 from flows.runbook.scd2.plan import RowChange, digest_of, plan_changes
 from flows.runbook.version_checks import Fault, find_faults, holds_now, is_open, key_list, same_key
+from infrastructure.commands import command, program
 from infrastructure.errors import ConfigError, DriftError, preview
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Repairs:
             if confirmed is not None and digest_of(everything) != confirmed:
                 raise DriftError(
                     "The tables have changed since the repair was shown, so the changes would not be those that were "
-                    "confirmed. Nothing was changed. Show them again: python -m flows scd2-repair"
+                    f"confirmed. Nothing was changed. Show them again: {command('scd2-repair')}"
                 )
             for _, repair, changes, _ in prepared:
                 self._write_changes(repair, changes)
@@ -262,7 +263,7 @@ class Repairs:
             told = preview([f"{fault.key_text}: {fault.text}" for fault in left])
             raise ConfigError(
                 f"{versions.name} would still have faults after the repair ({told}), so nothing was changed. "
-                f"Rebuild it from its source: python -m flows run --select {versions.name} --full-refresh"
+                f"Rebuild it from its source: {program()} run --select {versions.name} --full-refresh"
             )
 
     def _delete(self, repair: Repair) -> None:

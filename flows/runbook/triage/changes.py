@@ -19,6 +19,7 @@ from flows.engine.artifacts.manifest import reach
 from flows.engine.changed.decide import difference
 from flows.engine.changed.last_success import GOOD, LastSuccess, latest_folder, read_folder, read_last_good
 from flows.engine.context.state import State
+from infrastructure.commands import command
 from infrastructure.errors import ConfigError
 from infrastructure.private_files import private_folder, write_whole
 
@@ -119,7 +120,7 @@ def last_state(state: State) -> LastSuccess:
     """
     last = read_last_good(state)
     if last is None:
-        raise ConfigError(f"Nothing has been run yet: {state.folder} has no state. Run it once: python -m flows run")
+        raise ConfigError(f"Nothing has been run yet: {state.folder} has no state. Run it once: {command('run')}")
     return last
 
 

@@ -18,6 +18,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from infrastructure.commands import command
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.proxy import through_proxy
 from infrastructure.workspace import targets_file
@@ -278,7 +279,7 @@ class AirbyteClient:
         if answer.status_code in (_UNAUTHORIZED, _FORBIDDEN):
             raise ConfigError(
                 f"Airbyte refuses the credentials (HTTP {answer.status_code} for {url}). Put those of an application "
-                "into AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET, then: uv run python -m infrastructure.setup_profiles"
+                f"into AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET, then: {command('setup')}"
             )
         if answer.status_code in _PASSING:
             raise UpstreamUnavailable(f"Airbyte failed (HTTP {answer.status_code} for {url}). Try again later.")
@@ -362,7 +363,7 @@ def load_airbyte(patience: SyncPatience | None = None) -> AirbyteClient:
         raise ConfigError(
             "No Airbyte is set up: the Prefect server has no block secret/airbyte-api-url. Set AIRBYTE_API_URL, and "
             "AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET where it asks for sign-in (see `airbyte:` in "
-            f"{targets_file()}), then: uv run python -m infrastructure.setup_profiles"
+            f"{targets_file()}), then: {command('setup')}"
         )
     return found
 

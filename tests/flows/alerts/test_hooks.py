@@ -211,7 +211,7 @@ ACCEPTED = {"target": "dev", "select": None, "vars": None, "freshness": True, "d
     ],
 )
 def test_the_command_line_again_has_what_the_run_was_given(given: dict[str, Any], command: str) -> None:
-    assert of_pipeline(ACCEPTED, given) == f"uv run python -m flows run {command}"
+    assert of_pipeline(ACCEPTED, given) == f"uv run tributary run {command}"
 
 
 def test_a_deployment_again_has_what_the_run_was_given() -> None:
@@ -225,7 +225,7 @@ def test_a_deployment_again_has_what_the_run_was_given() -> None:
 def test_a_dbt_command_of_its_own_has_a_command_line_where_there_is_one() -> None:
     build = DbtCommand("build", select="orders+", full_refresh=True)
     assert of_command(build, "prod", None) == (
-        "uv run python -m flows run --target prod --select orders+ --full-refresh --resume"
+        "uv run tributary run --target prod --select orders+ --full-refresh --resume"
     )
-    assert of_command(DbtCommand("test"), "prod", None) == "uv run python -m flows test --target prod --resume"
+    assert of_command(DbtCommand("test"), "prod", None) == "uv run tributary test --target prod --resume"
     assert of_command(DbtCommand("run"), "prod", None) is None

@@ -92,7 +92,7 @@ def test_a_block_that_is_missing_is_said_where_another_destination_works(
 ) -> None:
     routes(destinations={"team": {"slack": fresh}, "gone": {"slack": "gone"}}, routes=[{"to": ["team", "gone"]}])
     (unsent,) = tell(fresh, [sync_failed(fresh)])
-    assert str(unsent).startswith("gone: the server has no block slack-webhook/gone; uv run python -m infra")
+    assert str(unsent).startswith("gone: the server has no block slack-webhook/gone; uv run tributary setup")
     assert len(team.bodies) == 1
 
 

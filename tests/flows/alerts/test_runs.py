@@ -55,7 +55,7 @@ def test_a_run_tells_what_failed_whose_it_is_which_rows_and_what_to_type_and_the
     assert "/not_null_payments_amount.sql```" in said, "the compiled SQL"
     assert "Rows that it found (5 of 7)\n```id  email  amount  currency\n1   •••    null    ZZZ\n" in said
     assert "example.org" not in said
-    assert f"uv run python -m flows run --target {target} --vars" in said
+    assert f"uv run tributary run --target {target} --vars" in said
     assert "--resume```" in said
     assert team.bodies[0]["blocks"][-1]["elements"][0]["url"].endswith(f"/runs/flow-run/{flow_run_id}")
     (page,) = [event for event in on_call.bodies if event["event_action"] == "trigger"]

@@ -102,7 +102,7 @@ def test_a_target_that_needs_secrets_says_which(prefect_server: str) -> None:
     done = flows("run", *project("shop"), "--target", "postgres")
     assert done.returncode == 2
     assert "POSTGRES_PASSWORD" in done.stderr
-    assert "uv run python -m infrastructure.setup_profiles --target postgres" in done.stderr
+    assert "python -m flows setup --target postgres" in done.stderr
 
 
 def test_a_wrong_setting_is_json_too_where_a_program_reads(prefect_server: str) -> None:

@@ -252,7 +252,7 @@ def test_a_target_that_is_not_set_up_is_said_with_the_command_that_does(prefect_
     with pytest.raises(ConfigError) as caught:
         dbt_full_pipeline(target="nowhere", project_dir=str(PROJECTS / "shop"))
     assert "nowhere" in str(caught.value)
-    assert str(caught.value).endswith("uv run python -m infrastructure.setup_profiles --target nowhere")
+    assert str(caught.value).endswith("uv run tributary setup --target nowhere")
 
 
 def test_a_folder_that_is_no_project_is_said_before_anything_is_locked(prefect_server: str, tmp_path: Path) -> None:

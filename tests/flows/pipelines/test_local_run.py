@@ -50,7 +50,7 @@ def test_a_profile_of_the_users_own_that_is_not_read_is_said(tmp_path: Path, mon
     assert said.startswith(
         f"Profile shop in {tmp_path}/home/.dbt/profiles.yml is not read: target dev is that of infra"
     )
-    assert "To use yours: uv run python -m flows init " in said
+    assert "To use yours: uv run tributary init " in said
     assert unread_profile(Project(tmp_path, "shop", "tributary"), "dev", {}) == "", "it is what the targets are for"
 
 

@@ -154,7 +154,7 @@ def test_another_warehouse_is_told_which_ones_can_be_loaded() -> None:
     profile = Profile("prod", "tributary", {"type": "redshift"}, {})
     with pytest.raises(ConfigError, match=r"is for duckdb, postgres, snowflake and bigquery") as caught:
         open_once(profile)
-    assert "uv run python -m flows run --target prod" in str(caught.value)
+    assert "uv run tributary run --target prod" in str(caught.value)
 
 
 @pytest.mark.parametrize("warehouse", ["snowflake", "bigquery"])
@@ -235,7 +235,7 @@ def test_a_wrong_password_is_a_configuration_error_that_does_not_show_it(text: s
     error = opening_error("pg", "PostgreSQL database d on db:5432", options, Exception(text))
     assert isinstance(error, ConfigError)
     assert "did not accept the password of user u" in str(error)
-    assert "uv run python -m infrastructure.setup_profiles --target pg" in str(error)
+    assert "uv run tributary setup --target pg" in str(error)
     assert "s3cret" not in str(error)
 
 

@@ -186,7 +186,7 @@ def test_a_server_without_the_limit_is_told_how_to_make_it(
     with pytest.raises(ConfigError) as caught:
         one_writer("nobodys", "me").__enter__()
     assert "no concurrency limit dbt-nobodys" in str(caught.value)
-    assert str(caught.value).endswith("uv run python -m infrastructure.setup_profiles --target nobodys")
+    assert str(caught.value).endswith("uv run tributary setup --target nobodys")
 
 
 def test_a_lock_is_had_once_and_a_file_that_is_deleted_meanwhile_is_none(tmp_path: Path) -> None:

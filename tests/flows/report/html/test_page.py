@@ -218,7 +218,7 @@ def test_a_project_that_was_never_run_has_a_page_that_says_how_to(
         0,
         f"tributary on dev: unknown. Open {tmp_path}/report-tributary-dev.html\n",
     )
-    assert "python -m flows run --target dev" in (tmp_path / "report-tributary-dev.html").read_text()
+    assert "uv run tributary run --target dev" in (tmp_path / "report-tributary-dev.html").read_text()
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
