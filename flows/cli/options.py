@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import click
 import yaml
 
+from flows.cli import completion
 from flows.engine.context.options import DBT_OPTIONS, RETRIES, RunOptions
 from flows.engine.context.packages import NO_DEPS_VARIABLE
 from infrastructure.errors import ConfigError
@@ -29,18 +30,32 @@ target_option = click.option(
     "-t",
     default=_default_target,
     show_default="the `default` of targets.yml",
+    shell_complete=completion.targets,
     help="The environment to work on.",
 )
 select_option = click.option(
-    "--select", "-s", multiple=True, metavar="NODES", help="dbt selection, such as tag:marts or stg_*+."
+    "--select",
+    "-s",
+    multiple=True,
+    metavar="NODES",
+    shell_complete=completion.nodes,
+    help="dbt selection, such as tag:marts or stg_*+.",
 )
-exclude_option = click.option("--exclude", multiple=True, metavar="NODES", help="dbt selection to exclude.")
-selector_option = click.option("--selector", metavar="NAME", help="A selector of the project's selectors.yml.")
+exclude_option = click.option(
+    "--exclude", multiple=True, metavar="NODES", shell_complete=completion.nodes, help="dbt selection to exclude."
+)
+selector_option = click.option(
+    "--selector",
+    metavar="NAME",
+    shell_complete=completion.selectors,
+    help="A selector of the project's selectors.yml.",
+)
 _project_option = click.option(
     "--project",
     "--project-dir",
     "project_dir",
     metavar="NAME|FOLDER",
+    shell_complete=completion.projects,
     help="The dbt project, by its name in the workspace or its folder; default: that of the workspace.",
 )
 vars_option = click.option("--vars", "variables", metavar="YAML", help="dbt variables, as in '{day: 2026-01-31}'.")
@@ -51,6 +66,7 @@ changed_option = click.option(
 defer_to_option = click.option(
     "--defer-to",
     metavar="TARGET",
+    shell_complete=completion.targets,
     help="Build only what differs from another target, and read everything else from there.",
 )
 allow_nothing_option = click.option(

@@ -86,6 +86,23 @@ def read_whole(path: Path) -> WholeManifest | None:
         return None
 
 
+def selectable_names(path: Path) -> tuple[list[str], list[str]]:
+    """Return what a selection can name: nodes, tags and sources, and apart from them tests.
+
+    Raises:
+        OSError: there is no manifest.
+    """
+    document = cast(_Entry, orjson.loads(path.read_bytes()))
+    entries = [entry for section in ("nodes", "unit_tests") for entry in document.get(section, {}).values()]
+    others = [entry for entry in entries if entry["resource_type"] not in TEST_TYPES]
+    sources = document.get("sources", {}).values()
+    words = {entry["name"] for entry in others}
+    words |= {f"tag:{tag}" for entry in (*others, *sources) for tag in texts_in(entry.get("tags"))}
+    words |= {f"source:{source['source_name']}" for source in sources}
+    words |= {f"source:{source['source_name']}.{source['name']}" for source in sources}
+    return sorted(words), sorted({entry["name"] for entry in entries} - words)
+
+
 def mixed_manifest(content: bytes, stale: Iterable[str], earlier: Path | None) -> bytes:
     """Return a manifest in which some nodes are as in that of an earlier folder; one that is not there is left out."""
     document = cast(dict[str, Any], orjson.loads(content))
