@@ -15,6 +15,7 @@ import click
 from infrastructure.commands import command, program
 from infrastructure.console import EntryGroup, json_option, say_aside, silent
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 from infrastructure.plan import Change, Plan, line
 from infrastructure.screen import echo, styled
 from infrastructure.workspace import shown, workspace
@@ -104,7 +105,8 @@ def destroy(target: str | None, yes: bool, as_json: bool, path: Path | None) -> 
         return
     for name in names:
         echo(line(Change(name, "remove"), is_done=True))
-    echo(f"{len(names)} deployments removed." if names else f"No deployment has the tag {schedules.marker}.")
+    removed = f"{count_of(len(names), 'deployment')} removed."
+    echo(removed if names else f"No deployment has the tag {schedules.marker}.")
 
 
 def _confirm(found: Sequence[Saved], as_json: bool) -> None:
@@ -112,7 +114,7 @@ def _confirm(found: Sequence[Saved], as_json: bool) -> None:
         raise ConfigError("With --json there is no confirmation: give --yes as well.")
     for deployment in found:
         echo(line(Change(deployment.full_name, "remove")))
-    click.confirm(f"Remove {len(found)} deployments and their scheduled runs?", abort=True)
+    click.confirm(f"Remove {count_of(len(found), 'deployment')} and their scheduled runs?", abort=True)
 
 
 @main.command("next")

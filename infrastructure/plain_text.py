@@ -52,7 +52,7 @@ def cut(text: str, limit: int, where: str = "") -> str:
     """
     if len(text) <= limit:
         return text
-    return f"{text[:limit].rstrip()}… ({len(text):,} characters{f', in {where}' if where else ''})"
+    return f"{text[:limit].rstrip()}… ({count_of(len(text), 'character')}{f', in {where}' if where else ''})"
 
 
 def one_line(text: str, limit: int = 300) -> str:
@@ -152,6 +152,16 @@ def count_of(count: int, noun: str, plural: str | None = None) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {plural or plural_of(noun)}"
+
+
+def are(count: int) -> str:
+    """Return the verb of so many."""
+    return "is" if count == 1 else "are"
+
+
+def all_of(count: int, noun: str) -> str:
+    """Return "all 3 sources are", or "the one source is", for a sentence to go on."""
+    return f"the one {noun} is" if count == 1 else f"all {count_of(count, noun)} are"
 
 
 def plural_of(noun: str) -> str:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -97,7 +98,7 @@ class YamlFile:
 
     def error(self, mistakes: Sequence[Mistake]) -> ConfigError:
         """Build the error that lists every mistake, in the order of the file."""
-        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        count = count_of(len(mistakes), "mistake")
         ordered = sorted(mistakes, key=lambda mistake: (self.line_of(mistake.place), mistake.text))
         listed = [
             f"  line {self.line_of(mistake.place)}, {_dotted(mistake.place)}: {mistake.text}" for mistake in ordered

@@ -14,6 +14,7 @@ import click
 from flows.cli.options import examples
 from infrastructure.console import say
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 from infrastructure.server.automations import RESUMES_TAG
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def serve(target: str | None, limit: int, poll_seconds: int, path: Path | None) 
 
 def _announce(declared: Sequence[DeclaredDeployment], address: str) -> None:
     now = datetime.now(UTC)
-    say(f"Serving {len(declared)} deployments of {address}:")
+    say(f"Serving {count_of(len(declared), 'deployment')} of {address}:")
     width = max(len(it.full_name) for it in declared)
     for it in declared:
         times = it.next_runs(now)

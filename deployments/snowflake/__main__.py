@@ -13,6 +13,7 @@ from deployments.snowflake.task_graph import DbtObject, TaskGraph, node_by_node,
 from flows.cli.options import examples, project_option
 from infrastructure.console import EntryGroup
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def render(
     written = script.as_script(statements, _head(found, target, drop))
     if output:
         output.write_text(written, encoding="utf-8")
-        echo(f"{output}: {len(found.tasks) + 2} tasks, {len(found.sources)} streams on sources.", err=True)
+        streams = count_of(len(found.sources), "stream")
+        echo(f"{output}: {len(found.tasks) + 2} tasks, {streams} on sources.", err=True)
     else:
         echo(written, nl=False)
 
@@ -113,7 +115,9 @@ def _read(path: Path | None, project_dir: str | None, target: str) -> WholeManif
 def _database(manifest: Manifest) -> str:
     names = sorted({node.database for node in manifest.nodes.values() if node.resource_type == "model"})
     if len(names) != 1:
-        raise ConfigError(f"The models are in {len(names)} databases ({', '.join(names)}). Choose one with --database.")
+        raise ConfigError(
+            f"The models are in {count_of(len(names), 'database')} ({', '.join(names)}). Choose one with --database."
+        )
     return names[0]
 
 

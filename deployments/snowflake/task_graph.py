@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from flows.engine.artifacts.compiled import Compiled
 from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node
 from infrastructure.errors import ConfigError, preview
+from infrastructure.plain_text import count_of
 
 # https://docs.snowflake.com/en/user-guide/tasks-graphs: of a graph, root and last task included, and of one task.
 MAX_TASKS = 1000
@@ -115,7 +116,7 @@ def node_by_node(manifest: Manifest, compiled: Mapping[str, Compiled], dbt: DbtO
     for tested, keys in tests.items():
         after = tuple(names[key] for key in tested)
         statement = _test_statement([(manifest.nodes[key].name, compiled[key]) for key in keys])
-        tasks.append(Task(test_names[tested], statement, after, f"{len(keys)} tests"))
+        tasks.append(Task(test_names[tested], statement, after, count_of(len(keys), "test")))
     return TaskGraph(tuple(tasks), _sources(manifest, set(built)), left_out)
 
 
@@ -136,7 +137,8 @@ def within_limits(tasks: Sequence[Task]) -> list[Task]:
     found = _with_relays(found)
     if len(found) + 1 > MAX_TASKS:
         raise ConfigError(
-            f"The graph has {len(found) + 1} tasks, and Snowflake allows {MAX_TASKS}. Render it with --how dbt, where "
+            f"The graph has {count_of(len(found) + 1, 'task')}, and Snowflake allows {MAX_TASKS}. Render it with "
+            "--how dbt, where "
             "dbt itself follows the DAG in one task."
         )
     return found

@@ -12,6 +12,7 @@ import click
 
 from infrastructure.console import EntryGroup
 from infrastructure.errors import ExitCode
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo
 
 _project = click.option(
@@ -76,7 +77,7 @@ def events(only_open: bool, limit: int) -> None:
             f"{at:%Y-%m-%d %H:%M:%SZ}  {event.delivery.connection_id}  job {event.delivery.job_id or '?'}  "
             f"{said}: {became}{run}"
         )
-    echo(f"{len(found)} events", err=True)
+    echo(count_of(len(found), "event"), err=True)
 
 
 @main.command()

@@ -11,6 +11,7 @@ import click
 from flows.cli.options import examples, target_option
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def acknowledge(keys: tuple[str, ...], target: str, everything: bool, who: str |
         raise ConfigError(f"No incident {unknown[0]!r} is open on target {target}{meant(unknown[0], open_)}.")
     with prefect_server(say):
         done = write_down(keys or open_, target, who or getpass.getuser())
-    echo(f"{len(done)} incident{'' if len(done) == 1 else 's'} of {target} acknowledged.")
+    echo(f"{count_of(len(done), 'incident')} of {target} acknowledged.")
 
 
 @alerts.command(epilog=examples("tributary alerts close dbt/model.tributary.fct_commits --target prod"))

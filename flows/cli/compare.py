@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from flows.cli.options import examples, project_option, select_option
+from infrastructure.commands import command
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ def compare(
     found = _run(chosen)
     is_saved_only = save_to is not None and before is None and not others
     if is_saved_only:
-        say(f"Saved the state of {first}: {len(found.one.tables)} tables. Later: compare --before {save_to}")
+        tables = count_of(len(found.one.tables), "table")
+        say(f"Saved the state of {first}: {tables}. Later: {command(f'compare --before {save_to}')}")
         return
     if as_json:
         from flows.runbook.compare.flow import as_document

@@ -77,7 +77,7 @@ def _folder(ctx: click.Context) -> Path:
     named = workspace().named_project(given)
     if named and named.git:
         raise LookupError(given)
-    return workspace().at(named.folder) if named else Path(given or workspace().project)
+    return workspace().at(named.folder or ".") if named else Path(given or workspace().project)
 
 
 def _manifest(ctx: click.Context) -> Path | None:

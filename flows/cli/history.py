@@ -60,13 +60,13 @@ def history(sql: str | None, form: str, compact: bool, keep_days: int) -> None:
 
 def _compact(store: HistoryStore, keep_days: int) -> None:
     done = store.compact(keep_days)
-    say(f"{store.url}: {done.found} files found, {done.made} merged files written, {done.removed} removed.")
+    say(f"{store.url}: {count_of(done.found, 'file')} found, {done.made} merged files written, {done.removed} removed.")
 
 
 def _explain(store: HistoryStore) -> None:
     from flows.history.query import EXAMPLES, column_names
 
-    echo(f"The history is at {store.url} ({len(store.files())} files).")
+    echo(f"The history is at {store.url} ({count_of(len(store.files()), 'file')}).")
     for view, columns in column_names(store).items():
         echo(f"\n{view}\n" + click.wrap_text(", ".join(columns), 100, "  ", "  "))
     echo("\nExamples")

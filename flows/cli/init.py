@@ -15,6 +15,7 @@ from flows.engine.context.project import read_project
 from flows.engine.context.project_files import project_settings
 from infrastructure.commands import near, program
 from infrastructure.errors import ConfigError, preview
+from infrastructure.plain_text import count_of
 from infrastructure.private_files import private_folder
 from infrastructure.screen import echo, styled
 from infrastructure.targets.from_profiles import FoundProfile, FoundTarget, profile_in, profiles_places
@@ -95,9 +96,9 @@ def _show_and_write(place: Path, files: Mapping[str, str], notes: Sequence[str],
         if missing := [line for line in files[".gitignore"].split() if line not in there]:
             echo(styled(f"Add to your .gitignore, if it should not be in git: {', '.join(missing)}", fg="yellow"))
     if not yes:
-        click.confirm(f"Write {len(files) - len(kept)} files to {place}?", default=True, abort=True)
+        click.confirm(f"Write {count_of(len(files) - len(kept), 'file')} to {place}?", default=True, abort=True)
     _write(place, {name: text for name, text in files.items() if name not in kept})
-    echo(f"Wrote {len(files) - len(kept)} files to {place}.\n")
+    echo(f"Wrote {count_of(len(files) - len(kept), 'file')} to {place}.\n")
 
 
 def _project_in(place: Path, given: Path | None) -> Path:

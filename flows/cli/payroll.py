@@ -14,6 +14,7 @@ from flows.cli.target import set_up
 from infrastructure.commands import program
 from infrastructure.console import dumps, json_option, quiet_prefect, say
 from infrastructure.errors import ExitCode
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo, screen, styled
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def pre(concert_id: int, target: str, as_json: bool, **asked: Any) -> None:  # n
         for reason in done.stops:
             echo(f"{styled('stops:', fg='red')} {reason}")
     else:
-        echo(f"Concert {concert_id}: {done.musicians} musicians, {done.net_total:,.2f} in all, signed by all roles.")
+        echo(f"Concert {concert_id}: {count_of(done.musicians, 'musician')}, {done.net_total:,.2f} in all; all signed.")
         echo(f"Export:  {done.folder}")
         for name, sha256 in done.sha256.items():
             echo(f"         {sha256}  {name}")
@@ -171,7 +172,8 @@ def post(
         return
     verb = "Would record" if dry_run else "Recorded"
     echo(
-        f"{verb}: concert {concert_id}, {done.musicians} musicians, {done.net_total:,.2f} and adjustments of "
+        f"{verb}: concert {concert_id}, {count_of(done.musicians, 'musician')}, {done.net_total:,.2f} and "
+        "adjustments of "
         f"{done.adjustments:,.2f}, {done.paid_total:,.2f} in all, paid on {done.payment_date}."
     )
 

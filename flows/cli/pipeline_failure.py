@@ -10,6 +10,7 @@ from flows.cli.options import examples, project_option, target_option
 from flows.cli.target import set_up
 from infrastructure.console import dumps, json_option
 from infrastructure.errors import ExitCode
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo
 
 
@@ -49,7 +50,7 @@ def pipeline_failure(
         for connection, job in found.restarted.items():
             echo(f"Synced again: {connection}, job {job.job_id}.")
         if found.build:
-            echo(f"Built again: {len(found.build.nodes)} nodes.")
+            echo(f"Built again: {count_of(len(found.build.nodes), 'node')}.")
     if not found.is_well:
         sys.exit(ExitCode.FAILED)
 

@@ -7,6 +7,7 @@ import click
 from flows.cli.options import examples, project_option, target_option
 from flows.cli.target import set_up
 from infrastructure.console import dumps, json_option
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo
 
 
@@ -58,6 +59,6 @@ def reconcile(
         sources = ", ".join(health.sources)
         echo(f"{health.state:<9}  {health.connection_id}  {health.name or '?':<24}  {sources}")
     if done.flow_run_id:
-        echo(f"Started flow run {done.flow_run_id} for {len(done.missed)} syncs that had no run.")
+        echo(f"Started flow run {done.flow_run_id} for {count_of(len(done.missed), 'sync')} that had no run.")
     else:
         echo("Every finished sync has its run.")

@@ -10,6 +10,7 @@ import click
 from flows.cli.options import examples, full_refresh_option, project_option, target_option
 from flows.cli.target import set_up
 from infrastructure.console import dumps, json_option
+from infrastructure.plain_text import count_of
 from infrastructure.screen import echo, screen
 
 if TYPE_CHECKING:
@@ -119,4 +120,4 @@ def _print(done: Transformation, as_json: bool) -> None:
         print_result(console, result)
         print_log_path(console, result)
     for model, rows in done.cached.items():
-        console.print(f"{rows:,} rows of {model} are in the dashboard cache.")
+        console.print(f"{count_of(rows, 'row')} of {model} are in the dashboard cache.")

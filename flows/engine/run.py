@@ -35,6 +35,7 @@ from flows.engine.process.listing import list_nodes
 from flows.engine.sinks.following import followers
 from flows.engine.sinks.recorder import Recorder
 from infrastructure.errors import ConfigError, RunStopped, TributaryError
+from infrastructure.plain_text import are, count_of
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -147,7 +148,7 @@ def run_dbt(
         ledger.append(end | ({"message": run.trouble} if run.trouble else {}))
     if recorder and recorder.unsent:
         current_reporter().note(
-            f"The Prefect server did not take {recorder.unsent} events of this run"
+            f"The Prefect server did not take {count_of(recorder.unsent, 'event')} of this run"
             f"{f': {recorder.denied}' if recorder.denied else ''}; {ledger.path} has them all."
         )
     return run.finish(ended)
@@ -205,9 +206,10 @@ def _what_is_left(
         for unique_id in selected
         if unique_id not in earlier.done and is_run_by(command.verb, unique_id, manifest)
     ]
+    done = len(earlier.done)
     current_reporter().note(
-        f"Resuming the run of {name_of_run(earlier.run_path)}: {len(earlier.done)} nodes are done, "
-        f"{len(left)} are left."
+        f"Resuming the run of {name_of_run(earlier.run_path)}: {count_of(done, 'node')} {are(done)} done, "
+        f"{len(left)} {are(len(left))} left."
     )
     if not left and any(is_hook(node) and node not in earlier.hooks for node in manifest.nodes):
         current_reporter().note("Its hooks did not come to a good end: they are run again.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.history import health_settings as settings
 from flows.history.views import literal
+from infrastructure.plain_text import all_of, are, count_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -72,7 +73,7 @@ def source_freshness(history: DuckDBPyConnection, check: settings.Hours, now: da
         # The age when it was checked; the time since is not added, as the source may have been loaded meanwhile.
         age = ((checked_at or now) - loaded_at).total_seconds()
         judged.append((_aged(age, warn, fail), f"{source}.{name} is {_old(age)}, promised {duration(warn)}"))
-    return _all_of(judged, f"{len(rows)} sources", "fresh", method)
+    return _all_of(judged, (len(rows), "source"), "fresh", method)
 
 
 def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) -> Finding:
@@ -88,7 +89,7 @@ def last_run(history: DuckDBPyConnection, check: settings.Hours, now: datetime) 
     # A cancelled run says nothing about how things are; the run before it does.
     told = next((row for row in rows if row[1] != "cancelled"), None)
     if told is None:
-        return Finding(NOT_RUN, f"Each of the last {len(rows)} runs was cancelled.", method)
+        return Finding(NOT_RUN, f"Each of the last {count_of(len(rows), 'run')} was cancelled.", method)
     cancelled = rows.index(told)
     started_at, outcome, error = told
     age = (now - started_at).total_seconds()
@@ -123,7 +124,7 @@ def tests(history: DuckDBPyConnection, check: settings.PassRate, now: datetime) 
 
 
 def _test_item(name: str, outcome: str, is_critical: bool | None, failures: int | None) -> str:
-    rows = f", {failures:,} rows" if failures else ""
+    rows = f", {count_of(failures, 'row')}" if failures else ""
     return f"{'critical: ' if is_critical else ''}{name} {outcome}{rows}"
 
 
@@ -140,14 +141,14 @@ def selected_tests(history: DuckDBPyConnection, check: settings.DbtTests, now: d
         return Finding(NOT_RUN, f"No test of {check.select} has been run yet.", method)
     bad = [row for row in rows if row[1] != "succeeded"]
     if not bad:
-        return Finding(PASSED, f"{len(rows)} tests found nothing.", method)
+        return Finding(PASSED, f"{count_of(len(rows), 'test')} found nothing.", method)
     found = sum(row[3] or 0 for row in bad)
     # A test that did not run says nothing about the data, so it does not count as passed.
     outcomes = {row[1] for row in bad}
     level = FAILED if "failed" in outcomes else WARNED if outcomes == {"warned"} else NOT_RUN
     if any(is_critical for _, _, is_critical, _ in bad):
         level = FAILED
-    sentence = f"{len(bad)} of {len(rows)} tests do not pass; they found {found:,} rows."
+    sentence = f"{len(bad)} of {len(rows)} tests do not pass; they found {count_of(found, 'row')}."
     return Finding(level, sentence, method, tuple(_test_item(*row) for row in bad[:MAX_ITEMS]))
 
 
@@ -209,7 +210,7 @@ def transformation_lag(history: DuckDBPyConnection, check: settings.Lag, now: da
         level = _aged(seconds, check.warn_hours * 3600, check.fail_hours * 3600)
         judged.append((level, f"{name}: the newest load {how} {duration(seconds)}"))
     longest = f" The longest lag is {duration(max(lags))}."
-    return _all_of(judged, f"{len(rows)} models", "up to date", method, longest)
+    return _all_of(judged, (len(rows), "model"), "up to date", method, longest)
 
 
 def model_durations(history: DuckDBPyConnection, check: settings.Durations, now: datetime) -> Finding:
@@ -243,7 +244,7 @@ def model_durations(history: DuckDBPyConnection, check: settings.Durations, now:
         ratio = recent / max(usual, 0.001)
         level = PASSED if is_noise else _level(ratio, check.warn_ratio, check.fail_ratio)
         judged.append((level, f"{name}: {duration(recent)} in place of {duration(usual)}"))
-    return _all_of(judged, f"{len(rows)} models", "as fast as before", method)
+    return _all_of(judged, (len(rows), "model"), "as fast as before", method)
 
 
 def built_recently(history: DuckDBPyConnection, check: settings.BuiltRecently, now: datetime) -> Finding:
@@ -264,7 +265,7 @@ def built_recently(history: DuckDBPyConnection, check: settings.BuiltRecently, n
             continue
         age = (now - built[name]).total_seconds()
         judged.append((_aged(age, check.warn_hours * 3600, check.fail_hours * 3600), f"{name} is {_old(age)}"))
-    return _all_of(judged, f"{len(check.models)} models", "new enough", method)
+    return _all_of(judged, (len(check.models), "model"), "new enough", method)
 
 
 def row_counts(history: DuckDBPyConnection, check: settings.RowCounts, now: datetime) -> Finding:
@@ -306,9 +307,9 @@ def row_counts(history: DuckDBPyConnection, check: settings.RowCounts, now: date
         # A table that never changed has a spread of 0; one row is the smallest difference of counts.
         score = 0.6745 * change / max(spread, 1.0)
         level = _level(score, check.warn_score, check.fail_score)
-        judged.append((level, f"{name} has {count:,} rows, usually {usual:,.0f} (score {score:.1f})"))
+        judged.append((level, f"{name} has {count_of(count, 'row')}, usually {usual:,.0f} (score {score:.1f})"))
     told = f" {learning} have too few counts to compare." if learning else ""
-    return _all_of(judged, f"{len(rows)} tables", "of their usual size", method, told)
+    return _all_of(judged, (len(rows), "table"), "of their usual size", method, told)
 
 
 def schedule_lateness(
@@ -340,7 +341,7 @@ def schedule_lateness(
         )
         for by, what in sorted(late, reverse=True)
     ]
-    return _all_of(judged, f"{len(late)} scheduled runs", "in time", method)
+    return _all_of(judged, (len(late), "scheduled run"), "in time", method)
 
 
 # The checks that need the history alone; lateness also needs the server.
@@ -367,11 +368,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
-def _all_of(judged: Sequence[tuple[str, str]], what: str, how: str, method: str, more: str = "") -> Finding:
+def _all_of(judged: Sequence[tuple[str, str]], what: tuple[int, str], how: str, method: str, more: str = "") -> Finding:
     """Return a finding with the worst of several outcomes, and every item that did not pass."""
     worst = max((level for level, _ in judged), key=_ORDER.index)
     bad = sorted((entry for entry in judged if entry[0] != PASSED), key=lambda entry: -_ORDER.index(entry[0]))
-    found = f"All {what} are {how}." if not bad else f"{len(bad)} of {what} are not {how}."
+    said = f"{len(bad)} of {count_of(*what)} {are(len(bad))} not {how}." if bad else f"{all_of(*what)} {how}."
+    found = said[0].upper() + said[1:]
     return Finding(worst, found + more, method, tuple(text for _, text in bad[:MAX_ITEMS]))
 
 

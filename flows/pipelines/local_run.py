@@ -22,6 +22,7 @@ from flows.engine.process.process import dbt_ahead
 from flows.engine.target.file_lock import one_writer
 from infrastructure.commands import command, program
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.plain_text import count_of
 from infrastructure.targets.target_file import default_target
 from infrastructure.workspace import ROOT, targets_file, workspace
 
@@ -178,7 +179,7 @@ def load_data(profile: Profile) -> None:
     reporter.stage("loading data")
     try:
         commits = ingest_git(profile, [str(ROOT)])
-        reporter.note(f"Loaded {commits.commit_count:,} commits of this repository, {commits.added:,} of them new.")
+        reporter.note(f"Loaded {count_of(commits.commit_count, 'commit')} of this repository, {commits.added:,} new.")
     except (ConfigError, UpstreamUnavailable) as exc:
         there = write_sample_commits(profile)
         instead = f" but {there:,} sample commits" if there else ""
@@ -186,11 +187,11 @@ def load_data(profile: Profile) -> None:
     there = count_sample_rows(profile)
     if there and abs(there - SAMPLE_ROWS) > SAMPLE_ROWS // 10:
         # A user asked for another amount, which must not be replaced.
-        reporter.note(f"Kept the {there:,} rows of sample data; `sample-data` replaces them.")
+        reporter.note(f"Kept the {count_of(there, 'row')} of sample data; `sample-data` replaces them.")
         return
     try:
         sample = write_sample_data(profile, rows=SAMPLE_ROWS, seed=SAMPLE_SEED)
-        reporter.note(f"Wrote {sample.rows:,} rows of sample data for marketing and payroll.")
+        reporter.note(f"Wrote {count_of(sample.rows, 'row')} of sample data for marketing and payroll.")
     except ConfigError as exc:
         reporter.note(f"No sample data was written: {exc}")
 

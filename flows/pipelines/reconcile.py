@@ -32,6 +32,7 @@ from flows.services.airbyte.sync_events import (
 )
 from flows.services.airbyte.sync_health import SyncHealth, health_incident, health_of, incident_key
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 from infrastructure.server.slots import START_TERMS, holding
 
 # How long a source may go without new data where its meta sets nothing.
@@ -196,6 +197,6 @@ def _say(missed: Sequence[AirbyteSync], flow_run_id: str | None, healths: Sequen
     for health in badly:
         note(f"Connection {health.connection_id} of {', '.join(health.sources)}: {health.state}.")
     if flow_run_id:
-        note(f"Started flow run {flow_run_id} for {len(missed)} syncs that were not announced.")
+        note(f"Started flow run {flow_run_id} for {count_of(len(missed), 'sync')} that were not announced.")
     else:
         note("Every finished sync has its run: nothing to start.")

@@ -26,6 +26,7 @@ from flows.pipelines.selections import CRITICAL_NODES, UNIT_TESTS, built_and_cri
 from flows.services.airbyte.client import Job, SyncPatience
 from flows.services.airbyte.sync_events import source_names
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable, preview
+from infrastructure.plain_text import count_of
 from infrastructure.yaml_file import meant
 
 # How long the cache keeps its documents when no run refreshes them.
@@ -257,7 +258,7 @@ def _tested(
         result: DbtResult | None = exc.finished_result
         if result is None or critical_failures(result):
             raise
-        current_reporter().note(f"{len(exc.failed)} tests failed that are not critical: the run continues.")
+        current_reporter().note(f"{count_of(len(exc.failed), 'test')} failed that are not critical: the run continues.")
         return result
 
 

@@ -15,6 +15,7 @@ from flows.engine.ledger.explanation import Explanation, explain
 from flows.engine.ledger.failures import log_of
 from flows.report.adapter_costs import cost_columns, cost_sentence, figures_of
 from infrastructure.plain_text import (
+    count_of,
     cut,
     markdown_block,
     markdown_cell,
@@ -89,7 +90,7 @@ def table_rows(result: DbtResult) -> list[dict[str, Any]]:
 def summary_markdown(result: DbtResult, explanation: Explanation | None = None) -> str:
     """Return the summary of a result as Markdown."""
     how = f"{result.command} on {markdown_code(result.target)}: {counts_sentence(result)}"
-    size = f"{len(result.nodes)} nodes in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip()
+    size = f"{count_of(len(result.nodes), 'node')} in {result.seconds:.1f} s. {cost_sentence(result.nodes)}".rstrip()
     lines = [f"## {how}", "", size]
     if result.of("failed"):
         # Who opens it wants to know why; how many others went well comes later.

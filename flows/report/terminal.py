@@ -16,7 +16,7 @@ from flows.engine.ledger.explanation import NAMED, WHOLE, Explanation, explain
 from flows.engine.ledger.failures import log_of
 from flows.engine.ledger.skips import causes_of
 from flows.report.artifacts import SLOWEST, by_reason, counts_sentence, rows_affected, rows_found, slowest
-from infrastructure.plain_text import cut_middle, one_line, plural_of, sentence
+from infrastructure.plain_text import all_of, cut_middle, one_line, plural_of, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ def print_freshness(console: Console, result: DbtResult) -> None:
     sources = [node for node in result.nodes if node.resource_type == "source"]
     if not warned:
         if sources:
-            console.print(Text.assemble(("Sources", "bold"), f": all {len(sources)} are fresh\n"))
+            console.print(Text.assemble(("Sources", "bold"), f": {all_of(len(sources), 'source')} fresh\n"))
         return
     print_result(console, result)
     console.print()

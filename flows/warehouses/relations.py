@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 
 _PART = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|([^."`]+)')
 
@@ -56,7 +57,7 @@ def with_places(sql: str, places: Sequence[str], has_escapes: bool = False) -> s
 
     text = re.sub(_PLACES_WITH_ESCAPES if has_escapes else _PLACES, put, sql)
     if left or "?!" in text:
-        raise ConfigError(f"{len(places)} values were given for the question marks of: {sql}")
+        raise ConfigError(f"{count_of(len(places), 'value')} were given for the question marks of: {sql}")
     return text
 
 

@@ -50,9 +50,9 @@ def test_every_command_is_one_that_the_program_takes(file: str, job: str, line: 
     elif words[:2] == ("uv", "sync"):
         after_uv_run(("uv", "run", *words[2:], "python"))
     else:
-        python, flag, module, *arguments = after_uv_run(words)
-        assert (python, flag) == ("python", "-m")
-        accept(module, arguments, is_whole=True)
+        program, *arguments = after_uv_run(words)
+        assert program == "tributary"
+        accept("flows", arguments, is_whole=True)
 
 
 @pytest.mark.parametrize("path", [GITHUB, GITLAB], ids=["github", "gitlab"])
@@ -60,10 +60,10 @@ def test_both_plan_build_drop_and_apply(path: Path) -> None:
     by_job: dict[str, list[str]] = {}
     for job, line in scripts(path):
         by_job.setdefault(job, []).append(line)
-    assert any("deployments.apply plan" in line for line in by_job["plan"])
+    assert any("tributary deploy plan" in line for line in by_job["plan"])
     assert [line for line in by_job["build"] if " tributary " in line][-1].endswith("drop-schema --target ci")
-    apply = [line for line in by_job["apply"] if "deployments.apply" in line]
-    assert [line.split("deployments.apply ")[1] for line in apply] == ["apply --prune", "plan --prune --exit-code"]
+    apply = [line for line in by_job["apply"] if "tributary deploy " in line]
+    assert [line.split("tributary deploy ")[1] for line in apply] == ["apply --prune", "plan --prune --exit-code"]
 
 
 @pytest.mark.parametrize("path", [GITHUB, GITLAB], ids=["github", "gitlab"])

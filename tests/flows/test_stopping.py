@@ -255,7 +255,7 @@ def test_a_cancel_on_the_server_reaches_a_run_of_the_command_line_which_can_be_r
     with running(*command, "--resume", ASLEEP_SECONDS="0") as process:
         said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, said
-    assert "1 nodes are done, 2 are left" in said
+    assert "1 node is done, 2 are left" in said
 
 
 def test_a_run_that_takes_longer_than_it_was_given_ends_timed_out_and_so_does_its_query(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.plain_text import (
+    all_of,
+    are,
+    count_of,
     cut,
     json_text,
     lines_of,
@@ -20,6 +25,8 @@ from infrastructure.plain_text import (
     sentence,
     slack_text,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -119,3 +126,22 @@ def test_json_holds_the_same_and_has_nothing_that_a_terminal_obeys() -> None:
 def test_every_error_of_ours_is_plain_whatever_it_repeats() -> None:
     assert str(ConfigError("git said: \x1b]0;title\x07no")) == "git said: no"
     assert str(DbtRunFailed("dbt said: \x1b[31mno")) == "dbt said: no"
+
+
+def test_a_number_and_its_noun_are_written_in_one_place() -> None:
+    """What is written by hand says "1 nodes" one day."""
+    by_hand = re.compile(r"(?<!of )\{len\([^{}'\"]*\)(?::,)?\} [a-z]+s\b|== 1 else [\"']s[\"']|[\"']s[\"'] if ")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for room in ("deployments", "flows", "infrastructure")
+        for path in (ROOT / room).rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if by_hand.search(line)
+    ]
+    assert not found, "write it with count_of of infrastructure.plain_text:\n" + "\n".join(found)
+
+
+def test_one_is_one() -> None:
+    assert [count_of(1, "node"), count_of(2000, "node"), count_of(3, "query")] == ["1 node", "2,000 nodes", "3 queries"]
+    assert [all_of(1, "source"), all_of(3, "source")] == ["the one source is", "all 3 sources are"]
+    assert [are(1), are(0)] == ["is", "are"]

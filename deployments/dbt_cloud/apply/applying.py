@@ -18,6 +18,7 @@ from deployments.dbt_cloud.plan.scope import Scope
 from flows.services.dbt_cloud.client import CloudClient
 from flows.services.dbt_cloud.transport import AnswerLost, look_for
 from infrastructure.errors import ConfigError, DriftError, TributaryError, UpstreamUnavailable
+from infrastructure.plain_text import count_of
 
 # A request whose answer was lost may still arrive: its job is looked for this often before it is sent again.
 LOOKS = 2
@@ -52,7 +53,7 @@ def check_budget(changes: ChangeSet, max_deletions: int) -> None:
     count = len(changes.of(DELETE))
     if count > max_deletions:
         raise ConfigError(
-            f"{count} jobs would be deleted and at most {max_deletions} may be; nothing was changed. "
+            f"{count_of(count, 'job')} would be deleted and at most {max_deletions} may be; nothing was changed. "
             f"If that is meant, allow it: --max-deletions {count}."
         )
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from deployments.dbt_cloud.model.definition import JobDefinition
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 
 TFVARS, YAML = "tfvars", "yaml"
 
@@ -46,7 +47,7 @@ def definitions(entries: Iterable[tuple[str, object]]) -> tuple[JobDefinition, .
         except ValidationError as exc:
             wrong += [f"  {place}{_where(error['loc'])}: {_words(error)}" for error in exc.errors()]
     if wrong:
-        count = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
+        count = count_of(len(wrong), "mistake")
         raise ConfigError("\n".join([f"The jobs have {count}:", *wrong]))
     return tuple(jobs)
 

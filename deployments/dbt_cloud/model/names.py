@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 
 # dbt Cloud's limit of a description; for names it documents none, so the usual column length.
 MAX_DESCRIPTION = 255
@@ -106,7 +107,8 @@ class Owner:
         name = self.prefix + job
         if len(name) > MAX_NAME:
             raise ConfigError(
-                f"The job {job!r} would be named {name!r}, {len(name)} letters of {MAX_NAME}. Give it a shorter name."
+                f"The job {job!r} would be named {name!r}, {count_of(len(name), 'letter')} of {MAX_NAME}. Give it a "
+                "shorter name."
             )
         return name
 

@@ -12,6 +12,7 @@ from deployments.dbt_cloud.model.names import Owner, branch_of_slug
 from deployments.dbt_cloud.plan.planning import places
 from deployments.dbt_cloud.plan.scope import IdentifierScope, OwnerScope, Scope, projects_of
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 
 DEFAULT_TEAM = "analytics-team"
 # As GitLab and GitHub set them. The full name of a branch is preferred to its slug, from which it is guessed.
@@ -139,7 +140,8 @@ def warnings_of(config: Config) -> list[str]:
         for name in job.secrets_in_clear()
     ]
     found += [
-        f"{job.key}: the description has {len(job.description)} letters and is cut to make room for the stamp"
+        f"{job.key}: the description has {count_of(len(job.description), 'letter')} and is cut to make room for the "
+        "stamp"
         for job in config.jobs
         if len(job.description) > _ROOM
     ]
@@ -152,4 +154,4 @@ _ROOM = 170
 
 def described(jobs: Sequence[object]) -> str:
     """Return how many jobs there are, in words."""
-    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+    return count_of(len(jobs), "job")

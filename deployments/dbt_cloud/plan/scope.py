@@ -20,6 +20,7 @@ from deployments.dbt_cloud.model.names import (
     without_stamp,
 )
 from flows.services.dbt_cloud.client import CloudClient
+from infrastructure.plain_text import count_of
 
 # As long as a real one, so that the description is cut at the same character.
 _ANY_FINGERPRINT = "0" * 10
@@ -114,7 +115,7 @@ class IdentifierScope:
     @property
     def title(self) -> str:
         """Return whose jobs these are, in words."""
-        return f"jobs with an identifier in {len(self.environments)} environments"
+        return f"jobs with an identifier in {count_of(len(self.environments), 'environment')}"
 
     def name_of(self, job: JobDefinition) -> str:
         """Return the name of a job in dbt Cloud."""

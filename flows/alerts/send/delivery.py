@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from infrastructure.plain_text import count_of
 from infrastructure.proxy import through_proxy
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def post(
     except _NotNowError as exc:
         tried = int(attempts.statistics["attempt_number"])
         asked = through_proxy(url).removesuffix(".")
-        said = f"{exc}, tried {tried} time{'' if tried == 1 else 's'}{f'.{asked}' if asked else ''}"
+        said = f"{exc}, tried {count_of(tried, 'time')}{f'.{asked}' if asked else ''}"
         raise NotSentError(said) from exc
 
 

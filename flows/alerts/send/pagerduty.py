@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.alerts.incident import SEVERITIES, Incident, OpenIncident
 from flows.alerts.incident_store import Notice
+from infrastructure.plain_text import count_of
 
 # PagerDuty's reference: a summary has 1,024 characters, a dedup key 255, an event 512 KB.
 SUMMARY_LIMIT = 1024
@@ -89,7 +90,7 @@ def _single_event(target: str, entry: OpenIncident, destination: str) -> PagerDu
 
 def _group_event(target: str, check: str, entries: Sequence[OpenIncident]) -> PagerDutyEvent:
     worst = min((entry.incident for entry in entries), key=lambda incident: SEVERITIES.index(incident.severity))
-    summary = f"{target}: {len(entries):,} incidents of {check}, such as {worst.title}"
+    summary = f"{target}: {count_of(len(entries), 'incident')} of {check}, such as {worst.title}"
     payload = _payload(target, worst, summary, min(entry.opened_at for entry in entries))
     payload["custom_details"] = {
         "incidents": [_cut(entry.incident.title, 200) for entry in entries[:_LISTED]],

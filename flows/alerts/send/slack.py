@@ -9,7 +9,7 @@ from typing import Any
 from flows.alerts.incident import SEVERITIES, Incident, OpenIncident
 from flows.alerts.incident_store import Notice
 from flows.engine.artifacts.results import FailingRows
-from infrastructure.plain_text import plain, slack_text
+from infrastructure.plain_text import count_of, plain, slack_text
 
 # Slack's reference: a header has 150 characters, a section 3,000, a button's URL 3,000, a message 50 blocks. Messages
 # of some 13,000 characters in all have been refused as well (slackapi/bolt-js issue 2509).
@@ -58,7 +58,7 @@ def slack_message(notice: Notice, mention: Mention, now: datetime) -> dict[str, 
 def digest_message(target: str, warnings: Sequence[OpenIncident]) -> dict[str, Any]:
     """Build the list of the warnings that are neither new nor growing."""
     message = _Message()
-    headline = f"🟡 {_place(target)}{_number(len(warnings), 'warning')} as before"
+    headline = f"🟡 {_place(target)}{count_of(len(warnings), 'warning')} as before"
     message.header(headline)
     message.section("These tests still warn as before. A warning is sent again only when its number of rows grows.")
     ordered = sorted(warnings, key=lambda entry: entry.opened_at)
@@ -261,12 +261,8 @@ def _date(at: str) -> str:
 def _lasted(span: timedelta) -> str:
     minutes = max(1, round(span.total_seconds() / 60))
     if minutes < 120:
-        return _number(minutes, "minute")
-    return _number(round(minutes / 60), "hour") if minutes < 48 * 60 else _number(round(minutes / 1440), "day")
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        return count_of(minutes, "minute")
+    return count_of(round(minutes / 60), "hour") if minutes < 48 * 60 else count_of(round(minutes / 1440), "day")
 
 
 def _cut(text: str, limit: int) -> str:

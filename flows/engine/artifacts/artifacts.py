@@ -14,6 +14,7 @@ import orjson
 from flows.engine.artifacts.manifest import Manifest, Node
 from flows.engine.artifacts.manifest_file import MANIFEST, WRONG, load_manifest
 from infrastructure.errors import ConfigError
+from infrastructure.plain_text import count_of
 
 RUN_RESULTS, SOURCES, CATALOG = "run_results.json", "sources.json", "catalog.json"
 # The artifact that says what a command did; without one of its own, it has failed.
@@ -39,7 +40,7 @@ class Limit(NamedTuple):
         return float(self.number * _PERIOD_SECONDS[self.period])
 
     def __str__(self) -> str:
-        return f"{self.number} {self.period}{'' if self.number == 1 else 's'}"
+        return count_of(self.number, self.period)
 
 
 class SourceAge(NamedTuple):

@@ -19,6 +19,7 @@ from flows.engine.context.command import DbtCommand, flags_in, only_these
 from flows.engine.context.project import Project
 from flows.engine.process.listing import list_manifest
 from infrastructure.errors import ConfigError, DbtRunFailed
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -92,7 +93,8 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
         if not d.is_built and found.built[d.unique_id].status == "warn"
     ]
     if warned:
-        notes.append(f"{len(warned)} tests warned when they ran last and were not run again: {', '.join(warned[:5])}.")
+        again = f"Not run again, and warned when run last: {count_of(len(warned), 'test')}"
+        notes.append(f"{again} ({', '.join(warned[:5])}).")
     return ChangePlan(_command(command, decisions), tuple(decisions), inputs, tuple(notes))
 
 

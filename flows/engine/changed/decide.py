@@ -11,6 +11,7 @@ from flows.engine.changed.last_success import INTERRUPTED, PARTIAL, Built
 from flows.engine.changed.parse_inputs import DBT
 from flows.engine.changed.run_memory import settings_digest, version_of
 from flows.engine.context.events import name_in
+from infrastructure.plain_text import all_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def summary_of(decisions: Sequence[Decision], inputs: Inputs) -> str:
     """Return in a sentence how many nodes are built and how many are used again."""
     built = [decision for decision in decisions if decision.is_built]
     if not built:
-        return f"Nothing to build: all {len(decisions):,} nodes are as code and data would make them."
+        return f"Nothing to build: {all_of(len(decisions), 'node')} as code and data would make them."
     models = [d for d in built if inputs.nodes[d.unique_id].resource_type not in TEST_TYPES]
     tests = len(built) - len(models)
     return f"Building {len(models):,} and testing {tests:,} of {len(decisions):,} nodes; the rest is as it should be."

@@ -21,7 +21,7 @@ from flows.engine.context.project_files import look_ups_of, packages_folder, yam
 from flows.engine.context.reporting import current_reporter
 from infrastructure.errors import ConfigError, TributaryError, UpstreamUnavailable
 from infrastructure.passed_on import for_dbt
-from infrastructure.plain_text import lines_of, plain
+from infrastructure.plain_text import count_of, lines_of, plain
 from infrastructure.private_files import opener, private_folder, write_whole
 from infrastructure.program import find_program
 
@@ -48,7 +48,7 @@ def require_packages(place: Path, packages: Path | None) -> None:
     wanted = wanted_packages(place)
     if wanted and not installed_packages(packages):
         raise ConfigError(
-            f"The dbt project {place} needs {len(wanted)} packages and none is installed. "
+            f"The dbt project {place} needs {count_of(len(wanted), 'package')} and none is installed. "
             f"Install them with: uv run dbt deps --project-dir {place}"
         )
 
@@ -156,7 +156,7 @@ def _install(place: Path, packages: Path, environ: Mapping[str, str], deadline: 
         failure = run_deps(place, environ, deadline)
         if failure is None:
             count = len(installed_packages(packages))
-            reporter.note(f"Installed {count} packages with dbt deps in {time.monotonic() - began:.0f} s.")
+            reporter.note(f"Installed {count_of(count, 'package')} with dbt deps in {time.monotonic() - began:.0f} s.")
     except BaseException:
         _put_back(before, packages)
         raise

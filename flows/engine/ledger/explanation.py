@@ -21,6 +21,7 @@ from flows.engine.context.state import TEXT_LOG
 from flows.engine.ledger.skips import causes_of
 from infrastructure.errors import preview
 from infrastructure.plain_text import (
+    count_of,
     lines_of,
     markdown_block,
     markdown_code,
@@ -79,7 +80,7 @@ class FailedNode:
     @property
     def left(self) -> str:
         """Return what was not done because of it; empty where nothing was left."""
-        tests = _number(self.untested_count, "test") if self.untested_count else ""
+        tests = count_of(self.untested_count, "test") if self.untested_count else ""
         if not self.not_built:
             return f"Not run because of it: {tests}." if tests else ""
         rest = f", and {tests}" if tests else ""
@@ -196,8 +197,10 @@ def explanation_of(
     after = _after_another(bad, manifest)
     ordered = sorted(found, key=lambda each: (each.unique_id in after, -len(each.not_built)))
     untold = sum(node.status in UNTOLD for node in left)
-    skipped = f" {len(left) - untold} were skipped because of them." if len(left) > untold else ""
-    skipped += f" {untold} were not run." if untold else ""
+    follow = len(left) - untold
+    because = "it" if len(bad) == 1 else "them"
+    skipped = f" {follow} {'was' if follow == 1 else 'were'} skipped because of {because}." if follow else ""
+    skipped += f" {untold} {'was' if untold == 1 else 'were'} not run." if untold else ""
     names = preview([name_in(each.unique_id, manifest.nodes) for each in ordered])
     headline = f"{result.command} failed on target {result.target} for {len(bad)} of {len(result.nodes)} nodes: {names}"
     return Explanation(f"{headline}.{skipped}".removesuffix("."), tuple(ordered), str(log))
@@ -212,7 +215,7 @@ def title_of(node: NodeResult) -> str:
         return f"source {name} is too old" if node.status in ("error", "fail") else f"source {name} could not be read"
     verb = "warns" if node.outcome == "warned" else "failed"
     if node.resource_type in TEST_TYPES and node.failures:
-        return f"{node.name} {verb}: {_number(node.failures, 'row')}"
+        return f"{node.name} {verb}: {count_of(node.failures, 'row')}"
     return f"{node.name} {verb}"
 
 
@@ -313,10 +316,6 @@ def _after_another(failed: Sequence[NodeResult], manifest: Manifest) -> set[str]
 def _dedented(lines: Sequence[str]) -> list[str]:
     filled = [len(line) - len(line.lstrip()) for line in lines if line.strip()]
     return [line[min(filled, default=0) :] if line.strip() else "" for line in lines]
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _span(age: timedelta) -> str:

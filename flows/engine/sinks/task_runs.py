@@ -18,7 +18,7 @@ from flows.engine.context.run_context import FlowRun
 from flows.engine.context.state import TEXT_LOG
 from flows.engine.sinks.folders import Folder
 from infrastructure.errors import preview
-from infrastructure.plain_text import cut
+from infrastructure.plain_text import count_of, cut
 
 TASK_KEY = "dbt-node"
 # The server keeps a line whole, however long, and its UI shows it whole.
@@ -135,7 +135,7 @@ def _message(result: NodeResult) -> str:
     if result.outcome == "skipped":
         return "Not run: something upstream of it failed."
     if result.failures:
-        return f"{result.failures:,} rows"
+        return count_of(result.failures, "row")
     return f"Built {result.relation} as {result.materialized}." if result.relation and not result.is_reused else ""
 
 

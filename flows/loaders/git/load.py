@@ -15,6 +15,7 @@ from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError
 from infrastructure.git.process import Location
 from infrastructure.git.repository import Repository, open_repository, parse_location
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -165,7 +166,7 @@ def _load(warehouse: Warehouse, repository: Repository, say: Report) -> Reposito
         for number, commit in enumerate(commits, start=1):
             bad_dates += commit.authored_at is None or commit.committed_at is None
             if number % REPORT_EVERY == 0:
-                say(f"Read {number:,} commits of {repository.name}.")
+                say(f"Read {count_of(number, 'commit')} of {repository.name}.")
             yield (
                 repository.repository_id,
                 commit.hash,
@@ -208,7 +209,7 @@ def _load(warehouse: Warehouse, repository: Repository, say: Report) -> Reposito
         notes=tuple(_notes(repository, bad_dates)),
     )
     say(
-        f"{repository.name}: {commit_count:,} commits of {len(contributors):,} contributors, "
+        f"{repository.name}: {count_of(commit_count, 'commit')} of {len(contributors):,} contributors, "
         f"{added:,} read and {removed:,} removed by this load."
     )
     for note in result.notes:
@@ -310,7 +311,8 @@ def _notes(repository: Repository, bad_dates: int) -> Iterator[str]:
         )
     if bad_dates:
         yield (
-            f"{bad_dates:,} commits of {repository.name} have a date that cannot be read; it is stored as 1970-01-01."
+            f"{count_of(bad_dates, 'commit')} of {repository.name} have a date that cannot be read; it is stored as "
+            "1970-01-01."
         )
 
 

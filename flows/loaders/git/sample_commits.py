@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.loaders.git.load import COMMITS, CONTRIBUTORS, REPOSITORIES, TABLES, group_contributors
 from flows.warehouses.door import open_warehouse
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -64,7 +65,7 @@ def _commits(now: datetime) -> Iterator[tuple[object, ...]]:
             at = day + timedelta(hours=9 + 3 * number, minutes=draw[4 + number] % 60)
             commit_hash = hashlib.sha1(f"{at.isoformat()} {author}".encode(), usedforsecurity=False).hexdigest()
             changed, inserted, deleted = 1 + draw[8 + number] % 9, draw[12 + number] * 3, draw[16 + number]
-            message = f"Change {changed} file{'s' if changed > 1 else ''} of the sample"
+            message = f"Change {count_of(changed, 'file')} of the sample"
             yield (
                 *(REPOSITORY_ID, commit_hash, 1, name, email, at, name, email, at),
                 *(message, changed, inserted, deleted, now),

@@ -14,6 +14,7 @@ from flows.warehouses.door import open_warehouse
 from flows.warehouses.raw_tables import RawTable
 from flows.warehouses.warehouse import Warehouse
 from infrastructure.errors import ConfigError, preview
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from infrastructure.profiles import Profile
@@ -93,7 +94,7 @@ def write_sample_data(
             say(f"Wrote {written[table.name]:,} rows of {raw_schema}.{table.name}.")
         say("Saving them.")
     result = SampleDataResult(raw_schema=raw_schema, tables=written, seed=seed, now=moment)
-    say(f"{result.rows:,} rows of sample data are in {len(TABLES)} tables of {raw_schema}.")
+    say(f"{count_of(result.rows, 'row')} of sample data are in {count_of(len(TABLES), 'table')} of {raw_schema}.")
     return result
 
 

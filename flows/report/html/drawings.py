@@ -9,6 +9,7 @@ from itertools import pairwise
 from flows.report.html.layout import Point, layered
 from flows.report.html.lineage import Lineage, LineageNode
 from flows.report.html.words import clock, kind
+from infrastructure.plain_text import count_of
 
 BOX_WIDTH, BOX_HEIGHT = 214, 42
 _GAP, _STEP, _EDGE = 58, 56, 12
@@ -95,7 +96,7 @@ def lineage_drawing(lineage: Lineage, anchor: Callable[[str], str | None] = lamb
 def state_of(node: LineageNode) -> str:
     """Return how a node is, in words."""
     if node.failing_tests and node.outcome in ("failed", "warned"):
-        return f"{node.failing_tests} test{'' if node.failing_tests == 1 else 's'} {node.outcome}"
+        return f"{count_of(node.failing_tests, 'test')} {node.outcome}"
     if node.kind == "source":
         return {"failed": "too old", "warned": "late", "succeeded": "fresh"}.get(node.outcome or "", "not checked")
     return {"skipped": "held back", None: "not run"}.get(node.outcome, node.outcome or "")
@@ -152,7 +153,8 @@ def runs_line(runs: Sequence[Mapping[str, object]]) -> RunsLine | None:
     return RunsLine(
         _LINE_WIDTH,
         _LINE_HEIGHT,
-        f"The last {len(runs)} runs, from {clock(seconds[0])} to {clock(seconds[-1])}, at most {clock(longest)}",
+        f"The last {count_of(len(runs), 'run')}, from {clock(seconds[0])} to {clock(seconds[-1])}, at most "
+        f"{clock(longest)}",
         " ".join(f"{x},{y}" for x, y in points),
         [dot for run, dot in zip(runs, dots, strict=True) if run["outcome"] != "succeeded" or dot is dots[-1]],
     )

@@ -13,7 +13,7 @@ from flows.report.artifacts import attaching, key_of
 from flows.report.html.contents import Contents, read_contents
 from flows.report.html.words import clock, headline, moment, share
 from infrastructure.commands import command
-from infrastructure.plain_text import markdown_code, markdown_text
+from infrastructure.plain_text import count_of, markdown_code, markdown_text
 
 DAYS = 30
 _SHOWN = 10
@@ -42,7 +42,7 @@ def overview_markdown(contents: Contents) -> str:
     lines = [
         f"## {markdown_text(contents.project)} on {markdown_code(contents.target)}: {said}",
         "",
-        f"The last {len(contents.runs)} runs, newest last: "
+        f"The last {count_of(len(contents.runs), 'run')}, newest last: "
         + "".join(_MARKS.get(run["run_outcome"], "?") for run in contents.runs),
         "",
         f"- {share(success['good'], success['total'])} of {success['total']} runs in {contents.days} days succeeded",

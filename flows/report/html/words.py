@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flows.engine.context.events import HOOK
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from flows.report.html.contents import Contents
@@ -36,7 +37,7 @@ def ago(then: datetime | None, now: datetime) -> str:
     for size, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
             count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{count_of(count, unit)} ago"
     return "just now"
 
 
@@ -92,4 +93,4 @@ def headline(contents: Contents) -> str:
 
 
 def _count(number: int, noun: str, what: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'} {what}" if number else ""
+    return f"{count_of(number, noun)} {what}" if number else ""

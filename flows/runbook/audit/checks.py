@@ -13,6 +13,7 @@ from flows.runbook.audit.settings import Accuracy, SlowModels
 from flows.runbook.project_tables import ProjectTables, Versions
 from flows.runbook.version_checks import FAULTS, find_faults
 from infrastructure.commands import program
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -54,7 +55,7 @@ def integrity(tables: Warehouse, found: Sequence[Versions], target: str) -> Sect
         {"table": fault.table, "key": fault.key_text, "fault": FAULTS[fault.kind], "found": fault.text}
         for fault in faults
     )
-    looked = f"{len(there)} tables of versions"
+    looked = f"{count_of(len(there), 'table')} of versions"
     unseen = [
         f"{', '.join(names)} {what}" for names, what in ((missing, "not built yet"), (empty, "without rows")) if names
     ]
@@ -67,7 +68,7 @@ def integrity(tables: Warehouse, found: Sequence[Versions], target: str) -> Sect
     keys = len({(fault.table, fault.key_text) for fault in faults})
     action = f"{program()} scd2-repair --target {target} --dry-run repairs several current versions; for the rest, "
     action += "rebuild the model from its source."
-    return Section(title, "error", f"{looked}: {len(faults)} faults at {keys} keys.", rows, action)
+    return Section(title, "error", f"{looked}: {count_of(len(faults), 'fault')} at {keys} keys.", rows, action)
 
 
 def corrections(tables: Warehouse, found: Sequence[Versions], months: int) -> Iterator[Section]:
@@ -97,10 +98,11 @@ def corrections(tables: Warehouse, found: Sequence[Versions], months: int) -> It
         title = f"Corrections after the fact: {one.name}"
         total = sum(int(row["corrections"]) for row in counted)
         if any(row[""] for row in rows):
-            sentence = f"{total:,} in {len(rows)} months; a month has more than {_UNUSUAL} times the usual {usual:g}."
+            span = count_of(len(rows), "month")
+            sentence = f"{total:,} in {span}; a month has more than {_UNUSUAL} times the usual {usual:g}."
             yield Section(title, "warning", sentence, rows, "Ask who entered them so late, and why.")
         else:
-            yield Section(title, "ok", f"{total:,} in {len(rows)} months.", rows)
+            yield Section(title, "ok", f"{total:,} in {count_of(len(rows), 'month')}.", rows)
 
 
 def accuracy(tables: Warehouse, declared: ProjectTables, check: Accuracy) -> Section:
@@ -140,7 +142,7 @@ def accuracy(tables: Warehouse, declared: ProjectTables, check: Accuracy) -> Sec
             return Section(
                 title, "not made", f"No row of {check.calculated} has a row of {check.recorded} to compare with."
             )
-        sentence = f"{compared:,} rows of {check.calculated} agree with {check.recorded} to {check.tolerance}."
+        sentence = f"{check.calculated} and {check.recorded} agree to {check.tolerance} in {count_of(compared, 'row')}."
         return Section(title, "ok", sentence)
     sentence = f"{len(found):,} of {_count(tables, calculated):,} rows do not agree with {check.recorded}."
     return Section(title, "error", sentence, rows, "Find out which side is wrong for each row, before any payment.")
@@ -190,7 +192,7 @@ def slow_models(history: DuckDBPyConnection, settings: SlowModels, now: datetime
     if slower:
         sentence = f"{len(slower)} of {len(rows)} models take over {settings.warn_ratio:g} times as long as before."
         return Section(title, "warning", sentence, shown, f"Look at their SQL and their tables: {program()} report")
-    return Section(title, "ok", f"{len(rows)} models, none much slower than before.", shown)
+    return Section(title, "ok", f"{count_of(len(rows), 'model')}, none much slower than before.", shown)
 
 
 def _count(tables: Warehouse, relation: str) -> int:

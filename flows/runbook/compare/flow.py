@@ -17,6 +17,7 @@ from flows.engine.target.file_lock import one_writer
 from flows.report.artifacts import attaching, key_of
 from flows.runbook.compare.target_state import TableState, TargetState, load, save, state_of_target
 from infrastructure.errors import ConfigError, preview
+from infrastructure.plain_text import count_of
 
 # Settings of a target's place, which have to differ, and settings that do not affect what is built.
 _PLACES = frozenset(
@@ -83,7 +84,7 @@ class Comparison:
         if not self.tables:
             return f"{names[0]} and {names[1]}: there is no table to compare, so nothing is proven to be the same."
         if self.is_equal:
-            return f"{names[0]} and {names[1]}: {self.tables} tables are the same."
+            return f"{names[0]} and {names[1]}: {count_of(self.tables, 'table')} are the same."
         differing = {found.name for found in self.unlike if found.counts and found.what != "configuration"}
         return f"{names[0]} and {names[1]}: {len(differing)} of {self.tables} tables or sources differ."
 

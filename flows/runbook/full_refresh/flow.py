@@ -32,7 +32,7 @@ from flows.warehouses.door import open_warehouse
 from flows.warehouses.warehouse import Warehouse
 from infrastructure.commands import command
 from infrastructure.errors import DbtRunFailed, RefreshUndone, TributaryError, preview
-from infrastructure.plain_text import one_line
+from infrastructure.plain_text import count_of, one_line
 from infrastructure.private_files import private_folder
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _refresh(
         flow_run = current_flow_run()
         refresh, kept = journal.back_up(chosen, views, settings.keep_days, str(flow_run.id) if flow_run else "")
         steps.say(
-            f"Kept {len(chosen)} tables and the definitions of {len(kept) - len(chosen)} views as of now "
+            f"Kept {count_of(len(chosen), 'table')} and the definitions of {len(kept) - len(chosen)} views as of now "
             f"(refresh {refresh.refresh_id})."
         )
         journal.set_state(refresh, "rebuilding")
@@ -185,7 +185,7 @@ def _refresh(
     except BaseException as exc:
         _undo(profile, refresh, exc, steps)
         raise
-    steps.say(f"Compared {len(kept) - len(views)} tables with the old ones: all within the tolerances.")
+    steps.say(f"Compared {count_of(len(kept) - len(views), 'table')} with the old ones: all within the tolerances.")
     place = _documented(project, profile, settings, refresh, steps) if docs else None
     _drop_expired(profile, refresh, steps)
     _close_incident(profile)
@@ -320,7 +320,8 @@ def _say_what_would_be_done(
             steps.say(f"Copy {name}, {int(row['counted']):,} rows.")
         steps.say(f"Save the definitions of {len(views)} views.")
         steps.say(
-            f"dbt build --full-refresh --target {profile.target}: {len(declared.tables())} tables. Snapshots continue "
+            f"dbt build --full-refresh --target {profile.target}: {count_of(len(declared.tables()), 'table')}. "
+            "Snapshots continue "
             "and are never rebuilt: dbt has no full refresh for them."
         )
         steps.say("Compare rows, keys and sums with the old tables; restore those if anything fails or differs.")

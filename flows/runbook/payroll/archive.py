@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flows.runbook.payroll.ledger import sibling
 from flows.runbook.payroll.payments import PAYMENTS, relation_of
 from infrastructure.errors import ConfigError, PayrollStopped
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.manifest import Manifest
@@ -40,7 +41,8 @@ def archive_payments(tables: Warehouse, manifest: Manifest, day: date) -> str:
             if different := _count_different(tables, payments, archive):
                 tables.drop(archive)
                 raise PayrollStopped(
-                    f"{different} payments changed while they were archived. Start payroll again; nothing was exported."
+                    f"{count_of(different, 'payment')} changed while they were archived. Start payroll again; "
+                    "nothing was exported."
                 )
             return archive
         if _count_different(tables, payments, archive) == 0:

@@ -28,6 +28,7 @@ from flows.runbook.payroll.payments import Compared, Payments, read_compared, re
 from flows.warehouses.door import open_warehouse
 from infrastructure.commands import program
 from infrastructure.errors import DbtRunFailed, PayrollStopped, TributaryError
+from infrastructure.plain_text import count_of
 from infrastructure.profiles import load_profile
 
 if TYPE_CHECKING:
@@ -111,4 +112,4 @@ def _built(target: str, project_dir: str | None) -> GatedBuild:
 
 def _stopped(concert_id: int, reasons: Sequence[str]) -> TributaryError:
     said = "\n".join(f"- {reason}" for reason in reasons)
-    return PayrollStopped(f"Payroll of concert {concert_id} is stopped for {len(reasons)} reasons:\n{said}")
+    return PayrollStopped(f"Payroll of concert {concert_id} is stopped for {count_of(len(reasons), 'reason')}:\n{said}")

@@ -31,6 +31,7 @@ from flows.runbook.payroll.signoff_form import Asked, waiting
 from flows.warehouses.door import open_warehouse
 from infrastructure.commands import command, program
 from infrastructure.errors import ConfigError, PayrollStopped, TributaryError, preview
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.manifest import Manifest
@@ -205,7 +206,7 @@ def post_payroll(  # noqa: PLR0913  (its form in Prefect's UI)
         if not dry_run:
             ledger.pay(paid, entries)
     current_reporter().note(
-        f"Concert {concert_id}: {len(payments.rows)} musicians, {money(total)} paid on {day}"
+        f"Concert {concert_id}: {count_of(len(payments.rows), 'musician')}, {money(total)} paid on {day}"
         f"{', not recorded (dry run)' if dry_run else ''}."
     )
     return PostPayroll(concert_id, target, len(payments.rows), payments.total, adjusted, total, day, dry_run)

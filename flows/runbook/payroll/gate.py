@@ -13,6 +13,7 @@ from flows.engine.artifacts.manifest import DATA_TYPES, Manifest, Node
 from flows.engine.artifacts.results import DbtResult, NodeResult
 from flows.engine.context.events import name_in
 from flows.runbook.payroll.payments import CONCERTS, MUSICIANS, PAYMENTS, RECONCILIATION, Compared, Payments, faults
+from infrastructure.plain_text import count_of
 
 # The models with the payments, their names, and their comparison with the source.
 MODELS = (PAYMENTS, MUSICIANS, CONCERTS, RECONCILIATION)
@@ -65,7 +66,7 @@ class GateVerdict:
         return self.outcome != PASSED and not (self.outcome == WARNED and not self.is_critical)
 
     def __str__(self) -> str:
-        rows = f" ({self.failures:,} rows)" if self.failures else ""
+        rows = f" ({count_of(self.failures, 'row')})" if self.failures else ""
         return f"{'critical test' if self.is_critical else 'test'} {self.name} {self.outcome}{rows}"
 
 

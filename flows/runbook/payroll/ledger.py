@@ -18,6 +18,7 @@ from flows.runbook.payroll.payments import PAYMENTS, ZERO, relation_of
 from flows.runbook.payroll.signoff import Signature, SignoffAnswer
 from infrastructure.commands import command
 from infrastructure.errors import PayrollStopped
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.manifest import Manifest
@@ -129,7 +130,8 @@ class PayrollLedger:
         found = self.tables.rows(f"select {', '.join(_RUNS)} from {self._runs} where concert_id = ?", [concert_id])
         if len(found) > 1:
             raise PayrollStopped(
-                f"{self._runs} has {len(found)} rows of concert {concert_id}, not one: delete the wrong ones."
+                f"{self._runs} has {count_of(len(found), 'row')} of concert {concert_id}, not one: delete the wrong "
+                "ones."
             )
         return _run(found[0]) if found else None
 

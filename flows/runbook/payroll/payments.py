@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from infrastructure.errors import ConfigError, PayrollStopped, preview
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.manifest import Manifest
@@ -124,7 +125,8 @@ def relation_of(manifest: Manifest, model: str) -> str:
     if len(found) > 1:
         said = preview([node.unique_id for node in found])
         raise ConfigError(
-            f"The dbt project has {len(found)} models {model} ({said}): payroll needs one. Rename the others."
+            f"The dbt project has {count_of(len(found), 'model')} {model} ({said}): payroll needs one. Rename the "
+            "others."
         )
     if not found or not found[0].relation:
         raise ConfigError(f"The dbt project has no model {model} in the warehouse, so there is no payroll to run.")

@@ -14,6 +14,7 @@ from flows.runbook.payroll.ledger import PayrollLedger, now, signatures_of
 from flows.runbook.payroll.payments import RECONCILIATION, faults, read_compared, read_payments, relation_of
 from flows.runbook.payroll.signoff import ROLES, missing_roles, valid
 from flows.warehouses.door import open_warehouse
+from infrastructure.plain_text import count_of
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.manifest import Manifest
@@ -44,7 +45,7 @@ def plan_payroll(
     steps = [
         f"check the freshness of the sources of {project.name} that payroll depends on",
         f"dbt build --select {SELECT} on {target}",
-        f"confirm that {len(tests)} tests ran and passed, {critical} of them critical",
+        f"confirm that {count_of(len(tests), 'test')} ran and passed, {critical} of them critical",
         f"compare every payment of concert {concert_id} with what the source recorded",
     ]
     stops = without_critical_test(manifest)
@@ -62,7 +63,7 @@ def plan_payroll(
             signatures = valid(signatures_of(ledger.entries(concert_id)), payments.checksum, now(), lasts)
             missing = missing_roles(signatures)
             steps.append(
-                f"as things stand, {len(payments.rows)} musicians and {payments.total:,.2f} in all, "
+                f"as things stand, {count_of(len(payments.rows), 'musician')} and {payments.total:,.2f} in all, "
                 f"checksum {payments.checksum[:12]}"
             )
     steps.append(f"wait for signatures of: {', '.join(missing)}" if missing else "all have signed this data already")

@@ -11,6 +11,7 @@ from flows.runbook.payroll.checks import PayrollEvidence
 from flows.runbook.payroll.gate import PASSED
 from flows.runbook.payroll.payments import Payment, Payments, expected_net, workings
 from flows.runbook.payroll.signoff import ROLES, Signature
+from infrastructure.plain_text import count_of
 
 
 def money(amount: Decimal | None) -> str:
@@ -24,7 +25,7 @@ def summary(checked: PayrollEvidence) -> str:
     warned = [str(verdict) for verdict in checked.verdicts if verdict.outcome != PASSED]
     oldest = min(checked.loaded_at.values())
     lines = [
-        f"- {passed} tests ran and passed" + (f"; {'; '.join(warned)}" if warned else ""),
+        f"- {count_of(passed, 'test')} ran and passed" + (f"; {'; '.join(warned)}" if warned else ""),
         f"- {len(checked.loaded_at)} source tables are fresh, the oldest from {oldest:%Y-%m-%d %H:%M} UTC",
     ]
     equal = sum(each.is_equal for each in checked.compared)
@@ -33,7 +34,7 @@ def summary(checked: PayrollEvidence) -> str:
             f"- {unrecorded} of {len(checked.payments.rows)} payments are not recorded by the source yet; none differs"
         )
     else:
-        lines.append(f"- all {equal} payments equal what the source recorded, to the cent")
+        lines.append(f"- all {count_of(equal, 'payment')} equal what the source recorded, to the cent")
     return "\n".join(lines)
 
 
@@ -50,7 +51,8 @@ def form_text(payments: Payments, found: str, signatures: Sequence[Signature], r
     )
     notice = f"**Refused: {refused}**\n\n" if refused else ""
     return (
-        f"{notice}**Payroll of concert {payments.concert_id}{_title(payments)}**: {len(payments.rows)} musicians, "
+        f"{notice}**Payroll of concert {payments.concert_id}{_title(payments)}**: "
+        f"{count_of(len(payments.rows), 'musician')}, "
         f"**{money(payments.total)}** in all.\n\n{found}\n\nThe spot check is among this run's artifacts. "
         f"Signatures are for the data with checksum `{payments.checksum[:12]}`.\n\n| role | state |\n|---|---|\n{rows}"
     )

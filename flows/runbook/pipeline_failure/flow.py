@@ -25,7 +25,7 @@ from flows.services.airbyte.client import AirbyteClient, Job, SyncPatience, find
 from flows.services.airbyte.sync_events import connections_of, freshness_hours_of
 from flows.services.airbyte.sync_health import SyncHealth, health_incident, health_of, incident_key
 from infrastructure.errors import ConfigError, DbtRunFailed, UpstreamUnavailable
-from infrastructure.plain_text import markdown_code, markdown_text
+from infrastructure.plain_text import count_of, markdown_code, markdown_text
 
 if TYPE_CHECKING:
     pass
@@ -188,7 +188,7 @@ def _is_confirmed(found: PipelineFailure, due: Sequence[str]) -> bool:
         ),
     )
     form._description = "\n".join(  # pyright: ignore[reportPrivateUsage]  (what RunInput.with_initial_data does)
-        [f"**{len(due)} connections would be synced again**", "", *(f"- {line}" for line in lines_of(found))]
+        [f"**{count_of(len(due), 'connection')} to be synced again**", "", *(f"- {line}" for line in lines_of(found))]
     )
     current_reporter().note("Waiting for a confirmation of the restart in the Prefect UI.")
     try:

@@ -10,6 +10,7 @@ from flows.engine.artifacts.manifest import Manifest
 from flows.engine.artifacts.results import DbtResult
 from flows.engine.context.events import name_in
 from infrastructure.errors import preview
+from infrastructure.plain_text import count_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Stale:
 
     def __str__(self) -> str:
         age = f"is of {self.loaded_at:%Y-%m-%d %H:%M} UTC" if self.loaded_at else "has no rows, or could not be read"
-        hurts = f"{len(self.models)} models depend on it"
+        hurts = f"{count_of(len(self.models), 'model')} {'depends' if len(self.models) == 1 else 'depend'} on it"
         if self.exposures:
             hurts += f", and people read: {preview(self.exposures)}"
         return f"source {self.source}.{self.table} {age}; {hurts}"

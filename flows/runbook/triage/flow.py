@@ -19,7 +19,7 @@ from flows.report.artifacts import attaching, key_of
 from flows.runbook.triage.changes import Changes, changes_since, failing_tests, keep_passes, last_state
 from flows.warehouses.door import open_warehouse
 from infrastructure.errors import DbtRunFailed, TributaryError, UpstreamUnavailable
-from infrastructure.plain_text import markdown_block, markdown_code, markdown_text
+from infrastructure.plain_text import count_of, markdown_block, markdown_code, markdown_text
 
 if TYPE_CHECKING:
     from flows.engine.artifacts.manifest import Manifest
@@ -225,7 +225,7 @@ def _publish(found: Triage, manifest: Manifest) -> None:
 
 
 def as_markdown(found: Triage) -> str:
-    lines = [f"## {len(found.failing)} tests fail on {markdown_code(found.target)}", ""]
+    lines = [f"## {count_of(len(found.failing), 'failing test')} on {markdown_code(found.target)}", ""]
     for each in found.failing:
         lines.append(f"### {markdown_code(each.name)}{' (critical)' if each.is_critical else ''}")
         lines += ["", f"{each.failures or 0:,} rows.", "", markdown_block(each.message), ""]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from flows.alerts.incident import Incident, Severity
 from flows.services.airbyte.client import AirbyteConnection, Job
+from infrastructure.plain_text import plural_of
 
 # well      the newest sync succeeded, or the next one is under way in time
 # failed    the newest one failed
@@ -136,7 +137,7 @@ def health_incident(health: SyncHealth, target: str) -> Incident:
 
 def _hours(span: timedelta) -> str:
     hours = span.total_seconds() / 3600
-    return f"{hours:g} hour{'' if hours == 1 else 's'}"
+    return f"{hours:g} {'hour' if hours == 1 else plural_of('hour')}"
 
 
 def _last_success(health: SyncHealth) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from flows.services.dbt_cloud.client import CANCELLED, ERROR, SUCCESS, CloudClient, Json
 from flows.services.dbt_cloud.transport import AnswerLost, RequestRefused, look_for
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from infrastructure.plain_text import count_of
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ async def find_job(client: CloudClient, job: str | int, project_id: int | None =
         names = ", ".join(repr(it["name"]) for it in near[:5])
         raise ConfigError(f"dbt Cloud has no job {job!r}.{f' There is {names}.' if near else ''}")
     ids = ", ".join(f"{it['id']} in project {it['project_id']}" for it in named[:5])
-    raise ConfigError(f"dbt Cloud has {len(named)} jobs {job!r}: {ids}. Give the id.")
+    raise ConfigError(f"dbt Cloud has {count_of(len(named), 'job')} {job!r}: {ids}. Give the id.")
 
 
 async def start_or_adopt(client: CloudClient, followed: Followed, key: str, request: Mapping[str, Any]) -> None:

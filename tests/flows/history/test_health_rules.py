@@ -160,7 +160,7 @@ def test_lag_runs_from_the_load_to_the_first_build_after_it(tmp_path: Path) -> N
         return run([staged, mart], AT - timedelta(hours=hours_ago))
 
     quick = judged(tmp_path / "1", "transformation_lag", [checked, built(2), built(1)])
-    assert (quick.outcome, quick.found) == (PASSED, "All 1 models are up to date. The longest lag is 60 min.")
+    assert (quick.outcome, quick.found) == (PASSED, "The one model is up to date. The longest lag is 60 min.")
     waiting = judged(tmp_path / "2", "transformation_lag", [checked, built(5)])
     assert (waiting.outcome, waiting.items) == (WARNED, ("mart: the newest load has waited 4 h",))
     assert judged(tmp_path / "2", "transformation_lag", [], AT + timedelta(hours=25)).outcome == FAILED

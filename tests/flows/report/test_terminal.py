@@ -62,7 +62,7 @@ def test_very_many_failures_do_not_fill_the_screen() -> None:
 def test_fresh_sources_are_one_line_and_a_stale_one_is_named() -> None:
     used = console()
     print_freshness(used, result(node("shop.orders", "pass", kind="source")))
-    assert text_of(used) == "Sources: all 1 are fresh\n\n"
+    assert text_of(used) == "Sources: the one source is fresh\n\n"
     used = console()
     print_freshness(used, result(node("shop.orders", "warn", kind="source")))
     assert "warning shop.orders" in text_of(used)
@@ -71,7 +71,7 @@ def test_fresh_sources_are_one_line_and_a_stale_one_is_named() -> None:
 def test_hooks_are_not_counted_as_sources() -> None:
     used = console()
     print_freshness(used, result(node("hook", kind="operation"), node("shop.orders", "pass", kind="source")))
-    assert "all 1 are fresh" in text_of(used)
+    assert "the one source is fresh" in text_of(used)
 
 
 def test_without_a_terminal_there_are_a_few_plain_lines() -> None:
