@@ -98,10 +98,11 @@ def tests_sentence(tests: Sequence[NodeResult]) -> str:
     for outcome, verb in (("failed", "failed"), ("warned", "warned"), ("skipped", "did not run")):
         if found := [test for test in tests if test.outcome == outcome]:
             of = f"{len(found)} of {len(tests)} tests" if not parts else str(len(found))
-            names = [f"{test.name} ({test.failures:,} rows)" if test.failures else test.name for test in found]
+            names = [
+                f"{test.name} ({count_of(test.failures, 'row')})" if test.failures else test.name for test in found
+            ]
             parts.append(f"{of} {verb}: {preview(names)}")
-    passed = f"{len(tests)} tests passed" if len(tests) > 1 else "1 test passed"
-    return f"{'; '.join(parts) or passed}."
+    return f"{'; '.join(parts) or count_of(len(tests), 'test') + ' passed'}."
 
 
 def folder_event(flow_run: FlowRun, folder: Folder, parents: Sequence[str], is_over: bool) -> dict[str, Any]:
