@@ -120,4 +120,4 @@ def _print(done: Transformation, as_json: bool) -> None:
         print_result(console, result)
         print_log_path(console, result)
     for model, rows in done.cached.items():
-        console.print(f"{count_of(rows, 'row')} of {model} are in the dashboard cache.")
+        console.print(f"In the dashboard cache: {count_of(rows, 'row')} of {model}.")

@@ -197,6 +197,6 @@ def _say(missed: Sequence[AirbyteSync], flow_run_id: str | None, healths: Sequen
     for health in badly:
         note(f"Connection {health.connection_id} of {', '.join(health.sources)}: {health.state}.")
     if flow_run_id:
-        note(f"Started flow run {flow_run_id} for {count_of(len(missed), 'sync')} that were not announced.")
+        note(f"Started flow run {flow_run_id} for {count_of(len(missed), 'sync')} not announced.")
     else:
         note("Every finished sync has its run: nothing to start.")

@@ -258,7 +258,9 @@ def _tested(
         result: DbtResult | None = exc.finished_result
         if result is None or critical_failures(result):
             raise
-        current_reporter().note(f"{count_of(len(exc.failed), 'test')} failed that are not critical: the run continues.")
+        current_reporter().note(
+            f"{count_of(len(exc.failed), 'test')} failed, none of them critical: the run continues."
+        )
         return result
 
 

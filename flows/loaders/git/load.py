@@ -311,8 +311,8 @@ def _notes(repository: Repository, bad_dates: int) -> Iterator[str]:
         )
     if bad_dates:
         yield (
-            f"{count_of(bad_dates, 'commit')} of {repository.name} have a date that cannot be read; it is stored as "
-            "1970-01-01."
+            f"{count_of(bad_dates, 'commit')} of {repository.name} with a date that cannot be read; "
+            "it is stored as 1970-01-01."
         )
 
 

@@ -84,7 +84,7 @@ class Comparison:
         if not self.tables:
             return f"{names[0]} and {names[1]}: there is no table to compare, so nothing is proven to be the same."
         if self.is_equal:
-            return f"{names[0]} and {names[1]}: {count_of(self.tables, 'table')} are the same."
+            return f"{names[0]} and {names[1]}: {count_of(self.tables, 'table')}, all the same."
         differing = {found.name for found in self.unlike if found.counts and found.what != "configuration"}
         return f"{names[0]} and {names[1]}: {len(differing)} of {self.tables} tables or sources differ."
 

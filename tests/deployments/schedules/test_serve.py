@@ -70,7 +70,7 @@ def test_what_is_served_runs_without_a_worker_until_it_is_stopped(
             served.kill()
             served.wait()
         said = log.read_text()
-        assert f"Serving 1 deployments of {prefect_server}" in said
+        assert f"Serving 1 deployment of {prefect_server}" in said
         assert "01-01 04:00 UTC" in said
         assert "Stopped. Nothing is running any more." in said
         # Python's own tracker of shared resources ends by itself, a moment after its parent.

@@ -129,7 +129,7 @@ def test_a_node_that_a_selection_cannot_name_is_named() -> None:
 def test_a_model_without_compiled_sql_is_named() -> None:
     bare = json.loads(json.dumps(MANIFEST))
     bare["nodes"]["model.shop.orders"]["compiled_code"] = None
-    with pytest.raises(ConfigError, match=r"no compiled SQL of 1 nodes: model\.shop\.orders\. .*--how dbt"):
+    with pytest.raises(ConfigError, match=r"no compiled SQL of 1 node: model\.shop\.orders\. .*--how dbt"):
         node_by_node(manifest_of(bare), compiled_in(bare), DBT)
 
 

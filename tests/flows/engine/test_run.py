@@ -227,7 +227,7 @@ def test_variables_that_hide_dbts_log_hide_no_node(own_state: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("project", "message"),
     [
-        ("packaged", r"needs 1 packages and none is installed\. Install them with: uv run dbt deps --project-dir "),
+        ("packaged", r"needs 1 package and none is installed\. Install them with: uv run dbt deps --project-dir "),
         ("outcomes/models", r"models is not a dbt project: it has no dbt_project\.yml"),
         ("nowhere", r"There is no folder .*nowhere\. Give the folder of a dbt project with --project-dir"),
     ],

@@ -128,7 +128,7 @@ def test_tests_of_a_tag_or_a_model_may_find_nothing(tmp_path: Path) -> None:
     versions = case("one_current_version", tags=["scd2"])
     runs = [run([table, agrees, versions, case("other", outcome="failed", failures=9)])]
     assert judged(tmp_path / "1", "reconciliation", runs).outcome == PASSED
-    assert judged(tmp_path / "1", "scd2_integrity", runs).found == "1 tests found nothing."
+    assert judged(tmp_path / "1", "scd2_integrity", runs).found == "1 test found nothing."
     later = AT + timedelta(minutes=5)
     wrong = run([agrees | {"outcome": "failed", "failures": 3}], later, command="dbt test")
     finding = judged(tmp_path / "2", "reconciliation", [*runs, wrong])

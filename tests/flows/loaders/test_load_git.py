@@ -352,7 +352,7 @@ def test_a_date_that_cannot_be_is_stored_as_1970_and_counted(
     result = load(raw, small.folder)
     found = raw.rows("github_commits", "authored_at, committed_at", f"where hash = '{odd}'")
     assert found == [(EPOCH, EPOCH)]
-    assert [note for note in result.repositories[0].notes if "1 commits of small have a date" in note]
+    assert [note for note in result.repositories[0].notes if "1 commit of small with a date" in note]
     assert len(raw.rows("github_commits")) == 4
 
 

@@ -104,7 +104,7 @@ def test_corrections_are_counted_by_month_and_broken_versions_named_by_key(opene
     nothing = integrity(tables, [versions], "t")
     assert (nothing.outcome, nothing.sentence) == (
         "not made",
-        "1 tables of versions (v without rows): they have no versions to check.",
+        "1 table of versions (v without rows): they have no versions to check.",
     )
     tables.execute(
         f"insert into {relation} values (1, '2026-01-01', null, '2026-01-01'), (2, '2026-01-01', null, '2026-02-03'), "

@@ -37,7 +37,7 @@ def test_targets_that_hold_the_same_are_equal_wherever_they_are() -> None:
     found = compared(DEV, PROD)
     assert found.is_equal
     assert [(one.name, one.counts) for one in found.unlike] == [("profile: path", False)]
-    assert found.sentence() == "dev and prod: 1 tables are the same."
+    assert found.sentence() == "dev and prod: 1 table, all the same."
 
 
 def test_targets_that_hold_nothing_are_not_known_to_be_the_same() -> None:

@@ -72,7 +72,7 @@ def test_what_is_unhealthy_or_could_not_be_checked_fails_the_run_and_opens_incid
         "tests": NOT_RUN,
     }, "the last run is for the morning"
     assert "1 failed, 2 could not run" in str(error)
-    assert "source_freshness: 1 of 1 sources are not fresh." in str(error)
+    assert "source_freshness: 1 of 1 source is not fresh." in str(error)
     incidents = {key: entry.incident for key, entry in store_of(target, os.environ).read().incidents.items()}
     assert {"health/source_freshness", "health/row_counts", "health/tests"} <= set(incidents)
     incident = incidents["health/source_freshness"]

@@ -80,7 +80,7 @@ def test_payroll_goes_on_only_with_fresh_data_and_every_test_passed(
     assert "payroll/concert 7 waits" not in store_of(target, os.environ).read().incidents
 
     deliver_payments(target, amount="null")
-    with pytest.raises(PayrollStopped, match=r"critical test net_amount_is_there failed \(1 rows\)"):
+    with pytest.raises(PayrollStopped, match=r"critical test net_amount_is_there failed \(1 row\)"):
         pre_payroll(7, target, PROJECT, export_to=str(tmp_path))
     assert not list(tmp_path.iterdir())
 

@@ -64,7 +64,7 @@ def test_nothing_is_installed_when_told_so_or_when_it_was_done_by_hand(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(packages.NO_DEPS_VARIABLE, "1")
-    with pytest.raises(ConfigError, match="needs 1 packages and none is installed"):
+    with pytest.raises(ConfigError, match="needs 1 package and none is installed"):
         project_to_run(project)
 
     monkeypatch.delenv(packages.NO_DEPS_VARIABLE)

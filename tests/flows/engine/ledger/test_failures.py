@@ -91,7 +91,7 @@ def test_a_failure_names_the_first_five_nodes_the_reason_and_the_log() -> None:
     assert str(error) == (
         "n0 failed: Binder Error: no column. "
         "dbt build failed on target dev for 7 of 8 nodes: n0, n1, n2, n3, n4 and 2 more."
-        f" 1 were skipped because of them. Log: {log_of(Path('/run'))}"
+        f" 1 was skipped because of them. Log: {log_of(Path('/run'))}"
     )
     assert (len(error.failed), error.skipped, error.is_transient) == (7, ("model.shop.z",), False)
 
