@@ -254,8 +254,8 @@ def _require_compiled(
     missing = [key for key in wanted if not compiled[key].sql]
     if missing:
         raise ConfigError(
-            f"The manifest has no compiled SQL of {count_of(len(missing), 'node')}: {preview(missing)}. Build the project on "
-            "the target once, or compile it there with `dbt compile`, and render again; or render with --how dbt."
+            f"The manifest has no compiled SQL of {count_of(len(missing), 'node')}: {preview(missing)}. Build the "
+            "project on the target once, or compile it there with `dbt compile`, and render again; or render with --how dbt."
         )
 
 

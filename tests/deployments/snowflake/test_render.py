@@ -224,7 +224,7 @@ def test_the_command_writes_a_script_and_refuses_the_manifest_of_another_warehou
     manifest.write_text(json.dumps(MANIFEST))
     words = ["render", "--target", "prod", "--manifest", str(manifest), "--how", "sql"]
     done = CliRunner().invoke(main, [*words, "--output", str(script)])
-    assert (done.exit_code, done.output) == (0, f"{script}: 9 tasks, 1 streams on sources.\n")
+    assert (done.exit_code, done.output) == (0, f"{script}: 9 tasks, 1 stream on sources.\n")
     assert "--   test.shop.warned is a warning, which stops nothing\n" in script.read_text()
     manifest.write_text(json.dumps(MANIFEST | {"metadata": {"adapter_type": "duckdb"}}))
     done = CliRunner().invoke(main, words)
