@@ -137,7 +137,7 @@ def within_limits(tasks: Sequence[Task]) -> list[Task]:
     found = _with_relays(found)
     if len(found) + 1 > MAX_TASKS:
         raise ConfigError(
-            f"The graph has {count_of(len(found) + 1, 'task')}, and Snowflake allows {MAX_TASKS}. Render it with "
+            f"The graph has {count_of(len(found) + 1, 'task')}, and Snowflake allows {MAX_TASKS:,}. Render it with "
             "--how dbt, where "
             "dbt itself follows the DAG in one task."
         )

@@ -149,7 +149,7 @@ def test_a_graph_stays_within_what_a_task_may_have_before_and_after_it() -> None
         return name == wanted or any(reaches(before, wanted) for before in found[name].after if before in found)
 
     assert all(reaches("b200", root.name) for root in roots)
-    with pytest.raises(ConfigError, match="has 1001 tasks, and Snowflake allows 1000"):
+    with pytest.raises(ConfigError, match="has 1,001 tasks, and Snowflake allows 1,000"):
         within_limits([Task(f"t{number}", "SELECT 1", ("t0",) if number else ()) for number in range(990)])
 
 
