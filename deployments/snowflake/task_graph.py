@@ -255,7 +255,8 @@ def _require_compiled(
     if missing:
         raise ConfigError(
             f"The manifest has no compiled SQL of {count_of(len(missing), 'node')}: {preview(missing)}. Build the "
-            "project on the target once, or compile it there with `dbt compile`, and render again; or render with --how dbt."
+            "project on the target once, or compile it there with `dbt compile`, and render again; or render with "
+            "--how dbt."
         )
 
 

@@ -1,4 +1,4 @@
-"""`python -m flows events`."""
+"""`tributary events`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from flows.engine.context.state import State
 
 
-@click.group(epilog=examples("python -m flows events replay 20261128T031500 --to openlineage"))
+@click.group(epilog=examples("tributary events replay 20261128T031500 --to openlineage"))
 def events() -> None:
     """Tell other tools what happened in a run."""
 
 
 @events.command(
     epilog=examples(
-        "python -m flows events replay --to openlineage",
-        "python -m flows events replay 20261128T031500 --to openlineage --target prod",
-        "python -m flows events replay 20261128T031500 --to openlineage --again",
+        "tributary events replay --to openlineage",
+        "tributary events replay 20261128T031500 --to openlineage --target prod",
+        "tributary events replay 20261128T031500 --to openlineage --again",
     )
 )
 @click.argument("run", required=False)

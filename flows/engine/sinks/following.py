@@ -26,6 +26,7 @@ from flows.engine.ledger.resume import name_of_run
 from flows.engine.ledger.stream import RunEvent, RunStarted, StreamReader
 from flows.engine.sinks.last_state import do_beside_the_end
 from flows.engine.sinks.sink import Kind, Sink, kinds
+from infrastructure.commands import command
 from infrastructure.plain_text import one_line
 
 # How often it is looked what a ledger has new.
@@ -222,7 +223,7 @@ class Follower:
             why = f": {self._why}" if self._why else ""
             current_reporter().note(
                 f"{self._kind.title} did not take all events of this run{why}. The next run on this machine sends "
-                f"them, or: python -m flows events replay {name_of_run(self._run_path)} --to {self._kind.name}"
+                "them, or: " + command(f"events replay {name_of_run(self._run_path)} --to {self._kind.name}")
             )
 
     def _work(self) -> None:

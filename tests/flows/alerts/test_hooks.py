@@ -130,7 +130,7 @@ def test_what_an_earlier_version_told_of_a_project_ends_with_the_run_that_its_co
         given = {"target": fresh, "project_dir": project}
         tell_completed(dbt_full_pipeline, FlowRun(flow_id=uuid4(), name="x", parameters=given), Completed())
 
-    command = f"uv run python -m flows run --target {fresh} --project-dir ../farm --resume"
+    command = f"uv run tributary run --target {fresh} --project-dir ../farm --resume"
     key = "flow/dbt-full-pipeline"
     open_incident(Incident(key, "error", "dbt-full-pipeline failed", target=fresh, retry_command=command))
     succeeds("../shop")

@@ -231,7 +231,7 @@ def test_a_receiver_that_is_away_costs_a_sentence_and_the_next_run_sends_the_res
         wait_until(lambda: receiver.refused > 0, "it has been asked")
     (said,) = notes.said
     assert said.startswith("OpenLineage did not take all events of this run: HTTPConnectionPool") or "503" in said
-    assert said.endswith("or: python -m flows events replay 20261128T120000 --to openlineage")
+    assert said.endswith("or: uv run tributary events replay 20261128T120000 --to openlineage")
 
     receiver.refusing = 0
     second = written(tmp_path / "20261128T130000.0Z-build", A_RUN)
