@@ -22,7 +22,7 @@ from infrastructure.blocks.documents import (
     target_documents,
 )
 from infrastructure.blocks.given import mended, secrets_in_clear
-from infrastructure.console import given_workspace
+from infrastructure.commands import command
 from infrastructure.errors import ConfigError, preview
 from infrastructure.plan import Change, Plan
 from infrastructure.profiles import read_profile
@@ -221,8 +221,7 @@ def given_away(target: str, block: Reference, paths: Sequence[str]) -> str:
     shows = f"{target}: the {block} shows {preview(paths)} in clear to every reader of Prefect's API. "
     if block.type_slug != PROFILE_TYPE:
         return shows + "Save it again with the secret in a field of its own, then change that secret."
-    command = " ".join(["uv run python -m infrastructure.setup_profiles", *given_workspace()])
-    return shows + f"To move that into a Secret block: {command} --mend-block {block.name}"
+    return shows + f"To move that into a Secret block: {command(f'setup --mend-block {block.name}')}"
 
 
 def _limit_change(name: str, size: int | None) -> LimitChange:

@@ -82,7 +82,7 @@ def test_what_is_wrong_with_it_is_a_sentence_without_secrets(workspace: Path) ->
         pass
     (said,) = notes.said
     assert said.startswith("The sink board did not take all events of this run: the board at http://board is full. ")
-    assert said.endswith("or: python -m flows events replay 20261128T120000 --to board")
+    assert said.endswith("or: uv run tributary events replay 20261128T120000 --to board")
 
 
 def test_a_sink_that_is_not_there_is_said_with_those_that_are(workspace: Path) -> None:
