@@ -163,7 +163,7 @@ def test_a_profile_block_that_shows_a_password_is_used_with_a_warning_and_one_co
 
     shown = f"{fresh}: the block dbt-cli-profile/{mine} shows target_configs.extras.password in clear"
     assert shown in warned.stdout
-    assert f"infrastructure.setup_profiles --mend-block {mine}" in warned.stdout
+    assert f"setup --mend-block {mine}" in warned.stdout
     assert before.connection() == after.connection() == {"type": "postgres", "threads": 3, **INSIDE, "schema": "other"}
     assert mended.exit_code == 0, mended.output
     assert f"which is now in secret/{mine}-password" in mended.stdout
