@@ -72,6 +72,12 @@ def test_a_worker_runs_each_project_of_a_workspace_from_its_own_place(
         }
         for name, content in files.items():
             (own / name).write_text(yaml.safe_dump(content))
+        # As init writes them.
+        (own / ".tributary").mkdir()
+        (own / ".tributary" / ".gitignore").write_text("*\n")
+        (own / ".gitignore").write_text("*.duckdb\n*.duckdb.wal\n")
+        for arguments in (("init", "-q"), ("add", "-A"), (*identity, "commit", "-qm", "one")):
+            subprocess.run(["git", *arguments], cwd=own, check=True)
         from infrastructure.setup_profiles import main as setup
 
         assert CliRunner().invoke(setup, []).exit_code == 0
@@ -100,5 +106,8 @@ def test_a_worker_runs_each_project_of_a_workspace_from_its_own_place(
         found = connection.execute(
             f"select distinct project, commit_hash from read_parquet('{tmp_path}/history/**/*.parquet')"
         ).fetchall()
+    status = ["git", "status", "--porcelain"]
+    changed = subprocess.run(status, cwd=own, check=True, capture_output=True, text=True).stdout
+    assert changed == "", "nothing of the user's is touched"
     assert {name for (name,) in built} >= {"shop_model", "finance_model"}
     assert sorted(found) == [("finance", commit), ("shop", None)]
