@@ -148,7 +148,7 @@ def test_a_profile_that_holds_credentials_itself_is_refused(
     with pytest.raises(ConfigError, match="holds credentials itself") as caught:
         load_profile(fresh)
     assert "geheim" not in str(caught.value)
-    assert f"infrastructure.setup_profiles --target {fresh}. Then change those" in str(caught.value)
+    assert f"tributary setup --target {fresh}. Then change those" in str(caught.value)
 
 
 def test_a_profile_with_target_configs_that_carry_credentials_is_refused(prefect_server: str, fresh: str) -> None:
