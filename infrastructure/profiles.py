@@ -22,7 +22,6 @@ from infrastructure.blocks.documents import (
     TASK_RUNS_KEY,
     Reference,
     SavedDocument,
-    profile_block,
 )
 from infrastructure.blocks.given import given_output
 from infrastructure.commands import command
@@ -35,7 +34,7 @@ from infrastructure.targets.outputs import KEYS_AS_FILES, is_env_var, local_sett
 from infrastructure.targets.secret_names import is_secret_name
 from infrastructure.targets.settings import DEFAULT_TASK_RUNS, TaskRuns
 from infrastructure.targets.target_file import Targets, load_targets
-from infrastructure.targets.warehouses import WAREHOUSES, Target
+from infrastructure.targets.warehouses import WAREHOUSES, Target, profile_block
 from infrastructure.workspace import EXAMPLE, targets_file, workspace
 from infrastructure.yaml_file import meant
 

@@ -17,7 +17,6 @@ from infrastructure.blocks.documents import (
     change_of,
     merge,
     pagerduty_documents,
-    profile_block,
     slack_documents,
     target_documents,
 )
@@ -34,6 +33,7 @@ from infrastructure.server.automations import (
 )
 from infrastructure.targets.outputs import blanked_names, output_of, read_secrets
 from infrastructure.targets.target_file import SERVICES, Airbyte, DashboardCache, PagerDuty, SlackWebhook, Targets
+from infrastructure.targets.warehouses import profile_block
 from infrastructure.workspace import targets_file
 from infrastructure.yaml_file import all_of, meant
 

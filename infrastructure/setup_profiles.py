@@ -19,7 +19,6 @@ from infrastructure.blocks.documents import (
     BlockChange,
     SavedDocument,
     change_of,
-    profile_block,
     target_documents,
 )
 from infrastructure.commands import command
@@ -43,6 +42,7 @@ from infrastructure.server.automations import AutomationChange
 from infrastructure.server.local_server import server_in_reach
 from infrastructure.targets.outputs import read_secrets
 from infrastructure.targets.target_file import Targets, load_targets
+from infrastructure.targets.warehouses import profile_block
 from infrastructure.workspace import shown, targets_file, workspace
 from infrastructure.yaml_file import all_of
 

@@ -30,6 +30,7 @@ from infrastructure.targets.warehouses import (
     ProfileBlockTarget,
     SnowflakeTarget,
     Target,
+    profile_block,
 )
 
 PROFILE_TYPE = "dbt-cli-profile"
@@ -124,11 +125,6 @@ def target_documents(profile: str, name: str, target: Target, secrets: Mapping[s
         *own,
         BlockDocument(PROFILE_TYPE, profile_block(name), _profile_data(profile, name, output)),
     ]
-
-
-def profile_block(target: str) -> str:
-    """Return the name of the profile block of a target."""
-    return f"dbt-cli-profile-{target}"
 
 
 def slack_documents(slack: SlackWebhook, secrets: Mapping[str, str]) -> list[BlockDocument]:

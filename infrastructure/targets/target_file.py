@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from infrastructure.errors import ConfigError
 from infrastructure.targets.adapter import AdapterTarget, read_numbers
 from infrastructure.targets.settings import Name, Settings, Variable, WarehouseTarget
-from infrastructure.targets.warehouses import Target, model_for
+from infrastructure.targets.warehouses import ProfileBlockTarget, Target, model_for, profile_block
 from infrastructure.workspace import targets_file, workspace
 from infrastructure.yaml_file import (
     Mistake,
@@ -217,7 +217,7 @@ def load_targets(path: Path | None = None, environ: Mapping[str, str] | None = N
     data["targets"] = {name: target for name, target in data["targets"].items() if name not in waiting}
     targets = Targets.model_validate({key: value for key, value in data.items() if key not in waiting})
     targets.unset.update(waiting)
-    if contradictions := _shared_in_vain(targets):
+    if contradictions := [*_shared_in_vain(targets), *_overwritten(targets)]:
         raise file.error(contradictions)
     return targets
 
@@ -332,3 +332,17 @@ def _shared_in_vain(targets: Targets) -> list[Mistake]:
             )
             mistakes.append(Mistake(("targets", name), text))
     return mistakes
+
+
+def _overwritten(targets: Targets) -> list[Mistake]:
+    """Find profile blocks of one's own that have the name which setup saves a target's profile under."""
+    saved = {profile_block(name): name for name in targets.names}
+    return [
+        Mistake(
+            ("targets", name, "profile_block"),
+            f"names {target.profile_block}, which setup saves the profile of target {saved[target.profile_block]} "
+            "under; save yours under another name and name that here",
+        )
+        for name, target in targets.targets.items()
+        if isinstance(target, ProfileBlockTarget) and target.profile_block in saved
+    ]

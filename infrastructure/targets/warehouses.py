@@ -346,6 +346,11 @@ class BigQueryOfBlock(BigQueryTarget):
         return self
 
 
+def profile_block(target: str) -> str:
+    """Return the name of the block that setup saves a target's profile under."""
+    return f"dbt-cli-profile-{target}"
+
+
 class ProfileBlockTarget(WarehouseTarget):
     """A target that a DbtCliProfile block of one's own describes, on any adapter."""
 

@@ -235,6 +235,20 @@ def test_targets_that_name_the_same_credentials_block_have_to_agree(file: Path) 
     ]
 
 
+def test_a_profile_block_that_setup_would_write_over_is_refused(file: Path) -> None:
+    message = _error(
+        file,
+        "default: a\ntargets:\n  a: {profile_block: mine}\n  b: {profile_block: dbt-cli-profile-a}\n"
+        "  c:\n    profile_block: dbt-cli-profile-c\n",
+    )
+
+    assert message.splitlines()[1:] == [
+        f"  line {line}, targets.{name}.profile_block: names dbt-cli-profile-{owner}, which setup saves the profile of "
+        f"target {owner} under; save yours under another name and name that here"
+        for line, name, owner in ((4, "b", "a"), (6, "c", "c"))
+    ]
+
+
 @pytest.mark.parametrize("environ", [{}, {"FIRST_HOST": "one"}, {"FIRST_HOST": "two"}])
 def test_a_target_that_signs_in_otherwise_has_a_credentials_block_of_its_own(
     file: Path, environ: dict[str, str]
