@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from infrastructure.commands import program
 from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import load_profile
 from infrastructure.setup_profiles import ensure_target, main
@@ -378,5 +379,5 @@ def test_where_every_target_waits_for_variables_one_sentence_says_for_which(
     result = run("--blocks-only", **{fresh: POSTGRES, f"{fresh}b": POSTGRES | {"host": "${PG_HOST}"}})
 
     assert result.exit_code == 0
-    assert "No target is set up. Set PG_PASSWORD and PG_HOST, then: uv run python -m infra" in result.stdout
+    assert f"No target is set up. Set PG_PASSWORD and PG_HOST, then: {program()} setup" in result.stdout
     assert "everything is as in targets.yml" not in result.stdout

@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from infrastructure.console import EntryGroup, given_workspace
+from infrastructure.commands import given_workspace
+from infrastructure.console import EntryGroup
 from infrastructure.errors import ConfigError
 from infrastructure.targets.target_file import default_target, load_targets
 from infrastructure.workspace import EXAMPLE, ROOT, NamedProject, Places, Workspace, shown, workspace

@@ -20,6 +20,7 @@ from deployments.schedules.schedule_file import load_schedules
 from flows.__main__ import main
 from flows.alerts.routes import load_routes
 from flows.history.health_settings import load_health
+from infrastructure.commands import program
 from infrastructure.targets.target_file import load_targets
 from infrastructure.targets.warehouses import DuckDBTarget
 from infrastructure.workspace import EXAMPLE, ROOT, workspace
@@ -177,8 +178,11 @@ def test_the_commands_that_it_names_build_the_project_in_its_own_database(
     lines = init(shop, "--yes").output.partition("Next:")[2].split("\n")
 
     for command in (shlex.split(line) for line in lines if line.strip()):
-        assert command[:4] == ["uv", "run", "python", "-m"]
-        done = subprocess.run([sys.executable, *command[3:]], cwd=ROOT, capture_output=True, text=True)
+        typed = shlex.split(program())
+        assert command[: len(typed)] == typed
+        done = subprocess.run(
+            [sys.executable, "-m", "flows", *command[len(typed) :]], cwd=ROOT, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
     with closing(duckdb.connect(str(shop / "shop.duckdb"), read_only=True)) as connection:
         assert connection.execute("select count(*) > 0 from main.customers").fetchone() == (True,)

@@ -23,7 +23,9 @@ _ALSO = {
     "transform": ["--everything"],
 }
 # Those that take no target, or start no server.
-_OTHERS = {"alerts", "docs", "history", "init", "payroll", "reconcile", "report", "serve"}
+_OTHERS = {
+    *("alerts", "deploy", "docs", "events", "history", "init", "payroll", "reconcile", "report", "serve", "setup")
+}
 
 
 @pytest.mark.parametrize("name", sorted({*COMMANDS} - _OTHERS))

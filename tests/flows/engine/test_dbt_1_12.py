@@ -25,7 +25,7 @@ from flows.engine.ledger.ledger import Ledger
 from flows.engine.ledger.resume import fingerprint, interrupted_run
 from flows.engine.ledger.retries import Retries
 from flows.engine.run import run_dbt
-from flows.engine.sinks.task_runs import FlowRun, finished_event
+from flows.engine.sinks.task_runs import FlowRun, Position, finished_event
 from flows.report.artifacts import counts_sentence
 from infrastructure.errors import ConfigError, DbtRunFailed
 from infrastructure.profiles import Profile
@@ -163,7 +163,7 @@ def test_what_dbt_used_again_is_a_success_that_is_shown_as_such() -> None:
     at = node.finished_at
     shown = counts_sentence(DbtResult("build", "dev", (node,), at, at, Path(), Path()))
     assert shown == "1 succeeded (1 of them used again as they were)"
-    assert finished_event(FlowRun(uuid4(), "a run"), node, [])["payload"]["validated_state"]["name"] == "Reused"
+    assert finished_event(FlowRun(uuid4(), "a run"), node, Position())["payload"]["validated_state"]["name"] == "Reused"
 
 
 def test_what_dbt_used_again_stays_as_it_was_known(house: House) -> None:

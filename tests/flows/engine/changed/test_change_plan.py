@@ -316,7 +316,7 @@ def test_with_nothing_modified_nothing_is_built_and_any_folder_that_holds_the_fi
 @pytest.mark.parametrize(
     ("defer_to", "more", "message"),
     [
-        ("staging", {}, r"staging has no last good state of project jaffle_shop .*flows run --target staging"),
+        ("staging", {}, r"staging has no last good state of project jaffle_shop .* run --target staging"),
         ("ci", {}, r"Target ci can't defer to itself"),
         ("./nowhere", {}, r"There is no last good state in \./nowhere: .*manifest\.json is missing"),
         ("nosuch://bucket/prod", {}, r"--defer-to nosuch://bucket/prod can't be read: "),
