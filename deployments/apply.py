@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infrastructure.commands import command, program
-from infrastructure.console import EntryGroup, json_option, say_aside, silent
+from infrastructure.console import EntryGroup, json_option, quiet_prefect, say_aside, silent
 from infrastructure.errors import ConfigError
 from infrastructure.plain_text import count_of
 from infrastructure.plan import Change, Plan, line
@@ -53,6 +53,7 @@ _file = click.option(
 )
 def main() -> None:
     """Plan and apply what runs where and when."""
+    quiet_prefect()
 
 
 @main.command()

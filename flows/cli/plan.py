@@ -146,13 +146,13 @@ def _print_plan(planned: list[PlannedNode], target: str, is_all: bool) -> None:
         print_rows(("step", "node", "type", "what dbt does", "why"), rows, width)
     else:
         columns = ("folder", "what would run", "reused")[: 2 if len(runs) == len(planned) else 3]
-        print_rows(columns, [row[: len(columns)] for row in _by_folder(planned)], width)
+        print_rows(columns, [row[: len(columns)] for row in by_folder(planned)], width)
         echo("\nWith --all: a line for each node, with what dbt does and why.")
     steps = count_of(max((node.step for node in runs), default=0), "step")
     echo(f"\n{count_of(len(runs), 'node')} in {steps} on {target}. Nothing was executed.")
 
 
-def _by_folder(planned: list[PlannedNode]) -> list[tuple[str, str, str]]:
+def by_folder(planned: list[PlannedNode]) -> list[tuple[str, str, str]]:
     """Return folder, what would run there, and how many of its nodes would not."""
     folders: dict[str, list[PlannedNode]] = {}
     for node in planned:
@@ -164,7 +164,8 @@ def _by_folder(planned: list[PlannedNode]) -> list[tuple[str, str, str]]:
 
 
 def _counts(nodes: list[PlannedNode]) -> str:
-    from flows.engine.artifacts.manifest import TEST_TYPES
+    from flows.engine.artifacts.fingerprints import BUILT_TYPES, TEST_TYPES
 
-    found = Counter(node.resource_type for node in sorted(nodes, key=lambda node: node.resource_type in TEST_TYPES))
+    order = {kind: number for number, kind in enumerate((*BUILT_TYPES, *TEST_TYPES))}
+    found = Counter(sorted((node.resource_type for node in nodes), key=lambda kind: order.get(kind, -1)))
     return ", ".join(count_of(count, resource_type.replace("_", " ")) for resource_type, count in found.items())
