@@ -17,7 +17,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -53,6 +53,9 @@ POLL_SECONDS = 2.0
 # A holder without a heartbeat for as long as a lease lasts holds a slot that its server has forgotten, and has stopped
 # writing to its target: not less than a lease, or two would write.
 SILENT_SECONDS = LEASE_SECONDS
+# What a holder does that can't renew its lease in time: `stop`, or `finish` where no other machine has the target.
+AWAY_VARIABLE = "TRIBUTARY_WHEN_SERVER_IS_AWAY"
+_STOP, _FINISH = "stop", "finish"
 _GONE, _NOT_FOUND = 410, 404
 
 
@@ -61,15 +64,17 @@ class Lease:
 
     Args:
         asked_at: when the server was asked for it, by the clock of `time.monotonic`.
+        is_finished: go on to the end though the server is away, as no other machine writes to the target.
     """
 
-    def __init__(self, target: str, holder: str, lease_id: UUID, asked_at: float) -> None:
+    def __init__(self, target: str, holder: str, lease_id: UUID, asked_at: float, is_finished: bool = False) -> None:
         self._target = target
         self._lease_id = lease_id
         self._let_go = threading.Event()
         # From when on the server counts at the latest: the last request that it granted was sent then.
         self._proven_at = asked_at
         self._trouble = ""
+        self._is_finished = is_finished
         self._lost: str | None = None
         self._when_lost: list[Callable[[str], None]] = []
         self._guard = threading.Lock()
@@ -88,7 +93,9 @@ class Lease:
             target=copy_context().run, args=(self._keep,), name="tributary-lease", daemon=True
         )
         # A request that hangs, or the look-up of an address, must not keep this one from the clock.
-        self._watch_thread = threading.Thread(target=self._watch, name="tributary-lease-clock", daemon=True)
+        self._watch_thread = threading.Thread(
+            target=copy_context().run, args=(self._watch,), name="tributary-lease-clock", daemon=True
+        )
 
     def start(self, client: SyncPrefectClient) -> None:
         """Say who holds the slot, and begin to renew it."""
@@ -152,6 +159,13 @@ class Lease:
             if self._let_go.wait(left):
                 return
         note_server_away(True)
+        if self._is_finished:
+            current_reporter().note(
+                f"The Prefect server has not renewed the right to write to target {self._target} for "
+                f"{PROVEN_SECONDS:.0f} s ({self._trouble or 'no answer'}). This run goes on, as {AWAY_VARIABLE} is "
+                f"{_FINISH}: no other machine may write to the target."
+            )
+            return
         self._lose(
             f"the Prefect server has not renewed its right to write for {PROVEN_SECONDS:.0f} s "
             f"({self._trouble or 'no answer'}) and can give the target to another machine soon"
@@ -217,12 +231,13 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
     Raises:
         UpstreamUnavailable: it is held, and it was asked not to wait; or the server does not answer.
         RunTimedOut: the time limit in force passed while waiting.
-        ConfigError: the server has no limit for the target.
+        ConfigError: the server has no limit for the target, or what to do while it is away is no such thing.
     """
     import httpx
 
     from infrastructure.server.client import connect
 
+    is_finished = _is_finished(os.environ)
     with connect() as server:
         client = server.client
         asked_at = time.monotonic()
@@ -230,7 +245,7 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
         if lease_id is None:
             lease_id, asked_at = _wait_for(client, target, wait)
         note_server_away(False)
-        lease = Lease(target, holder, lease_id, asked_at)
+        lease = Lease(target, holder, lease_id, asked_at, is_finished)
         try:
             # Inside the block: a slot whose first heartbeat fails is given back.
             lease.start(client)
@@ -241,6 +256,13 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
             except httpx.TransportError:
                 # The lease runs out by itself.
                 current_reporter().note(f"The Prefect server is away: target {target} is free again in two minutes.")
+
+
+def _is_finished(environ: Mapping[str, str]) -> bool:
+    said = environ.get(AWAY_VARIABLE) or _STOP
+    if said not in (_STOP, _FINISH):
+        raise ConfigError(f"{AWAY_VARIABLE} is {said!r}. Set it to {_STOP}, as it is without it, or to {_FINISH}.")
+    return said == _FINISH
 
 
 def acquire(client: SyncPrefectClient, target: str) -> UUID | None:

@@ -14,15 +14,17 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from flows.engine.context.reporting import reporting_to
 from flows.engine.process.process import STOP_SECONDS
 from flows.engine.target import server_lease as lease
 from flows.engine.target.file_lock import calling_when_lost, one_writer
 from flows.engine.target.server_lease import Lease, acquire, server_slot
 from flows.warehouses.door import open_warehouse
-from infrastructure.errors import UpstreamUnavailable
+from infrastructure.errors import ConfigError, UpstreamUnavailable
 from infrastructure.profiles import Profile
 from infrastructure.registration import limit_name
 from tests.support.lock_holders import Listener, holder, lease_of, leases, run_out, take_in_a_thread
+from tests.support.notes import Notes
 from tests.support.processes import wait_until
 from tests.support.road import Road, only_way
 
@@ -173,6 +175,35 @@ def test_a_holder_that_alone_cannot_reach_the_server_gives_up_before_another_can
         road.open()
     assert len(why) == 1, "it is told once, and does not take it anew"
     assert is_free(target), "what it can still give back it gives back"
+
+
+def test_a_holder_that_is_to_finish_says_so_goes_on_and_is_seen_again_when_the_server_is_back(
+    target: str, road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lease.AWAY_VARIABLE, "finish")
+    monkeypatch.setattr(lease, "PROVEN_SECONDS", 3.0)
+    notes = Notes()
+    with reporting_to(notes), server_slot(target, "me", wait=False) as held:
+        road.close()
+        wait_until(lambda: bool(notes.said), "it is said that the server is away")
+        assert "for 3 s (" in notes.said[0]
+        assert notes.said[0].endswith(
+            "TRIBUTARY_WHEN_SERVER_IS_AWAY is finish: no other machine may write to the target."
+        )
+        away_since = held._proven_at
+        road.open()
+        wait_until(lambda: held._proven_at > away_since, "it is renewed again")
+        assert held.lost is None
+        assert not is_free(target)
+    assert is_free(target)
+
+
+def test_what_a_run_does_while_the_server_is_away_is_one_of_two_things(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lease.AWAY_VARIABLE, "wait")
+    with pytest.raises(ConfigError, match=r"AWAY is 'wait'\. Set it to stop, .*, or to finish\."):
+        server_slot(target, "me", wait=False).__enter__()
 
 
 def test_what_a_run_needs_to_stop_is_over_before_its_lease_is() -> None:
