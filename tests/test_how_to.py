@@ -42,6 +42,8 @@ def test_every_step_can_be_done_as_it_stands(clone: Path, prefect_server: str) -
     # This environment's packages, not a second installation of them.
     environment = {**os.environ, "UV_NO_SYNC": "1", "UV_PROJECT_ENVIRONMENT": sys.prefix}
     environment |= {"PREFECT_API_URL": prefect_server, "TRIBUTARY_STATE": str(clone / ".tributary")}
+    # It has the place of this checkout for `tributary`; that of the copy comes first.
+    environment["PYTHONPATH"] = str(clone)
     printed = ""
     for step in _STEP.finditer((ROOT / "docs" / "how-to.md").read_text()):
         if step["file"]:
