@@ -108,7 +108,9 @@ def _parse(
         _, content = list_manifest(ask, project, profile)
     else:
         try:
-            compare = replace(ask, select="state:modified", flags=("--state", str(last.folder)))
+            # A test is due with its model, and not for words in which the model is written otherwise.
+            flags = ("--state", str(last.folder), "--indirect-selection", "empty")
+            compare = replace(ask, select="state:modified", flags=flags)
             ids, content = list_manifest(compare, project, profile)
             modified = frozenset(ids)
         except DbtRunFailed:

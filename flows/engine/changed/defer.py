@@ -141,7 +141,9 @@ def _modified(
     The former without those whose code is written in other words alone. The latter are seeds above 1 MB, macros that
     only a hook or a test's argument names, materializations.
     """
-    question = replace(command, select="state:modified", exclude=None)
+    # Their tests come with all that is downstream.
+    flags = (*command.flags, "--indirect-selection", "empty")
+    question = replace(command, select="state:modified", exclude=None, flags=flags)
     seen, content = list_manifest(question, project, profile)
     manifest = cast(dict[str, Any], orjson.loads(content))
     values = surroundings_of(command, project, profile).values

@@ -151,6 +151,9 @@ def test_code_in_other_words_builds_nothing_and_is_known_by_them_from_then_on(
         "models/staging/stg_orders.sql", "one row for each order\nSELECT", "one row for each order\nselect distinct"
     )
     assert "stg_orders" in shop.built()
+    # Nor are the tests of a model run again for its words.
+    shop.edit("models/orders.sql", "select", "-- by order\nSELECT")
+    assert shop.build(changed=True).nodes == ()
 
 
 def test_code_in_other_words_is_built_where_something_else_changed_too(shop: Shop) -> None:
@@ -285,7 +288,8 @@ def test_slim_ci_builds_what_is_modified_and_reads_the_rest_from_the_other_targe
 
 
 def test_slim_ci_leaves_out_what_is_written_in_other_words_alone(shop: Shop) -> None:
-    shop.edit("models/staging/stg_orders.sql", "select", "-- one row per order\nSELECT")
+    for name in ("staging/stg_orders", "orders"):
+        shop.edit(f"models/{name}.sql", "select", "-- one row per order\nSELECT")
     assert shop.build("ci", defer_to="prod").nodes == ()
     shop.edit("models/staging/stg_payments.sql", "select", "select -- and more\n 1 as one,")
     models = {node.name for node in shop.build("ci", defer_to="prod").nodes if node.resource_type != "test"}
