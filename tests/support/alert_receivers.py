@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from tests.support.served import served
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -87,14 +89,11 @@ def receiver() -> Iterator[Receiver]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     found = Receiver(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield found
-    finally:
-        found.is_over.set()
-        server.shutdown()
-        server.server_close()
+    with served(server):
+        try:
+            yield found
+        finally:
+            found.is_over.set()
 
 
 def slack_problem(body: dict[str, Any]) -> str | None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import urlsplit
+
+from tests.support.served import served
 
 
 class GitServer(ThreadingHTTPServer):
@@ -99,11 +100,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def git_server(folder: Path, sign_in: str | None = None) -> Iterator[GitServer]:
     """Serve the repositories of a folder for the block."""
-    with GitServer(folder, sign_in) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(GitServer(folder, sign_in)) as server:
+        yield server

@@ -8,7 +8,8 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+
+from tests.support.served import served
 
 
 class PackageHub(ThreadingHTTPServer):
@@ -95,11 +96,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def package_hub(package: str, *versions: str) -> Iterator[PackageHub]:
     """Offer versions of a package for the block."""
-    with PackageHub(package, versions) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(PackageHub(package, versions)) as server:
+        yield server

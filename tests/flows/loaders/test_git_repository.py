@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +19,7 @@ from infrastructure.git.process import git_environment
 from infrastructure.git.repository import cache_folder, parse_location
 from tests.support.generated_repository import GeneratedRepository
 from tests.support.raw_data import RawData
+from tests.support.served import served
 
 pytestmark = pytest.mark.usefixtures("settled_git")
 
@@ -66,17 +66,13 @@ def origin(tmp_path: Path) -> GeneratedRepository:
 @pytest.fixture
 def guarded_host(origin: GeneratedRepository) -> Iterator[str]:
     """Serve the repository over http to somebody who knows the password; yield host and port."""
-    served = origin.folder.parent
-    origin.git("clone", "--quiet", "--bare", ".", str(served / "origin.git"))
-    GeneratedRepository(served / "origin.git").git("update-server-info")
+    folder = origin.folder.parent
+    origin.git("clone", "--quiet", "--bare", ".", str(folder / "origin.git"))
+    GeneratedRepository(folder / "origin.git").git("update-server-info")
     GuardedFiles.command_lines = ()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(GuardedFiles, directory=str(served)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(GuardedFiles, directory=str(folder)))
+    with served(server):
+        yield f"127.0.0.1:{server.server_port}"
 
 
 def load(raw: RawData, url: str, report: Callable[[str], None] | None = None) -> IngestResult:

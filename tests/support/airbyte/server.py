@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import RLock, Thread
+from threading import RLock
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 from tests.support.airbyte.description import Description
+from tests.support.served import served
 
 PUBLIC = "/api/public/v1"
 CLOUD = "/v1"
@@ -360,10 +361,5 @@ def airbyte_running() -> Iterator[AirbyteServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     stand_in = AirbyteServer(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with served(server):
         yield stand_in
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from flows.engine.context.shared.target import Names, SharedTarget
 from flows.engine.ledger.keeper import Keeper
 from flows.engine.ledger.ledger import Ledger, read_ledger
 from infrastructure.errors import ConfigError, UpstreamUnavailable
+from tests.support.served import served
 from tests.support.stores import KINDS, STORES
 
 NAMES = Names("ledger.jsonl", "last_good", "target/partial_parse.msgpack", 50)
@@ -45,14 +45,8 @@ class Refusing(BaseHTTPRequestHandler):
 @contextmanager
 def refusing() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with served(server):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture
