@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+if TYPE_CHECKING:
+    import psycopg2.extensions
 
 
 def usual_server() -> dict[str, Any]:
@@ -36,21 +39,28 @@ def server_at(url: str = "") -> dict[str, Any]:
 
 
 @contextmanager
+def cursor_at(address: Mapping[str, Any]) -> Iterator[psycopg2.extensions.cursor]:
+    """Yield a cursor of a connection of its own, each of whose statements is a transaction."""
+    import psycopg2
+
+    with closing(psycopg2.connect(**address)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor
+
+
+@contextmanager
 def database_of_its_own(server: dict[str, Any], kind: str = "test") -> Iterator[dict[str, Any]]:
     """Create a database on a server and yield its address; drop it afterwards, whoever is still connected.
 
     Raises:
         psycopg2.OperationalError: the server does not answer.
     """
-    import psycopg2
-
     name = f"tributary_{kind}_{uuid4().hex[:12]}"
     address: dict[str, Any] = {"connect_timeout": 5, **server}
-    with closing(psycopg2.connect(**address)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-            try:
-                yield {**server, "dbname": name}
-            finally:
-                cursor.execute(f"drop database if exists {name} with (force)")
+    with cursor_at(address) as cursor:
+        cursor.execute(f"create database {name}")
+        try:
+            yield {**server, "dbname": name}
+        finally:
+            cursor.execute(f"drop database if exists {name} with (force)")

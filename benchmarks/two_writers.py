@@ -19,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.databases import database_of_its_own, usual_server
+from benchmarks.databases import cursor_at, database_of_its_own, usual_server
 from benchmarks.fleet.balancer import Balancer
 from benchmarks.server import bucket_of_its_own, free_port, server_on, set_up_targets
 from infrastructure.console import EntryCommand
@@ -127,15 +127,9 @@ class Warehouse:
                 " create table who_wrote (machine text, session int, model text, what text, at timestamptz)"
             )
 
-    @contextmanager
-    def cursor(self) -> Iterator[psycopg2.extensions.cursor]:
-        """Yield a cursor, each of whose statements is a transaction."""
-        import psycopg2
-
-        with closing(psycopg2.connect(**self._address)) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                yield cursor
+    def cursor(self) -> AbstractContextManager[psycopg2.extensions.cursor]:
+        """Return a cursor, each of whose statements is a transaction."""
+        return cursor_at(self._address)
 
     def now(self, cursor: psycopg2.extensions.cursor) -> tuple[float, set[str], dict[str, int]]:
         """Return the time, the machines that have a transaction open, and how many models each has begun so far."""

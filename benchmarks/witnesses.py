@@ -6,13 +6,13 @@ rows, so that one which ran twice holds its rows twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from benchmarks.databases import cursor_at
+
 if TYPE_CHECKING:
-    import psycopg2.extensions
+    pass
 
 # Models that stand beside each other; each stands on the one a row above it.
 WIDTH = 6
@@ -115,13 +115,13 @@ class PostgresSchema:
         return f"(select id from generate_series(1, {self.rows}) as made(id), pg_sleep({seconds}))"
 
     def fresh(self) -> None:
-        with self._cursor() as cursor:
+        with cursor_at(self._address) as cursor:
             cursor.execute(f"drop schema if exists {self._schema} cascade")
             cursor.execute(f"create schema {self._schema} create table witness (name text)")
 
     def is_still(self) -> bool:
         """Say so when no connection of a dbt is left: what a killed one had begun is rolled back by then."""
-        with self._cursor() as cursor:
+        with cursor_at(self._address) as cursor:
             cursor.execute(
                 "select count(*) from pg_stat_activity where datname = current_database()"
                 " and pid <> pg_backend_pid() and query like %s",
@@ -130,12 +130,12 @@ class PostgresSchema:
             return cursor.fetchone() == (0,)
 
     def ran(self) -> dict[str, int]:
-        with self._cursor() as cursor:
+        with cursor_at(self._address) as cursor:
             cursor.execute(f"select name, count(*) from {self._schema}.witness group by name")
             return dict(cursor.fetchall())
 
     def counted(self) -> dict[str, int]:
-        with self._cursor() as cursor:
+        with cursor_at(self._address) as cursor:
             cursor.execute("select tablename from pg_tables where schemaname = %s", [self._schema])
             names = [name for (name,) in cursor.fetchall() if name != "witness"]
             if not names:
@@ -143,15 +143,6 @@ class PostgresSchema:
             each = (f"select '{name}', count(*) from {self._schema}.{name}" for name in names)
             cursor.execute(" union all ".join(each))
             return dict(cursor.fetchall())
-
-    @contextmanager
-    def _cursor(self) -> Iterator[psycopg2.extensions.cursor]:
-        import psycopg2
-
-        with closing(psycopg2.connect(**self._address)) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                yield cursor
 
 
 def write_witnessed_project(folder: Path, models: int, witness: Witness) -> Path:
