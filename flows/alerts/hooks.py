@@ -159,8 +159,8 @@ def _keys(flow: Flow[..., Any], flow_run: FlowRun, target: str) -> list[str]:
         if project_folder(given) == project_folder(None):
             keys.insert(0, key)
     # An earlier version knew no projects here: what it opened is this flow's where the same command does it again.
-    earlier = store_of(target, os.environ).read().incidents.get(key)
-    if key not in keys and earlier and (command := earlier.incident.retry_command):
+    earlier = None if key in keys else store_of(target, os.environ).read().incidents.get(key)
+    if earlier and (command := earlier.incident.retry_command):
         keys += [key] if command == retry_command(flow, flow_run) else []
     return keys
 

@@ -75,7 +75,7 @@ def plan_changes(memory: RunMemory, project: Project, profile: Profile, check_so
         modified=modified - built_since,
         full_refresh=command.full_refresh or "--full-refresh" in flags_in(os.environ),
         old_settings=last.inputs.settings,
-        reworded=memory.in_other_words(inputs, chosen),
+        reworded=memory.in_other_words(inputs, built, chosen),
     )
     if check_sources and not memory.has_checked and _reads_sources(found):
         manifest = manifest_of(memory.parsed[1]) if memory.parsed else None

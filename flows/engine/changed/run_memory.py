@@ -167,13 +167,15 @@ class RunMemory:
                 last = replace(last, built=after(last, inputs if proof and its_proof == proof else None, done))
         return last.built
 
-    def in_other_words(self, inputs: Inputs, chosen: Iterable[str]) -> frozenset[str]:
+    def in_other_words(self, inputs: Inputs, known: Mapping[str, Built], chosen: Iterable[str]) -> frozenset[str]:
         """Find out which of some nodes differ from how they were built in the wording of their code alone.
 
         Args:
             inputs: of what dbt parsed just now.
+            known: how every node was built last.
         """
-        known = self.known(inputs)
+        if self.parsed is None or self.last.folder is None:
+            return self.reworded
         differing = {
             key: built.parts.code
             for key in chosen
@@ -182,9 +184,8 @@ class RunMemory:
             and built.parts
             and _differs_in_code_alone(built.parts, inputs.nodes[key].parts)
         }
-        folder = self.last.folder
-        then = read_whole(folder / MANIFEST) if differing and folder and self.parsed else None
-        if then is not None and self.parsed:
+        then = read_whole(self.last.folder / MANIFEST) if differing else None
+        if then is not None:
             self.reworded = reworded(differing, then.document, self.parsed[1], self.surroundings.values)
         return self.reworded
 

@@ -64,17 +64,17 @@ class Lease:
 
     Args:
         asked_at: when the server was asked for it, by the clock of `time.monotonic`.
-        is_finished: go on to the end though the server is away, as no other machine writes to the target.
+        is_to_finish: go on to the end though the server is away, as no other machine writes to the target.
     """
 
-    def __init__(self, target: str, holder: str, lease_id: UUID, asked_at: float, is_finished: bool = False) -> None:
+    def __init__(self, target: str, holder: str, lease_id: UUID, asked_at: float, is_to_finish: bool = False) -> None:
         self._target = target
         self._lease_id = lease_id
         self._let_go = threading.Event()
         # From when on the server counts at the latest: the last request that it granted was sent then.
         self._proven_at = asked_at
         self._trouble = ""
-        self._is_finished = is_finished
+        self._is_to_finish = is_to_finish
         self._lost: str | None = None
         self._when_lost: list[Callable[[str], None]] = []
         self._guard = threading.Lock()
@@ -159,7 +159,7 @@ class Lease:
             if self._let_go.wait(left):
                 return
         note_server_away(True)
-        if self._is_finished:
+        if self._is_to_finish:
             current_reporter().note(
                 f"The Prefect server has not renewed the right to write to target {self._target} for "
                 f"{PROVEN_SECONDS:.0f} s ({self._trouble or 'no answer'}). This run goes on, as {AWAY_VARIABLE} is "
@@ -237,7 +237,7 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
 
     from infrastructure.server.client import connect
 
-    is_finished = _is_finished(os.environ)
+    is_to_finish = _is_to_finish(os.environ)
     with connect() as server:
         client = server.client
         asked_at = time.monotonic()
@@ -245,7 +245,7 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
         if lease_id is None:
             lease_id, asked_at = _wait_for(client, target, wait)
         note_server_away(False)
-        lease = Lease(target, holder, lease_id, asked_at, is_finished)
+        lease = Lease(target, holder, lease_id, asked_at, is_to_finish)
         try:
             # Inside the block: a slot whose first heartbeat fails is given back.
             lease.start(client)
@@ -258,7 +258,7 @@ def server_slot(target: str, holder: str, wait: bool) -> Iterator[Lease]:
                 current_reporter().note(f"The Prefect server is away: target {target} is free again in two minutes.")
 
 
-def _is_finished(environ: Mapping[str, str]) -> bool:
+def _is_to_finish(environ: Mapping[str, str]) -> bool:
     said = environ.get(AWAY_VARIABLE) or _STOP
     if said not in (_STOP, _FINISH):
         raise ConfigError(f"{AWAY_VARIABLE} is {said!r}. Set it to {_STOP}, as it is without it, or to {_FINISH}.")
